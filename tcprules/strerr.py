@@ -1,0 +1,110 @@
+"""How a program talks to its administrator: `prog: fatal: unable to ...: why`, exit 100 or 111, djb's words for errno.
+
+The texts are djb's table (ucspi-tcp 0.88, error_str.c), not strerror(3): people's log parsers know these.
+Messages are raw bytes, as 0.88's; whoever puts a client's bytes in one has filtered them before.
+"""
+
+import errno
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+PERMANENT = 100  # usage, bad syntax: trying again will not help
+TEMPORARY = 111  # the system's fault: trying again may help
+
+WORDS = {
+    0: "no error",
+    errno.EINTR: "interrupted system call",
+    errno.ENOMEM: "out of memory",
+    errno.ENOENT: "file does not exist",
+    errno.ETXTBSY: "text busy",
+    errno.EIO: "input/output error",
+    errno.EEXIST: "file already exists",
+    errno.ETIMEDOUT: "timed out",
+    errno.EINPROGRESS: "operation in progress",
+    errno.EAGAIN: "temporary failure",
+    errno.EPIPE: "broken pipe",
+    errno.EPERM: "permission denied",
+    errno.EACCES: "access denied",
+    errno.ENXIO: "device not configured",
+    errno.EPROTO: "protocol error",
+    errno.EISDIR: "is a directory",
+    errno.ESRCH: "no such process",
+    errno.E2BIG: "argument list too long",
+    errno.ENOEXEC: "exec format error",
+    errno.EBADF: "file descriptor not open",
+    errno.ECHILD: "no child processes",
+    errno.EDEADLK: "operation would cause deadlock",
+    errno.EFAULT: "bad address",
+    errno.ENOTBLK: "not a block device",
+    errno.EBUSY: "device busy",
+    errno.EXDEV: "cross-device link",
+    errno.ENODEV: "device does not support operation",
+    errno.ENOTDIR: "not a directory",
+    errno.EINVAL: "invalid argument",
+    errno.ENFILE: "system cannot open more files",
+    errno.EMFILE: "process cannot open more files",
+    errno.ENOTTY: "not a tty",
+    errno.EFBIG: "file too big",
+    errno.ENOSPC: "out of disk space",
+    errno.ESPIPE: "unseekable descriptor",
+    errno.EROFS: "read-only file system",
+    errno.EMLINK: "too many links",
+    errno.EDOM: "input out of range",
+    errno.ERANGE: "output out of range",
+    errno.EALREADY: "operation already in progress",
+    errno.ENOTSOCK: "not a socket",
+    errno.EDESTADDRREQ: "destination address required",
+    errno.EMSGSIZE: "message too long",
+    errno.EPROTOTYPE: "incorrect protocol type",
+    errno.ENOPROTOOPT: "protocol not available",
+    errno.EPROTONOSUPPORT: "protocol not supported",
+    errno.ESOCKTNOSUPPORT: "socket type not supported",
+    errno.EOPNOTSUPP: "operation not supported",
+    errno.EPFNOSUPPORT: "protocol family not supported",
+    errno.EAFNOSUPPORT: "address family not supported",
+    errno.EADDRINUSE: "address already used",
+    errno.EADDRNOTAVAIL: "address not available",
+    errno.ENETDOWN: "network down",
+    errno.ENETUNREACH: "network unreachable",
+    errno.ENETRESET: "network reset",
+    errno.ECONNABORTED: "connection aborted",
+    errno.ECONNRESET: "connection reset",
+    errno.ENOBUFS: "out of buffer space",
+    errno.EISCONN: "already connected",
+    errno.ENOTCONN: "not connected",
+    errno.ESHUTDOWN: "socket shut down",
+    errno.ECONNREFUSED: "connection refused",
+    errno.ELOOP: "symbolic link loop",
+    errno.ENAMETOOLONG: "file name too long",
+    errno.EHOSTDOWN: "host down",
+    errno.EHOSTUNREACH: "host unreachable",
+    errno.ENOTEMPTY: "directory not empty",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.ESTALE: "stale NFS file handle",
+    errno.ENOLCK: "no locks available",
+    errno.ENOSYS: "system call not available",
+    errno.EBADMSG: "bad message type",
+}
+
+
+def reason(error: OSError) -> str:
+    """djb's words for the error, `unknown error` for one that his table lacks."""
+    return WORDS.get(error.errno or 0, "unknown error")
+
+
+def say(*parts: str | bytes) -> None:
+    """Write the parts as one line to descriptor 2, in one write. A closed or full descriptor 2 is nobody's fault."""
+    line = b"".join(os.fsencode(part) for part in parts) + b"\n"
+    try:
+        os.write(2, line)
+    except OSError:
+        pass  # there is nobody left to tell
+
+
+def die(status: int, *parts: str | bytes) -> "NoReturn":
+    """Say the parts and end this process with `status`: PERMANENT or TEMPORARY."""
+    say(*parts)
+    os._exit(status)
