@@ -1,0 +1,166 @@
+"""CIDR and IPv6: the keys by which a cdb holds a network, the canonical text of an address. Pure, and imports nothing.
+
+IPv4 networks become the dotted prefixes and addresses that ucspi-tcp 0.88 looks up already. IPv6 networks become
+written-out nibbles and a slash (`2001:0db8:/`), which no address, dotted prefix or range can equal.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HEX = b"0123456789abcdefABCDEF"
+MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 section 2.5.5.2
+
+
+class Refused(ValueError):
+    """Neither an address nor a network that a rule can name. The text says why, and what to write."""
+
+
+def ipv4(text: bytes) -> int | None:
+    """The number of a dotted quad as the kernel writes it: four decimal octets without leading zeros. Else None."""
+    parts = text.split(b".")
+    if len(parts) != 4:
+        return None
+    number = 0
+    for part in parts:
+        if not part.isdigit() or len(part) > 3 or int(part) > 255 or (part[:1] == b"0" and part != b"0"):
+            return None
+        number = number << 8 | int(part)
+    return number
+
+
+def ipv6(text: bytes) -> int | None:
+    """The number of an IPv6 address in any spelling of RFC 4291 section 2.2, without a zone. Else None."""
+    if b"." in text:
+        front, _, quad = text.rpartition(b":")
+        tail = ipv4(quad)
+        if tail is None:
+            return None
+        text = b"%b:%x:%x" % (front, tail >> 16, tail & 0xFFFF)
+    head, gap, rest = text.partition(b"::")
+    left, right = _groups(head), _groups(rest)
+    if left is None or right is None:
+        return None
+    missing = 8 - len(left) - len(right)
+    if (missing < 1) if gap else (missing != 0):
+        return None
+    number = 0
+    for group in left + [0] * missing + right:
+        number = number << 16 | group
+    return number
+
+
+def _groups(text: bytes) -> list[int] | None:
+    """The colon-separated groups of one to four hexadecimal digits. int() alone would take `+1` and `1_0`."""
+    if not text:
+        return []
+    parts = text.split(b":")
+    if any(not 1 <= len(part) <= 4 or part.strip(HEX) for part in parts):
+        return None
+    return [int(part, 16) for part in parts]
+
+
+def dotted(number: int, octets: int = 4) -> bytes:
+    """The lowest `octets` octets of the number, with dots between."""
+    return b".".join(b"%d" % (number >> shift & 255) for shift in range(8 * octets - 8, -8, -8))
+
+
+def compressed(number: int) -> bytes:
+    """The text of RFC 5952 section 4: lower case, no leading zeros, `::` for the longest run of at least two zeros."""
+    groups = [number >> shift & 0xFFFF for shift in range(112, -16, -16)]
+    start, length = 0, 1
+    for first in range(8):
+        run = 0
+        while first + run < 8 and not groups[first + run]:
+            run += 1
+        if run > length:
+            start, length = first, run
+    if length == 1:
+        return b":".join(b"%x" % group for group in groups)
+    left, right = groups[:start], groups[start + length :]
+    return b":".join(b"%x" % group for group in left) + b"::" + b":".join(b"%x" % group for group in right)
+
+
+def canonical(text: bytes) -> bytes | None:
+    """An IPv6 address as TCPREMOTEIP and rules hold it: RFC 5952, but IPv4-mapped as a dotted quad. Else None.
+
+    Section 5 of RFC 5952 would write some other addresses with dots in them; these get none, so that 0.88's dotted
+    prefixes never apply to an IPv6 client.
+    """
+    number = ipv6(text)
+    if number is None:
+        return None
+    return dotted(number) if number >> 32 == MAPPED else compressed(number)
+
+
+def written_out(number: int) -> bytes:
+    """All nibbles, a colon after each group of four: `2001:0db8:...:0001:`."""
+    return b"".join(b"%04x:" % (number >> shift & 0xFFFF) for shift in range(112, -16, -16))
+
+
+def containing(text: bytes) -> "Iterator[bytes]":
+    """The keys of the networks that an IPv6 address lies in, longest first, /124 to /4. Nothing for other texts."""
+    number = ipv6(text)
+    if number is None:
+        return
+    whole = written_out(number)
+    for nibbles in range(31, 0, -1):
+        yield whole[: nibbles + nibbles // 4] + b"/"
+
+
+def ipv4_keys(number: int, bits: int) -> list[bytes]:
+    """Dotted prefixes for /1 to /24, addresses from /25 on, the default key for /0: at most 128."""
+    if not bits:
+        return [b""]
+    octets = (bits + 7) // 8
+    first = number >> 32 - 8 * octets
+    end = b"." if octets < 4 else b""
+    return [dotted(n, octets) + end for n in range(first, first + (1 << 8 * octets - bits))]
+
+
+def ipv6_keys(number: int, bits: int) -> list[bytes]:
+    """Nibbles and a slash for /1 to /124, canonical addresses from /125 on: at most 8."""
+    nibbles = (bits + 3) // 4
+    shift = 128 - 4 * nibbles
+    first = number >> shift
+    numbers = range(first, first + (1 << 4 * nibbles - bits))
+    if not shift:
+        return [compressed(n) for n in numbers]
+    return [written_out(n << shift)[: nibbles + nibbles // 4] + b"/" for n in numbers]
+
+
+def expand(text: bytes) -> list[bytes]:
+    """The keys for `ADDRESS` or `ADDRESS/BITS` of either family. Raises Refused."""
+    address, slash, length = text.partition(b"/")
+    width, number = (128, ipv6(address)) if b":" in address else (32, ipv4(address))
+    if number is None:
+        raise Refused("not an IPv6 address" if width == 128 else "a network is written like 10.0.0.0/8")
+    bits = width
+    if slash:
+        if not length.isdigit() or len(length) > 3 or int(length) > width or b"%d" % int(length) != length:
+            raise Refused(f"after the slash comes a number from 0 to {width}")
+        bits = int(length)
+    _refuse_host_bits(number, bits, width)
+    if width == 32:
+        return ipv4_keys(number, bits)
+    if number >> 32 == MAPPED and bits > 96:
+        return ipv4_keys(number & 0xFFFFFFFF, bits - 96)
+    if bits == 0:
+        raise Refused(
+            "no key stands for IPv6 alone: the default rule (no address) is for everybody, 2000::/3 for the Internet"
+        )
+    if number >> 32 == MAPPED and bits == 96:
+        raise Refused("this is every IPv4 address: 0.0.0.0/0 makes it the default rule, for everybody")
+    return ipv6_keys(number, bits)
+
+
+def _refuse_host_bits(number: int, bits: int, width: int) -> None:
+    host = width - bits
+    network = number >> host << host
+    if network == number:
+        return
+    if number >> 32 == MAPPED and bits >= 96:
+        text, bits = dotted(network), bits - 96
+    else:
+        text = dotted(network) if width == 32 else compressed(network)
+    raise Refused(f"bits are set after the network's {bits}: {text.decode()}/{bits} is probably meant")
