@@ -397,6 +397,25 @@ def test_an_envelope_larger_than_memory_is_51(maildir):
     assert_nothing_stored(maildir)
 
 
+SHORT_LIVED = "from qmail_smtpd.queue import intake, maildir; intake.DEATH = 0.3; maildir.main()"
+
+
+@pytest.mark.parametrize("message", [b"", b"x" * 400_000])
+def test_a_caller_that_sends_neither_message_nor_envelope_for_a_day_is_52(maildir, message):
+    environ = {**os.environ, "QUEUE_MAILDIR": str(maildir)}
+    silent, never_written = os.pipe()
+    for files in (
+        {"stdin": silent, "stdout": memory_file(ENVELOPE)},
+        {"stdin": memory_file(message), "stdout": silent},
+    ):
+        result = subprocess.run([sys.executable, "-c", SHORT_LIVED], env=environ, stderr=subprocess.PIPE, **files)
+        assert result.returncode == 52
+        assert result.stderr == b"maildir-queue: fatal: unable to read: timed out\n"
+    os.close(silent)
+    os.close(never_written)
+    assert_nothing_stored(maildir)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """mount(options) gives a Maildir on a disk of its own."""
