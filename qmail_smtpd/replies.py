@@ -1,0 +1,61 @@
+"""Every reply of qmail-smtpd, one named constant each, without the line end. The texts are notqmail's, to the byte.
+
+Replies that hold the greeting are put together where it is known: these are the fixed ones.
+"""
+
+HELP = b"214 notqmail home page: https://notqmail.org"
+OK = b"250 ok"
+FLUSHED = b"250 flushed"
+VRFY = b"252 send some mail, i'll try my best"
+GO_AHEAD = b"354 go ahead"
+
+UNIMPLEMENTED = b"502 unimplemented (#5.5.1)"
+MAIL_FIRST = b"503 MAIL first (#5.5.1)"
+RCPT_FIRST = b"503 RCPT first (#5.5.1)"
+SYNTAX = b"555 syntax error (#5.5.4)"
+
+BADMAILFROM = b"553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)"
+RCPTHOSTS = b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
+STRICT = b"553 we don't relay (#5.7.1)"  # the text of John Simpson's RELAYREJ
+TOO_MANY_RECIPIENTS = b"452 too many recipients (#4.5.3)"
+
+TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
+TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"
+
+# The session ends with these.
+STRAY_NEWLINE = b"451 See https://cr.yp.to/docs/smtplf.html."
+TIMEOUT = b"451 timeout (#4.4.2)"
+SESSION_TIMEOUT = b"421 timeout (#4.4.2)"
+TOO_MANY_ERRORS = b"421 too many errors (#4.7.0)"
+OUT_OF_MEMORY = b"421 out of memory (#4.3.0)"
+CONTROLS_UNREADABLE = b"421 unable to read controls (#4.3.0)"
+ADDRESSES_UNKNOWN = b"421 unable to figure out my IP addresses (#4.3.0)"
+
+# What became of a message, by the exit status of the queue program: notqmail's qmail.c, qmail_close.
+QQ_FAILURE = b"451 qqt failure (#4.3.0)"
+QQ_WAIT = b"451 qq waitpid surprise (#4.3.0)"
+QQ_CRASHED = b"451 qq crashed (#4.3.0)"
+QQ_READ = b"451 qq read error (#4.3.0)"
+QQ_EXEC = b"451 unable to exec qq (#4.3.0)"
+QQ_PERMANENT = b"554 qq permanent problem (#5.3.0)"
+QQ_TEMPORARY = b"451 qq temporary problem (#4.3.0)"
+
+QQ_EXITS = {
+    **dict.fromkeys(range(11, 41), QQ_PERMANENT),
+    **dict.fromkeys((11, 115), b"554 envelope address too long for qq (#5.1.3)"),
+    31: b"554 mail server permanently rejected message (#5.3.0)",
+    51: b"451 qq out of memory (#4.3.0)",
+    52: b"451 qq timeout (#4.3.0)",
+    53: b"451 qq write error or disk full (#4.3.0)",
+    54: QQ_READ,
+    55: b"451 qq unable to read configuration (#4.3.0)",
+    56: b"451 qq trouble making network connection (#4.3.0)",
+    61: b"451 qq trouble in home directory (#4.3.0)",
+    **dict.fromkeys(range(62, 67), b"451 qq trouble creating files in queue (#4.3.0)"),
+    71: b"451 mail server temporarily rejected message (#4.3.0)",
+    72: b"451 connection to mail server timed out (#4.4.1)",
+    73: b"451 connection to mail server rejected (#4.4.1)",
+    74: b"451 communication with mail server failed (#4.4.2)",
+    **dict.fromkeys((81, 91), b"451 qq internal bug (#4.3.0)"),
+    120: QQ_EXEC,
+}
