@@ -1,0 +1,31 @@
+"""The Received line that stands first in every message, byte for byte as received.c and date822fmt.c write it. Pure."""
+
+SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.@%+/=:-[]"  # received.c, issafe
+FILTER = bytes(byte if byte in SAFE else ord("?") for byte in range(256))
+MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+
+
+def filtered(text: bytes) -> bytes:
+    """The text with every byte that could mean something in a header replaced by `?`."""
+    return text.translate(FILTER)
+
+
+def date(year: int, month: int, day: int, hour: int, minute: int, second: int) -> bytes:
+    """The date of a header, in UTC: no leading zero for the day, always -0000."""
+    return b"%d %b %d %02d:%02d:%02d -0000" % (day, MONTHS[month - 1], year, hour, minute, second)
+
+
+def received(
+    remotehost: bytes,
+    helo: bytes | None,
+    remoteinfo: bytes | None,
+    remoteip: bytes,
+    local: bytes,
+    protocol: bytes,
+    when: bytes,
+) -> bytes:
+    """The two lines. `helo` is None where it told nothing new, `remoteinfo` is None where the variable is unset."""
+    hello = b"" if helo is None else b" (HELO " + filtered(helo) + b")"
+    info = b"" if remoteinfo is None else filtered(remoteinfo) + b"@"
+    client = filtered(remotehost) + hello + b" (" + info + filtered(remoteip) + b")"
+    return b"Received: from " + client + b"\n  by " + filtered(local) + b" with " + protocol + b"; " + when + b"\n"
