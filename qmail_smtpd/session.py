@@ -1,0 +1,125 @@
+"""The SMTP conversation: bytes of the client in, replies and decisions out to a backend. Does no I/O, knows no clock.
+
+`feed` may be given the client's bytes in pieces of any size. What a command does is in verbs.
+"""
+
+from qmail_smtpd import replies
+from qmail_smtpd.envelope import Envelope
+from qmail_smtpd.message import MAX_HOPS, Message
+from qmail_smtpd.policy import Unreadable
+from qmail_smtpd.verbs import VERBS, unimplemented
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qmail_smtpd.backend import Backend
+    from qmail_smtpd.settings import Settings
+
+LINE_LIMIT = 8192  # bytes of a command that are kept. RFC 5321 wants 512; AUTH and parameters need more
+
+
+class Session:
+    """One client. Over when `status`, the exit status, is set."""
+
+    def __init__(self, settings: "Settings", backend: "Backend") -> None:
+        self.settings = settings
+        self.backend = backend
+        self.status: int | None = None
+        self.consume = self.take_command
+        self.pending = b""  # a command that has not ended yet
+        self.helo: bytes | None = None  # None where it tells nothing new
+        self.envelope = Envelope()
+        self.message: Message | None = None  # while in DATA
+        self.size_offered = False
+        self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
+
+    def greet(self) -> None:
+        """The first line that the client gets."""
+        self.backend.reply(b"220 " + self.settings.greeting + b" ESMTP")
+
+    def feed(self, data: bytes) -> None:
+        """Take what the client sent. What follows the end of the session is not looked at."""
+        position = 0
+        while position < len(data) and self.status is None:
+            position = self.consume(data, position)
+
+    def finish(self, status: int, reply: bytes, reason: bytes) -> None:
+        """End the session; a message that is not over is given up. `reply` is empty where the client is gone."""
+        if self.message is not None:
+            self.backend.abandon_queue()
+            size = b"%d" % self.message.size
+            self.log(b"aborted", {**self.envelope.facts(), b"bytes": size, b"reason": reason})
+        if reply:
+            self.backend.reply(reply)
+        self.status = status
+        self.log(b"end", {b"reason": reason, **{name: b"%d" % count for name, count in self.counts.items()}})
+
+    def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
+        """Note a decision, with the name that the client gave itself."""
+        self.backend.log(event, facts if self.helo is None else {b"helo": self.helo, **facts})
+
+    def take_command(self, data: bytes, position: int) -> int:
+        """Take one line, or the part of it that is there, and return the position behind it."""
+        end = data.find(b"\n", position)
+        room = LINE_LIMIT + 1 - len(self.pending)  # one more, to tell a CR at the end from one at the limit
+        self.pending += data[position : min(position + room, end if end >= 0 else len(data))]
+        if end < 0:
+            return len(data)
+        line, self.pending = self.pending, b""
+        if line.endswith(b"\r") and len(line) <= LINE_LIMIT:
+            line = line[:-1]
+        self.obey(line[:LINE_LIMIT])
+        return end + 1
+
+    def obey(self, line: bytes) -> None:
+        """Do what one command says. A NUL ends it, as C's strings do."""
+        verb, _, argument = line.partition(b"\0")[0].partition(b" ")
+        try:
+            VERBS.get(verb.lower(), unimplemented)(self, argument.lstrip(b" "))
+        except Unreadable as trouble:
+            self.finish(1, trouble.args[0], b"unreadable")
+
+    def answer(self, reply: bytes) -> None:
+        """Reply to a command. Failed ones are counted; a refused recipient (553) is no failure of the client's."""
+        if reply.startswith(b"5") and not reply.startswith(b"553"):
+            self.counts[b"errors"] += 1
+            if 0 < self.settings.maxerrors < self.counts[b"errors"]:
+                self.finish(1, replies.TOO_MANY_ERRORS, b"errors")
+                return
+        self.backend.reply(reply)
+
+    def begin_message(self) -> None:
+        """From the next byte on it is a message."""
+        self.message = Message(self.settings.databytes, self.settings.refuse_bare_cr)
+        self.consume = self.take_message
+
+    def take_message(self, data: bytes, position: int) -> int:
+        """Take a part of the message and return the position behind it."""
+        message = self.message
+        assert message is not None
+        text = message.feed(data[position:])
+        if text:
+            self.backend.write_message(text)
+        if message.stray:
+            self.finish(1, replies.STRAY_NEWLINE, b"stray-newline")
+        elif message.ended:
+            self.deliver(message)
+        return len(data) - len(message.rest)
+
+    def deliver(self, message: Message) -> None:
+        """Hand the envelope over, unless the message is not to be queued, and tell the client what became of it."""
+        if message.hops >= MAX_HOPS:
+            refusal = replies.TOO_MANY_HOPS
+        else:
+            refusal = replies.TOO_BIG if message.too_big else b""
+        reply = self.backend.close_queue(None if refusal else self.envelope.complete())
+        reply = refusal or reply
+        facts = {**self.envelope.facts(), b"bytes": b"%d" % message.size}
+        if reply.startswith(b"2"):
+            self.counts[b"messages"] += 1
+            self.log(b"queued", {**facts, b"qp": reply.rpartition(b" ")[2]})
+        else:
+            self.log(b"refused", {**facts, b"reason": reply})
+        self.message = None
+        self.envelope = Envelope()
+        self.consume = self.take_command
+        self.answer(reply)
