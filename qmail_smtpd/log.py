@@ -1,0 +1,66 @@
+"""What was decided, on descriptor 2: one line each, key=value. Never on the client's connection, never waits for long.
+
+A value holds no blank, no control character and no byte of more than seven bits: `\\x20` stands for a space.
+"""
+
+import os
+from select import POLLOUT, poll
+
+PROGRAM = b"qmail-smtpd: "
+LONGEST_VALUE = (
+    256  # bytes of a client's text; more is cut, so that a line fits in PIPE_BUF and is written in one piece
+)
+PATIENCE = 1000  # milliseconds that the reader of the log may stall before lines are lost
+ESCAPES = {byte: b"\\x%02x" % byte for byte in range(256) if not 0x21 <= byte <= 0x7E or byte in b'\\"'}
+
+NONE, REFUSALS, ALL = range(3)
+LEVELS = {b"none": NONE, b"refusals": REFUSALS, b"all": ALL}
+QUIET = (b"accepted", b"queued", b"end")  # what happens in a session that goes well: for `all` only
+
+
+def escaped(text: bytes) -> bytes:
+    """The text with everything that could end, split or disguise a line written as \\xNN."""
+    cut = text[:LONGEST_VALUE]
+    if cut.isalnum():
+        return cut
+    return b"".join(ESCAPES.get(byte) or bytes((byte,)) for byte in cut)
+
+
+def line(event: bytes, facts: dict[bytes, bytes]) -> bytes:
+    """One line of the log, with its line end."""
+    pairs = b"".join(b" " + key + b"=" + escaped(value) for key, value in facts.items())
+    return PROGRAM + event + pairs + b"\n"
+
+
+class Log:
+    """Descriptor 2 for one session: `level` says what is written, `facts` stand first in every line."""
+
+    __slots__ = ("facts", "level", "patience")
+
+    def __init__(self, level: int, facts: dict[bytes, bytes]) -> None:
+        self.level = level
+        self.facts = facts
+        self.patience = PATIENCE
+
+    def decision(self, event: bytes, facts: dict[bytes, bytes]) -> None:
+        """Write what was decided, if the administrator wants to know."""
+        if self.level > (REFUSALS - 1 if event not in QUIET else REFUSALS):
+            self.put(line(event, {**self.facts, **facts}))
+
+    def warning(self, text: bytes) -> None:
+        """Write what is wrong with the configuration."""
+        if self.level > NONE:
+            self.put(PROGRAM + b"warning: " + text + b"\n")
+
+    def put(self, text: bytes) -> None:
+        """Write the line if the reader takes it. One that stalls is waited for once, then it loses lines."""
+        poller = poll()
+        poller.register(2, POLLOUT)
+        try:
+            if poller.poll(self.patience):
+                os.write(2, text)
+                self.patience = PATIENCE
+            else:
+                self.patience = 0
+        except OSError:
+            pass  # a closed log is nobody's fault, and no reason to lose mail

@@ -1,0 +1,103 @@
+"""Descriptors 0 and 1: the client. Waits, times out, writes what is pending before it reads.
+
+Knows no SMTP beyond the difference between commands and DATA, which is read in larger blocks and may not be too slow.
+"""
+
+import os
+from select import POLLIN, POLLOUT, poll
+from time import monotonic
+
+COMMAND_BLOCK = 8192
+DATA_BLOCK = 262144  # measured: larger blocks are no faster, and cost memory
+WRITE_BLOCK = 4096  # PIPE_BUF: as much as a pipe that polls writable takes without blocking
+PENDING_LIMIT = 16384  # replies to one block of pipelined commands are not collected without end
+SLOW_SECONDS = 600.0  # DATA has to bring, in each ten minutes of waiting for it,
+SLOW_BYTES = 600 * 1024  # one kB for every second
+LONGEST_POLL = 2_000_000.0  # seconds: poll counts milliseconds in a C int
+
+
+class TimedOut(Exception):
+    """The client was silent for too long, or too slow, or took nothing of what was written."""
+
+
+class SessionTimedOut(TimedOut):
+    """The time for the whole session is over."""
+
+
+class Closed(Exception):
+    """The client is gone: nothing can be written any more."""
+
+
+class Wire:
+    """The connection. `timeout` is for one read or write; `deadline`, on the monotonic clock, for the whole session."""
+
+    __slots__ = ("deadline", "pending", "slow_received", "slow_waited", "timeout")
+
+    def __init__(self, timeout: float, session_seconds: float = 0.0) -> None:
+        self.timeout = timeout
+        self.deadline = monotonic() + session_seconds if session_seconds else None
+        self.pending = bytearray()
+        self.start_data()
+
+    def start_data(self) -> None:
+        """A message begins: from here on DATA is measured."""
+        self.slow_waited = 0.0
+        self.slow_received = 0
+
+    def read(self) -> bytes:
+        """What the client sends between messages; empty at the end of file and on errors."""
+        self.flush()
+        self.wait(0, POLLIN, self.timeout)
+        return receive(COMMAND_BLOCK)
+
+    def read_data(self) -> bytes:
+        """What the client sends in DATA. Only the time spent in waiting for it counts as slowness, not a slow queue."""
+        self.flush()
+        begun = monotonic()
+        try:
+            self.wait(0, POLLIN, min(self.timeout, SLOW_SECONDS - self.slow_waited))
+        except SessionTimedOut:
+            raise
+        data = receive(DATA_BLOCK)
+        self.slow_waited += monotonic() - begun
+        self.slow_received += len(data)
+        if self.slow_waited >= SLOW_SECONDS:
+            if self.slow_received < SLOW_BYTES:
+                raise TimedOut
+            self.start_data()
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Queue data for the client."""
+        self.pending += data
+        if len(self.pending) > PENDING_LIMIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write all that is pending."""
+        while self.pending:
+            self.wait(1, POLLOUT, self.timeout)
+            try:
+                written = os.write(1, self.pending[:WRITE_BLOCK])
+            except BlockingIOError:
+                continue  # somebody made the descriptor non-blocking, and was faster
+            except OSError as error:
+                raise Closed from error
+            del self.pending[:written]
+
+    def wait(self, descriptor: int, event: int, seconds: float) -> None:
+        """Wait until the descriptor is ready, for `seconds`, and never longer than the session may last."""
+        left = seconds if self.deadline is None else min(seconds, self.deadline - monotonic())
+        poller = poll()
+        poller.register(descriptor, event)
+        if left > 0 and poller.poll(int(min(left, LONGEST_POLL) * 1000) + 1):
+            return
+        raise SessionTimedOut if self.deadline is not None and self.deadline <= monotonic() else TimedOut
+
+
+def receive(size: int) -> bytes:
+    """One read of descriptor 0. An error is an end of file: qmail-smtpd.c, saferead, ends silently at either."""
+    try:
+        return os.read(0, size)
+    except OSError:
+        return b""
