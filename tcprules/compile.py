@@ -1,0 +1,94 @@
+"""Records -> cdb: the only writer of a cdb. What the rules mean, and how the file gets its place, is for others."""
+
+import errno
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from struct import pack
+
+from cdblib import Writer
+
+from tcprules.install import Unable, install
+from tcprules.rules import BadLine, Rule, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Observer(Protocol):
+        """Whoever wants to see each line on its way."""
+
+        def rule(self, number: int, rule: Rule) -> None: ...
+        def ignored(self, number: int, line: bytes) -> None: ...
+
+
+__all__ = ["BadLine", "Unable", "records", "write_cdb"]
+
+SIZE_MAX = 0xFFFFFFFF  # cdb.txt: positions have 32 bits
+
+
+def write_cdb(
+    cdb: bytes, tmp: bytes, pairs: Iterable[tuple[bytes, bytes]], warn: Callable[[bytes], None] = lambda text: None
+) -> None:
+    """Make `cdb` hold these (key, data) records, in this order. Raises Unable, and what `pairs` raises.
+
+    The old file stays until the new one is whole and on disk; on failure `tmp` is removed. `warn` is told when the
+    owner of the old file cannot be kept.
+    """
+    install(cdb, tmp, lambda: _image(pairs), warn)
+
+
+def records(lines: Iterable[bytes], observer: "Observer | None" = None) -> Iterator[tuple[bytes, bytes]]:
+    """The records of a rules file, in order. Raises BadLine, with the line's number."""
+    for number, line in enumerate(lines, 1):
+        try:
+            rule = parse(line)
+        except BadLine as bad:
+            bad.number = number
+            raise
+        if rule is None:
+            if observer:
+                observer.ignored(number, line)
+            continue
+        if observer:
+            observer.rule(number, rule)
+        data = rule.data
+        for key in rule.keys:
+            yield key, data
+
+
+def _image(pairs: Iterable[tuple[bytes, bytes]]) -> memoryview:
+    """The bytes of a cdb. Raises OSError(ENOMEM) over 4 GiB, as cdb_make.c."""
+    content = io.BytesIO()
+    writer = _Writer(content, strict=True)
+    put = writer.put
+    for key, data in pairs:
+        put(key, data)
+    writer.finalize()
+    return content.getbuffer()
+
+
+class _Writer(Writer):  # type: ignore[misc]  # pure-cdb ships no types
+    """cdblib's writer, but for the tables: cdblib takes a slot with hash 0 for a free one, and writes another over it.
+
+    Such keys exist, an IPv4 address among them, and the rule would be lost.
+    """
+
+    def finalize(self) -> None:
+        """Append the 256 tables and write the header (cdb_make_finish)."""
+        content, tables = self.fp, self._unordered
+        if content.tell() + 16 * sum(map(len, tables)) > SIZE_MAX:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        header = []
+        for table in tables:
+            slots = 2 * len(table)
+            pairs = [0] * (2 * slots)  # hash, position, hash, position, ...
+            for hashed, position in table:
+                at = (hashed >> 8) % slots * 2
+                while pairs[at + 1]:
+                    at = (at + 2) % (2 * slots)
+                pairs[at : at + 2] = hashed, position
+            header += [content.tell(), slots]
+            content.write(pack(f"<{len(pairs)}L", *pairs))
+        content.seek(0)
+        content.write(pack("<512L", *header))

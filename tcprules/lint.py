@@ -1,0 +1,163 @@
+"""Rules that are legal but dead or dangerous -> warnings with line and column. Pure: it prints nothing.
+
+tcprules 0.88 takes `10.0:deny` and `1.2.3.4 deny`, says nothing, and everybody is let in.
+"""
+
+import re
+from functools import lru_cache
+
+from tcprules.rules import KNOWN_INSTRUCTIONS, OCTET_MAX, BadLine, Rule, looks_like_network, spread, variables
+
+WARNINGS_MAX = 20  # who has more of them needs their number
+BOM = b"\xef\xbb\xbf"
+RELAYCLIENT = b"RELAYCLIENT"
+EVERYBODY = {b"": "everybody", b"=": "everybody who has a name"}
+
+OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+ADDRESS = re.compile(rb"(?:%b\.){3}%b" % (OCTET, OCTET))
+ADDRESS_OR_PREFIX = re.compile(rb"(?:%b\.){1,3}|(?:%b\.){3}%b" % (OCTET, OCTET, OCTET))
+
+# What is wrong, and why the rule is dead. The first that is found counts, and group 1 is where it is.
+ADDRESS_FAULTS = (
+    (re.compile(rb".*?([ \t])", re.DOTALL), "no address has a blank in it"),
+    (re.compile(rb"%b(?:\.%b){0,2}()\Z" % (OCTET, OCTET)), "a prefix ends with a dot"),
+    (re.compile(rb"(?:[\d.]*\.)?(0\d+)[\d.]*\Z"), "no address has leading zeros"),
+    (re.compile(rb"(?:[\d.]*\.)?(?!%b(?:\.|\Z))(\d+)[\d.]*\Z" % OCTET), "no octet is over 255"),
+    (re.compile(rb"()[\w.-]*[A-Za-z][\w.-]*\Z"), "a host name is written with = before it"),
+    (re.compile(rb"()"), "no client has such an address"),
+)
+HOST_FAULTS = (
+    (re.compile(rb"=.*?([A-Z])", re.DOTALL), "client names are in lower case"),
+    (re.compile(rb"=.*?([^a-z0-9._\\-])", re.DOTALL), "no client's name has this character"),
+    (re.compile(rb".+?(=)", re.DOTALL), "= is the beginning of a host name"),
+)
+
+
+class Lint:
+    """Sees each line of a rules file and collects what is wrong with the whole."""
+
+    __slots__ = ("_lines", "_texts", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._texts: list[bytes] = []
+        self._lines: dict[bytes, int] = {}  # the line that sets a key
+
+    def ignored(self, number: int, line: bytes) -> None:
+        """A line without a rule: a comment, a blank line, or a mistake."""
+        if line[:1] == b"#":
+            return
+        if number == 1 and line.startswith(BOM):
+            self._warn(number, 1, b"a byte order mark: the line is ignored")
+        elif line.strip() and not line.lstrip().startswith(b"#"):
+            self._warn(number, len(line.rstrip()) + 1, b"no colon: the line is ignored")
+
+    def rule(self, number: int, rule: Rule) -> None:
+        """A line with a rule."""
+        if not ADDRESS_OR_PREFIX.fullmatch(rule.address):
+            for column, text in _address_faults(number, rule.address):
+                self._warn(number, column, text.encode())
+        offset = len(rule.address) + 1
+        for column, text in _instruction_faults(rule.instructions):
+            self._warn(number, offset + column, text.encode())
+        lines = self._lines
+        taken = [key for key in rule.keys if lines.setdefault(key, number) != number]
+        if taken:
+            self._warn_taken(number, taken)
+        who = EVERYBODY.get(rule.keys[0]) if rule.keys else None
+        if who and rule.instructions.startswith(b"allow"):
+            for column, name, _ in variables(rule.instructions):
+                if name == RELAYCLIENT:
+                    self._warn(number, offset + column, b"an open relay: %b may relay" % who.encode())
+
+    def bad(self, bad: BadLine) -> None:
+        """The line that ended it all: told even after WARNINGS_MAX."""
+        self.count += 1
+        self._texts.append(_at(bad.number, bad.column, bad.why.encode()))
+
+    def finish(self, want_default: bool) -> None:
+        """The file has ended."""
+        if not self._lines:
+            self._add(b"file: no rule: everybody is allowed")
+        elif want_default and b"" not in self._lines:
+            self._add(b"file: no default rule: who is not named is allowed")
+
+    def texts(self) -> list[bytes]:
+        """The warnings, at most WARNINGS_MAX and a count of the others."""
+        hidden = self.count - len(self._texts)
+        return self._texts + ([b"file: and %d more" % hidden] if hidden else [])
+
+    def _warn_taken(self, number: int, keys: list[bytes]) -> None:
+        line = self._lines[keys[0]]
+        what = keys[0] or b"the default rule"
+        more = b" (and %d more)" % (len(keys) - 1) if len(keys) > 1 else b""
+        self._warn(number, 1, b"%b%b is set by line %d, which wins" % (what, more, line))
+
+    def _warn(self, number: int, column: int, text: bytes) -> None:
+        self._add(_at(number, column, text))
+
+    def _add(self, text: bytes) -> None:
+        self.count += 1
+        if len(self._texts) < WARNINGS_MAX:
+            self._texts.append(text)
+
+
+def _at(number: int, column: int, text: bytes) -> bytes:
+    return b"line %d, column %d: %b" % (number, column, text)
+
+
+def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
+    """Columns (from 1) and texts."""
+    if number == 1 and address.startswith(BOM):
+        return [(1, "a byte order mark: the rule matches nobody")]
+    span = spread(address) if b"@" not in address else None
+    if span:
+        before, low, high, after = span
+        return _range_faults(low, high) or [(1, text) for _, text in _place_faults(b"%b%d%b" % (before, low, after))]
+    info, at, place = address.rpartition(b"@")
+    if not at:
+        return _place_faults(address)
+    faults = [(len(info) + 1, "info@ counts only when tcpserver asks for ident (-r)")]
+    offset = len(info) + 1
+    if place[:1] == b"=" or ADDRESS.fullmatch(place) or b":" in place:
+        return faults + [(offset + column, text) for column, text in _place_faults(place)]
+    return faults + [(offset + 1, _dead("info@ goes with a whole address or =host"))]
+
+
+def _range_faults(low: int, high: int) -> list[tuple[int, str]]:
+    if low > min(high, OCTET_MAX):
+        return [(1, "an empty range: the rule matches nobody")]
+    if high > OCTET_MAX:
+        return [(1, f"the range ends at {OCTET_MAX}")]
+    return []
+
+
+def _place_faults(place: bytes) -> list[tuple[int, str]]:
+    """What keeps an address, prefix or =host from matching. Networks and IPv6 addresses have been checked as such."""
+    if not place or b":" in place or looks_like_network(place) or ADDRESS_OR_PREFIX.fullmatch(place):
+        return []
+    for pattern, text in HOST_FAULTS if b"=" in place else ADDRESS_FAULTS:
+        found = pattern.match(place)
+        if found:
+            return [(found.start(1) + 1, _dead(text))]
+    return []
+
+
+def _dead(why: str) -> str:
+    return f"the rule matches nobody: {why}"
+
+
+@lru_cache(KNOWN_INSTRUCTIONS)
+def _instruction_faults(instructions: bytes) -> tuple[tuple[int, str], ...]:
+    """Columns (from 1) inside the instructions, and texts."""
+    faults = []
+    for column, name, _ in variables(instructions):
+        if instructions.startswith(b"deny"):
+            return ((column, "variables after deny are never set"),)
+        if not name:
+            faults.append((column, "a variable without a name is never set"))
+        elif b"," in name:
+            faults.append((column, "a comma in a variable's name: is a quote missing before it?"))
+        elif b" " in name or b"\t" in name:
+            faults.append((column, "a blank in a variable's name"))
+    return tuple(faults)

@@ -1,0 +1,165 @@
+"""One line of text -> the records that it makes: the grammar of tcprules 0.88, and networks and IPv6. Pure.
+
+Bytes in, bytes out. What 0.88 stores, however useless, is stored (lint.py warns); what it refuses is refused.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from tcprules.network import HEX, Refused, expand
+
+BLANKS = b" \t\n"  # tcprules.c strips these from the end of a line, and nothing else: a CR stays
+WORD = 1 << 64  # scan_ulong wraps
+OCTET_MAX = 255  # tcprules.c: the upper end of a range
+DIGITS_AT_ONCE = 18  # fewer than int() refuses to convert, and than a word holds
+VERDICTS = (b"deny", b"allow")
+DENY = b"D\0"
+NETWORK_BYTES = HEX + b"."
+KNOWN_INSTRUCTIONS = 4096  # rules files repeat a handful of instructions many times over
+
+
+class BadLine(Exception):
+    """A line that is no rule. `column` counts bytes from 1, `line` is what 0.88 prints, `number` is the reader's."""
+
+    def __init__(self, column: int, why: str) -> None:
+        super().__init__(why)
+        self.column = column
+        self.why = why
+        self.line = b""
+        self.number = 0
+
+
+class Rule:
+    """A line's rule: address and instructions as they are written, and its records: `data` under each of `keys`."""
+
+    __slots__ = ("address", "data", "instructions", "keys")
+
+    def __init__(self, address: bytes, instructions: bytes) -> None:
+        self.address = address
+        self.instructions = instructions
+        try:
+            self.data = encode(instructions)
+        except BadLine as bad:
+            raise BadLine(len(address) + 1 + bad.column, bad.why) from None
+        self.keys = expand_address(address)
+
+
+def parse(line: bytes) -> Rule | None:
+    """The rule on a line. None for a comment and for a line without a colon. Raises BadLine."""
+    if line[:1] == b"#":
+        return None
+    text = line.rstrip(BLANKS)
+    address, colon, instructions = text.partition(b":")
+    if not colon:
+        return None
+    try:
+        if not instructions.startswith(VERDICTS):
+            address, instructions = _split_ipv6(text, len(address) + 2)
+        return Rule(address, instructions)
+    except BadLine as bad:
+        bad.line = text.partition(b"\0")[0]
+        raise
+
+
+def _split_ipv6(text: bytes, column: int) -> tuple[bytes, bytes]:
+    """Split at the first colon that allow or deny follows. 0.88 refuses such lines, and knows no other colon."""
+    ends = [end for end in (text.find(b":" + verdict) for verdict in VERDICTS) if end >= 0]
+    if not ends:
+        raise BadLine(column, "neither allow nor deny follows the address")
+    return text[: min(ends)], text[min(ends) + 1 :]
+
+
+@lru_cache(KNOWN_INSTRUCTIONS)
+def encode(instructions: bytes) -> bytes:
+    """The data of a record. Raises BadLine with the column inside the instructions."""
+    data = DENY if instructions.startswith(b"deny") else b""
+    return data + b"".join(b"+%b=%b\0" % (name, value) for _, name, value in variables(instructions))
+
+
+def variables(instructions: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """The column (from 1), name and value of each variable after allow or deny. Raises BadLine."""
+    at = len(b"deny") if instructions.startswith(b"deny") else len(b"allow")
+    while at < len(instructions):
+        if instructions[at : at + 1] != b",":
+            why = (
+                "lines end with LF alone"
+                if instructions[at:] == b"\r"
+                else "a comma or the end of the line must follow"
+            )
+            raise BadLine(at + 1, why)
+        start = at + 1
+        equals = instructions.find(b"=", at)
+        if equals < 0:
+            raise BadLine(start + 1, "a variable without =")
+        quote = instructions[equals + 1 : equals + 2]
+        end = instructions.find(quote, equals + 2) if quote else -1
+        if end < 0:
+            raise BadLine(equals + 2, "a value without its second quote")
+        yield start + 1, instructions[start:equals], instructions[equals + 2 : end]
+        at = end + 1
+
+
+def expand_address(address: bytes) -> list[bytes]:
+    """The keys of an address, in order. Raises BadLine."""
+    if b":" in address or looks_like_network(address):
+        return _network(address)
+    try:
+        span = spread(address)
+    except ValueError:
+        raise BadLine(1, "a range is two numbers with a dash between") from None
+    if span is None:
+        return [address]
+    before, low, high, after = span
+    return [b"%b%d%b" % (before, number, after) for number in range(low, min(high, OCTET_MAX) + 1)]
+
+
+def spread(address: bytes) -> tuple[bytes, int, int, bytes] | None:
+    """The parts of a range: text before, first and last number, text after. None if it is none. Raises ValueError.
+
+    Only the first dash counts, and none beside an = or @ (tcprules.c).
+    """
+    dash = address.find(b"-")
+    if dash < 0 or b"=" in address or b"@" in address:
+        return None
+    left = address.rfind(b".", 0, dash) + 1
+    right = address.find(b".", dash)
+    if right < 0:
+        right = len(address)
+    return address[:left], _number(address[left:dash]), _number(address[dash + 1 : right]), address[right:]
+
+
+def _number(text: bytes) -> int:
+    """scan_ulong on a C string: up to a NUL, decimal digits alone, modulo 2**64, nothing is 0. Raises ValueError."""
+    digits = text.partition(b"\0")[0]
+    if digits and not digits.isdigit():
+        raise ValueError(text)
+    number = 0
+    for start in range(0, len(digits), DIGITS_AT_ONCE):
+        part = digits[start : start + DIGITS_AT_ONCE]
+        number = (number * 10 ** len(part) + int(part)) % WORD
+    return number
+
+
+def looks_like_network(address: bytes) -> bool:
+    """Is this meant for a network? Then it is one, or refused; 0.88 stores it, where no client ever finds it.
+
+    Hexadecimal digits count: as a literal key, `2/` would be the IPv6 network 2000::/4.
+    """
+    if b"/" not in address or b"=" in address:
+        return False
+    network, _, length = address.rpartition(b"@")[2].partition(b"/")
+    return bool(network) and not network.strip(NETWORK_BYTES) and not length.strip(b"0123456789.")
+
+
+def _network(address: bytes) -> list[bytes]:
+    """The keys of a network or of an IPv6 address, behind `info@` one address. Raises BadLine."""
+    info, at, place = address.rpartition(b"@")
+    column = len(info) + len(at) + 1
+    if b":" in info:
+        raise BadLine(info.index(b":") + 2, "neither allow nor deny follows the address")
+    if at and b"/" in place:
+        raise BadLine(column, "info@ goes with one address, not with a network")
+    try:
+        return [info + at + key for key in expand(place)]
+    except Refused as refused:
+        raise BadLine(column, str(refused)) from None
