@@ -1,0 +1,190 @@
+"""The command line of tcpserver: 0.88's options by 0.88's rules, our own as long options -> Settings.
+
+Then the process becomes the lean server: a fresh interpreter that holds the settings and has loaded only what serving
+needs (serve.py), because fork copies whatever the parent has loaded. Opens no socket and serves nobody itself.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from tcprules import strerr
+from tcpserver import listen
+from tcpserver.account import Account, account
+from tcpserver.settings import Settings
+
+USAGE = (
+    "tcpserver: usage: tcpserver [ -1UXpPhHrRoOdDqQv ] [ -c limit ] [ -x rules.cdb ] [ -B banner ] [ -g gid ]"
+    " [ -u uid ] [ -b backlog ] [ -l localname ] [ -t timeout ] host port program"
+)
+SERVE = "from tcpserver.serve import main; main()"
+VERBOSITY = {"q": 0, "Q": 1, "v": 2}
+MAX_INT = 2**31 - 1
+FLAGS = "1UXpPhHrRoOdDqQv"
+PASSED_SOCKET = "fd:"  # in place of host and port: the socket of LISTEN_FDS
+
+
+def bounded(low: int, high: int) -> Callable[[click.Context, click.Parameter, str], int]:
+    """A callback for a whole number within bounds, ASCII digits only: `12x` is refused (0.88 reads it as 12)."""
+
+    def check(ctx: click.Context, param: click.Parameter, text: str) -> int:
+        if text.isascii() and text.isdigit() and low <= int(text[:20]) <= high:
+            return int(text)
+        raise click.BadParameter(f"needs a whole number from {low} to {high}: {text}", ctx, param)
+
+    return check
+
+
+class Command(click.Command):
+    """A click command that remembers in which order the options came: of -h and -H, -u and -U the later one counts."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta["order"] = [param.name for param in order]
+        return super().parse_args(ctx, args)
+
+
+def options() -> list[click.Parameter]:
+    """0.88's options under their own letters, and what we added as long options."""
+    letters: list[click.Parameter] = [click.Option([f"-{letter}", f"flag_{letter}"], is_flag=True) for letter in FLAGS]
+    letters += [
+        click.Option(["-c", "limit"], callback=bounded(1, 1_000_000), default="40"),  # tcpserver.c: limit = 40
+        click.Option(["-b", "backlog"], callback=bounded(1, MAX_INT), default="20"),  # tcpserver.c: backlog = 20
+        click.Option(["-t", "ident_timeout"], callback=bounded(0, MAX_INT), default="26"),  # tcpserver.c: timeout = 26
+        click.Option(["-x", "rules"]),
+        click.Option(["-B", "banner"], default=""),
+        click.Option(["-l", "local_name"]),
+        click.Option(["-u", "user"], multiple=True),
+        click.Option(["-g", "group"], multiple=True),
+        click.Argument(["operands"], nargs=-1, type=click.UNPROCESSED),
+    ]
+    return letters
+
+
+class Refused(Exception):
+    """The command line cannot be obeyed: the exit status and the line that says why."""
+
+    def __init__(self, status: int, line: str) -> None:
+        super().__init__(line)
+        self.status, self.line = status, line
+
+
+def main() -> NoReturn:
+    """The console script."""
+    open_standard_descriptors()
+    command = Command(
+        "tcpserver", params=options(), add_help_option=False, context_settings={"allow_interspersed_args": False}
+    )
+    try:
+        with command.make_context("tcpserver", sys.argv[1:]) as ctx:
+            params, order = ctx.params, ctx.meta["order"]
+    except click.NoSuchOption as error:
+        misused("illegal option -- ", error.option_name)
+    except click.BadOptionUsage as error:
+        misused("option requires an argument -- ", error.option_name)
+    except click.BadParameter as error:
+        option = error.param.opts[0] if error.param else ""
+        strerr.die(strerr.PERMANENT, f"tcpserver: fatal: {option} {error.message}")
+    verbosity = VERBOSITY[last(order, "Qqv")]
+    try:
+        settings = settle(params, order, verbosity)
+    except Refused as refused:
+        if verbosity == 0:  # -q silences these too, as it does in 0.88
+            os._exit(refused.status)
+        strerr.die(refused.status, refused.line)
+    become_server(settings)
+
+
+def open_standard_descriptors() -> None:
+    """Descriptors 0 to 2 that are closed are opened on /dev/null, so that no socket or rules file gets their number."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.set_inheritable(descriptor, True)
+
+
+def misused(what: str, option: str) -> NoReturn:
+    """An option that is not ours, or lacks its argument: sgetopt's line and the usage. A long word gets the usage."""
+    if not option.startswith("--"):
+        strerr.say(os.path.basename(sys.argv[0]) or "tcpserver", ": ", what, option[1:])
+    strerr.die(strerr.PERMANENT, USAGE)
+
+
+def last(order: list[str], letters: str) -> str:
+    """Which of these flags came last; the first of `letters` is the default."""
+    given = [name[-1] for name in order if name.startswith("flag_") and name[-1] in letters]
+    return given[-1] if given else letters[0]
+
+
+def settle(params: dict[str, Any], order: list[str], verbosity: int) -> Settings:
+    """The values that click parsed -> Settings. Raises Refused where they make no sense."""
+    address, port, program = operands(list(params["operands"]))
+    became = user(params, order)
+    return Settings(
+        address=address,
+        port=port,
+        program=program,
+        verbosity=verbosity,
+        limit=params["limit"],
+        backlog=params["backlog"],
+        rules=params["rules"],
+        rules_optional=int(params["flag_X"]),
+        banner=params["banner"] or None,
+        uid=became.uid,
+        gid=became.gid,
+        groups=became.groups,
+        print_port=int(params["flag_1"]),
+        local_name=params["local_name"],
+        ask_host=int(last(order, "hH") == "h"),
+        paranoid=int(last(order, "Pp") == "p"),
+        ask_info=int(last(order, "Rr") == "r"),  # off unless asked for, unlike 0.88
+        ident_timeout=params["ident_timeout"],
+        kill_ip_options=int(last(order, "Oo") == "O"),
+        nodelay=int(last(order, "dD") == "D"),
+    )
+
+
+def operands(words: list[str]) -> tuple[str | None, int, list[str]]:
+    """host, port and program, checked in 0.88's order: a bad port is told before a missing program."""
+    if words[:1] == [PASSED_SOCKET]:
+        if not words[1:]:
+            raise Refused(strerr.PERMANENT, USAGE)
+        return None, 0, words[1:]
+    if len(words) < 2:
+        raise Refused(strerr.PERMANENT, USAGE)
+    try:
+        port = listen.port_number(words[1])
+        if not words[2:]:
+            raise Refused(strerr.PERMANENT, USAGE)
+        return listen.address(words[0]), port, words[2:]
+    except ValueError:
+        raise Refused(strerr.PERMANENT, f"tcpserver: fatal: port is over {listen.MAX_PORT}: {words[1]}") from None
+    except listen.Unresolved as error:
+        raise Refused(strerr.TEMPORARY, f"tcpserver: fatal: {error}") from None
+
+
+def user(params: dict[str, Any], order: list[str]) -> Account:
+    """The account to become: of -u, -g and -U (both from the environment) the later one counts, each for its part."""
+    given = {"user": list(params["user"]), "group": list(params["group"])}
+    chosen: dict[str, str | None] = {"user": None, "group": None}
+    for name in order:
+        if name in given:
+            chosen[name] = given[name].pop(0)
+        elif name == "flag_U":
+            chosen = {"user": os.environ.get("UID"), "group": os.environ.get("GID")}
+            if not all(value and value.isascii() and value.isdigit() for value in chosen.values()):
+                raise Refused(strerr.PERMANENT, "tcpserver: fatal: -U needs $UID and $GID, both numbers")
+    try:
+        return account(chosen["user"], chosen["group"])
+    except ValueError as error:
+        raise Refused(strerr.PERMANENT, f"tcpserver: fatal: {error}") from None
+
+
+def become_server(settings: Settings) -> NoReturn:
+    """Exec a fresh interpreter that serves. -P: nothing is imported from the directory it was started in."""
+    os.execv(sys.executable, [sys.executable, "-P", "-c", SERVE, *settings.words()])

@@ -1,0 +1,60 @@
+"""The facts of a connection -> the environment of its program: {b"TCPREMOTEIP": b"192.0.2.1", b"TCPREMOTEHOST": None}.
+
+None means unset: an inherited variable of that name is removed. Pure.
+"""
+
+FOR_US = (b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES", b"NOTIFY_SOCKET")  # told to tcpserver, not to its programs
+
+
+def base(inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """What every program's environment starts from."""
+    return {name: value for name, value in inherited.items() if name not in FOR_US}
+
+
+class Facts:
+    """Who spoke to whom: addresses as text, ports, names and ident's answer (None: not known, or not asked)."""
+
+    __slots__ = ("local_host", "local_ip", "local_port", "remote_host", "remote_info", "remote_ip", "remote_port")
+
+    def __init__(self, local_ip: bytes, local_port: int, remote_ip: bytes, remote_port: int) -> None:
+        self.local_ip, self.local_port = local_ip, local_port
+        self.remote_ip, self.remote_port = remote_ip, remote_port
+        self.local_host: bytes | None = None
+        self.remote_host: bytes | None = None
+        self.remote_info: bytes | None = None
+
+
+def variables(facts: Facts) -> dict[bytes, bytes | None]:
+    """The UCSPI variables of one connection, in the order in which tcpserver.c sets them. PROTO is TCP6 for IPv6."""
+    return {
+        b"PROTO": b"TCP6" if b":" in facts.remote_ip else b"TCP",
+        b"TCPLOCALIP": facts.local_ip,
+        b"TCPLOCALPORT": b"%d" % facts.local_port,
+        b"TCPLOCALHOST": facts.local_host,
+        b"TCPREMOTEIP": facts.remote_ip,
+        b"TCPREMOTEPORT": b"%d" % facts.remote_port,
+        b"TCPREMOTEHOST": facts.remote_host,
+        b"TCPREMOTEINFO": facts.remote_info,
+    }
+
+
+def edit(environ: dict[bytes, bytes], edits: dict[bytes, bytes | None]) -> None:
+    """Apply the edits in their order, leaving the variables in the order in which pathexec leaves them.
+
+    pathexec_env.c: the old entry's place is taken by the last entry, the new one goes to the end.
+    """
+    for name, value in edits.items():
+        if name in environ:
+            remove(environ, name)
+        if value is not None:
+            environ[name] = value
+
+
+def remove(environ: dict[bytes, bytes], name: bytes) -> None:
+    """Take one variable out; the last one moves into its place."""
+    entries = list(environ.items())
+    last = entries.pop()
+    if last[0] != name:
+        entries[[entry[0] for entry in entries].index(name)] = last
+    environ.clear()
+    environ.update(entries)
