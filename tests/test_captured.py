@@ -1,0 +1,39 @@
+"""Sessions captured from notqmail's qmail-smtpd (1.09), replayed against ours: replies, exit status, what is queued."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from mailhome import lay_home, talk
+from support import ROOT
+
+CASES = [json.loads(line) for line in (ROOT / "tests/data/smtpd.jsonl").read_text().splitlines()]
+QUEUE_ORDERS = {"exit": "QQEXIT", "err": "QQERR", "signal": "QQSIGNAL", "mode": "QQMODE"}
+DATE = re.compile(rb"; \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d -0000\n")
+
+
+def latin(text: str) -> bytes:
+    return text.encode("latin-1")
+
+
+def without_size(stdout: bytes) -> bytes:
+    """The EHLO reply of the original has no SIZE."""
+    return re.sub(rb"250-8BITMIME\r\n250 SIZE \d+\r\n", b"250 8BITMIME\r\n", stdout)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_session_is_answered_as_the_original_answered_it(case: dict, tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home", case["control"])
+    orders = {QUEUE_ORDERS[key]: str(value) for key, value in case.get("qq", {}).items()}
+    (home / "bin/stub-queue").symlink_to("qmail-queue")
+    result = talk(home, latin(case["stdin"]), {**case["env"], **orders}, case.get("stdin_hold", 0))
+    assert without_size(result.stdout) == latin(case["stdout"])
+    assert result.status == case["exit"]
+    complete = [(DATE.sub(b"; {DATE}\n", m, count=1), e) for m, e in result.queue if e.endswith(b"\0\0")]
+    assert complete == [(latin(q["message"]), latin(q["envelope"])) for q in case["queue"] if q["complete"]]
+    assert len(result.queue) == len(case["queue"])
+
+
+def test_all_captured_sessions_are_here() -> None:
+    assert len(CASES) == 269
