@@ -1,0 +1,94 @@
+"""The world of a session under test: keeps what the session said, and takes every message."""
+
+from qmail_smtpd.message import Message
+from qmail_smtpd.session import Session
+from qmail_smtpd.settings import Settings
+
+LOCAL = bytes((127, 0, 0, 1))
+
+
+class Echo:
+    """A backend. `trouble` is raised by the questions that can fail; `queue_reply` is what a complete message gets."""
+
+    def __init__(self, more: tuple[bytes, ...] = (), queue_reply: bytes = b"250 ok 1 qp 2") -> None:
+        self.more = more
+        self.queue_reply = queue_reply
+        self.processes = True
+        self.trouble: Exception | None = None
+        self.replies: list[bytes] = []
+        self.decisions: list[tuple[bytes, dict[bytes, bytes]]] = []
+        self.queued: list[tuple[bytes, bytes]] = []
+        self.given_up: list[bytes] = []
+        self.message: bytearray | None = None
+
+    def reply(self, line: bytes) -> None:
+        self.replies.append(line)
+
+    def date(self) -> bytes:
+        return b"24 Nov 2004 01:02:03 -0000"
+
+    def is_own_address(self, octets: bytes) -> bool:
+        if self.trouble:
+            raise self.trouble
+        return octets == LOCAL
+
+    def in_morercpthosts(self, key: bytes) -> bool:
+        if self.trouble:
+            raise self.trouble
+        return key in self.more
+
+    def open_queue(self) -> bool:
+        assert self.message is None
+        self.message = bytearray() if self.processes else None
+        return self.processes
+
+    def write_message(self, data: bytes) -> None:
+        assert self.message is not None
+        self.message += data
+
+    def close_queue(self, envelope: bytes | None) -> bytes:
+        assert self.message is not None
+        message, self.message = bytes(self.message), None
+        if envelope is None:
+            self.given_up.append(message)
+            return b"451 qq read error (#4.3.0)"
+        self.queued.append((message, envelope))
+        return self.queue_reply
+
+    def abandon_queue(self) -> None:
+        self.close_queue(None)
+
+    def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
+        self.decisions.append((event, facts))
+
+
+def settings(**changes: object) -> Settings:
+    """Settings with a greeting and a list of two, and these changes."""
+    made = Settings()
+    made.greeting = made.localiphost = b"mx"
+    made.rcpthosts = frozenset({b"ok.test", b".wild.test"})
+    for name, value in changes.items():
+        assert hasattr(made, name)
+        setattr(made, name, value)
+    return made
+
+
+def converse(data: bytes, size: int = 0, echo: Echo | None = None, **changes: object) -> tuple[Session, Echo]:
+    """A session that was fed the data, whole or in pieces of `size`."""
+    echo = echo or Echo()
+    session = Session(settings(**changes), echo)
+    session.greet()
+    for start in range(0, len(data), size or len(data) or 1):
+        session.feed(data[start : start + (size or len(data))])
+    return session, echo
+
+
+def feed(message: Message, data: bytes, size: int) -> bytes:
+    """Feed a message in pieces until it is over; return what is to be stored."""
+    text = b""
+    for start in range(0, len(data), size):
+        text += message.feed(data[start : start + size])
+        if message.ended or message.stray:
+            message.rest += data[start + size :]
+            break
+    return text

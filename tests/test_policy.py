@@ -1,0 +1,154 @@
+"""Who may pass: rcpthosts, badmailfrom, the strict mode."""
+
+import pytest
+from echo import settings
+
+from qmail_smtpd import replies
+from qmail_smtpd.envelope import Envelope
+from qmail_smtpd.policy import ENVELOPE_LIMIT, is_bad_sender, why_not_rcpt
+
+MORE = (b"more.test", b".deep.test")
+
+
+def refusal(recipient: bytes, envelope: Envelope | None = None, **changes: object) -> bytes | None:
+    """The reply to a recipient, None where it passes."""
+    why = why_not_rcpt(settings(**changes), envelope or Envelope(b"s@s.test"), recipient, MORE.__contains__)
+    return why[0] if why else None
+
+
+@pytest.mark.parametrize(
+    "recipient",
+    [
+        b"u@ok.test",
+        b"u@OK.Test",
+        b"u@a.wild.test",
+        b"u@a.b.wild.test",
+        b"u@.wild.test",
+        b"u@more.test",
+        b"u@MORE.test",
+        b"u@a.b.deep.test",
+        b"u@evil.test@ok.test",
+        b"u%evil.test@ok.test",
+        b"",
+        b"u",
+        b"u%evil.test",
+        b"evil.test!u",
+    ],
+)
+def test_listed_domains_and_addresses_without_one_pass(recipient: bytes) -> None:
+    assert refusal(recipient) is None
+
+
+@pytest.mark.parametrize(
+    "recipient",
+    [
+        b"u@evil.test",
+        b"u@sub.ok.test",
+        b"u@wild.test",
+        b"u@xwild.test",
+        b"u@ok.test.",
+        b"u@ok.test@evil.test",
+        b"@evil.test",
+        b"u@",
+        b"u@ ok.test",
+        b"u@ok.test ",
+        b"u@o\xe2\x84\xaa.test",  # the Kelvin sign is no k
+        b"u@[127.0.0.1]",
+        b"u@deep.test",
+    ],
+)
+def test_everything_else_is_refused(recipient: bytes) -> None:
+    assert refusal(recipient) == replies.RCPTHOSTS
+
+
+def test_without_rcpthosts_everything_passes() -> None:
+    assert refusal(b"u@evil.test", rcpthosts=None) is None
+
+
+def test_an_empty_rcpthosts_lets_only_addresses_without_a_domain_pass() -> None:
+    assert refusal(b"u@evil.test", rcpthosts=frozenset()) == replies.RCPTHOSTS
+    assert refusal(b"u", rcpthosts=frozenset()) is None
+
+
+@pytest.mark.parametrize("relayclient", [b"", b"@relay"])
+def test_relayclient_passes_even_when_empty(relayclient: bytes) -> None:
+    assert refusal(b"u@evil.test", relayclient=relayclient, relaystrict=True) is None
+
+
+TRICKS = [
+    b"u%evil.test@ok.test",
+    b"evil.test!u@ok.test",
+    b"u@evil.test@ok.test",
+    b"",
+    b"u",
+    b"u%evil.test",
+    b"evil.test!u",
+    b"postmaster%evil.test",
+    b"postmaster@",
+]
+
+
+@pytest.mark.parametrize("recipient", TRICKS)
+def test_strict_refuses_what_somebody_may_route_onward(recipient: bytes) -> None:
+    assert refusal(recipient, relaystrict=True) in (replies.STRICT, replies.RCPTHOSTS)
+    assert recipient == b"postmaster@" or refusal(recipient, relaystrict=True) == replies.STRICT
+
+
+@pytest.mark.parametrize("recipient", [b"postmaster", b"PostMaster", b"u@ok.test", b"u@a.wild.test", b"u@more.test"])
+def test_strict_lets_plain_recipients_pass(recipient: bytes) -> None:
+    assert refusal(recipient, relaystrict=True) is None
+
+
+def test_strict_without_rcpthosts_takes_mail_for_nobody_but_postmaster() -> None:
+    assert refusal(b"postmaster", relaystrict=True, rcpthosts=None) is None
+    for recipient in (b"u@ok.test", b"postmaster@ok.test", b"", b"u"):
+        assert refusal(recipient, relaystrict=True, rcpthosts=None) == replies.STRICT
+
+
+def test_syntax_comes_before_badmailfrom_before_rcpthosts() -> None:
+    bad = Envelope(b"s@s.test", sender_is_bad=True)
+    assert refusal(b"x" * 895 + b"@evil", bad) == replies.SYNTAX
+    assert refusal(b"u@evil.test", bad) == replies.BADMAILFROM
+    assert refusal(b"x" * 891 + b"@ok.test") is None
+
+
+@pytest.mark.parametrize(
+    ("sender", "bad"),
+    [
+        (b"spam@a.test", True),
+        (b"SPAM@A.test", True),
+        (b"x@spam.test", True),
+        (b"x@y@SPAM.test", True),
+        (b"x@sub.spam.test", False),
+        (b"x@a.test", False),
+        (b"@spam.test", True),
+        (b"spam.test", False),
+        (b"", False),
+    ],
+)
+def test_badmailfrom(sender: bytes, bad: bool) -> None:
+    assert is_bad_sender(settings(badmailfrom=frozenset({b"spam@a.test", b"@spam.test"})), sender) == bad
+
+
+def test_badmailfrom_is_for_relay_clients_too_unless_they_are_exempt() -> None:
+    listed = frozenset({b"@spam.test"})
+    assert is_bad_sender(settings(badmailfrom=listed, relayclient=b""), b"x@spam.test")
+    assert not is_bad_sender(settings(badmailfrom=listed, relayclient=b"", badmailfrom_relay=False), b"x@spam.test")
+    assert is_bad_sender(settings(badmailfrom=listed, badmailfrom_relay=False), b"x@spam.test")
+
+
+def test_recipients_are_limited_by_number() -> None:
+    envelope = Envelope(b"s@s.test")
+    for _ in range(3):
+        assert refusal(b"u@ok.test", envelope, maxrcpt=3) is None
+        envelope.add(b"u@ok.test")
+    assert refusal(b"u@ok.test", envelope, maxrcpt=3) == replies.TOO_MANY_RECIPIENTS
+    assert refusal(b"u@ok.test", envelope, maxrcpt=0) is None
+
+
+def test_recipients_are_limited_by_their_bytes_whatever_their_number_may_be() -> None:
+    envelope = Envelope(b"s@s.test")
+    while refusal(b"x" * 890 + b"@ok.test", envelope, maxrcpt=0) is None:
+        envelope.add(b"x" * 890 + b"@ok.test")
+    assert ENVELOPE_LIMIT < len(envelope.recipients) < ENVELOPE_LIMIT + 1000
+    assert refusal(b"u@ok.test", envelope, maxrcpt=0) == replies.TOO_MANY_RECIPIENTS
