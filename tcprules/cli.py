@@ -1,25 +1,38 @@
-"""The command lines of tcprules and tcprulescheck: words, descriptors, signals, exit codes."""
+"""The command lines of tcprules and tcprulescheck: words, descriptors, signals, progress, exit codes."""
 
+import gc
 import os
 import signal
+import stat
 import sys
+import time
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from tcprules import strerr
+from tcprules import check, strerr
 from tcprules.compile import BadLine, Unable, records, write_cdb
+from tcprules.install import trying
+from tcprules.lines import read_lines
 from tcprules.lint import Lint
-from tcprules.lookup import instructions, judge, open_rules
 
-CHUNK = 1 << 16
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
+
 CHECK, STRICT, QUIET = "--check", "--strict", "--quiet"
-DEFAULT_IP = b"0.0.0.0"  # tcprulescheck.c
+CHECK_OPTIONS = ("--explain", "--source", "--dump", "--replay", "--against")
+USAGE = "tcprules: usage: tcprules rules.cdb rules.tmp"
+CHECK_USAGE = "tcprulescheck: usage: tcprulescheck rules.cdb"
+CHECK_OPTIONS_USAGE = (
+    "tcprulescheck: usage: tcprulescheck "
+    "[ --explain [ --source rules ] | --dump | --replay [ --against old.cdb ] ] rules.cdb"
+)
+PATIENCE = 1.0  # seconds of work before a person at a terminal is shown that there is progress
 
 
 class Stopped(BaseException):
-    """A signal that ends this process, when it has cleaned up."""
+    """A signal that ends this process, once it has cleaned up."""
 
 
 class Rejected(Exception):
@@ -31,19 +44,20 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 
 def tcprules() -> NoReturn:
-    """tcprules [ --strict | --quiet ] rules.cdb rules.tmp; tcprules --check."""
+    """The console script."""
+    gc.disable()  # no cycles are made, and looking for them among a million records costs as much as parsing those
     _occupy_standard_descriptors()
-    stoppers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-    for number in stoppers:
-        signal.signal(number, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
-        # The leading -- makes every word an operand: all options that there are count only as the first word.
+        # The leading -- makes every word an operand: what is an option depends on its place.
         os._exit(compile_rules.main(["--", *sys.argv[1:]], standalone_mode=False))
     except Stopped as stopped:
         number = stopped.args[0]
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    os._exit(strerr.TEMPORARY)
+    os._exit(strerr.TEMPORARY)  # not reached: the signal has ended us
 
 
 @click.command(add_help_option=False)
@@ -53,7 +67,7 @@ def compile_rules(words: tuple[str, ...]) -> int:
     mode = words[0] if words and words[0] in (CHECK, STRICT, QUIET) else ""
     files = [os.fsencode(word) for word in words[1 if mode else 0 :]]
     if mode != CHECK and len(files) < 2:
-        strerr.die(strerr.PERMANENT, "tcprules: usage: tcprules rules.cdb rules.tmp")
+        strerr.die(strerr.PERMANENT, USAGE)
     lint = Lint()
     status, fatal = _compile(mode, files, lint)
     if mode != QUIET:
@@ -65,8 +79,8 @@ def compile_rules(words: tuple[str, ...]) -> int:
 
 
 def _compile(mode: str, files: list[bytes], lint: Lint) -> tuple[int, bytes]:
-    """The exit status, and what to say as fatal."""
-    pairs = _judged(records(_input(), lint), lint, mode)
+    """The exit status, and what is fatal."""
+    pairs = _judged(records(_input(mode != QUIET), lint), lint, mode)
     try:
         if mode == CHECK:
             for _ in pairs:
@@ -77,7 +91,7 @@ def _compile(mode: str, files: list[bytes], lint: Lint) -> tuple[int, bytes]:
         lint.bad(bad)
         return strerr.PERMANENT, b"unable to parse this line: " + bad.line
     except Rejected:
-        return strerr.PERMANENT, b"not installed, because of warnings and " + STRICT.encode()
+        return strerr.PERMANENT, b"warnings, and --strict: %b is as it was" % files[0]
     except Unable as failure:
         return strerr.TEMPORARY, failure.text
     except MemoryError:
@@ -90,6 +104,41 @@ def _judged(pairs: Iterator[tuple[bytes, bytes]], lint: Lint, mode: str) -> Iter
     lint.finish(want_default=mode == CHECK)
     if mode == STRICT and lint.count:
         raise Rejected
+
+
+def _input(show_progress: bool) -> Iterator[bytes]:
+    progress = Progress() if show_progress and os.isatty(2) and not os.isatty(0) else None
+    try:
+        with trying(b"read input"):
+            yield from read_lines(0, progress.advance) if progress else read_lines(0)
+    finally:
+        if progress:
+            progress.finish()
+
+
+class Progress:
+    """A bar on descriptor 2 that comes when the work takes long."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._done = 0
+        self._bar: ProgressBar[None] | None = None
+
+    def advance(self, count: int) -> None:
+        """So many more bytes have been read."""
+        self._done += count
+        if self._bar:
+            self._bar.update(count)
+        elif time.monotonic() - self._start > PATIENCE:
+            status = os.fstat(0)
+            size = status.st_size if stat.S_ISREG(status.st_mode) else None
+            self._bar = click.progressbar((None for _ in ()), length=size, label="tcprules", file=sys.stderr)
+            self._bar.update(self._done)
+
+    def finish(self) -> None:
+        """All is read, or it has failed."""
+        if self._bar:
+            self._bar.render_finish()
 
 
 def _warn(text: bytes) -> None:
@@ -106,58 +155,51 @@ def _occupy_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_WRONLY)  # reading it fails with EBADF, as a closed one does
-
-
-def _input() -> Iterator[bytes]:
-    """The lines of descriptor 0, without their LF. BufferedReader would take EAGAIN for the end of the rules."""
-    parts: list[bytes] = []
-    while True:
-        try:
-            chunk = os.read(0, CHUNK)
-        except OSError as error:
-            raise Unable(b"read input", strerr.reason(error)) from None
-        if b"\n" in chunk:
-            lines = b"".join([*parts, chunk]).split(b"\n")
-            parts = [lines.pop()]
-            yield from lines
-        elif chunk:
-            parts.append(chunk)
-        else:
-            break
-    last = b"".join(parts)
-    if last:
-        yield last
+            os.open(os.devnull, os.O_WRONLY)  # reading it fails with EBADF, as with a closed one
 
 
 def tcprulescheck() -> NoReturn:
-    """tcprulescheck rules.cdb."""
-    os._exit(check_rules.main(["--", *sys.argv[1:]], standalone_mode=False))
+    """The console script."""
+    words = sys.argv[1:]
+    optional = any(word.partition("=")[0] in CHECK_OPTIONS for word in words)
+    try:
+        # 0.88 takes its first word for a file, whatever it looks like.
+        os._exit(check_rules.main(words if optional else ["--", *words], standalone_mode=False))
+    except click.UsageError:
+        strerr.die(strerr.PERMANENT, CHECK_OPTIONS_USAGE if optional else CHECK_USAGE)
 
 
-@click.command(add_help_option=False)
+@click.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.option("--explain", is_flag=True)
+@click.option("--source", type=click.UNPROCESSED)
+@click.option("--dump", is_flag=True)
+@click.option("--replay", is_flag=True)
+@click.option("--against", type=click.UNPROCESSED)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def check_rules(words: tuple[str, ...]) -> int:
-    """Tell what a rules file says about the client in the environment."""
-    if not words:
-        strerr.die(strerr.PERMANENT, "tcprulescheck: usage: tcprulescheck rules.cdb")
-    get = os.environb.get
+def check_rules(
+    explain: bool, source: str | None, dump: bool, replay: bool, against: str | None, words: tuple[str, ...]
+) -> int:
+    """Say what a rules file says: about the client in the environment, about those of a log, or everything."""
+    if not words or explain + dump + replay > 1 or (source and not explain) or (against and not replay):
+        raise click.UsageError("")
+    out = check.Output()
+    file = os.fsencode(words[0])
     try:
-        rules = open_rules(words[0])
-        verdict = judge(rules, get(b"TCPREMOTEIP", DEFAULT_IP), get(b"TCPREMOTEHOST"), get(b"TCPREMOTEINFO"))
-    except OSError as error:
-        strerr.die(strerr.TEMPORARY, "tcprulescheck: fatal: unable to read ", words[0], ": ", strerr.reason(error))
-    out = b"default:\n" if verdict.key is None else b"rule %b:\n" % verdict.key
-    for text in instructions(verdict.data):
-        if text[:1] == b"D":
-            out += b"deny connection\n"
-            break
-        if text[:1] == b"+":
-            out += b"set environment variable %b\n" % text[1:]
-    else:
-        out += b"allow connection\n"
-    try:
-        os.write(1, out)
-    except OSError:
-        pass  # as 0.88
-    return 0
+        if dump:
+            status = check.dump(file, out)
+        elif replay:
+            status = check.replay_input(file, _path(against), out)
+        elif explain:
+            status = check.explain(file, _path(source), out)
+        else:
+            return check.check(file, out)
+        out.flush()
+    except BadLine as bad:
+        strerr.die(strerr.PERMANENT, "tcprulescheck: fatal: unable to parse this line: ", bad.line)
+    except Unable as failure:
+        strerr.die(strerr.TEMPORARY, "tcprulescheck: fatal: ", failure.text)
+    return status
+
+
+def _path(word: str | None) -> bytes | None:
+    return None if word is None else os.fsencode(word)

@@ -44,7 +44,7 @@ def records(lines: Iterable[bytes], observer: "Observer | None" = None) -> Itera
         try:
             rule = parse(line)
         except BadLine as bad:
-            bad.number = number
+            bad.locate(number, line)
             raise
         if rule is None:
             if observer:

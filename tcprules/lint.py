@@ -11,11 +11,11 @@ from tcprules.rules import KNOWN_INSTRUCTIONS, OCTET_MAX, BadLine, Rule, looks_l
 WARNINGS_MAX = 20  # who has more of them needs their number
 BOM = b"\xef\xbb\xbf"
 RELAYCLIENT = b"RELAYCLIENT"
-EVERYBODY = {b"": "everybody", b"=": "everybody who has a name"}
+EVERYBODY = {b"": b"everybody", b"=": b"everybody who has a name"}
 
 OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-ADDRESS = re.compile(rb"(?:%b\.){3}%b" % (OCTET, OCTET))
-ADDRESS_OR_PREFIX = re.compile(rb"(?:%b\.){1,3}|(?:%b\.){3}%b" % (OCTET, OCTET, OCTET))
+is_address = re.compile(rb"(?:%b\.){3}%b" % (OCTET, OCTET)).fullmatch
+is_address_or_prefix = re.compile(rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?" % (OCTET, OCTET, OCTET, OCTET)).fullmatch
 
 # What is wrong, and why the rule is dead. The first that is found counts, and group 1 is where it is.
 ADDRESS_FAULTS = (
@@ -54,21 +54,17 @@ class Lint:
 
     def rule(self, number: int, rule: Rule) -> None:
         """A line with a rule."""
-        if not ADDRESS_OR_PREFIX.fullmatch(rule.address):
-            for column, text in _address_faults(number, rule.address):
-                self._warn(number, column, text.encode())
-        offset = len(rule.address) + 1
+        if not is_address_or_prefix(rule.address):
+            self._look_at_address(number, rule)
         for column, text in _instruction_faults(rule.instructions):
-            self._warn(number, offset + column, text.encode())
-        lines = self._lines
-        taken = [key for key in rule.keys if lines.setdefault(key, number) != number]
+            self._warn(number, len(rule.address) + 1 + column, text.encode())
+        first = self._lines.setdefault
+        taken = 0
+        for key in rule.keys:
+            if first(key, number) != number:
+                taken += 1
         if taken:
-            self._warn_taken(number, taken)
-        who = EVERYBODY.get(rule.keys[0]) if rule.keys else None
-        if who and rule.instructions.startswith(b"allow"):
-            for column, name, _ in variables(rule.instructions):
-                if name == RELAYCLIENT:
-                    self._warn(number, offset + column, b"an open relay: %b may relay" % who.encode())
+            self._warn_taken(number, rule.keys, taken)
 
     def bad(self, bad: BadLine) -> None:
         """The line that ended it all: told even after WARNINGS_MAX."""
@@ -87,11 +83,20 @@ class Lint:
         hidden = self.count - len(self._texts)
         return self._texts + ([b"file: and %d more" % hidden] if hidden else [])
 
-    def _warn_taken(self, number: int, keys: list[bytes]) -> None:
-        line = self._lines[keys[0]]
-        what = keys[0] or b"the default rule"
-        more = b" (and %d more)" % (len(keys) - 1) if len(keys) > 1 else b""
-        self._warn(number, 1, b"%b%b is set by line %d, which wins" % (what, more, line))
+    def _look_at_address(self, number: int, rule: Rule) -> None:
+        for column, text in _address_faults(number, rule.address):
+            self._warn(number, column, text.encode())
+        who = EVERYBODY.get(rule.keys[0]) if rule.keys else None
+        if who and rule.instructions.startswith(b"allow"):
+            for column, name, _ in variables(rule.instructions):
+                if name == RELAYCLIENT:
+                    self._warn(number, len(rule.address) + 1 + column, b"an open relay: %b may relay" % who)
+
+    def _warn_taken(self, number: int, keys: list[bytes], taken: int) -> None:
+        key = next(key for key in keys if self._lines[key] != number)
+        more = b" (and %d more)" % (taken - 1) if taken > 1 else b""
+        what = key or b"the default rule"
+        self._warn(number, 1, b"%b%b is set by line %d, which wins" % (what, more, self._lines[key]))
 
     def _warn(self, number: int, column: int, text: bytes) -> None:
         self._add(_at(number, column, text))
@@ -119,7 +124,7 @@ def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
         return _place_faults(address)
     faults = [(len(info) + 1, "info@ counts only when tcpserver asks for ident (-r)")]
     offset = len(info) + 1
-    if place[:1] == b"=" or ADDRESS.fullmatch(place) or b":" in place:
+    if place[:1] == b"=" or is_address(place) or b":" in place:
         return faults + [(offset + column, text) for column, text in _place_faults(place)]
     return faults + [(offset + 1, _dead("info@ goes with a whole address or =host"))]
 
@@ -134,7 +139,7 @@ def _range_faults(low: int, high: int) -> list[tuple[int, str]]:
 
 def _place_faults(place: bytes) -> list[tuple[int, str]]:
     """What keeps an address, prefix or =host from matching. Networks and IPv6 addresses have been checked as such."""
-    if not place or b":" in place or looks_like_network(place) or ADDRESS_OR_PREFIX.fullmatch(place):
+    if not place or b":" in place or looks_like_network(place) or is_address_or_prefix(place):
         return []
     for pattern, text in HOST_FAULTS if b"=" in place else ADDRESS_FAULTS:
         found = pattern.match(place)

@@ -112,6 +112,18 @@ class Rules:
             slot = (slot + 1) % slots
         return None
 
+    def records(self) -> "Iterator[tuple[bytes, bytes]]":
+        """All keys and data, in the order of the file. Raises EPROTO."""
+        position = HEADER
+        end = max(HEADER, min(table for table, _ in self._index))
+        while position < end:
+            key_length, data_length = PAIR.unpack(self.source.read(position, PAIR.size))
+            position += PAIR.size
+            yield self.source.read(position, key_length), self.source.read(position + key_length, data_length)
+            position += key_length + data_length
+        if position != end:
+            raise broken()
+
     def close(self) -> None:
         """Give the file back."""
         self.source.close()

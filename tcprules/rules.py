@@ -14,19 +14,25 @@ OCTET_MAX = 255  # tcprules.c: the upper end of a range
 DIGITS_AT_ONCE = 18  # fewer than int() refuses to convert, and than a word holds
 VERDICTS = (b"deny", b"allow")
 DENY = b"D\0"
+PLAIN = b"0123456789."
 NETWORK_BYTES = HEX + b"."
 KNOWN_INSTRUCTIONS = 4096  # rules files repeat a handful of instructions many times over
 
 
 class BadLine(Exception):
-    """A line that is no rule. `column` counts bytes from 1, `line` is what 0.88 prints, `number` is the reader's."""
+    """A line that is no rule: the column (bytes, from 1), why, and, when a file is read, the line and its number."""
 
     def __init__(self, column: int, why: str) -> None:
         super().__init__(why)
         self.column = column
         self.why = why
-        self.line = b""
         self.number = 0
+        self.line = b""
+
+    def locate(self, number: int, line: bytes) -> None:
+        """Say where. The line is kept as 0.88 prints it, a C string."""
+        self.number = number
+        self.line = line.rstrip(BLANKS).partition(b"\0")[0]
 
 
 class Rule:
@@ -34,14 +40,11 @@ class Rule:
 
     __slots__ = ("address", "data", "instructions", "keys")
 
-    def __init__(self, address: bytes, instructions: bytes) -> None:
+    def __init__(self, address: bytes, instructions: bytes, data: bytes, keys: list[bytes]) -> None:
         self.address = address
         self.instructions = instructions
-        try:
-            self.data = encode(instructions)
-        except BadLine as bad:
-            raise BadLine(len(address) + 1 + bad.column, bad.why) from None
-        self.keys = expand_address(address)
+        self.data = data
+        self.keys = keys
 
 
 def parse(line: bytes) -> Rule | None:
@@ -52,13 +55,14 @@ def parse(line: bytes) -> Rule | None:
     address, colon, instructions = text.partition(b":")
     if not colon:
         return None
+    if not instructions.startswith(VERDICTS):
+        address, instructions = _split_ipv6(text, len(address) + 2)
     try:
-        if not instructions.startswith(VERDICTS):
-            address, instructions = _split_ipv6(text, len(address) + 2)
-        return Rule(address, instructions)
+        data = encode(instructions)
     except BadLine as bad:
-        bad.line = text.partition(b"\0")[0]
-        raise
+        raise BadLine(len(address) + 1 + bad.column, bad.why) from None
+    # Nearly every address of a long file is plain: it shall not cost a call.
+    return Rule(address, instructions, data, expand_address(address) if address.strip(PLAIN) else [address])
 
 
 def _split_ipv6(text: bytes, column: int) -> tuple[bytes, bytes]:
@@ -148,7 +152,7 @@ def looks_like_network(address: bytes) -> bool:
     if b"/" not in address or b"=" in address:
         return False
     network, _, length = address.rpartition(b"@")[2].partition(b"/")
-    return bool(network) and not network.strip(NETWORK_BYTES) and not length.strip(b"0123456789.")
+    return bool(network) and not network.strip(NETWORK_BYTES) and not length.strip(PLAIN)
 
 
 def _network(address: bytes) -> list[bytes]:

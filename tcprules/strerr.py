@@ -89,14 +89,24 @@ WORDS = {
     errno.EBADMSG: "bad message type",
 }
 
+silent = False
+
 
 def reason(error: OSError) -> str:
     """djb's words for the error, `unknown error` for one that his table lacks."""
     return WORDS.get(error.errno or 0, "unknown error")
 
 
+def quiet() -> None:
+    """-q: this process says nothing more, not even why it ends (tcpserver.c closes its own buffer for descriptor 2)."""
+    global silent
+    silent = True
+
+
 def say(*parts: str | bytes) -> None:
     """Write the parts as one line to descriptor 2, in one write. A closed or full descriptor 2 is nobody's fault."""
+    if silent:
+        return
     line = b"".join(os.fsencode(part) for part in parts) + b"\n"
     try:
         os.write(2, line)
