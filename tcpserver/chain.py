@@ -1,13 +1,25 @@
 """Become the next program of the chain, as djb's pathexec: same search, same errno, no shell.
 
-Knows nothing of who calls it: tcpserver's child and every chain-loading tool end here.
+Knows nothing of who calls it: tcpserver's child and every chain-loading tool end here. Where the file that would be
+exec'd is a script that tcpserver has preloaded, that script's main is called instead (launch.py fills the table).
 """
 
 import errno
 import os
+from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]  # the free half of signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    Caller = Callable[[bytes, list[bytes], dict[bytes, bytes]], NoReturn]
 
 DEFAULT_PATH = b"/bin:/usr/bin"  # pathexec_run.c, when PATH is unset
 SEARCH_ON = (errno.EACCES, errno.EPERM, errno.EISDIR)  # pathexec_run.c: remembered, and the search goes on
+PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # at its start; a C program of the chain leaves them alone
+
+preloaded: "dict[tuple[int, int], Caller]" = {}  # (device, inode) of a script -> what runs it in this process
 
 
 def become(argv: list[bytes], environ: dict[bytes, bytes]) -> OSError:
@@ -18,16 +30,35 @@ def become(argv: list[bytes], environ: dict[bytes, bytes]) -> OSError:
     """
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for path in candidates(argv[0]):
+        if preloaded and (caller := preloaded_as(path)):
+            caller(path, argv, environ)
         try:
-            os.execve(path, argv, environ)
+            execute(path, argv, environ)
         except OSError as error:
             if error.errno in SEARCH_ON:
                 failure = error
             elif error.errno != errno.ENOENT:
                 return error
-        except ValueError:  # a NUL in a word or a name that no environment can hold
+        except ValueError:  # a NUL in a word, or a name that no environment can hold
             return OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     return failure
+
+
+def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes]) -> None:
+    """exec, with the signals that Python ignores as a C program of the chain would have left them."""
+    for number in PYTHON_IGNORES:
+        signal(number, SIG_DFL)
+    os.execve(path, argv, environ)
+
+
+def preloaded_as(path: bytes) -> "Caller | None":
+    """What runs the script at `path` in this process, if that very file is preloaded and could be exec'd."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    caller = preloaded.get((found.st_dev, found.st_ino))
+    return caller if caller and os.access(path, os.X_OK) else None
 
 
 def candidates(name: bytes) -> list[bytes]:

@@ -6,7 +6,9 @@ needs (serve.py), because fork copies whatever the parent has loaded. Opens no s
 
 import os
 import sys
+import sysconfig
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
 import click
@@ -23,19 +25,40 @@ USAGE = (
 SERVE = "from tcpserver.serve import main; main()"
 VERBOSITY = {"q": 0, "Q": 1, "v": 2}
 MAX_INT = 2**31 - 1
+MAX_LIMIT = 1_000_000  # no host serves more at once
 FLAGS = "1UXpPhHrRoOdDqQv"
 PASSED_SOCKET = "fd:"  # in place of host and port: the socket of LISTEN_FDS
 
 
-def bounded(low: int, high: int) -> Callable[[click.Context, click.Parameter, str], int]:
+def bounded(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
     """A callback for a whole number within bounds, ASCII digits only: `12x` is refused (0.88 reads it as 12)."""
 
-    def check(ctx: click.Context, param: click.Parameter, text: str) -> int:
+    def check(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+        if text is None:
+            return None
         if text.isascii() and text.isdigit() and low <= int(text[:20]) <= high:
             return int(text)
         raise click.BadParameter(f"needs a whole number from {low} to {high}: {text}", ctx, param)
 
     return check
+
+
+def address_limit(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, str | None]:
+    """-C n[:message], as ipsvd's tcpsvd has it."""
+    if text is None:
+        return 0, None
+    number, colon, message = text.partition(":")
+    return bounded(1, MAX_LIMIT)(ctx, param, number) or 0, message if colon else None
+
+
+def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int]:
+    """--rate n/seconds."""
+    if text is None:
+        return 0, 0
+    number, slash, seconds = text.partition("/")
+    if not slash:
+        raise click.BadParameter(f"needs clients/seconds, such as 20/60: {text}", ctx, param)
+    return bounded(1, MAX_LIMIT)(ctx, param, number) or 0, bounded(1, MAX_LIMIT)(ctx, param, seconds) or 0
 
 
 class Command(click.Command):
@@ -51,7 +74,7 @@ def options() -> list[click.Parameter]:
     """0.88's options under their own letters, and what we added as long options."""
     letters: list[click.Parameter] = [click.Option([f"-{letter}", f"flag_{letter}"], is_flag=True) for letter in FLAGS]
     letters += [
-        click.Option(["-c", "limit"], callback=bounded(1, 1_000_000), default="40"),  # tcpserver.c: limit = 40
+        click.Option(["-c", "limit"], callback=bounded(1, MAX_LIMIT), default="40"),  # tcpserver.c: limit = 40
         click.Option(["-b", "backlog"], callback=bounded(1, MAX_INT), default="20"),  # tcpserver.c: backlog = 20
         click.Option(["-t", "ident_timeout"], callback=bounded(0, MAX_INT), default="26"),  # tcpserver.c: timeout = 26
         click.Option(["-x", "rules"]),
@@ -59,6 +82,12 @@ def options() -> list[click.Parameter]:
         click.Option(["-l", "local_name"]),
         click.Option(["-u", "user"], multiple=True),
         click.Option(["-g", "group"], multiple=True),
+        click.Option(["--prepare-timeout", "prepare_timeout"], callback=bounded(1, MAX_INT), default="60"),
+        click.Option(["-C", "address_limit"], callback=address_limit),
+        click.Option(["--rate", "rate"], callback=rate),
+        click.Option(["--drain", "drain"], callback=bounded(0, MAX_INT)),
+        click.Option(["--preload", "preload"], multiple=True),
+        click.Option(["--log-format", "log_format"], type=click.Choice(["text", "json"]), default="text"),
         click.Argument(["operands"], nargs=-1, type=click.UNPROCESSED),
     ]
     return letters
@@ -144,6 +173,14 @@ def settle(params: dict[str, Any], order: list[str], verbosity: int) -> Settings
         paranoid=int(last(order, "Pp") == "p"),
         ask_info=int(last(order, "Rr") == "r"),  # off unless asked for, unlike 0.88
         ident_timeout=params["ident_timeout"],
+        prepare_timeout=params["prepare_timeout"],
+        address_limit=params["address_limit"][0],
+        address_message=params["address_limit"][1],
+        rate=params["rate"][0],
+        rate_period=params["rate"][1],
+        drain=params["drain"],
+        preload=[console_script(name) for name in params["preload"]],
+        log_format=params["log_format"],
         kill_ip_options=int(last(order, "Oo") == "O"),
         nodelay=int(last(order, "dD") == "D"),
     )
@@ -164,7 +201,7 @@ def operands(words: list[str]) -> tuple[str | None, int, list[str]]:
         return listen.address(words[0]), port, words[2:]
     except ValueError:
         raise Refused(strerr.PERMANENT, f"tcpserver: fatal: port is over {listen.MAX_PORT}: {words[1]}") from None
-    except listen.Unresolved as error:
+    except listen.Unable as error:
         raise Refused(strerr.TEMPORARY, f"tcpserver: fatal: {error}") from None
 
 
@@ -183,6 +220,22 @@ def user(params: dict[str, Any], order: list[str]) -> Account:
         return account(chosen["user"], chosen["group"])
     except ValueError as error:
         raise Refused(strerr.PERMANENT, f"tcpserver: fatal: {error}") from None
+
+
+def console_script(name: str) -> str:
+    """MODULE:FUNCTION:PATH of an installed package's console script, for launch.preload. Raises Refused."""
+    for entry in entry_points(group="console_scripts", name=name):
+        for path in scripts(entry, name):
+            if os.access(path, os.X_OK):
+                return f"{entry.module}:{entry.attr}:{path}"
+    raise Refused(strerr.PERMANENT, f"tcpserver: fatal: unable to preload {name}: no console script of that name")
+
+
+def scripts(entry: EntryPoint, name: str) -> list[str]:
+    """Where the script of an entry point may lie: what its package installed, then this Python's own scripts."""
+    files = (entry.dist.files if entry.dist else None) or []
+    installed = [str(file.locate()) for file in files if file.name == name and file.parent.name != "__pycache__"]
+    return installed + [os.path.join(sysconfig.get_path("scripts"), name)]
 
 
 def become_server(settings: Settings) -> NoReturn:

@@ -8,6 +8,7 @@ import os
 import socket
 
 from tcprules import strerr
+from tcpserver.settings import Settings
 
 SERVICES = {"smtp": 25, "smtps": 465, "submission": 587, "pop3": 110, "pop3s": 995}  # where /etc/services is missing
 MAX_PORT = 65535
@@ -16,12 +17,12 @@ LISTEN_FDS_START = 3  # sd_listen_fds(3)
 LITERAL = frozenset("0123456789.[]")  # dns_ip4_qualify() takes a host of these as an address, never as a name
 
 
-class Unresolved(Exception):
-    """There is no address or port for a name; the text is 0.88's fatal line without its prefix."""
+class Unable(Exception):
+    """Something that a server cannot do without did not work; the text is 0.88's fatal line without its prefix."""
 
 
 def port_number(text: str) -> int:
-    """The port for a number or a TCP service name. Raises Unresolved, or ValueError for a number over 65535."""
+    """The port for a number or a TCP service name. Raises Unable, or ValueError for a number over 65535."""
     if text.isascii() and (text.isdigit() or not text):
         port = int(text or "0")
         if port > MAX_PORT:
@@ -32,11 +33,11 @@ def port_number(text: str) -> int:
     except (OSError, UnicodeError, ValueError):
         if text in SERVICES:
             return SERVICES[text]
-    raise Unresolved(f"unable to figure out port number for {text}")
+    raise Unable(f"unable to figure out port number for {text}")
 
 
 def address(host: str) -> str:
-    """The numeric address to listen on. IPv4 is preferred where a name has both. Raises Unresolved."""
+    """The numeric address to listen on. IPv4 is preferred where a name has both. Raises Unable."""
     if host in ("", "0"):
         return EVERY_IPV4
     if LITERAL.issuperset(host):
@@ -47,12 +48,12 @@ def address(host: str) -> str:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
-            raise Unresolved(
+            raise Unable(
                 f"temporarily unable to figure out IP address for {host}: {strerr.WORDS[errno.EAGAIN]}"
             ) from error
-        raise Unresolved(f"no IP address for {host}") from error
+        raise Unable(f"no IP address for {host}") from error
     except (OSError, UnicodeError, ValueError) as error:
-        raise Unresolved(f"no IP address for {host}") from error
+        raise Unable(f"no IP address for {host}") from error
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     return str(found[0][4][0])
 
@@ -61,7 +62,7 @@ def literal(host: str) -> str:
     """A dotted quad, or several in a row, of which dns_ip4_qualify() takes the first. Octets over 255 are refused."""
     octets = host.replace("[", "").replace("]", "").split(".")
     if len(octets) % 4 or not all(octet.isdigit() and int(octet) <= 255 for octet in octets):
-        raise Unresolved(f"no IP address for {host}")
+        raise Unable(f"no IP address for {host}")
     return ".".join(str(int(octet)) for octet in octets[:4])
 
 
@@ -71,60 +72,68 @@ def ipv6_literal(host: str) -> str:
     try:
         found = socket.getaddrinfo(bare, None, socket.AF_INET6, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     except (OSError, UnicodeError, ValueError) as error:
-        raise Unresolved(f"no IP address for {host}") from error
+        raise Unable(f"no IP address for {host}") from error
     return socket.getnameinfo(found[0][4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+
+
+def listener(settings: Settings, environ: dict[bytes, bytes]) -> socket.socket:
+    """The socket to accept on, set up as the settings say. Raises Unable."""
+    if settings.address is None:
+        found = inherited_listener(environ)
+    else:
+        found = open_listener(settings.address, settings.port, settings.backlog)
+    if settings.nodelay:  # on Linux an accepted socket has it from its listener
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found
 
 
 def open_listener(host: str, port: int, backlog: int) -> socket.socket:
     """A socket that listens on a numeric address. `::` takes both families; `0.0.0.0` IPv4 alone, as 0.88."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    step = "create socket"
     try:
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.socket(family, socket.SOCK_STREAM)
+        step = "bind"
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        found.bind(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)[0][4])
+        step = "listen"
+        found.listen(backlog)
     except OSError as error:
-        strerr.die(strerr.TEMPORARY, "tcpserver: fatal: unable to create socket: ", strerr.reason(error))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    try:
-        listener.bind(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)[0][4])
-    except OSError as error:
-        strerr.die(strerr.TEMPORARY, "tcpserver: fatal: unable to bind: ", strerr.reason(error))
-    try:
-        listener.listen(backlog)
-    except OSError as error:
-        strerr.die(strerr.TEMPORARY, "tcpserver: fatal: unable to listen: ", strerr.reason(error))
-    return listener
+        raise Unable(f"unable to {step}: {strerr.reason(error)}") from error
+    return found
 
 
 def inherited_listener(environ: dict[bytes, bytes]) -> socket.socket:
     """The one listening socket that a service manager passed on (sd_listen_fds(3))."""
-    count, pid = environ.get(b"LISTEN_FDS"), environ.get(b"LISTEN_PID")
-    if count != b"1" or pid not in (None, b"%d" % os.getpid()):
-        strerr.die(strerr.TEMPORARY, "tcpserver: fatal: unable to use fd: LISTEN_FDS is not 1 or LISTEN_PID not mine")
+    if environ.get(b"LISTEN_FDS") != b"1":
+        raise Unable("unable to use fd: $LISTEN_FDS is not 1")
+    if environ.get(b"LISTEN_PID") not in (None, b"%d" % os.getpid()):
+        raise Unable("unable to use fd: $LISTEN_PID is another process")
     try:
-        listener = socket.socket(fileno=LISTEN_FDS_START)
-        accepting = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        found = socket.socket(fileno=LISTEN_FDS_START)
+        accepting = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        strerr.die(strerr.TEMPORARY, "tcpserver: fatal: unable to use fd: ", strerr.reason(error))
-    if not accepting or listener.family not in (socket.AF_INET, socket.AF_INET6):
-        strerr.die(strerr.TEMPORARY, "tcpserver: fatal: unable to use fd: descriptor 3 is not a listening TCP socket")
+        raise Unable(f"unable to use fd: {strerr.reason(error)}") from error
+    if not accepting or found.family not in (socket.AF_INET, socket.AF_INET6):
+        raise Unable("unable to use fd: descriptor 3 is not a listening TCP socket")
     os.set_inheritable(LISTEN_FDS_START, False)
-    return listener
+    return found
 
 
 def become_user(uid: int | None, gid: int | None, groups: list[int]) -> None:
-    """Give up root for good: groups, then gid, then uid. None means that it was not asked for."""
-    if gid is not None:
-        try:
+    """Give up root for good: groups, then gid, then uid. None means that it was not asked for. Raises Unable."""
+    step = "gid"
+    try:
+        if gid is not None:
             os.setgroups(groups)
             os.setgid(gid)
-        except OSError as error:
-            strerr.die(strerr.TEMPORARY, "tcpserver: fatal: unable to set gid: ", strerr.reason(error))
-    if uid is not None:
-        try:
+        step = "uid"
+        if uid is not None:
             os.setuid(uid)
-        except OSError as error:
-            strerr.die(strerr.TEMPORARY, "tcpserver: fatal: unable to set uid: ", strerr.reason(error))
+    except OSError as error:
+        raise Unable(f"unable to set {step}: {strerr.reason(error)}") from error
 
 
 def notify(target: bytes, text: bytes) -> None:

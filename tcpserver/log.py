@@ -22,35 +22,44 @@ def address(text: bytes) -> bytes:
     return b"[%s]" % text if b":" in text else field(text)
 
 
-def status(children: int, limit: int) -> bytes:
-    return b"tcpserver: status: %d/%d\n" % (children, limit)
+class Lines:
+    """0.88's text, a method a line. log_json.py has the same methods."""
 
+    def status(self, children: int, limit: int) -> bytes:
+        """How many children there are, of how many."""
+        return b"tcpserver: status: %d/%d\n" % (children, limit)
 
-def arrival(pid: int, ip: bytes) -> bytes:
-    return b"tcpserver: pid %d from %s\n" % (pid, ip)
+    def arrival(self, pid: int, facts: Facts) -> bytes:
+        """A client has been accepted, and a process has it."""
+        return b"tcpserver: pid %d from %s\n" % (pid, facts.remote_ip)
 
+    def verdict(self, word: bytes, pid: int, facts: Facts, key: bytes | None, reason: bytes = b"") -> bytes:
+        """ok or deny (`word`), and who spoke to whom. The reason of a limit is ours and stands last."""
+        return b"tcpserver: %s %d %s:%s:%d %s:%s:%s:%d%s\n" % (
+            word,
+            pid,
+            field(facts.local_host),
+            address(facts.local_ip),
+            facts.local_port,
+            field(facts.remote_host),
+            address(facts.remote_ip),
+            field(facts.remote_info),
+            facts.remote_port,
+            reason and b" " + reason,
+        )
 
-def verdict(word: bytes, pid: int, facts: Facts, reason: bytes = b"") -> bytes:
-    """The line that says ok or deny (`word`), with who spoke to whom; `reason` is ours and stands last."""
-    return b"tcpserver: %s %d %s:%s:%d %s:%s:%s:%d%s\n" % (
-        word,
-        pid,
-        field(facts.local_host),
-        address(facts.local_ip),
-        facts.local_port,
-        field(facts.remote_host),
-        address(facts.remote_ip),
-        field(facts.remote_info),
-        facts.remote_port,
-        reason,
-    )
+    def end(self, pid: int, wait_status: int, facts: Facts | None, seconds: float | None) -> bytes:
+        """A child's end with its raw wait status: 256 * exit code, or the signal."""
+        return b"tcpserver: end %d status %d\n" % (pid, wait_status)
 
+    def dropping(self, what: bytes, why: str) -> bytes:
+        """The warning for a connection that is given up."""
+        return b"tcpserver: warning: dropping connection, unable to %s: %s\n" % (what, why.encode())
 
-def end(pid: int, wait_status: int) -> bytes:
-    """A child's end with its raw wait status: 256 * exit code, or the signal."""
-    return b"tcpserver: end %d status %d\n" % (pid, wait_status)
+    def warning(self, text: bytes) -> bytes:
+        """Something else that the administrator should know."""
+        return b"tcpserver: warning: %s\n" % text
 
-
-def dropping(what: bytes, why: str | None = None) -> bytes:
-    """The warning for a connection that is given up: `unable to WHAT[: WHY]`."""
-    return b"tcpserver: warning: dropping connection, unable to %s%s\n" % (what, b": " + why.encode() if why else b"")
+    def connected(self, pid: int, facts: Facts, seconds: float) -> bytes:
+        """One line of the answer to SIGUSR1."""
+        return b"tcpserver: connected %d %s %d seconds\n" % (pid, facts.remote_ip, seconds)

@@ -15,6 +15,11 @@ WORDY = {  # how a field that is not plain text is read back from its word
     "gid": int,
     "groups": int,
     "ident_timeout": int,
+    "prepare_timeout": int,
+    "address_limit": int,
+    "rate": int,
+    "rate_period": int,
+    "drain": int,
     "rules_optional": int,
     "print_port": int,
     "ask_host": int,
@@ -25,26 +30,37 @@ WORDY = {  # how a field that is not plain text is read back from its word
 }
 
 
+LISTS = ("groups", "preload", "program")
+
+
 class Settings:
     """One tcpserver's settings. Text is str as sys.argv has it (os.fsencode gives the bytes); None means not given."""
 
     __slots__ = (
         "address",
+        "address_limit",
+        "address_message",
         "ask_host",
         "ask_info",
         "backlog",
         "banner",
+        "drain",
         "gid",
         "groups",
         "ident_timeout",
         "kill_ip_options",
         "limit",
         "local_name",
+        "log_format",
         "nodelay",
         "paranoid",
         "port",
+        "preload",
+        "prepare_timeout",
         "print_port",
         "program",
+        "rate",
+        "rate_period",
         "rules",
         "rules_optional",
         "uid",
@@ -69,12 +85,20 @@ class Settings:
     paranoid: int  # -p
     ask_info: int  # -r
     ident_timeout: int  # -t, seconds
+    prepare_timeout: int  # --prepare-timeout, seconds for all that happens before the program runs
+    address_limit: int  # -C, at once from one address; 0: no limit
+    address_message: str | None  # what -C says to whom it refuses
+    rate: int  # --rate, accepted from one address in rate_period seconds; 0: no limit
+    rate_period: int
+    drain: int | None  # --drain, seconds that sessions have to end after SIGTERM
+    preload: list[str]  # --preload, each MODULE:FUNCTION:PATH
+    log_format: str  # --log-format: text or json
     kill_ip_options: int  # -O
     nodelay: int  # -D
 
     def __init__(self, **values: object) -> None:
         for name in self.__slots__:
-            setattr(self, name, values.get(name, [] if name in ("groups", "program") else None))
+            setattr(self, name, values.get(name, [] if name in LISTS else None))
 
     def words(self) -> list[str]:
         """The settings as `name=value` words, a list as one word an item, what is not given as none."""

@@ -1,0 +1,152 @@
+"""PARENT: one accepted client -> refused, or running. Limits, then the rules where nothing slow has to be asked first.
+
+Knows neither the loop nor the signals (serve.py), nor what a child does before the program runs (connection.py).
+"""
+
+import errno
+import os
+import socket
+import time
+
+from tcprules import strerr
+from tcprules.lookup import Verdict, canonical
+from tcpserver import environ, launch
+from tcpserver.children import Children, Client
+from tcpserver.connection import Child
+from tcpserver.environ import Facts
+from tcpserver.limits import LIMIT_ADDRESS, over_own_limit
+from tcpserver.rulesfile import RulesFile
+from tcpserver.settings import Settings, octets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from tcpserver.linger import Linger
+
+ALLOWED = Verdict(None, b"", [])  # what no rules at all say
+MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 client
+
+
+class Door:
+    """Where clients are let in. `mine` are the descriptors that a forked child closes first."""
+
+    def __init__(self, settings: Settings, children: Children, linger: "Linger", base: dict[bytes, bytes]) -> None:
+        self.settings, self.children, self.linger, self.base = settings, children, linger, base
+        self.program = [octets(word) for word in settings.program]
+        self.message = octets(settings.address_message or "")
+        self.called = launch.is_preloaded(self.program)
+        self.rules = RulesFile(octets(settings.rules)) if settings.rules is not None else None
+        self.local_host = None if settings.local_name is None else octets(settings.local_name)
+        self.asks = bool(settings.ask_host or settings.ask_info or settings.banner or self.local_host is None)
+        self.ignored = launch.ignored_signals()
+        self.mine: list[int] = []
+
+    def admit(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        """Serve the client, or refuse it; the caller closes the connection unless it lingers."""
+        try:
+            name = connection.getsockname()
+        except OSError as error:  # the client is gone already, and so is its address
+            self.drop(b"get local address", strerr.reason(error))
+            return
+        if self.settings.kill_ip_options:
+            clear_ip_options(connection)
+        client = Client(Facts(text(name[0]), name[1], text(peer[0]), peer[1]), time.monotonic())
+        client.facts.local_host = self.local_host
+        reason = self.children.limits.refusal(client.group, client.started)
+        if reason:
+            self.refuse(client, connection, reason)
+        elif self.asks:
+            self.start_child(client, connection)
+        else:
+            self.judge(client, connection)
+
+    def judge(self, client: Client, connection: socket.socket) -> None:
+        """Ask the rules, and start the program if they allow it."""
+        try:
+            verdict = self.rules.judge(client.facts.remote_ip) if self.rules else ALLOWED
+        except OSError as error:
+            if not (error.errno == errno.ENOENT and self.settings.rules_optional):
+                self.drop(b"read " + octets(self.settings.rules or ""), strerr.reason(error))
+                return
+            verdict = ALLOWED
+        if verdict.deny:
+            self.refuse(client, connection, b"", verdict.key)
+        elif over_own_limit(verdict, self.children.others(client)):
+            self.refuse(client, connection, LIMIT_ADDRESS, verdict.key)
+        else:
+            self.start_program(client, connection, verdict)
+
+    def start_program(self, client: Client, connection: socket.socket, verdict: Verdict) -> None:
+        """Run the program for a client about whom everything is known."""
+        environment = dict(self.base)
+        environ.edit(environment, environ.variables(client.facts))
+        if verdict.environment:
+            environ.edit(environment, dict(verdict.environment))
+        try:
+            if self.called:
+                pid = launch.fork(lambda: self.become(environment, connection), self.mine)
+            else:
+                pid = launch.spawn(self.program, environment, connection.fileno(), self.ignored)
+        except OSError as error:
+            what = b"fork" if error.errno in launch.NO_PROCESS else b"run " + self.program[0]
+            self.drop(what, strerr.reason(error))
+            return
+        self.children.add(pid, client)
+        if self.children.verbose:
+            lines = self.children.lines
+            self.children.tell(
+                self.children.status()
+                + lines.arrival(pid, client.facts)
+                + lines.verdict(b"ok", pid, client.facts, verdict.key)
+            )
+
+    def become(self, environment: dict[bytes, bytes], connection: socket.socket) -> "NoReturn":
+        """In the forked child: the preloaded program."""
+        error = launch.replace(self.program, environment, connection.detach())
+        if self.settings.verbosity:
+            launch.say(self.children.lines.dropping(b"run " + self.program[0], strerr.reason(error)))
+        os._exit(strerr.TEMPORARY)
+
+    def start_child(self, client: Client, connection: socket.socket) -> None:
+        """Let a child ask what has to be asked."""
+        others, lines = self.children.others(client), self.children.lines
+        self.children.tell(self.children.status(coming=1))
+        try:
+            pid = launch.fork(
+                lambda: Child(self.settings, connection.detach(), client.facts, self.base, lines, others).run(),
+                self.mine,
+            )
+        except OSError as error:
+            self.drop(b"fork", strerr.reason(error))
+            self.children.tell(self.children.status())
+            return
+        self.children.add(pid, client)
+
+    def refuse(self, client: Client, connection: socket.socket, reason: bytes, key: bytes | None = None) -> None:
+        """One deny line with our own pid. A client over -C's limit gets the message of -C; no other gets a word."""
+        self.children.tell(self.children.lines.verdict(b"deny", os.getpid(), client.facts, key, reason))
+        if reason == LIMIT_ADDRESS and self.message:
+            self.linger.refuse(connection, self.message + b"\r\n", client.started)
+
+    def drop(self, what: bytes, why: str) -> None:
+        """Give a connection up, with 0.88's warning."""
+        if self.settings.verbosity:
+            self.children.journal.write(self.children.lines.dropping(what, why))
+
+
+def text(address: str) -> bytes:
+    """TCPREMOTEIP's form of an address: an IPv4-mapped one is the dotted quad, an IPv6 one its canonical text."""
+    if ":" not in address:
+        return address.encode()
+    if address.startswith(MAPPED) and "." in address:
+        return address[len(MAPPED) :].encode()
+    return canonical(address.encode()) or address.encode()
+
+
+def clear_ip_options(connection: socket.socket) -> None:
+    """-O: drop the IP options (source routes) that came with the connection. 0.88 sets IP_TOS on Linux, by mistake."""
+    try:
+        connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
+    except OSError:
+        return  # an IPv6 socket has none, and a client that is gone needs none

@@ -1,0 +1,116 @@
+"""CHILD: what happens for one connection before its program runs, where something slow has to be asked first.
+
+Banner, names, ident, rules, environment, in tcpserver.c's order; ends in the program or in os._exit. The parent has its
+own way for clients about whom nothing has to be asked (serve.py).
+"""
+
+import errno
+import os
+import select
+import time
+
+from tcprules import lookup, strerr
+from tcpserver import environ, ident, launch, names
+from tcpserver.environ import Facts
+from tcpserver.limits import LIMIT_ADDRESS, over_own_limit
+from tcpserver.settings import Settings, octets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from tcpserver.log import Lines
+
+DENIED = 100  # tcpserver.c: _exit(100)
+
+
+class Child:
+    """One forked child: the connection's descriptor, what is known, and how to speak."""
+
+    __slots__ = ("base", "connection", "deadline", "facts", "lines", "others", "settings")
+
+    def __init__(
+        self, settings: Settings, connection: int, facts: Facts, base: dict[bytes, bytes], lines: "Lines", others: int
+    ) -> None:
+        self.settings, self.connection, self.facts = settings, connection, facts
+        self.base, self.lines = base, lines
+        self.others = others  # how many more are connected from this client's address, as the parent counts
+        self.deadline = time.monotonic() + settings.prepare_timeout
+
+    def run(self) -> "NoReturn":
+        """Ask, judge, run the program."""
+        if self.settings.verbosity == 2:
+            launch.say(self.lines.arrival(os.getpid(), self.facts))
+        if self.settings.banner:
+            self.write_banner(octets(self.settings.banner))
+        self.ask()
+        verdict = self.judge()
+        environment = dict(self.base)
+        environ.edit(environment, environ.variables(self.facts))
+        environ.edit(environment, dict(verdict.environment))
+        program = [octets(word) for word in self.settings.program]
+        error = launch.replace(program, environment, self.connection)
+        self.drop(b"run " + program[0], strerr.reason(error))
+
+    def write_banner(self, banner: bytes) -> None:
+        """Greet the client before anything is asked, and give it up if it does not read."""
+        os.set_blocking(self.connection, False)
+        poll = select.poll()
+        poll.register(self.connection, select.POLLOUT)
+        while banner:
+            remaining = self.deadline - time.monotonic()
+            if remaining <= 0 or not poll.poll(remaining * 1000):
+                self.drop(b"print banner", strerr.WORDS[errno.ETIMEDOUT])
+            try:
+                banner = banner[os.write(self.connection, banner) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self.drop(b"print banner", strerr.reason(error))
+        os.set_blocking(self.connection, True)
+
+    def ask(self) -> None:
+        """Fill in the names and ident's answer, as far as they are wanted and come in time."""
+        facts, settings = self.facts, self.settings
+        local = facts.local_ip if settings.local_name is None else None
+        remote = facts.remote_ip if settings.ask_host else None
+        found = names.Names()
+        if local is not None or remote is not None:
+            found = names.ask(local, remote, bool(settings.paranoid), self.deadline)
+        facts.local_host = found.local if settings.local_name is None else octets(settings.local_name)
+        facts.remote_host = found.remote
+        if settings.ask_info:
+            facts.remote_info = ident.ask(facts, settings.ident_timeout, self.deadline)
+
+    def judge(self) -> lookup.Verdict:
+        """What the rules say; ends the process if they cannot be read or say no."""
+        verdict = self.look_up()
+        word, reason = (b"deny", b"") if verdict.deny else (b"ok", b"")
+        if not verdict.deny and over_own_limit(verdict, self.others):
+            word, reason = b"deny", LIMIT_ADDRESS
+        if self.settings.verbosity == 2:
+            launch.say(self.lines.verdict(word, os.getpid(), self.facts, verdict.key, reason))
+        if word == b"deny":
+            os._exit(DENIED)
+        return verdict
+
+    def look_up(self) -> lookup.Verdict:
+        """The verdict of the rules file as it is now; without one everybody may connect."""
+        if self.settings.rules is None:
+            return lookup.Verdict(None, b"", [])
+        facts = self.facts
+        try:
+            rules = lookup.open_rules(octets(self.settings.rules))
+            verdict = lookup.judge(rules, facts.remote_ip, facts.remote_host, facts.remote_info)
+        except OSError as error:
+            if error.errno == errno.ENOENT and self.settings.rules_optional:
+                return lookup.Verdict(None, b"", [])
+            self.drop(b"read " + octets(self.settings.rules), strerr.reason(error))
+        rules.close()
+        return verdict
+
+    def drop(self, what: bytes, why: str) -> "NoReturn":
+        """Give the connection up, with 0.88's warning."""
+        if self.settings.verbosity:
+            launch.say(self.lines.dropping(what, why))
+        os._exit(strerr.TEMPORARY)

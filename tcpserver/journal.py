@@ -1,0 +1,84 @@
+"""Descriptor 2 of the serving parent: lines go out at once or wait in a bounded queue; writing never blocks.
+
+O_NONBLOCK belongs to the open file, which the programs share, so it is never set on descriptor 2 itself: a pipe or a
+terminal is opened once more. Knows nothing of what the lines say.
+"""
+
+import errno
+import os
+import select
+import stat
+from collections import deque
+
+QUEUE_BYTES = 256 * 1024  # what may wait for a log reader that has stalled
+NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK)
+
+
+class Journal:
+    """Lines on their way to descriptor 2."""
+
+    __slots__ = ("descriptor", "dropped", "room", "waiting", "waiting_bytes")
+
+    def __init__(self, descriptor: int = 2) -> None:
+        self.descriptor = private(descriptor)
+        self.room: select.poll | None = None  # asked before each write where the write itself could block
+        if self.descriptor == descriptor and is_socket(descriptor):
+            self.room = select.poll()
+            self.room.register(descriptor, select.POLLOUT)
+        self.waiting: deque[bytes] = deque()
+        self.waiting_bytes = 0
+        self.dropped = 0
+
+    def write(self, lines: bytes) -> None:
+        """Write whole lines, or keep them until descriptor 2 takes them again; beyond the bound they are counted."""
+        if not self.waiting:
+            lines = lines[self.attempt(lines) :]
+        if not lines:
+            return
+        if self.waiting_bytes + len(lines) > QUEUE_BYTES:
+            self.dropped += lines.count(b"\n")
+            return
+        self.waiting.append(lines)
+        self.waiting_bytes += len(lines)
+
+    def attempt(self, lines: bytes) -> int:
+        """How many bytes could be written now. A descriptor that takes no bytes at all swallows them."""
+        if self.room and not self.room.poll(0):
+            return 0
+        try:
+            return os.write(self.descriptor, lines)
+        except OSError as error:
+            return 0 if error.errno in NOT_NOW else len(lines)
+
+    def flush(self) -> None:
+        """Write what waits, as far as it goes; tell how many lines were lost when all is out."""
+        while self.waiting:
+            lines = self.waiting[0]
+            written = self.attempt(lines)
+            self.waiting_bytes -= written
+            if written < len(lines):
+                self.waiting[0] = lines[written:]
+                return
+            self.waiting.popleft()
+        if self.dropped:
+            lost, self.dropped = self.dropped, 0
+            self.write(b"tcpserver: warning: dropped %d log lines: nobody read them\n" % lost)
+
+
+def private(descriptor: int) -> int:
+    """A descriptor for the same pipe or terminal that may be non-blocking without anybody else noticing."""
+    try:
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISFIFO(kind) or (stat.S_ISCHR(kind) and os.isatty(descriptor)):
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        pass  # closed, or no /proc: plain writes it is
+    return descriptor
+
+
+def is_socket(descriptor: int) -> bool:
+    """Is it a socket (systemd's journal is)? It cannot be opened once more."""
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False

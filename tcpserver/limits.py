@@ -1,0 +1,79 @@
+"""How many clients at once and how fast: per address (IPv4) or per /64 (IPv6). Pure: the clock is an argument.
+
+The tables hold only who is connected, or came within the rate's period; what is older is forgotten.
+"""
+
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tcprules.lookup import Verdict
+
+LIMIT_ADDRESS = b"limit-address"
+LIMIT_RATE = b"rate"
+MOST_RATED = 100_000  # addresses whose rate is remembered; beyond it the longest silent is forgotten
+
+
+def group(ip: bytes) -> bytes:
+    """Whom a client counts with: its address, or for IPv6 its /64 (one host has that many addresses)."""
+    if b":" not in ip:
+        return ip
+    left, _, right = ip.partition(b"%")[0].partition(b"::")
+    head = left.split(b":") if left else []
+    tail = right.split(b":") if right else []
+    words = head + [b"0"] * (8 - len(head) - len(tail)) + tail
+    return b":".join(words[:4])
+
+
+class Limits:
+    """The counts of one server. `most` clients at once from one group, `rate` accepted in `period` seconds (0: any)."""
+
+    __slots__ = ("connected", "most", "period", "rate", "recent")
+
+    def __init__(self, most: int = 0, rate: int = 0, period: int = 0) -> None:
+        self.most, self.rate, self.period = most, rate, period
+        self.connected: dict[bytes, int] = {}
+        self.recent: dict[bytes, deque[float]] = {}
+
+    def refusal(self, who: bytes, now: float) -> bytes | None:
+        """Why one more client of this group is refused, or None. Counts nothing."""
+        if self.most and self.connected.get(who, 0) >= self.most:
+            return LIMIT_ADDRESS
+        if self.rate:
+            times = self.recent.get(who)
+            if times and len(times) >= self.rate and now - times[0] < self.period:
+                return LIMIT_RATE
+        return None
+
+    def accept(self, who: bytes, now: float) -> None:
+        """Count one more accepted client of this group."""
+        self.connected[who] = self.connected.get(who, 0) + 1
+        if self.rate:
+            times = self.recent.pop(who, None) or deque(maxlen=self.rate)
+            times.append(now)
+            self.recent[who] = times  # the newest stand at the end
+            self.forget(now)
+
+    def forget(self, now: float) -> None:
+        """Drop the groups that have been silent for longer than the period, and whoever is over the bound."""
+        while self.recent:
+            who, times = next(iter(self.recent.items()))
+            if now - times[-1] < self.period and len(self.recent) <= MOST_RATED:
+                return
+            del self.recent[who]
+
+    def release(self, who: bytes) -> None:
+        """One client of this group is gone."""
+        left = self.connected.get(who, 0) - 1
+        if left > 0:
+            self.connected[who] = left
+        else:
+            self.connected.pop(who, None)
+
+
+def over_own_limit(verdict: "Verdict", connected: int) -> bool:
+    """Does the rule's own MAXCONIP (ucspi-tcp6's) forbid one more than `connected`? What is no number does not."""
+    for name, value in verdict.environment:
+        if name == b"MAXCONIP" and value.isdigit():
+            return connected >= int(value[:9])
+    return False

@@ -1,0 +1,66 @@
+"""The log as JSON, one object a line: --log-format json. ASCII only, whatever a client sent."""
+
+import json
+import os
+import time
+
+from tcpserver.environ import Facts
+from tcpserver.log import Lines
+
+
+def readable(value: bytes | None) -> str | None:
+    """A client's bytes as text: one character a byte, which json.dumps escapes where it is not printable ASCII."""
+    return None if value is None else value.decode("latin-1")
+
+
+def line(event: str, **values: object) -> bytes:
+    """One object: time (seconds since 1970), event, and what is known."""
+    known = {name: value for name, value in values.items() if value is not None}
+    return json.dumps({"time": round(time.time(), 6), "event": event, **known}).encode() + b"\n"
+
+
+def ends(facts: Facts) -> dict[str, object]:
+    """Who spoke to whom."""
+    return {
+        "local_ip": readable(facts.local_ip),
+        "local_port": facts.local_port,
+        "local_host": readable(facts.local_host),
+        "remote_ip": readable(facts.remote_ip),
+        "remote_port": facts.remote_port,
+        "remote_host": readable(facts.remote_host),
+        "remote_info": readable(facts.remote_info),
+    }
+
+
+class JsonLines(Lines):
+    """The same events as Lines, with everything that is known."""
+
+    def status(self, children: int, limit: int) -> bytes:
+        return line("status", children=children, limit=limit)
+
+    def arrival(self, pid: int, facts: Facts) -> bytes:
+        return line("pid", pid=pid, remote_ip=readable(facts.remote_ip), remote_port=facts.remote_port)
+
+    def verdict(self, word: bytes, pid: int, facts: Facts, key: bytes | None, reason: bytes = b"") -> bytes:
+        return line(word.decode(), pid=pid, **ends(facts), rule=readable(key), reason=readable(reason or None))
+
+    def end(self, pid: int, wait_status: int, facts: Facts | None, seconds: float | None) -> bytes:
+        by_signal = os.WIFSIGNALED(wait_status)
+        return line(
+            "end",
+            pid=pid,
+            status=wait_status,
+            exit=None if by_signal else os.WEXITSTATUS(wait_status),
+            signal=os.WTERMSIG(wait_status) if by_signal else None,
+            remote_ip=readable(facts.remote_ip) if facts else None,
+            duration=None if seconds is None else round(seconds, 6),
+        )
+
+    def dropping(self, what: bytes, why: str) -> bytes:
+        return line("drop", reason=f"unable to {readable(what)}: {why}")
+
+    def warning(self, text: bytes) -> bytes:
+        return line("warning", text=readable(text))
+
+    def connected(self, pid: int, facts: Facts, seconds: float) -> bytes:
+        return line("connected", pid=pid, remote_ip=readable(facts.remote_ip), duration=round(seconds, 6))

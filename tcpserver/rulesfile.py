@@ -1,0 +1,65 @@
+"""The rules file as the parent sees it: read once, used from memory, read again as soon as it may have changed.
+
+Makes no decision (tcprules.lookup does). A forked child opens the file for itself, as 0.88 does.
+"""
+
+import os
+import time
+
+from tcprules import lookup
+
+SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
+IN_MEMORY = 4 * 1024 * 1024  # bytes, some 80,000 rules; a larger file is read where a search asks for it
+
+Identity = tuple[int, int, int, int, int]
+
+
+class RulesFile:
+    """The rules at a path. The file stays open, so that its inode number cannot come back as another file's."""
+
+    __slots__ = ("descriptor", "identity", "path", "rules")
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self.descriptor = -1
+        self.identity: Identity | None = None
+        self.rules: lookup.Rules | None = None
+
+    def judge(self, ip: bytes) -> lookup.Verdict:
+        """The verdict for a client without a name. Raises OSError when the file cannot be read: nobody gets in."""
+        found = os.stat(self.path)
+        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if identity != self.identity or self.rules is None:
+            self.forget()
+            if time.time() - max(found.st_mtime, found.st_ctime) < SETTLED:
+                return self.judge_once(ip)
+            self.load()
+        assert self.rules
+        return lookup.judge(self.rules, ip, None, None)
+
+    def judge_once(self, ip: bytes) -> lookup.Verdict:
+        """The verdict of the file as it is at this moment, of which nothing is kept."""
+        rules = lookup.open_rules(self.path)
+        try:
+            return lookup.judge(rules, ip, None, None)
+        finally:
+            rules.close()
+
+    def load(self) -> None:
+        """Open the file, and remember it if it is settled: what open() finds may be newer than what stat() saw."""
+        rules = lookup.open_rules(self.path)
+        assert isinstance(rules.source, lookup.File)
+        descriptor = rules.source.descriptor
+        found = os.fstat(descriptor)
+        if found.st_size <= IN_MEMORY:
+            data = os.pread(descriptor, found.st_size, 0)
+            rules = lookup.Rules.from_bytes(data)
+        self.descriptor, self.rules = descriptor, rules
+        if time.time() - max(found.st_mtime, found.st_ctime) >= SETTLED:
+            self.identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+    def forget(self) -> None:
+        """Let go of the file."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor, self.identity, self.rules = -1, None, None

@@ -1,0 +1,224 @@
+"""PARENT: accept, limit, reap, status lines, signals. One loop on poll; a signal only makes it look.
+
+main() is where the lean server begins (cli.py execs a fresh interpreter on it). The parent never waits for a client, a
+name or a log reader; what is done about one client stands in admit.py.
+"""
+
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from tcprules import strerr
+from tcpserver import environ, launch, listen
+from tcpserver.admit import Door
+from tcpserver.children import Children
+from tcpserver.journal import Journal
+from tcpserver.linger import Linger
+from tcpserver.log import Lines
+from tcpserver.settings import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
+
+ACCEPT_PAUSE = 0.2  # seconds without accepting when the system is out of descriptors or memory
+DRAIN_GRACE = 5.0  # seconds between TERM and KILL for sessions that outlived --drain
+NOTHING_TO_ACCEPT = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Server:
+    """The listening socket, the children, and when to look after them."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, door: Door) -> None:
+        self.settings, self.listener, self.door = settings, listener, door
+        self.children, self.linger, self.journal = door.children, door.linger, door.children.journal
+        self.poll = select.poll()
+        self.accepting = False  # is the listener in the poll set?
+        self.logging = False  # is the journal's descriptor?
+        self.paused_until = 0.0
+        self.failing = False  # has accept failed since it last worked?
+        self.drain_until: float | None = None
+        self.drain_signal = signal.SIGTERM
+        self.wake, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        door.mine = [self.wake, self.waker, listener.fileno()]
+        if self.journal.descriptor != 2:
+            door.mine.append(self.journal.descriptor)
+
+    def run(self) -> "NoReturn":
+        """Serve until a signal ends it."""
+        for number in SIGNALS:
+            signal.signal(number, noted)
+        signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
+        self.poll.register(self.wake, select.POLLIN)
+        self.listener.setblocking(False)
+        self.children.tell(self.children.status())
+        gc.freeze()  # what is loaded now is never garbage, and a child must not copy it to find that out
+        while True:
+            self.arm()
+            for descriptor, _ in self.poll.poll(self.patience()):
+                self.serve(descriptor)
+            self.on_time()
+
+    def serve(self, descriptor: int) -> None:
+        """Do what a descriptor is ready for."""
+        if descriptor == self.wake:
+            self.look()
+        elif descriptor == self.listener.fileno():
+            self.accept_all()
+        elif descriptor == self.journal.descriptor:
+            self.journal.flush()
+        elif self.linger.drain(descriptor):
+            self.stop_lingering(descriptor)
+
+    def arm(self) -> None:
+        """Poll the listener only where one more client can be taken, the journal only where lines wait."""
+        room = not self.children.full() and self.drain_until is None
+        if self.accepting != (room and not self.paused_until):
+            self.accepting = not self.accepting
+            if self.accepting:
+                self.poll.register(self.listener, select.POLLIN)
+            else:
+                self.poll.unregister(self.listener)
+        if self.logging != bool(self.journal.waiting):
+            self.logging = not self.logging
+            if self.logging:
+                self.poll.register(self.journal.descriptor, select.POLLOUT)
+            else:
+                self.poll.unregister(self.journal.descriptor)
+
+    def patience(self) -> float | None:
+        """Milliseconds until something is due whatever the descriptors do; None: nothing is."""
+        now = time.monotonic()
+        due = [self.linger.next_deadline(), self.drain_until, self.paused_until or None]
+        times = [moment for moment in due if moment is not None]
+        return max(0.0, min(times) - now) * 1000 + 1 if times else None
+
+    def on_time(self) -> None:
+        """Do what is due by the clock."""
+        if not (self.paused_until or self.drain_until or self.linger.sockets):
+            return
+        now = time.monotonic()
+        for descriptor in self.linger.late(now):
+            self.stop_lingering(descriptor)
+        if self.paused_until and self.paused_until <= now:
+            self.paused_until = 0.0
+        if self.drain_until and self.drain_until <= now:
+            self.end_sessions(now)
+
+    # -- clients come
+
+    def accept_all(self) -> None:
+        """Take the clients that wait, as many as there is room for."""
+        while not self.children.full():
+            try:
+                connection, peer = self.listener.accept()
+            except OSError as error:
+                self.not_accepted(error)
+                return
+            self.failing = False
+            self.door.admit(connection, peer)
+            if connection.fileno() in self.linger.sockets:
+                self.poll.register(connection, select.POLLIN)
+            else:
+                connection.close()
+
+    def not_accepted(self, error: OSError) -> None:
+        """No client there is the normal end of a batch. Trouble is told once, and waited out without spinning."""
+        if error.errno in NOTHING_TO_ACCEPT:
+            return
+        if not self.failing and self.settings.verbosity:
+            self.journal.write(self.children.lines.warning(b"unable to accept: " + strerr.reason(error).encode()))
+        self.failing = True
+        if error.errno != errno.ECONNABORTED:
+            self.paused_until = time.monotonic() + ACCEPT_PAUSE
+
+    def stop_lingering(self, descriptor: int) -> None:
+        """A refused client has had its time."""
+        self.poll.unregister(descriptor)
+        self.linger.close(descriptor)
+
+    # -- signals and children
+
+    def look(self) -> None:
+        """A signal came: see which, and what it means."""
+        numbers = set(os.read(self.wake, 4096))
+        if signal.SIGCHLD in numbers:
+            self.children.reap()
+        if signal.SIGUSR1 in numbers:
+            self.children.tell_connected()
+        if signal.SIGTERM in numbers:
+            self.terminate()
+        if self.drain_until is not None and not self.children.by_pid:
+            self.leave()
+
+    def terminate(self) -> None:
+        """SIGTERM: leave at once, as 0.88; with --drain only when the sessions have ended."""
+        if self.settings.drain is None:
+            self.leave()
+        if self.drain_until is None:
+            self.drain_until = time.monotonic() + self.settings.drain
+            self.arm()
+            self.listener.close()
+
+    def end_sessions(self, now: float) -> None:
+        """--drain: the time is over. TERM for whoever is left, then KILL."""
+        self.children.kill(self.drain_signal)
+        self.drain_signal = signal.SIGKILL
+        self.drain_until = now + DRAIN_GRACE
+
+    def leave(self) -> "NoReturn":
+        """The end of the server; children that still run go on by themselves."""
+        self.journal.flush()
+        os._exit(0)
+
+
+def noted(number: int, frame: "FrameType | None") -> None:
+    """The signal's number is in the wake-up pipe; that is all a handler does."""
+
+
+def lines_of(log_format: str) -> Lines:
+    """The lines in the wanted format; JSON is loaded only where it is wanted."""
+    if log_format != "json":
+        return Lines()
+    from tcpserver.log_json import JsonLines
+
+    return JsonLines()
+
+
+def main() -> "NoReturn":
+    """The lean server: the settings are the words of the command line."""
+    settings = Settings.from_words(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    try:
+        listener = listen.listener(settings, dict(os.environb))
+        journal = Journal()  # before root is given up: descriptor 2 may be root's
+        listen.become_user(settings.uid, settings.gid, settings.groups)
+    except listen.Unable as error:
+        if settings.verbosity:
+            strerr.say("tcpserver: fatal: ", str(error))
+        os._exit(strerr.TEMPORARY)
+    ready(settings, listener)
+    launch.preload_all(settings.preload)
+    children = Children(settings, journal, lines_of(settings.log_format))
+    door = Door(settings, children, Linger(), environ.base(dict(os.environb)))
+    Server(settings, listener, door).run()
+
+
+def ready(settings: Settings, listener: socket.socket) -> None:
+    """Say that connections are taken from now on (-1, sd_notify), and leave descriptors 0 and 1 to the programs."""
+    if settings.print_port:
+        os.write(1, b"%d\n" % listener.getsockname()[1])
+    if notify := os.environb.get(b"NOTIFY_SOCKET"):
+        listen.notify(notify, b"READY=1")
+    empty = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(empty, descriptor)
+    os.close(empty)
