@@ -11,11 +11,17 @@ from qmail_smtpd.replies import CONTROLS_UNREADABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+HOME = b"/var/qmail"  # auto_qmail, as compiled into most originals
 READ_BLOCK = 65536
 CDB_HEADER = 2048  # cdb: 256 pairs of 4 byte numbers
 LONGEST_NUMBER = 18  # digits: as many as fit in 64 bits whatever they are; a longer number is as good as infinite
+
+
+def home(environ: "Mapping[bytes, bytes]") -> bytes:
+    """The directory that holds control/ and bin/."""
+    return environ.get(b"QMAILHOME", HOME)
 
 
 def open_control(name: bytes) -> int:
@@ -54,13 +60,6 @@ def leading_number(text: bytes) -> int | None:
     """The digits at the beginning (scan_ulong.c), None where there are none."""
     digits = text[: len(text) - len(text.lstrip(b"0123456789"))]
     return int(digits[:LONGEST_NUMBER]) if digits else None
-
-
-def read_number(name: bytes, default: int) -> int:
-    """The number of the first line; a file that does not begin with one counts as missing (control_readint)."""
-    line = read_line(name)
-    number = None if line is None else leading_number(line)
-    return default if number is None else number
 
 
 def list_entries(content: bytes) -> "Iterator[bytes]":

@@ -15,16 +15,14 @@ from qmail_smtpd.policy import Unreadable
 from qmail_smtpd.queue.client import QueueClient
 from qmail_smtpd.received import date
 from qmail_smtpd.session import Session
-from qmail_smtpd.settings import Settings
+from qmail_smtpd.setup import TIMEOUT, Setup
 from qmail_smtpd.wire import Closed, SessionTimedOut, TimedOut, Wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-QMAILHOME = b"/var/qmail"
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
-TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
 
 
 class World:
@@ -59,7 +57,7 @@ class World:
     def open_queue(self) -> bool:
         self.wire.start_data()
         try:
-            self.queue = QueueClient(self.environ.get(b"QMAILQUEUE", QMAILQUEUE), self.environ)
+            self.queue = QueueClient(self.environ.get(b"QMAILQUEUE", QMAILQUEUE), self.environ, self.wire.deadline)
         except OSError:
             return False
         return True
@@ -88,17 +86,43 @@ def main() -> "NoReturn":
 
 def run() -> int:
     """Prepare what the session needs, and return its exit status."""
+    settle_descriptors()
     signal(SIGCHLD, SIG_DFL)  # inherited as ignored, it would lose the queue program's status, and with it mail
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
-    environ = dict(os.environb)
     wire = Wire(TIMEOUT)
     try:
-        return converse(*prepare(environ, wire), wire)
+        return converse(prepare(dict(os.environb), wire), wire)
     except Unreadable as trouble:
         return last_words(wire, trouble.args[0])
     except MemoryError:
         return last_words(wire, replies.OUT_OF_MEMORY)
+
+
+def settle_descriptors() -> None:
+    """Have 0 to 2 open, so that no pipe of ours becomes one of them, and nothing but replies on the connection.
+
+    Under inetd, and in a terminal, 2 is the client: what is meant for a log goes nowhere then, for our children, too.
+    """
+    files = []
+    for descriptor in (0, 1, 2):
+        try:
+            files.append(os.fstat(descriptor))
+        except OSError:
+            nowhere(descriptor)
+            files.append(os.fstat(descriptor))
+    if os.path.samestat(files[2], files[0]) or os.path.samestat(files[2], files[1]):
+        nowhere(2)
+
+
+def nowhere(descriptor: int) -> None:
+    """Make the descriptor /dev/null, inherited by children."""
+    null = os.open(b"/dev/null", os.O_RDWR)
+    os.dup2(null, descriptor)
+    if null == descriptor:
+        os.set_inheritable(descriptor, True)
+    else:
+        os.close(null)
 
 
 def last_words(wire: Wire, reply: bytes) -> int:
@@ -106,71 +130,50 @@ def last_words(wire: Wire, reply: bytes) -> int:
     try:
         wire.write(reply + b"\r\n")
         wire.flush()
-    except (Closed, TimedOut):
+    except Closed:
         pass
     return 1
 
 
-def prepare(environ: dict[bytes, bytes], wire: Wire) -> tuple[Session, World]:
-    """Read everything, in the order of qmail-smtpd.c (setup)."""
+def prepare(environ: dict[bytes, bytes], wire: Wire) -> Session:
+    """Read everything that a session needs, and say what is wrong with it."""
     try:
-        os.chdir(environ.get(b"QMAILHOME", QMAILHOME))
+        os.chdir(control.home(environ))
     except OSError as error:
         raise Unreadable(replies.CONTROLS_UNREADABLE) from error
-    settings = Settings()
-    read_greeting(settings)
-    wire.timeout = max(1, control.read_number(b"timeoutsmtpd", TIMEOUT))
-    settings.rcpthosts = control.read_list(b"rcpthosts")
-    more = control.MoreRcpthosts(-1 if settings.rcpthosts is None else control.open_control(b"morercpthosts.cdb"))
-    settings.badmailfrom = control.read_list(b"badmailfrom") or frozenset()
-    settings.databytes = control.read_number(b"databytes", 0)
-    read_environment(settings, environ)
-    journal = Log(LEVELS.get(environ.get(b"SMTPD_LOG", b""), REFUSALS), {b"ip": settings.remoteip})
-    world = World(environ, wire, more, journal)
-    return Session(settings, world), world
+    setup = Setup(environ)
+    wire.limit(setup.timeout, setup.session_seconds)
+    level = LEVELS.get(environ.get(b"SMTPD_LOG", b""), REFUSALS)
+    journal = Log(level, {b"pid": b"%d" % os.getpid(), b"ip": setup.settings.remoteip})
+    for warning in setup.warnings:
+        journal.warning(warning)
+    return Session(setup.settings, World(environ, wire, setup.more, journal))
 
 
-def read_greeting(settings: Settings) -> None:
-    """me, smtpgreeting, localiphost. One of the first two has to be there."""
-    me = control.read_line(b"me")
-    greeting = control.read_line(b"smtpgreeting")
-    greeting = me if greeting is None else greeting
-    if greeting is None:
-        raise Unreadable(replies.CONTROLS_UNREADABLE)
-    settings.greeting = greeting
-    localiphost = control.read_line(b"localiphost")
-    settings.localiphost = me if localiphost is None else localiphost
-
-
-def read_environment(settings: Settings, environ: dict[bytes, bytes]) -> None:
-    """What the server tells about the client. Set but empty is not the same as unset."""
-    if b"DATABYTES" in environ:
-        settings.databytes = control.leading_number(environ[b"DATABYTES"]) or 0
-    settings.remoteip = environ.get(b"TCPREMOTEIP", settings.remoteip)
-    settings.local = environ.get(b"TCPLOCALHOST", environ.get(b"TCPLOCALIP", settings.local))
-    settings.remotehost = environ.get(b"TCPREMOTEHOST", settings.remotehost)
-    settings.remoteinfo = environ.get(b"TCPREMOTEINFO")
-    settings.relayclient = environ.get(b"RELAYCLIENT")
-
-
-def converse(session: Session, world: World, wire: Wire) -> int:
-    """Read, feed, until the session is over."""
+def converse(session: Session, wire: Wire) -> int:
+    """Read and feed, until the session is over."""
     try:
         session.greet()
         while session.status is None:
-            try:
-                data = wire.read() if session.message is None else wire.read_data()
-            except TimedOut as over:
-                between = isinstance(over, SessionTimedOut) and session.message is None
-                session.finish(1, replies.SESSION_TIMEOUT if between else replies.TIMEOUT, b"timeout")
-                break
-            if data:
-                session.feed(data)
-            else:
-                session.finish(1, b"", b"gone")
+            step(session, wire)
         wire.flush()
-    except (Closed, TimedOut):  # it cannot be told
+    except Closed:
         if session.status is None:
             session.finish(1, b"", b"gone")
         return 1
-    return session.status or 0
+    return session.status
+
+
+def step(session: Session, wire: Wire) -> None:
+    """One read, and what comes of it."""
+    try:
+        data = wire.read() if session.message is None else wire.read_data()
+        if data:
+            session.feed(data)
+        else:
+            session.finish(1, b"", b"gone")
+    except SessionTimedOut:
+        wire.overtime()
+        session.finish(1, replies.SESSION_TIMEOUT if session.message is None else replies.TIMEOUT, b"timeout")
+    except TimedOut:
+        session.finish(1, replies.TIMEOUT, b"timeout")

@@ -14,10 +14,11 @@ PENDING_LIMIT = 16384  # replies to one block of pipelined commands are not coll
 SLOW_SECONDS = 600.0  # DATA has to bring, in each ten minutes of waiting for it,
 SLOW_BYTES = 600 * 1024  # one kB for every second
 LONGEST_POLL = 2_000_000.0  # seconds: poll counts milliseconds in a C int
+LAST_WORDS = 1.0  # seconds for the reply that says that the time is over
 
 
 class TimedOut(Exception):
-    """The client was silent for too long, or too slow, or took nothing of what was written."""
+    """The client was silent for too long, or too slow."""
 
 
 class SessionTimedOut(TimedOut):
@@ -25,7 +26,7 @@ class SessionTimedOut(TimedOut):
 
 
 class Closed(Exception):
-    """The client is gone: nothing can be written any more."""
+    """The client is gone, or takes nothing any more."""
 
 
 class Wire:
@@ -33,11 +34,16 @@ class Wire:
 
     __slots__ = ("deadline", "pending", "slow_received", "slow_waited", "timeout")
 
-    def __init__(self, timeout: float, session_seconds: float = 0.0) -> None:
+    def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self.deadline = monotonic() + session_seconds if session_seconds else None
+        self.deadline: float | None = None
         self.pending = bytearray()
         self.start_data()
+
+    def limit(self, timeout: float, session_seconds: float) -> None:
+        """Set the times, in seconds; 0 for a session without end."""
+        self.timeout = timeout
+        self.deadline = monotonic() + session_seconds if session_seconds else None
 
     def start_data(self) -> None:
         """A message begins: from here on DATA is measured."""
@@ -47,17 +53,14 @@ class Wire:
     def read(self) -> bytes:
         """What the client sends between messages; empty at the end of file and on errors."""
         self.flush()
-        self.wait(0, POLLIN, self.timeout)
+        self.await_client(self.timeout)
         return receive(COMMAND_BLOCK)
 
     def read_data(self) -> bytes:
         """What the client sends in DATA. Only the time spent in waiting for it counts as slowness, not a slow queue."""
         self.flush()
         begun = monotonic()
-        try:
-            self.wait(0, POLLIN, min(self.timeout, SLOW_SECONDS - self.slow_waited))
-        except SessionTimedOut:
-            raise
+        self.await_client(min(self.timeout, SLOW_SECONDS))
         data = receive(DATA_BLOCK)
         self.slow_waited += monotonic() - begun
         self.slow_received += len(data)
@@ -66,6 +69,19 @@ class Wire:
                 raise TimedOut
             self.start_data()
         return data
+
+    def await_client(self, seconds: float) -> None:
+        """Wait until there is something to read, for `seconds`, and never longer than the session may last."""
+        if ready(0, POLLIN, seconds, self.deadline):
+            return
+        if self.deadline is not None and self.deadline <= monotonic():
+            raise SessionTimedOut
+        raise TimedOut
+
+    def overtime(self) -> None:
+        """The session's time is over: there is some more for saying so."""
+        self.deadline = None
+        self.timeout = min(self.timeout, LAST_WORDS)
 
     def write(self, data: bytes) -> None:
         """Queue data for the client."""
@@ -76,23 +92,23 @@ class Wire:
     def flush(self) -> None:
         """Write all that is pending."""
         while self.pending:
-            self.wait(1, POLLOUT, self.timeout)
+            if not ready(1, POLLOUT, self.timeout, self.deadline):
+                raise Closed
             try:
                 written = os.write(1, self.pending[:WRITE_BLOCK])
             except BlockingIOError:
-                continue  # somebody made the descriptor non-blocking, and was faster
+                continue  # somebody made the descriptor non-blocking, and another writer was faster
             except OSError as error:
                 raise Closed from error
             del self.pending[:written]
 
-    def wait(self, descriptor: int, event: int, seconds: float) -> None:
-        """Wait until the descriptor is ready, for `seconds`, and never longer than the session may last."""
-        left = seconds if self.deadline is None else min(seconds, self.deadline - monotonic())
-        poller = poll()
-        poller.register(descriptor, event)
-        if left > 0 and poller.poll(int(min(left, LONGEST_POLL) * 1000) + 1):
-            return
-        raise SessionTimedOut if self.deadline is not None and self.deadline <= monotonic() else TimedOut
+
+def ready(descriptor: int, event: int, seconds: float, deadline: float | None = None) -> bool:
+    """Wait until the descriptor is ready, for `seconds` but not beyond `deadline`. An error counts as ready."""
+    left = seconds if deadline is None else min(seconds, deadline - monotonic())
+    poller = poll()
+    poller.register(descriptor, event)
+    return left > 0 and bool(poller.poll(int(min(left, LONGEST_POLL) * 1000) + 1))
 
 
 def receive(size: int) -> bytes:

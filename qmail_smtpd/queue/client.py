@@ -5,9 +5,11 @@ What its exit status means to the client is replies' table. Knows no SMTP sessio
 
 import errno
 import os
+from select import POLLIN, POLLOUT
 from time import time
 
 from qmail_smtpd import replies
+from qmail_smtpd.wire import LONGEST_POLL, SessionTimedOut, ready
 
 NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)  # fork's own errors; every other one is the program's that cannot be run
 ERROR_DESCRIPTOR = 6  # notqmail 1.09, qmail.c CUSTOM_ERR_FD
@@ -19,52 +21,93 @@ PRINTED = bytes(ord("?") if byte in NOT_PRINTED else byte for byte in range(256)
 
 
 class QueueClient:
-    """One message on its way into the queue. Raises OSError when there are no pipes or no process to be had."""
+    """One message on its way into the queue. Raises OSError when there are no pipes or no process to be had.
 
-    __slots__ = ("envelope", "error", "failed", "message", "pid")
+    `deadline` ends the session while the program keeps it waiting; None is the original's patience.
+    """
 
-    def __init__(self, program: bytes, environ: dict[bytes, bytes]) -> None:
+    __slots__ = ("deadline", "envelope", "error", "failed", "message", "open", "pid")
+
+    def __init__(self, program: bytes, environ: dict[bytes, bytes], deadline: float | None = None) -> None:
+        self.deadline = deadline
         self.failed = False
-        ends: list[int] = []
+        self.open: list[int] = []
         try:
             for _ in range(3):
-                ends += os.pipe()
-            message, self.message, envelope, self.envelope, self.error, error = ends
+                self.open += os.pipe()
+            message, self.message, envelope, self.envelope, self.error, error = self.open
             self.pid = spawn(program, environ, message, envelope, error)
         except OSError:
-            for end in ends:
-                os.close(end)
+            self.abandon()
             raise
         for end in (message, envelope, error):
-            os.close(end)
+            self.shut(end)
 
-    def write(self, data: bytes) -> None:
-        """Store a part of the message. A program that does not read on is remembered; its exit status tells why."""
-        self.failed = self.failed or not write_all(self.message, data)
+    def shut(self, descriptor: int) -> None:
+        """Close one end of a pipe."""
+        self.open.remove(descriptor)
+        os.close(descriptor)
 
     def abandon(self) -> None:
         """Let the program see the end of both pipes without an envelope, which is no message to it, and go away."""
-        os.close(self.message)
-        os.close(self.envelope)
-        os.close(self.error)
+        for descriptor in self.open[:]:
+            self.shut(descriptor)
+
+    def write(self, data: bytes) -> None:
+        """Store a part of the message. A program that does not read on is remembered; its exit status tells why."""
+        self.failed = self.failed or not self.put(self.message, data)
+
+    def put(self, descriptor: int, data: bytes) -> bool:
+        """Write everything; False when the reader is gone."""
+        if self.deadline is not None:
+            os.set_blocking(descriptor, False)
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BlockingIOError:
+                self.await_program(descriptor, POLLOUT)
+            except OSError:
+                return False
+        return True
+
+    def await_program(self, descriptor: int, event: int) -> None:
+        """Wait for the program, until the session is over."""
+        if self.deadline is not None and not ready(descriptor, event, LONGEST_POLL, self.deadline):
+            raise SessionTimedOut
 
     def close(self, envelope: bytes | None) -> bytes:
         """Hand over the envelope, or none to give the message up; wait for the program. Returns the reply."""
-        os.close(self.message)
-        if envelope is None or self.failed:
-            self.failed = True
-        else:
-            self.failed = not write_all(self.envelope, envelope)
-        os.close(self.envelope)
-        text = read_text(self.error)
-        os.close(self.error)
+        self.shut(self.message)
+        self.failed = self.failed or envelope is None or not self.put(self.envelope, envelope)
+        self.shut(self.envelope)
+        text = self.read_text()
+        self.shut(self.error)
         if self.pid == 0:
             return replies.QQ_EXEC
         try:
-            status = os.waitpid(self.pid, 0)[1]
+            return self.judge(self.wait(), text)
         except ChildProcessError:  # somebody else took the status: it must never count as success
             return replies.QQ_WAIT
-        return self.judge(status, text)
+
+    def read_text(self) -> bytes:
+        """What the program says about its failure, as a client may see it: up to a NUL, only text and line ends."""
+        text = b""
+        while len(text) < LONGEST_TEXT:
+            self.await_program(self.error, POLLIN)
+            part = os.read(self.error, LONGEST_TEXT - len(text))
+            if not part:
+                break
+            text += part
+        return text.partition(b"\0")[0].translate(PRINTED)
+
+    def wait(self) -> int:
+        """The wait status."""
+        if self.deadline is not None:
+            self.open.append(os.pidfd_open(self.pid))  # readable when the process has ended
+            self.await_program(self.open[-1], POLLIN)
+            self.abandon()
+        return os.waitpid(self.pid, 0)[1]
 
     def judge(self, status: int, text: bytes) -> bytes:
         """The reply for a wait status: qmail.c, qmail_close."""
@@ -98,22 +141,3 @@ def spawn(program: bytes, environ: dict[bytes, bytes], message: int, envelope: i
         if failure.errno in NO_PROCESS:
             raise
         return 0
-
-
-def write_all(descriptor: int, data: bytes) -> bool:
-    """Write everything; False when the reader is gone."""
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(descriptor, view) :]
-    except OSError:
-        return False
-    return True
-
-
-def read_text(descriptor: int) -> bytes:
-    """What the program says about its failure, as a client may see it: up to a NUL, nothing but text and line ends."""
-    text = b""
-    while len(text) < LONGEST_TEXT and (part := os.read(descriptor, LONGEST_TEXT - len(text))):
-        text += part
-    return text.partition(b"\0")[0].translate(PRINTED)
