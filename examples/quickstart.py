@@ -92,6 +92,7 @@ def start(home: Path, port: int, log: IO[bytes] | None) -> subprocess.Popen[str]
     environ["QUEUE_MAILDIR"] = str(home / "Maildir")
     # no names are asked for: loopback needs none, and there may be no DNS
     options = ["-1", "-v", "-H", "-R", "-l", "localhost", "-x", str(home / "tcp.smtp.cdb")]
+    options += ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
     return subprocess.Popen(
         [PROGRAMS / "tcpserver", *options, ADDRESS, str(port), "qmail-smtpd"],
         stdin=subprocess.DEVNULL,
