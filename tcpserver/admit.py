@@ -5,7 +5,6 @@ Knows neither the loop nor the signals (serve.py), nor what a child does before 
 
 import errno
 import os
-import socket
 import time
 
 from tcprules import strerr
@@ -20,6 +19,7 @@ from tcpserver.settings import Settings, octets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from typing import NoReturn
 
     from tcpserver.linger import Linger
@@ -42,15 +42,13 @@ class Door:
         self.ignored = launch.ignored_signals()
         self.mine: list[int] = []
 
-    def admit(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+    def admit(self, connection: "socket.socket", peer: tuple[str, int]) -> None:
         """Serve the client, or refuse it; the caller closes the connection unless it lingers."""
         try:
             name = connection.getsockname()
         except OSError as error:  # the client is gone already, and so is its address
             self.drop(b"get local address", strerr.reason(error))
             return
-        if self.settings.kill_ip_options:
-            clear_ip_options(connection)
         client = Client(Facts(text(name[0]), name[1], text(peer[0]), peer[1]), time.monotonic())
         client.facts.local_host = self.local_host
         reason = self.children.limits.refusal(client.group, client.started)
@@ -61,7 +59,7 @@ class Door:
         else:
             self.judge(client, connection)
 
-    def judge(self, client: Client, connection: socket.socket) -> None:
+    def judge(self, client: Client, connection: "socket.socket") -> None:
         """Ask the rules, and start the program if they allow it."""
         try:
             verdict = self.rules.judge(client.facts.remote_ip) if self.rules else ALLOWED
@@ -77,7 +75,7 @@ class Door:
         else:
             self.start_program(client, connection, verdict)
 
-    def start_program(self, client: Client, connection: socket.socket, verdict: Verdict) -> None:
+    def start_program(self, client: Client, connection: "socket.socket", verdict: Verdict) -> None:
         """Run the program for a client about whom everything is known."""
         environment = dict(self.base)
         environ.edit(environment, environ.variables(client.facts))
@@ -101,14 +99,14 @@ class Door:
                 + lines.verdict(b"ok", pid, client.facts, verdict.key)
             )
 
-    def become(self, environment: dict[bytes, bytes], connection: socket.socket) -> "NoReturn":
+    def become(self, environment: dict[bytes, bytes], connection: "socket.socket") -> "NoReturn":
         """In the forked child: the preloaded program."""
         error = launch.replace(self.program, environment, connection.detach())
         if self.settings.verbosity:
             launch.say(self.children.lines.dropping(b"run " + self.program[0], strerr.reason(error)))
         os._exit(strerr.TEMPORARY)
 
-    def start_child(self, client: Client, connection: socket.socket) -> None:
+    def start_child(self, client: Client, connection: "socket.socket") -> None:
         """Let a child ask what has to be asked."""
         others, lines = self.children.others(client), self.children.lines
         self.children.tell(self.children.status(coming=1))
@@ -123,7 +121,7 @@ class Door:
             return
         self.children.add(pid, client)
 
-    def refuse(self, client: Client, connection: socket.socket, reason: bytes, key: bytes | None = None) -> None:
+    def refuse(self, client: Client, connection: "socket.socket", reason: bytes, key: bytes | None = None) -> None:
         """One deny line with our own pid. A client over -C's limit gets the message of -C; no other gets a word."""
         self.children.tell(self.children.lines.verdict(b"deny", os.getpid(), client.facts, key, reason))
         if reason == LIMIT_ADDRESS and self.message:
@@ -142,11 +140,3 @@ def text(address: str) -> bytes:
     if address.startswith(MAPPED) and "." in address:
         return address[len(MAPPED) :].encode()
     return canonical(address.encode()) or address.encode()
-
-
-def clear_ip_options(connection: socket.socket) -> None:
-    """-O: drop the IP options (source routes) that came with the connection. 0.88 sets IP_TOS on Linux, by mistake."""
-    try:
-        connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
-    except OSError:
-        return  # an IPv6 socket has none, and a client that is gone needs none

@@ -5,8 +5,12 @@ time and in number; knows nothing of why they are refused.
 """
 
 import os
-import socket
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+SHUT_WR = 1  # sys/socket.h
 MOST = 64  # at once; whoever is over the bound is closed at once
 SECONDS = 1.0
 DRAIN_BYTES = 65536  # read at once from one of them
@@ -22,12 +26,12 @@ class Linger:
         self.sockets: dict[int, socket.socket] = {}
         self.deadlines: dict[int, float] = {}
 
-    def refuse(self, connection: socket.socket, message: bytes, now: float) -> None:
+    def refuse(self, connection: "socket.socket", message: bytes, now: float) -> None:
         """Send the message, half-close, and keep the socket for a second if there is room for it."""
         connection.setblocking(False)
         try:
             connection.send(message)
-            connection.shutdown(socket.SHUT_WR)
+            connection.shutdown(SHUT_WR)
         except OSError:
             return
         if len(self.sockets) < MOST:

@@ -123,6 +123,8 @@ class Server:
                 self.not_accepted(error)
                 return
             self.failing = False
+            if self.settings.kill_ip_options:
+                clear_ip_options(connection)
             self.door.admit(connection, peer)
             if connection.fileno() in self.linger.sockets:
                 self.poll.register(connection, select.POLLIN)
@@ -177,6 +179,14 @@ class Server:
         """The end of the server; children that still run go on by themselves."""
         self.journal.flush()
         os._exit(0)
+
+
+def clear_ip_options(connection: socket.socket) -> None:
+    """-O: drop the IP options (source routes) that came with the connection. 0.88 sets IP_TOS on Linux, by mistake."""
+    try:
+        connection.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"")
+    except OSError:
+        return  # an IPv6 socket has none, and a client that is gone needs none
 
 
 def noted(number: int, frame: "FrameType | None") -> None:
