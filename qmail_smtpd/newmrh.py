@@ -40,8 +40,8 @@ def read_hosts() -> bytes:
     try:
         content = control.read(HOSTS)
     except Unreadable as trouble:
-        assert isinstance(trouble.__cause__, OSError)
-        content, why = None, strerr.reason(trouble.__cause__)
+        cause = trouble.__cause__
+        content, why = None, strerr.reason(cause) if isinstance(cause, OSError) else why
     if content is None:
         strerr.die(strerr.TEMPORARY, FATAL, "unable to read control/", HOSTS, ": ", why)
     return content

@@ -1,0 +1,193 @@
+"""Control files, as the original reads them, and a cdb in every state of decay."""
+
+import os
+import random
+from pathlib import Path
+from struct import pack_into
+
+import pytest
+
+from qmail_smtpd import control
+from qmail_smtpd.policy import Unreadable
+from qmail_smtpd.replies import CONTROLS_UNREADABLE
+from tcprules.compile import write_cdb
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "control").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"mx.test\n", b"mx.test"),
+        (b"mx.test", b"mx.test"),
+        (b"  mx.test \t \nsecond\n", b"  mx.test"),
+        (b"#mx.test\n", b"#mx.test"),
+        (b"mx.test\r\n", b"mx.test\r"),
+        (b"", b""),
+        (b"\nsecond\n", b""),
+        (b"a\0b\n", b"a\0b"),
+        (b"a\v\f \n", b"a\v\f"),
+    ],
+)
+def test_a_line_is_the_first_one_as_it_is(home: Path, content: bytes, line: bytes) -> None:
+    (home / "control/me").write_bytes(content)
+    assert control.read_line(b"me") == line
+
+
+def test_a_missing_file_is_none(home: Path) -> None:
+    assert control.read_line(b"me") is None
+    assert control.read_list(b"me") is None
+
+
+@pytest.mark.parametrize("read", [control.read, control.read_line, control.read_list])
+def test_a_directory_is_unreadable(home: Path, read: object) -> None:
+    (home / "control/me").mkdir()
+    with pytest.raises(Unreadable) as caught:
+        read(b"me")  # type: ignore[operator]
+    assert caught.value.args == (CONTROLS_UNREADABLE,)
+
+
+def test_a_loop_of_links_is_unreadable_and_not_missing(home: Path) -> None:
+    (home / "control/me").symlink_to("me")
+    with pytest.raises(Unreadable):
+        control.read_line(b"me")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (b"6", 6),
+        (b"6k", 6),
+        (b"007", 7),
+        (b"0", 0),
+        (b"", None),
+        (b" 3", None),
+        (b"-1", None),
+        (b"+1", None),
+        (b"abc", None),
+        (b"1_000", 1),
+        (b"\xd9\xa1", None),
+        (b"9" * 9999, 10**18 - 1),
+    ],
+)
+def test_numbers_are_leading_ascii_digits(text: bytes, number: int | None) -> None:
+    assert control.leading_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("content", "entries"),
+    [
+        (b"A.test\n.B.test\n", {b"a.test", b".b.test"}),
+        (b"a.test \t\n\n#c\n  \n", {b"a.test"}),
+        (b" a.test\n", {b" a.test"}),
+        (b" #c\n", {b" #c"}),
+        (b"a.test # c\n", {b"a.test # c"}),
+        (b"a.test\r\n", {b"a.test\r"}),
+        (b"a\0b\0\n", {b"a", b"b", b""}),
+        (b"\0a\n", set()),
+        (b"last", {b"last"}),
+        (b"", set()),
+        (b"\xc3\x84.test\n", {b"\xc3\x84.test"}),  # only ASCII has two cases
+        (b"a\vb\x85c\n", {b"a\vb\x85c"}),
+    ],
+)
+def test_lists(home: Path, content: bytes, entries: set[bytes]) -> None:
+    (home / "control/rcpthosts").write_bytes(content)
+    assert control.read_list(b"rcpthosts") == entries
+
+
+# morercpthosts.cdb
+
+KEYS = [b"more.test", b".deep.test", *(b"host%d.test" % number for number in range(600))]
+
+
+def image(home: Path) -> bytes:
+    """A whole cdb with the keys."""
+    path = home / "control/morercpthosts.cdb"
+    write_cdb(bytes(path), bytes(path) + b".tmp", ((key, b"") for key in KEYS))
+    return path.read_bytes()
+
+
+def look(home: Path, content: bytes, keys: list[bytes]) -> list[bool | None]:
+    """What a cdb with this content has to say about the keys, None for an error."""
+    path = home / "control/morercpthosts.cdb"
+    path.write_bytes(content)
+    answers: list[bool | None] = []
+    descriptor = control.open_control(b"morercpthosts.cdb")
+    for key in keys:
+        try:
+            answers.append(control.MoreRcpthosts(descriptor).has(key))
+        except Unreadable:
+            answers.append(None)
+    os.close(descriptor)
+    return answers
+
+
+def test_what_is_in_a_cdb_is_found_and_nothing_else(home: Path) -> None:
+    content = image(home)
+    assert look(home, content, KEYS) == [True] * len(KEYS)
+    assert look(home, content, [b"", b"more", b"more.test\0", b"MORE.test", b"host600.test"]) == [False] * 5
+
+
+def test_no_cdb_has_nothing(home: Path) -> None:
+    assert not control.MoreRcpthosts(control.open_control(b"morercpthosts.cdb")).has(b"more.test")
+
+
+def test_a_cdb_stays_the_one_that_was_opened(home: Path) -> None:
+    content = image(home)
+    more = control.MoreRcpthosts(control.open_control(b"morercpthosts.cdb"))
+    (home / "new").write_bytes(content[:100])
+    (home / "new").rename(home / "control/morercpthosts.cdb")
+    assert more.has(b"more.test")
+    os.close(more.descriptor)
+
+
+def test_a_cdb_that_is_cut_short_is_right_or_an_error(home: Path) -> None:
+    content = image(home)
+    keys = [*KEYS[:3], b"other.test"]
+    for length in [*range(0, 2100, 7), *range(2100, len(content), 997)]:
+        right = [key in KEYS for key in keys]
+        for answer, wanted in zip(look(home, content[:length], keys), right, strict=True):
+            assert answer in (wanted, None)
+    assert look(home, content[:2047], keys) == [None] * 4
+
+
+def test_a_cdb_with_any_bytes_gives_an_answer(home: Path) -> None:
+    content = image(home)
+    dice = random.Random(1)  # the same decay in each run
+    for _ in range(200):
+        broken = bytearray(content)
+        for _ in range(dice.choice([1, 8, 300])):
+            broken[dice.randrange(len(broken))] = dice.randrange(256)
+        look(home, bytes(broken), KEYS[:2])
+
+
+def test_a_cdb_whose_tables_have_no_empty_slot_does_not_hang_its_reader(home: Path) -> None:
+    slots = 8
+    content = bytearray(2048 + 16 + slots * 8)
+    for table in range(256):
+        pack_into("<LL", content, table * 8, 2064, slots)
+    for slot in range(slots):
+        pack_into("<LL", content, 2064 + slot * 8, 1, 2048)
+    assert look(home, bytes(content), [b"more.test"]) == [None]
+
+
+def test_a_cdb_with_a_key_of_four_gigabytes_does_not_read_it(home: Path) -> None:
+    content = bytearray(image(home))
+    for position in range(2048, len(content) - 8, 4):
+        if content[position : position + 8] == b"\x09\0\0\0\0\0\0\0":
+            pack_into("<L", content, position, 0xFFFFFFFF)
+    assert look(home, bytes(content), [b"more.test"]) == [None]
+
+
+def test_a_cdb_that_is_a_directory_is_unreadable_only_when_it_is_read(home: Path) -> None:
+    (home / "control/morercpthosts.cdb").mkdir()
+    more = control.MoreRcpthosts(control.open_control(b"morercpthosts.cdb"))
+    with pytest.raises(Unreadable):
+        more.has(b"more.test")
+    os.close(more.descriptor)
