@@ -115,7 +115,9 @@ def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
     """Columns (from 1) and texts."""
     if number == 1 and address.startswith(BOM):
         return [(1, "a byte order mark: the rule matches nobody")]
-    span = spread(address) if b"@" not in address else None
+    if not address or looks_like_network(address):
+        return []
+    span = spread(address)
     if span:
         before, low, high, after = span
         return _range_faults(low, high) or [(1, text) for _, text in _place_faults(b"%b%d%b" % (before, low, after))]
@@ -124,9 +126,9 @@ def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
         return _place_faults(address)
     faults = [(len(info) + 1, "info@ counts only when tcpserver asks for ident (-r)")]
     offset = len(info) + 1
-    if place[:1] == b"=" or is_address(place) or b":" in place:
-        return faults + [(offset + column, text) for column, text in _place_faults(place)]
-    return faults + [(offset + 1, _dead("info@ goes with a whole address or =host"))]
+    if place[:1] != b"=" and not is_address(place) and b":" not in place:
+        return faults + [(offset + 1, _dead("info@ goes with a whole address or =host"))]
+    return faults + [(offset + column, text) for column, text in _place_faults(place)]
 
 
 def _range_faults(low: int, high: int) -> list[tuple[int, str]]:
@@ -138,8 +140,8 @@ def _range_faults(low: int, high: int) -> list[tuple[int, str]]:
 
 
 def _place_faults(place: bytes) -> list[tuple[int, str]]:
-    """What keeps an address, prefix or =host from matching. Networks and IPv6 addresses have been checked as such."""
-    if not place or b":" in place or looks_like_network(place) or is_address_or_prefix(place):
+    """What keeps an address, prefix or =host from matching. An IPv6 address has been parsed, and is right."""
+    if b":" in place or is_address_or_prefix(place):
         return []
     for pattern, text in HOST_FAULTS if b"=" in place else ADDRESS_FAULTS:
         found = pattern.match(place)

@@ -1,0 +1,179 @@
+"""lint: what is legal but dead or dangerous is said, with its place; what works is not mentioned."""
+
+import pytest
+
+from tcprules.compile import BadLine, records
+from tcprules.lint import Lint
+
+
+def warnings(rules: bytes, want_default: bool = False) -> list[str]:
+    lint = Lint()
+    try:
+        for _ in records(rules.splitlines(keepends=True), lint):
+            pass
+        lint.finish(want_default)
+    except BadLine as bad:
+        lint.bad(bad)
+    return [text.decode("latin-1") for text in lint.texts()]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"# a comment",
+        b"",
+        b" \t",
+        b" # a comment with a blank before it",
+        b"1.2.3.4:allow",
+        b"1.2.3.:deny",
+        b"10.:deny",
+        b"0.0.0.0:deny",
+        b"10.2-3.:deny",
+        b"1.2.3.7-9:deny",
+        b"1.2.3.007-009:deny",
+        b"10.0.0.0/22:deny",
+        b"2001:db8::1:deny",
+        b"2001:db8::/32:deny",
+        b"=:deny",
+        b"=host.example:deny",
+        b"=.example:deny",
+        b"=a_b-c.example\\040:deny",
+        b'1.2.3.4:allow,RELAYCLIENT="",A=" b, ",b.c=""',
+        b"0.0.0.0/0:allow",
+    ],
+)
+def test_a_rule_that_works_is_not_mentioned(line: bytes) -> None:
+    assert warnings(line + b"\n:deny\n" if b"/0:" not in line else line) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "text"),
+    [
+        (b"1.2.3.4 deny", 13, "no colon"),
+        (b"deny", 5, "no colon"),
+        (b"10.0:deny", 5, "a prefix ends with a dot"),
+        (b"10:deny", 3, "a prefix ends with a dot"),
+        (b"1.2.3:deny", 6, "a prefix ends with a dot"),
+        (b"10-12:deny", 1, "a prefix ends with a dot"),
+        (b"10.0-3:deny", 1, "a prefix ends with a dot"),
+        (b"999.1.1.1:deny", 1, "no octet is over 255"),
+        (b"1.2.256.:deny", 5, "no octet is over 255"),
+        (b"1.256:deny", 3, "no octet is over 255"),
+        (b"001.2.3.4:deny", 1, "leading zeros"),
+        (b"1.2.03.:deny", 5, "leading zeros"),
+        (b"1.2.3.4.5:deny", 1, "no client has such an address"),
+        (b"1.2.3.4.:deny", 1, "no client has such an address"),
+        (b".1.2.:deny", 1, "no client has such an address"),
+        (b" 1.2.3.4:deny", 1, "blank"),
+        (b"1.2.3.4 :deny", 8, "blank"),
+        (b" #x:deny", 1, "blank"),
+        (b"host.example:deny", 1, "= before it"),
+        (b".example:deny", 1, "= before it"),
+        (b"localhost:deny", 1, "= before it"),
+        (b"=Host.example:deny", 2, "lower case"),
+        (b"=host.eXample:deny", 8, "lower case"),
+        (b"=*.example:deny", 2, "no client's name has this character"),
+        (b"=host. example:deny", 7, "no client's name has this character"),
+        (b"10.=host:deny", 4, "the beginning of a host name"),
+        (b"[2001]:deny", 1, "no client has such an address"),
+        (b"foo/bar:deny", 1, "no client has such an address"),
+        (b"10.0-1.0.0/8:deny", 1, "no client has such an address"),
+        (b"1.2.3-4.5-6:deny", 1, "no client has such an address"),
+        (b"\xff:deny", 1, "no client has such an address"),
+        (b"joe@1.2.3.4:allow", 4, "ident"),
+        (b"joe@2001:db8::1:allow", 4, "ident"),
+        (b"joe@=host:allow", 4, "ident"),
+        (b"1.2.3.9-7:deny", 1, "an empty range"),
+        (b"1.2.3.9-:deny", 1, "an empty range"),
+        (b"1.2.3.300-400:deny", 1, "an empty range"),
+        (b"1.2.3.250-300:deny", 1, "the range ends at 255"),
+        (b'1.2.3.4:allow,A="b",,C="d"', 21, "a comma"),
+        (b'1.2.3.4:allow,A,B="c"', 15, "a comma"),
+        (b'1.2.3.4:allow, A="b"', 15, "a blank"),
+        (b'1.2.3.4:allow,="b"', 15, "without a name"),
+        (b'1.2.3.4:deny,A="b"', 14, "after deny"),
+        (b'=:allow,RELAYCLIENT=""', 9, "an open relay: everybody who has a name"),
+    ],
+)
+def test_a_rule_that_does_not_do_what_it_says_is_named_with_its_place(line: bytes, column: int, text: str) -> None:
+    said = warnings(b"# first\n" + line + b"\n:deny\n")
+    assert len(said) == 1
+    assert said[0].startswith(f"line 2, column {column}: ")
+    assert text in said[0]
+
+
+def test_info_before_a_prefix_is_named_twice() -> None:
+    said = warnings(b"joe@1.2.3.:deny\n:deny\n")
+    assert [text.split(": ")[0] for text in said] == ["line 1, column 4", "line 1, column 5"]
+    assert "whole address" in said[1]
+
+
+@pytest.mark.parametrize("rules", [b"", b"# all comments\n", b"\n\n"])
+def test_a_file_without_any_rule_is_said_to_allow_everybody(rules: bytes) -> None:
+    assert warnings(rules) == ["file: no rule: everybody is allowed"]
+
+
+def test_a_file_that_has_only_an_empty_range_has_no_rule() -> None:
+    assert warnings(b"1.2.3.9-7:deny\n")[-1] == "file: no rule: everybody is allowed"
+
+
+def test_a_missing_default_rule_is_said_when_asked_for() -> None:
+    assert warnings(b"10.:deny\n") == []
+    assert warnings(b"10.:deny\n", want_default=True) == ["file: no default rule: who is not named is allowed"]
+    assert warnings(b"10.:deny\n0.0.0.0/0:allow\n", want_default=True) == []
+
+
+@pytest.mark.parametrize("address", [b"", b"0.0.0.0/0"])
+def test_relayclient_in_the_default_rule_is_an_open_relay(address: bytes) -> None:
+    said = warnings(address + b':allow,A="b",RELAYCLIENT=""\n')
+    assert said == [f"line 1, column {len(address) + 14}: an open relay: everybody may relay"]
+
+
+def test_deny_with_relayclient_in_the_default_rule_is_no_open_relay() -> None:
+    assert warnings(b':deny,RELAYCLIENT=""\n') == ["line 1, column 7: variables after deny are never set"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "text"),
+    [
+        (b"10.:deny\n10.:allow\n", "line 2, column 1: 10. is set by line 1, which wins"),
+        (b"10.:deny\n#\n10.:deny\n", "line 3, column 1: 10. is set by line 1, which wins"),
+        (b":deny\n:allow\n", "line 2, column 1: the default rule is set by line 1, which wins"),
+        (b"1.2.3.4:deny\n1.2.3.1-9:allow\n", "line 2, column 1: 1.2.3.4 is set by line 1, which wins"),
+        (b"1.2.3.1-9:deny\n1.2.3.8-10:allow\n", "line 2, column 1: 1.2.3.8 (and 1 more) is set by line 1, which wins"),
+        (b"10.:deny\n10.0.0.0/8:allow\n", "line 2, column 1: 10. is set by line 1, which wins"),
+        (b"2001:db8::1:deny\n2001:DB8:0::1:allow\n", "line 2, column 1: 2001:db8::1 is set by line 1, which wins"),
+        (b"::ffff:10.0.0.1:deny\n10.0.0.1:allow\n", "line 2, column 1: 10.0.0.1 is set by line 1, which wins"),
+    ],
+)
+def test_a_key_that_is_set_twice_is_said_with_the_line_that_wins(rules: bytes, text: str) -> None:
+    assert warnings(rules) == [text]
+
+
+def test_a_byte_order_mark_is_named_before_a_comment_and_before_a_rule() -> None:
+    for rest in (b"# comment\n:deny\n", b"1.2.3.4:deny\n:deny\n"):
+        said = warnings(b"\xef\xbb\xbf" + rest)
+        assert len(said) == 1
+        assert said[0].startswith("line 1, column 1: a byte order mark")
+
+
+def test_the_line_that_ends_it_all_is_named_after_the_others() -> None:
+    said = warnings(b"10.0:deny\n1.2.3.4:alow\n10.1:deny\n")
+    assert [text.split(": ")[0] for text in said] == ["line 1, column 5", "line 2, column 9"]
+
+
+def test_a_crlf_file_is_told_what_is_wrong_with_it() -> None:
+    assert warnings(b"1.2.3.4:allow\r\n") == ["line 1, column 14: lines end with LF alone"]
+
+
+def test_twenty_warnings_are_shown_and_the_others_are_counted() -> None:
+    said = warnings(b"10.0 deny\n" * 57 + b":deny\n")
+    assert len(said) == 21
+    assert said[19].startswith("line 20, ")
+    assert said[20] == "file: and 37 more"
+
+
+def test_the_fatal_line_is_shown_even_after_twenty_warnings() -> None:
+    said = warnings(b"10.0 deny\n" * 57 + b"1.2.3.4:alow\n")
+    assert said[20].startswith("line 58, column 9: ")
+    assert said[21] == "file: and 37 more"
