@@ -47,34 +47,31 @@ def install(path: bytes, tmp: bytes, make: Make, warn: Warn) -> None:
     Raises Unable, and what `make` raises (its OSErrors as `unable to write to`). On failure `path` is as before and
     `tmp` is gone. `warn` is told when the owner cannot be kept.
     """
-    if path == tmp:  # `tcprules x x`: the old content stays in force until the new is whole
-        tmp += b".new"
-    descriptor = _open_locked(tmp)
+    first = not os.path.lexists(path)
+    descriptor = _open_locked(tmp, path)
+    installed = False
     try:
-        if _is_at(descriptor, path):  # `tcprules x ./x`
+        if _is_at(descriptor, path):  # `tcprules x x`: the old content stays in force until the new is whole
             install(path, tmp + b".new", make, warn)
-            return
-        installed = False
-        try:
+        else:
             _write(descriptor, tmp, path, make, warn)
             with trying(b"move " + tmp + b" to " + path):
                 os.rename(tmp, path)
-            installed = True
-        finally:
-            if not installed:
-                _remove(descriptor, tmp)
+        installed = True
         _sync_directory(path)
     finally:
+        if not installed and (first or not _is_at(descriptor, path)):
+            _remove(descriptor, tmp)
         os.close(descriptor)  # not before the rename: whoever waits for the lock would write into the file we move
 
 
-def _open_locked(tmp: bytes) -> int:
+def _open_locked(tmp: bytes, path: bytes) -> int:
     """Open `tmp` as its only user."""
     while True:
         with trying(b"create " + tmp):
             descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
         try:
-            _lock(descriptor, tmp)
+            _lock(descriptor, tmp, path)
         except Unable:
             os.close(descriptor)
             raise
@@ -83,17 +80,25 @@ def _open_locked(tmp: bytes) -> int:
         os.close(descriptor)  # the one we waited for has moved it to its place, or removed it
 
 
-def _lock(descriptor: int, tmp: bytes) -> None:
+def _lock(descriptor: int, tmp: bytes, path: bytes) -> None:
     """Wait until nobody else writes this file. What is no file (/dev/full, a FIFO) will fail when it is written."""
     if not _is_file(descriptor):
         return
     status = os.fstat(descriptor)
-    if status.st_uid != os.geteuid():
+    if status.st_uid not in _trusted_owners(path):
         raise Unable(b"create " + tmp, "it belongs to another user")
     if status.st_nlink > 1:
         raise Unable(b"create " + tmp, "it is a link to another file")
     with trying(b"lock " + tmp):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _trusted_owners(path: bytes) -> set[int]:
+    """Ourselves, and the owner of the file to be replaced: root was killed between giving it away and the rename."""
+    try:
+        return {os.geteuid(), os.lstat(path).st_uid}
+    except OSError:
+        return {os.geteuid()}
 
 
 def _is_file(descriptor: int) -> bool:

@@ -105,13 +105,15 @@ def test_line_is_refused_and_the_mistake_is_at(line: bytes, column: int) -> None
 
 
 @given(st.binary())
-def test_no_line_makes_anything_but_a_rule_or_a_bad_line(line: bytes) -> None:
+def test_any_line_makes_a_rule_of_its_own_bytes_or_is_refused(line: bytes) -> None:
     try:
         rule = parse(line)
     except BadLine as bad:
-        assert 1 <= bad.column <= len(line) + 1
+        rule, column = None, bad.column
     else:
-        assert rule is None or line.startswith(rule.address + b":" + rule.instructions)
+        column = 1
+    assert 1 <= column <= len(line) + 1
+    assert rule is None or line.startswith(rule.address + b":" + rule.instructions)
 
 
 @pytest.mark.parametrize("address", [b"2/", b"20/", b"2001:0db8:/", b"2001:0db8:4/", b"-/", b"1-2/"])
