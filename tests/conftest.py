@@ -1,4 +1,4 @@
-"""With PEERS=1 a peer test that skips, for whatever reason, is a failure: a green run has compared with every peer."""
+"""What a run says of itself: with PEERS=1 a peer test that skips has failed, and Pythons that were tried are named."""
 
 import os
 from collections.abc import Generator
@@ -15,3 +15,10 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"PEERS=1, but this peer test was skipped: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    properties = [pair for report in terminalreporter.stats.get("passed", []) for pair in report.user_properties]
+    pythons = sorted(value for name, value in properties if name == "python")
+    if pythons:
+        terminalreporter.write_line(f"the wheel works on Python {', '.join(pythons)}")

@@ -11,65 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from mailserver import Server
 from support import peer, script
 
 SENDER = "me@home.example"
 INSIDE = "someone@example.com"
 OUTSIDE = "someone@elsewhere.example"
 REFUSED = (553, b"sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)")
-RULES = '127.0.0.1:allow,RELAYCLIENT=""\n127.0.0.3:deny\n:allow\n'
 PRELOAD = ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
-
-
-class Server:
-    """A running server, and the Maildir that its mail goes to."""
-
-    def __init__(self, home, options):
-        (home / "control").mkdir(parents=True)
-        (home / "control" / "me").write_text("mail.example.com\n")
-        (home / "control" / "rcpthosts").write_text("example.com\n")
-        self.maildir = home / "Maildir"
-        cdb = home / "tcp.smtp.cdb"
-        subprocess.run([script("tcprules"), cdb, home / "tcp.smtp.tmp"], input=RULES, text=True, check=True)
-        environ = {
-            "PATH": os.path.dirname(script("qmail-smtpd")) + ":" + os.environ["PATH"],
-            "QMAILHOME": str(home),
-            "QMAILQUEUE": script("maildir-queue"),
-            "QUEUE_MAILDIR": str(self.maildir),
-        }
-        command = [
-            script("tcpserver"),
-            "-1",
-            "-q",
-            "-H",
-            "-R",
-            "-l",
-            "localhost",
-            *options,
-            "-x",
-            cdb,
-            "127.0.0.1",
-            "0",
-        ]
-        self.process = subprocess.Popen([*command, "qmail-smtpd"], env=environ, stdout=subprocess.PIPE)
-        self.port = int(self.process.stdout.readline())
-
-    def smtp(self, client="127.0.0.1"):
-        return smtplib.SMTP("127.0.0.1", self.port, "client.example", 60, source_address=(client, 0))
-
-    def bodies(self):
-        """The messages as they were sent, in any order: without the envelope's lines and qmail-smtpd's Received."""
-        texts = [path.read_bytes() for path in self.maildir.glob("new/*")]
-        return sorted(re.sub(rb"^Return-Path: .*\n(Delivered-To: .*\n)*Received: .*\n  by .*\n", b"", t) for t in texts)
 
 
 @pytest.fixture(params=[[], PRELOAD], ids=["exec", "preload"])
 def server(request, tmp_path):
-    server = Server(tmp_path / "home", request.param)
-    yield server
-    server.process.terminate()
-    server.process.wait()
-    server.process.stdout.close()
+    with Server(tmp_path / "home", Path(script("tcpserver")).parent, request.param) as server:
+        yield server
 
 
 # smtplib
@@ -207,8 +162,7 @@ def test_swaks_from_elsewhere_is_told_why_it_is_refused(server, mode):
 
 @pytest.mark.peer
 def test_swaks_through_a_pipe(server, tmp_path):
-    home = server.maildir.parent
-    command = f"env QMAILHOME={home} QMAILQUEUE={script('maildir-queue')} QUEUE_MAILDIR={home}/Maildir"
+    command = f"env QMAILHOME={server.home} QMAILQUEUE={script('maildir-queue')} QUEUE_MAILDIR={server.maildir}"
     command += f" TCPREMOTEIP=192.0.2.1 {script('qmail-smtpd')}"
     for recipient, code in ((INSIDE, 0), (OUTSIDE, 24)):
         options = ["--from", SENDER, "--to", recipient, "--ehlo", "client.example", "--body", "hello"]
