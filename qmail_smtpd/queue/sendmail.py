@@ -1,0 +1,127 @@
+"""sendmail-queue: qmail-queue's interface in front of `sendmail -i -f SENDER -- RECIPIENT...`, whose path is $SENDMAIL.
+
+So mail goes to the real queue of a host with Postfix, Exim or another mailer. A local sendmail trusts its caller: it
+gets no address that it could take for two, and from clients that may not relay none that it could route onward.
+"""
+
+# The C half of signal, see intake.
+import _signal  # type: ignore[import-not-found]
+import os
+import stat
+
+from qmail_smtpd.policy import is_relay_trick
+from qmail_smtpd.queue.argument import argument, batches
+from qmail_smtpd.queue.intake import IGNORED, Failure, attempt, read_envelope, run, spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+SENDMAIL = b"/usr/sbin/sendmail"  # where every mailer puts it (Filesystem Hierarchy Standard, section 4.10)
+
+# qmail-queue.8's exit codes for what this program alone can meet.
+REFUSED = 31
+NOT_CONFIGURED = 55
+TRY_LATER = 71
+CRASHED = 81
+
+# sysexits.h -> ours. Whatever else sendmail ends with is temporary: then no mail is lost by it.
+EXITS = {
+    64: REFUSED,  # EX_USAGE: it does not take such an address
+    65: REFUSED,  # EX_DATAERR
+    67: REFUSED,  # EX_NOUSER
+    68: REFUSED,  # EX_NOHOST
+    69: REFUSED,  # EX_UNAVAILABLE
+    70: CRASHED,  # EX_SOFTWARE
+    75: TRY_LATER,  # EX_TEMPFAIL
+    77: REFUSED,  # EX_NOPERM
+    78: NOT_CONFIGURED,  # EX_CONFIG
+}
+
+ERROR_DESCRIPTOR = (
+    6  # notqmail's; a mailer that goes on in the background must not keep the session waiting for its end
+)
+
+
+def main() -> "NoReturn":
+    """The program."""
+    run("sendmail-queue", deliver)
+
+
+def deliver(deadline: float) -> None:
+    """Take one message with its envelope, and give them to sendmail. It starts when all of the message is there."""
+    sendmail = os.environb.get(b"SENDMAIL", SENDMAIL)
+    if not sendmail:
+        raise Failure(NOT_CONFIGURED, "$SENDMAIL is empty")
+    message = spool(deadline, open_temporary())
+    sender, *recipients = read_envelope(deadline)
+    start = [sendmail, b"-i", b"-f", sender_argument(sender), b"--"]
+    for batch in batches([recipient_argument(recipient) for recipient in recipients]):
+        os.lseek(message, 0, os.SEEK_SET)
+        send(start + batch, message)
+
+
+def open_temporary() -> int:
+    """A file without a name: in $TMPDIR, or in memory where there is none to be had."""
+    try:
+        return os.open(os.environb.get(b"TMPDIR", b"/tmp"), os.O_TMPFILE | os.O_RDWR, 0o600)
+    except OSError:
+        return os.memfd_create("message")
+
+
+def sender_argument(sender: bytes) -> bytes:
+    """The sender for -f. The null sender is `<>`, which every sendmail knows."""
+    if not sender:
+        return b"<>"
+    text = argument(sender)
+    if text is None:
+        raise Failure(REFUSED, "the sender cannot be written as an address of RFC 5321")
+    return text
+
+
+def recipient_argument(recipient: bytes) -> bytes:
+    """The recipient. qmail-smtpd may have been lenient with it (control/relaystrict); this is not."""
+    if b"RELAYCLIENT" not in os.environb and is_relay_trick(recipient, listed_domains()):
+        raise Failure(REFUSED, "a recipient could be routed onward (relaystrict), for a client that may not relay")
+    text = argument(recipient)
+    if text is None:
+        raise Failure(REFUSED, "a recipient cannot be written as an address of RFC 5321")
+    return text
+
+
+def listed_domains() -> frozenset[bytes] | None:
+    """None in a qmail home without control/rcpthosts, from which qmail-smtpd takes mail for all domains."""
+    if os.path.isdir("control") and not os.path.exists("control/rcpthosts"):
+        return None
+    return frozenset()
+
+
+def send(command: list[bytes], message: int) -> None:
+    """Run sendmail once, and wait for it."""
+    pid = attempt(NOT_CONFIGURED, b"unable to run " + command[0], spawn, command, message)
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:  # somebody else took the status: it must never count as success
+        raise Failure(CRASHED, command[0], ": its exit code is lost") from None
+    if os.WIFSIGNALED(status):
+        raise Failure(CRASHED, command[0], f": killed by signal {os.WTERMSIG(status)}")
+    code = os.WEXITSTATUS(status)
+    if code:
+        raise Failure(EXITS.get(code, TRY_LATER), command[0], f": exit code {code}")
+
+
+def spawn(command: list[bytes], message: int) -> int:
+    """Start sendmail with the message on descriptor 0 and nothing of ours beside it."""
+    files: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_DUP2, message, 0)]
+    files.append((os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0))
+    if stat.S_ISSOCK(os.fstat(2).st_mode):  # under inetd it is the client's
+        files.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
+    try:
+        os.set_inheritable(ERROR_DESCRIPTOR, False)
+    except OSError:
+        pass  # there is none
+    environ = dict(os.environb)
+    environ.pop(b"QMAILQUEUE", None)  # qmail's own sendmail would run this program again, and again
+    defaults = [getattr(_signal, name) for name in (*IGNORED, "SIGPIPE", "SIGCHLD")]
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, it would take the exit code away
+    return os.posix_spawn(command[0], command, environ, file_actions=files, setsigmask=(), setsigdef=defaults)
