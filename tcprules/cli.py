@@ -150,7 +150,7 @@ def _ignore(text: bytes) -> None:
 
 
 def _occupy_standard_descriptors() -> None:
-    """If descriptor 2 were closed, the cdb could get its number, and the warnings."""
+    """If descriptor 2 were closed, a file that we open would get its number, and the warnings."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -160,6 +160,7 @@ def _occupy_standard_descriptors() -> None:
 
 def tcprulescheck() -> NoReturn:
     """The console script."""
+    _occupy_standard_descriptors()
     words = sys.argv[1:]
     optional = any(word.partition("=")[0] in CHECK_OPTIONS for word in words)
     try:
