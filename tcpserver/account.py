@@ -64,6 +64,7 @@ def number(text: str) -> int | None:
     """The id that the digits say, or None for a word. Raises ValueError for one that no id can be."""
     if not (text.isascii() and text.isdigit()):
         return None
-    if int(text[:20]) > MAX_ID:
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(MAX_ID)) or int(digits) > MAX_ID:
         raise ValueError(f"no such id: {text}")
-    return int(text)
+    return int(digits)
