@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from tcprules import strerr
-from tcpserver import listen
+from tcpserver import inherited, listen
 from tcpserver.account import Account, account
 from tcpserver.settings import Settings
 
@@ -26,6 +26,7 @@ SERVE = "from tcpserver.serve import main; main()"
 VERBOSITY = {"q": 0, "Q": 1, "v": 2}
 MAX_INT = 2**31 - 1
 MAX_LIMIT = 1_000_000  # no host serves more at once
+LONGEST_NUMBER = 20  # digits that are looked at: more than any bound has
 FLAGS = "1UXpPhHrRoOdDqQv"
 PASSED_SOCKET = "fd:"  # in place of host and port: the socket of LISTEN_FDS
 
@@ -36,8 +37,9 @@ def bounded(low: int, high: int) -> Callable[[click.Context, click.Parameter, st
     def check(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
         if text is None:
             return None
-        if text.isascii() and text.isdigit() and low <= int(text[:20]) <= high:
-            return int(text)
+        digits = text.lstrip("0")[:LONGEST_NUMBER] or "0"
+        if text.isascii() and text.isdigit() and low <= int(digits) <= high:
+            return int(digits)
         raise click.BadParameter(f"needs a whole number from {low} to {high}: {text}", ctx, param)
 
     return check
@@ -139,8 +141,9 @@ def open_standard_descriptors() -> None:
 
 def misused(what: str, option: str) -> NoReturn:
     """An option that is not ours, or lacks its argument: sgetopt's line and the usage. A long word gets the usage."""
-    if not option.startswith("--"):
-        strerr.say(os.path.basename(sys.argv[0]) or "tcpserver", ": ", what, option[1:])
+    letter = os.fsencode(option[1:])[:1]  # sgetopt knows bytes alone
+    if len(option) == 2:  # `--` as a word of its own is the end of the options, so this one stood in a cluster
+        strerr.say(os.path.basename(sys.argv[0]) or "tcpserver", ": ", what, letter)
     strerr.die(strerr.PERMANENT, USAGE)
 
 
@@ -240,4 +243,4 @@ def scripts(entry: EntryPoint, name: str) -> list[str]:
 
 def become_server(settings: Settings) -> NoReturn:
     """Exec a fresh interpreter that serves. -P: nothing is imported from the directory it was started in."""
-    os.execv(sys.executable, [sys.executable, "-P", "-c", SERVE, *settings.words()])
+    os.execve(sys.executable, [sys.executable, "-P", "-c", SERVE, *settings.words()], inherited.environ())
