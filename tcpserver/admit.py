@@ -19,8 +19,7 @@ from tcpserver.settings import Settings, octets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-    from typing import NoReturn
+    import _socket as socket
 
     from tcpserver.linger import Linger
 
@@ -35,11 +34,11 @@ class Door:
         self.settings, self.children, self.linger, self.base = settings, children, linger, base
         self.program = [octets(word) for word in settings.program]
         self.message = octets(settings.address_message or "")
-        self.called = launch.is_preloaded(self.program)
         self.rules = RulesFile(octets(settings.rules)) if settings.rules is not None else None
         self.local_host = None if settings.local_name is None else octets(settings.local_name)
         self.asks = bool(settings.ask_host or settings.ask_info or settings.banner or self.local_host is None)
-        self.ignored = launch.ignored_signals()
+        self.signals = launch.Signals()
+        self.stage = launch.Stage(base)
         self.mine: list[int] = []
 
     def admit(self, connection: "socket.socket", peer: tuple[str, int]) -> None:
@@ -77,15 +76,17 @@ class Door:
 
     def start_program(self, client: Client, connection: "socket.socket", verdict: Verdict) -> None:
         """Run the program for a client about whom everything is known."""
-        environment = dict(self.base)
-        environ.edit(environment, environ.variables(client.facts))
-        if verdict.environment:
-            environ.edit(environment, dict(verdict.environment))
+        edits = environ.variables(client.facts) + list(verdict.environment)
+        descriptor = connection.fileno()
         try:
-            if self.called:
-                pid = launch.fork(lambda: self.become(environment, connection), self.mine)
+            script = launch.preloaded(self.program)
+            if script:
+                self.stage.set(edits)
+                pid = launch.fork(lambda: launch.call(script, self.program, descriptor, self.signals), self.mine)
             else:
-                pid = launch.spawn(self.program, environment, connection.fileno(), self.ignored)
+                environment = dict(self.base)
+                environ.edit(environment, edits)
+                pid = launch.spawn(self.program, environment, descriptor, self.signals.ignored)
         except OSError as error:
             what = b"fork" if error.errno in launch.NO_PROCESS else b"run " + self.program[0]
             self.drop(what, strerr.reason(error))
@@ -99,20 +100,15 @@ class Door:
                 + lines.verdict(b"ok", pid, client.facts, verdict.key)
             )
 
-    def become(self, environment: dict[bytes, bytes], connection: "socket.socket") -> "NoReturn":
-        """In the forked child: the preloaded program."""
-        error = launch.replace(self.program, environment, connection.detach())
-        if self.settings.verbosity:
-            launch.say(self.children.lines.dropping(b"run " + self.program[0], strerr.reason(error)))
-        os._exit(strerr.TEMPORARY)
-
     def start_child(self, client: Client, connection: "socket.socket") -> None:
         """Let a child ask what has to be asked."""
         others, lines = self.children.others(client), self.children.lines
         self.children.tell(self.children.status(coming=1))
         try:
             pid = launch.fork(
-                lambda: Child(self.settings, connection.detach(), client.facts, self.base, lines, others).run(),
+                lambda: Child(
+                    self.settings, connection.detach(), client.facts, self.base, lines, others, self.signals
+                ).run(),
                 self.mine,
             )
         except OSError as error:
