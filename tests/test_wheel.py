@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
+from glob import glob
 
 import pytest
 from mailserver import Server
@@ -21,8 +21,8 @@ def pythons_at_hand():
     """Version -> path, of what is in PATH under a usual name, of pyenv's, and of the one that runs the tests."""
     names = ["python3", "python3.11", "python3.12", "python3.13"]
     candidates = [sys.executable, *filter(None, map(shutil.which, names))]
-    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
-    candidates += [str(path) for path in sorted(pyenv.glob("versions/*/bin/python3"))] + ["/usr/bin/python3"]
+    pyenv = os.path.expanduser(os.environ.get("PYENV_ROOT", "~/.pyenv"))
+    candidates += [*sorted(glob(f"{pyenv}/versions/*/bin/python3")), "/usr/bin/python3"]
     found = {}
     for candidate in candidates:
         if not os.path.exists(candidate):
