@@ -28,7 +28,7 @@ MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 client
 
 
 class Door:
-    """Where clients are let in. `mine` are the descriptors that a forked child closes first."""
+    """Where clients are let in. `mine` are the descriptors of the loop."""
 
     def __init__(self, settings: Settings, children: Children, linger: "Linger", base: dict[bytes, bytes]) -> None:
         self.settings, self.children, self.linger, self.base = settings, children, linger, base
@@ -82,7 +82,7 @@ class Door:
             script = launch.preloaded(self.program)
             if script:
                 self.stage.set(edits)
-                pid = launch.fork(lambda: launch.call(script, self.program, descriptor, self.signals), self.mine)
+                pid = launch.fork(self.own_descriptors())
             else:
                 environment = dict(self.base)
                 environ.edit(environment, edits)
@@ -91,6 +91,8 @@ class Door:
             what = b"fork" if error.errno in launch.NO_PROCESS else b"run " + self.program[0]
             self.drop(what, strerr.reason(error))
             return
+        if script and not pid:
+            launch.call(script, self.program, descriptor, self.signals)
         self.children.add(pid, client)
         if self.children.verbose:
             lines = self.children.lines
@@ -105,17 +107,19 @@ class Door:
         others, lines = self.children.others(client), self.children.lines
         self.children.tell(self.children.status(coming=1))
         try:
-            pid = launch.fork(
-                lambda: Child(
-                    self.settings, connection.detach(), client.facts, self.base, lines, others, self.signals
-                ).run(),
-                self.mine,
-            )
+            pid = launch.fork(self.own_descriptors())
         except OSError as error:
             self.drop(b"fork", strerr.reason(error))
             self.children.tell(self.children.status())
             return
+        if not pid:
+            Child(self.settings, connection.detach(), client.facts, self.base, lines, others, self.signals).run()
         self.children.add(pid, client)
+
+    def own_descriptors(self) -> list[int]:
+        """What a forked child must not keep: the loop's, the rules file, clients that linger."""
+        rules = [self.rules.descriptor] if self.rules and self.rules.descriptor >= 0 else []
+        return self.mine + rules + list(self.linger.sockets)
 
     def refuse(self, client: Client, connection: "socket.socket", reason: bytes, key: bytes | None = None) -> None:
         """One deny line with our own pid. A client over -C's limit gets the message of -C; no other gets a word."""

@@ -10,16 +10,13 @@ from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
-
-    Caller = Callable[[bytes, list[bytes], dict[bytes, bytes]], NoReturn]
+    from tcpserver.launch import Script
 
 DEFAULT_PATH = b"/bin:/usr/bin"  # pathexec_run.c, when PATH is unset
 SEARCH_ON = (errno.EACCES, errno.EPERM, errno.EISDIR)  # pathexec_run.c: remembered, and the search goes on
 PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # at its start; a C program of the chain leaves them alone
 
-preloaded: "dict[tuple[int, int], Caller]" = {}  # (device, inode) of a script -> what runs it in this process
+preloaded: "dict[tuple[int, int], Script]" = {}  # (device, inode) of a script -> what runs it in this process
 
 
 def become(argv: list[bytes], environ: dict[bytes, bytes]) -> OSError:
@@ -30,8 +27,8 @@ def become(argv: list[bytes], environ: dict[bytes, bytes]) -> OSError:
     """
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for path in candidates(argv[0]):
-        if preloaded and (caller := preloaded_as(path)):
-            caller(path, argv, environ)
+        if preloaded and (script := preloaded_as(path)):
+            script(path, argv, environ)
         try:
             execute(path, argv, environ)
         except OSError as error:
@@ -51,14 +48,14 @@ def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes]) -> None
     os.execve(path, argv, environ)
 
 
-def preloaded_as(path: bytes) -> "Caller | None":
+def preloaded_as(path: bytes) -> "Script | None":
     """What runs the script at `path` in this process, if that very file is preloaded and could be exec'd."""
     try:
         found = os.stat(path)
     except OSError:
         return None
-    caller = preloaded.get((found.st_dev, found.st_ino))
-    return caller if caller and os.access(path, os.X_OK) else None
+    script = preloaded.get((found.st_dev, found.st_ino))
+    return script if script and os.access(path, os.X_OK) else None
 
 
 def candidates(name: bytes) -> list[bytes]:

@@ -27,13 +27,20 @@ DENIED = 100  # tcpserver.c: _exit(100)
 class Child:
     """One forked child: the connection's descriptor, what is known, and how to speak."""
 
-    __slots__ = ("base", "connection", "deadline", "facts", "lines", "others", "settings")
+    __slots__ = ("base", "connection", "deadline", "facts", "lines", "others", "settings", "signals")
 
     def __init__(
-        self, settings: Settings, connection: int, facts: Facts, base: dict[bytes, bytes], lines: "Lines", others: int
+        self,
+        settings: Settings,
+        connection: int,
+        facts: Facts,
+        base: dict[bytes, bytes],
+        lines: "Lines",
+        others: int,
+        signals: launch.Signals,
     ) -> None:
         self.settings, self.connection, self.facts = settings, connection, facts
-        self.base, self.lines = base, lines
+        self.base, self.lines, self.signals = base, lines, signals
         self.others = others  # how many more are connected from this client's address, as the parent counts
         self.deadline = time.monotonic() + settings.prepare_timeout
 
@@ -47,9 +54,9 @@ class Child:
         verdict = self.judge()
         environment = dict(self.base)
         environ.edit(environment, environ.variables(self.facts))
-        environ.edit(environment, dict(verdict.environment))
+        environ.edit(environment, list(verdict.environment))
         program = [octets(word) for word in self.settings.program]
-        error = launch.replace(program, environment, self.connection)
+        error = launch.replace(program, environment, self.connection, self.signals)
         self.drop(b"run " + program[0], strerr.reason(error))
 
     def write_banner(self, banner: bytes) -> None:

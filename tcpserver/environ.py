@@ -24,26 +24,29 @@ class Facts:
         self.remote_info: bytes | None = None
 
 
-def variables(facts: Facts) -> dict[bytes, bytes | None]:
+Edits = list[tuple[bytes, bytes | None]]
+
+
+def variables(facts: Facts) -> Edits:
     """The UCSPI variables of one connection, in the order in which tcpserver.c sets them. PROTO is TCP6 for IPv6."""
-    return {
-        b"PROTO": b"TCP6" if b":" in facts.remote_ip else b"TCP",
-        b"TCPLOCALIP": facts.local_ip,
-        b"TCPLOCALPORT": b"%d" % facts.local_port,
-        b"TCPLOCALHOST": facts.local_host,
-        b"TCPREMOTEIP": facts.remote_ip,
-        b"TCPREMOTEPORT": b"%d" % facts.remote_port,
-        b"TCPREMOTEHOST": facts.remote_host,
-        b"TCPREMOTEINFO": facts.remote_info,
-    }
+    return [
+        (b"PROTO", b"TCP6" if b":" in facts.remote_ip else b"TCP"),
+        (b"TCPLOCALIP", facts.local_ip),
+        (b"TCPLOCALPORT", b"%d" % facts.local_port),
+        (b"TCPLOCALHOST", facts.local_host),
+        (b"TCPREMOTEIP", facts.remote_ip),
+        (b"TCPREMOTEPORT", b"%d" % facts.remote_port),
+        (b"TCPREMOTEHOST", facts.remote_host),
+        (b"TCPREMOTEINFO", facts.remote_info),
+    ]
 
 
-def edit(environ: dict[bytes, bytes], edits: dict[bytes, bytes | None]) -> None:
+def edit(environ: dict[bytes, bytes], edits: Edits) -> None:
     """Apply the edits in their order, leaving the variables in the order in which pathexec leaves them.
 
     pathexec_env.c: the old entry's place is taken by the last entry, the new one goes to the end.
     """
-    for name, value in edits.items():
+    for name, value in edits:
         if name in environ:
             remove(environ, name)
         if value is not None:

@@ -3,7 +3,7 @@
 Unlike 0.88 the answer must be about our pair of ports and say USERID, and control bytes are dropped.
 """
 
-import socket
+import _socket as socket  # see listen
 import time
 
 from tcpserver.environ import Facts
@@ -19,15 +19,20 @@ def ask(facts: Facts, timeout: int, deadline: float) -> bytes | None:
     deadline = min(deadline, time.monotonic() + timeout)
     family = socket.AF_INET6 if b":" in facts.remote_ip else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as talk:
-            patience(talk, deadline)
-            talk.bind((facts.local_ip.decode(), 0))
-            talk.connect((facts.remote_ip.decode(), PORT))
-            patience(talk, deadline)
-            talk.sendall(b"%d , %d\r\n" % (facts.remote_port, facts.local_port))
-            return user(read_line(talk, deadline), facts.remote_port, facts.local_port)
-    except (OSError, UnicodeError):
+        talk = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
         return None
+    try:
+        patience(talk, deadline)
+        talk.bind((facts.local_ip.decode(), 0))
+        talk.connect((facts.remote_ip.decode(), PORT))
+        patience(talk, deadline)
+        talk.sendall(b"%d , %d\r\n" % (facts.remote_port, facts.local_port))
+        return user(read_line(talk, deadline), facts.remote_port, facts.local_port)
+    except OSError:
+        return None
+    finally:
+        talk.close()
 
 
 def patience(talk: socket.socket, deadline: float) -> None:

@@ -70,15 +70,17 @@ def spawn(argv: list[bytes], environ: dict[bytes, bytes], connection: int, ignor
     raise failure
 
 
-def fork(child: "Callable[[], NoReturn]", parents: list[int]) -> int:
-    """Fork; the child gives up what is the parent's own, the wake-up descriptor first, and calls `child`."""
+def fork(parents: list[int]) -> int:
+    """Fork; in the child give up what is the parent's own, the wake-up descriptor first, and return 0.
+
+    What the child then does stands outside of the parent's `try`: its errors must not be taken for fork's.
+    """
     pid = os.fork()
-    if pid:
-        return pid
-    set_wakeup_fd(-1)
-    for descriptor in parents:
-        os.close(descriptor)
-    return child()
+    if not pid:
+        set_wakeup_fd(-1)
+        for descriptor in parents:
+            os.close(descriptor)
+    return pid
 
 
 def say(line: bytes) -> None:

@@ -8,7 +8,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket as socket
 
 SHUT_WR = 1  # sys/socket.h
 MOST = 64  # at once; whoever is over the bound is closed at once

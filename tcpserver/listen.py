@@ -3,9 +3,9 @@
 Resolves names for the command line (cli.py) so that the serving process never loads the resolver for it.
 """
 
+import _socket as socket  # its Python half loads enum and selectors, which every fork would copy
 import errno
 import os
-import socket
 
 from tcprules import strerr
 from tcpserver.settings import Settings
@@ -59,11 +59,19 @@ def address(host: str) -> str:
 
 
 def literal(host: str) -> str:
-    """A dotted quad, or several in a row, of which dns_ip4_qualify() takes the first. Octets over 255 are refused."""
-    octets = host.replace("[", "").replace("]", "").split(".")
-    if len(octets) % 4 or not all(octet.isdigit() and int(octet) <= 255 for octet in octets):
+    """A dotted quad and whatever follows it, as dns_ip4() reads it: an octet without digits is 0.
+
+    One dot at the end does not count. Octets over 255 are refused; 0.88 takes them modulo 256.
+    """
+    octets = [octet.lstrip("0") or "0" for octet in brackets_off(host.removesuffix(".")).split(".")]
+    if len(octets) < 4 or any(len(octet) > 3 or int(octet) > 255 for octet in octets):
         raise Unable(f"no IP address for {host}")
-    return ".".join(str(int(octet)) for octet in octets[:4])
+    return ".".join(octets[:4])
+
+
+def brackets_off(host: str) -> str:
+    """dns_ip4() overlooks brackets wherever they stand."""
+    return host.replace("[", "").replace("]", "")
 
 
 def ipv6_literal(host: str) -> str:
@@ -97,7 +105,9 @@ def open_listener(host: str, port: int, backlog: int) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        found.bind(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)[0][4])
+        # bytes: for a str Python loads the idna codec, and re with it, into every child
+        where = socket.getaddrinfo(os.fsencode(host), port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)[0][4]
+        found.bind(where)
         step = "listen"
         found.listen(backlog)
     except OSError as error:
@@ -140,7 +150,8 @@ def notify(target: bytes, text: bytes) -> None:
     """Tell the service manager (sd_notify(3)). One that does not listen is not our trouble."""
     where = b"\0" + target[1:] if target.startswith(b"@") else target
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.sendto(text, where)
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        channel.sendto(text, where)
+        channel.close()
     except OSError:
         return

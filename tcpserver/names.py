@@ -4,9 +4,9 @@ The resolver cannot be interrupted, so a process of its own asks, and is killed 
 then served without a name. What comes back is safe in an environment and as a rule's key.
 """
 
+import _socket as socket  # see listen
 import os
 import select
-import socket
 import time
 from _signal import SIGKILL  # type: ignore[import-not-found]  # the C half of signal: no enum, nothing to load
 

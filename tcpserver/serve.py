@@ -4,17 +4,17 @@ main() is where the lean server begins (cli.py execs a fresh interpreter on it).
 name or a log reader; what is done about one client stands in admit.py.
 """
 
+import _signal as signal  # type: ignore[import-not-found]  # its Python half loads enum, which every fork would copy
+import _socket as socket
 import errno
 import gc
 import os
 import select
-import signal
-import socket
 import sys
 import time
 
 from tcprules import strerr
-from tcpserver import environ, launch, listen
+from tcpserver import environ, inherited, launch, listen
 from tcpserver.admit import Door
 from tcpserver.children import Children
 from tcpserver.journal import Journal
@@ -38,6 +38,7 @@ class Server:
 
     def __init__(self, settings: Settings, listener: socket.socket, door: Door) -> None:
         self.settings, self.listener, self.door = settings, listener, door
+        self.family = listener.family
         self.children, self.linger, self.journal = door.children, door.linger, door.children.journal
         self.poll = select.poll()
         self.accepting = False  # is the listener in the poll set?
@@ -53,8 +54,6 @@ class Server:
 
     def run(self) -> "NoReturn":
         """Serve until a signal ends it."""
-        for number in SIGNALS:
-            signal.signal(number, noted)
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         self.poll.register(self.wake, select.POLLIN)
         self.listener.setblocking(False)
@@ -95,14 +94,19 @@ class Server:
 
     def patience(self) -> float | None:
         """Milliseconds until something is due whatever the descriptors do; None: nothing is."""
+        if not self.clocked():
+            return None
         now = time.monotonic()
         due = [self.linger.next_deadline(), self.drain_until, self.paused_until or None]
-        times = [moment for moment in due if moment is not None]
-        return max(0.0, min(times) - now) * 1000 + 1 if times else None
+        return max(0.0, min(moment for moment in due if moment is not None) - now) * 1000 + 1
+
+    def clocked(self) -> bool:
+        """Is anything due by the clock at all?"""
+        return bool(self.paused_until or self.drain_until or self.linger.sockets)
 
     def on_time(self) -> None:
         """Do what is due by the clock."""
-        if not (self.paused_until or self.drain_until or self.linger.sockets):
+        if not self.clocked():
             return
         now = time.monotonic()
         for descriptor in self.linger.late(now):
@@ -118,16 +122,17 @@ class Server:
         """Take the clients that wait, as many as there is room for."""
         while not self.children.full():
             try:
-                connection, peer = self.listener.accept()
+                descriptor, peer = self.listener._accept()  # type: ignore[attr-defined]  # typeshed lacks it
             except OSError as error:
                 self.not_accepted(error)
                 return
             self.failing = False
+            connection = socket.socket(self.family, socket.SOCK_STREAM, 0, descriptor)
             if self.settings.kill_ip_options:
                 clear_ip_options(connection)
             self.door.admit(connection, peer)
-            if connection.fileno() in self.linger.sockets:
-                self.poll.register(connection, select.POLLIN)
+            if descriptor in self.linger.sockets:
+                self.poll.register(descriptor, select.POLLIN)
             else:
                 connection.close()
 
@@ -205,10 +210,12 @@ def lines_of(log_format: str) -> Lines:
 def main() -> "NoReturn":
     """The lean server: the settings are the words of the command line."""
     settings = Settings.from_words(sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    given = inherited.environ()
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # who starts us in the background may have it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
-        listener = listen.listener(settings, dict(os.environb))
+        listener = listen.listener(settings, given)
         journal = Journal()  # before root is given up: descriptor 2 may be root's
         listen.become_user(settings.uid, settings.gid, settings.groups)
     except listen.Unable as error:
@@ -216,9 +223,12 @@ def main() -> "NoReturn":
             strerr.say("tcpserver: fatal: ", str(error))
         os._exit(strerr.TEMPORARY)
     ready(settings, listener)
+    launch.change_environment(environ.base(given))
     launch.preload_all(settings.preload)
+    for number in SIGNALS:
+        signal.signal(number, noted)
     children = Children(settings, journal, lines_of(settings.log_format))
-    door = Door(settings, children, Linger(), environ.base(dict(os.environb)))
+    door = Door(settings, children, Linger(), environ.base(given))
     Server(settings, listener, door).run()
 
 
