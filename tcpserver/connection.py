@@ -84,6 +84,8 @@ class Child:
         found = names.Names()
         if local is not None or remote is not None:
             found = names.ask(local, remote, bool(settings.paranoid), self.deadline)
+        if found.late:
+            launch.exec_only()
         facts.local_host = found.local if settings.local_name is None else octets(settings.local_name)
         facts.remote_host = found.remote
         if settings.ask_info:

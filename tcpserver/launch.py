@@ -113,6 +113,11 @@ def preloaded(argv: list[bytes]) -> "Script | None":
     return None
 
 
+def exec_only() -> None:
+    """In a child with a thread that hangs: from now on even a preloaded script is exec'd, which ends the thread."""
+    chain.preloaded.clear()
+
+
 def preload_all(specifications: list[str]) -> None:
     """Load the mains of console scripts, each `MODULE:FUNCTION:PATH` as cli.py found it. To be called without root."""
     if not specifications:

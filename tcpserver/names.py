@@ -1,29 +1,29 @@
 """The names of the two ends of a connection, asked of the system's resolver within a deadline.
 
-The resolver cannot be interrupted, so a process of its own asks, and is killed when the time is over: the client is
-then served without a name. What comes back is safe in an environment and as a rule's key.
+The resolver cannot be interrupted. A thread of the connection's own process asks; if it has no answer in time, the
+process goes on without, and gets rid of the thread by exec, which no thread survives (connection.py). What comes back
+is safe in an environment and as a rule's key.
 """
 
 import _socket as socket  # see listen
+import _thread
 import os
-import select
 import time
-from _signal import SIGKILL  # type: ignore[import-not-found]  # the C half of signal: no enum, nothing to load
 
 HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")  # dns_domain_todot_cat()
 NUMERIC = frozenset(b"0123456789.")
 LONGEST_NAME = 255  # RFC 1035, 2.3.4
-LOCAL, REMOTE = b"l", b"r"
 
 
 class Names:
     """The answers; None for a name that is not known, does not hold, or did not come in time."""
 
-    __slots__ = ("local", "remote")
+    __slots__ = ("late", "local", "remote")
 
     def __init__(self) -> None:
         self.local: bytes | None = None
         self.remote: bytes | None = None
+        self.late = False  # is a thread still in the resolver?
 
 
 def ask(local: bytes | None, remote: bytes | None, paranoid: bool, deadline: float) -> Names:
@@ -31,54 +31,31 @@ def ask(local: bytes | None, remote: bytes | None, paranoid: bool, deadline: flo
 
     With `paranoid` the remote name counts only if it leads back to the address (tcpserver -p).
     """
-    answers, questions = os.pipe()
+    found, finished = Names(), _thread.allocate_lock()
+    finished.acquire()
     try:
-        pid = os.fork()
-    except OSError:  # no process to ask with: no names, but the client is served
-        os.close(answers)
-        os.close(questions)
-        return Names()
-    if pid == 0:
-        answer(questions, local, remote, paranoid)
-        os._exit(0)
-    os.close(questions)
-    text = read_until(answers, deadline)
-    os.close(answers)
-    os.kill(pid, SIGKILL)  # it may sit in a resolver that waits for a dead server
-    os.waitpid(pid, 0)
-    return names_of(text)
+        _thread.start_new_thread(answer, (found, finished, local, remote, paranoid))
+    except RuntimeError:  # no thread to ask with: no names, but the client is served
+        return found
+    answers = Names()
+    answers.late = not finished.acquire(timeout=max(0.0, deadline - time.monotonic()))
+    answers.local, answers.remote = found.local, found.remote
+    return answers
 
 
-def answer(pipe: int, local: bytes | None, remote: bytes | None, paranoid: bool) -> None:
-    """The asking process: each answer goes out as soon as it is known, so that a later question cannot lose it."""
-    if local is not None and (name := reverse(local)):
-        os.write(pipe, LOCAL + name + b"\n")
-    if remote is not None and (name := reverse(remote)) and (not paranoid or leads_to(name, remote)):
-        os.write(pipe, REMOTE + name + b"\n")
+def answer(found: Names, finished: _thread.LockType, local: bytes | None, remote: bytes | None, paranoid: bool) -> None:
+    """The asking thread: each answer is noted as soon as it is known, so that a later question cannot lose it."""
+    if local is not None:
+        found.local = reverse(local)
+    name = None if remote is None else reverse(remote)
+    if remote is not None and name is not None and (not paranoid or leads_to(name, remote)):
+        found.remote = name
+    finished.release()
 
 
-def names_of(text: bytes) -> Names:
-    """The names in what the asking process wrote; a line without its end does not count."""
-    names = Names()
-    for line in text.split(b"\n")[:-1]:
-        if line.startswith(LOCAL):
-            names.local = line[1:]
-        else:
-            names.remote = line[1:]
-    return names
-
-
-def read_until(pipe: int, deadline: float) -> bytes:
-    """What comes through the pipe until its end or the deadline."""
-    text = b""
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    while (remaining := deadline - time.monotonic()) > 0 and poll.poll(remaining * 1000):
-        part = os.read(pipe, 4096)
-        if not part:
-            break
-        text += part
-    return text
+def prepare() -> None:
+    """Let the parent load what the resolver loads at its first question, so that no child has to."""
+    reverse(b"127.0.0.1")
 
 
 def reverse(ip: bytes) -> bytes | None:

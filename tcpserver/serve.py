@@ -14,7 +14,7 @@ import sys
 import time
 
 from tcprules import strerr
-from tcpserver import environ, inherited, launch, listen
+from tcpserver import environ, inherited, launch, listen, names
 from tcpserver.admit import Door
 from tcpserver.children import Children
 from tcpserver.journal import Journal
@@ -225,6 +225,8 @@ def main() -> "NoReturn":
     ready(settings, listener)
     launch.change_environment(environ.base(given))
     launch.preload_all(settings.preload)
+    if settings.ask_host or settings.local_name is None:
+        names.prepare()
     for number in SIGNALS:
         signal.signal(number, noted)
     children = Children(settings, journal, lines_of(settings.log_format))
