@@ -83,15 +83,17 @@ def talk(home: Path, text: str | bytes, env: dict[str, str] | None = None, hold:
     alive, leak = os.pipe()  # every process of the session holds this open
     process = start(home, env, pass_fds=(leak,))
     os.close(leak)
-    assert process.stdin is not None
-    try:
-        process.stdin.write(text.encode("latin-1") if isinstance(text, str) else text)
+    data = text.encode("latin-1") if isinstance(text, str) else text
+    if hold:
+        assert process.stdin is not None
+        process.stdin.write(data)
         process.stdin.flush()
-        if hold:
+        try:
             process.wait(hold)
-    except (BrokenPipeError, subprocess.TimeoutExpired):
-        pass
-    stdout, stderr = process.communicate()
+        except subprocess.TimeoutExpired:
+            pass
+        data = b""
+    stdout, stderr = process.communicate(data)
     os.read(alive, 1)
     os.close(alive)
     return Result(stdout, stderr, process.returncode, home)
