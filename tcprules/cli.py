@@ -69,7 +69,11 @@ def compile_rules(words: tuple[str, ...]) -> int:
     if mode != CHECK and len(files) < 2:
         strerr.die(strerr.PERMANENT, USAGE)
     lint = Lint()
-    status, fatal = _compile(mode, files, lint)
+    progress = Progress(mode != QUIET and os.isatty(2) and not os.isatty(0))
+    try:
+        status, fatal = _compile(mode, files, lint, progress)
+    finally:
+        progress.finish()
     if mode != QUIET:
         for text in lint.texts():
             _warn(text)
@@ -78,9 +82,9 @@ def compile_rules(words: tuple[str, ...]) -> int:
     return status
 
 
-def _compile(mode: str, files: list[bytes], lint: Lint) -> tuple[int, bytes]:
+def _compile(mode: str, files: list[bytes], lint: Lint, progress: "Progress") -> tuple[int, bytes]:
     """The exit status, and what is fatal."""
-    pairs = _judged(records(_input(mode != QUIET), lint), lint, mode)
+    pairs = _judged(records(_input(progress), lint), lint, mode)
     try:
         if mode == CHECK:
             for _ in pairs:
@@ -106,20 +110,16 @@ def _judged(pairs: Iterator[tuple[bytes, bytes]], lint: Lint, mode: str) -> Iter
         raise Rejected
 
 
-def _input(show_progress: bool) -> Iterator[bytes]:
-    progress = Progress() if show_progress and os.isatty(2) and not os.isatty(0) else None
-    try:
-        with trying(b"read input"):
-            yield from read_lines(0, progress.advance) if progress else read_lines(0)
-    finally:
-        if progress:
-            progress.finish()
+def _input(progress: "Progress") -> Iterator[bytes]:
+    with trying(b"read input"):
+        yield from read_lines(0, progress.advance)
 
 
 class Progress:
-    """A bar on descriptor 2 that comes when the work takes long."""
+    """A bar on descriptor 2 that comes when the work takes long. To be finished, or the cursor stays away."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
         self._start = time.monotonic()
         self._done = 0
         self._bar: ProgressBar[None] | None = None
@@ -127,17 +127,21 @@ class Progress:
     def advance(self, count: int) -> None:
         """So many more bytes have been read."""
         self._done += count
-        if self._bar:
+        if not self._wanted or time.monotonic() - self._start < PATIENCE:
+            return
+        try:
+            if not self._bar:
+                status = os.fstat(0)
+                size = status.st_size if stat.S_ISREG(status.st_mode) else None
+                self._bar = click.progressbar((None for _ in ()), length=size, label="tcprules", file=sys.stderr)
+                count = self._done
             self._bar.update(count)
-        elif time.monotonic() - self._start > PATIENCE:
-            status = os.fstat(0)
-            size = status.st_size if stat.S_ISREG(status.st_mode) else None
-            self._bar = click.progressbar((None for _ in ()), length=size, label="tcprules", file=sys.stderr)
-            self._bar.update(self._done)
+        except OSError:  # the terminal is gone
+            self._wanted = False
 
     def finish(self) -> None:
         """All is read, or it has failed."""
-        if self._bar:
+        if self._bar and self._wanted:
             self._bar.render_finish()
 
 
@@ -161,6 +165,9 @@ def _occupy_standard_descriptors() -> None:
 def tcprulescheck() -> NoReturn:
     """The console script."""
     _occupy_standard_descriptors()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     words = sys.argv[1:]
     optional = any(word.partition("=")[0] in CHECK_OPTIONS for word in words)
     try:

@@ -52,12 +52,10 @@ def _addresses(key: bytes) -> Iterator[bytes]:
     digits = key[:-1].replace(b":", b"")
     if key[-1:] == b"/" and 0 < len(digits) < NIBBLES and not digits.strip(HEX):
         yield b"%b/%d" % (compressed(int(digits.ljust(NIBBLES, b"0"), 16)), 4 * len(digits))
-    if b"-" not in key:
-        return
-    # Out of 1.2.3-4.5-6 comes 1.2.3.5-6, which alone would be a range, and a bad one; 1.2.3-3.5-6 makes it.
-    parts = key.partition(b"-")[0].split(b".")[:-1]
-    for count, part in enumerate(parts):
-        yield b".".join([*parts[:count], part + b"-" + part, key.split(b".", count + 1)[count + 1]])
+    # Out of 1.2.3-4.5-6 came 1.2.3.5-6, which by itself is a bad range; 1-1.2.3.5-6 makes it again.
+    parts = key.split(b".")
+    for place, part in enumerate(parts):
+        yield b".".join([*parts[:place], part + b"-" + part, *parts[place + 1 :]])
 
 
 def _instructions(data: bytes) -> bytes | None:

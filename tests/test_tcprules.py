@@ -2,6 +2,8 @@
 
 import os
 import pty
+import select
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -192,6 +194,33 @@ def test_a_terminal_sees_progress_when_the_work_is_long_and_only_then(tmp_path: 
     assert slow.endswith(b"tcprules: warning: line 1, column 10: no colon: the line is ignored\r\n")
     assert on_a_terminal(tmp_path, parts, 0.7, "--quiet", "r.cdb", "r.tmp") == b""
     assert on_a_terminal(tmp_path, [b":allow\n"], 0, "r.cdb", "r.tmp") == b""
+
+
+def test_an_interrupt_gives_the_terminal_its_cursor_back(tmp_path: Path) -> None:
+    seen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [script("tcprules"), "r.cdb", "r.tmp"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=terminal
+    )
+    os.close(terminal)
+    assert process.stdin
+    text = b""
+    while b"[" not in text:
+        process.stdin.write(b":allow\n")
+        process.stdin.flush()
+        time.sleep(0.1)
+        if select.select([seen], [], [], 0)[0]:
+            text += os.read(seen, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == -signal.SIGINT
+    process.stdin.close()
+    try:
+        while chunk := os.read(seen, 4096):
+            text += chunk
+    except OSError:
+        pass
+    os.close(seen)
+    assert text.endswith(b"\x1b[?25h\r\n")
+    assert os.listdir(tmp_path) == []
 
 
 def test_another_program_than_a_terminal_sees_no_progress(tmp_path: Path) -> None:

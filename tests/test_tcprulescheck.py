@@ -1,6 +1,9 @@
 """tcprulescheck: 0.88's answers without options; --explain, --dump and --replay with them."""
 
+import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import cdbfile
@@ -85,6 +88,32 @@ def test_with_options_output_that_is_lost_is_an_error(options: list[str], rules:
     assert done.returncode == 111
 
 
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word(rules: Path) -> None:
+    records = [(b"10.%d.%d." % (n >> 8, n & 255), b"") for n in range(60_000)]
+    write_cdb(bytes(rules / "r.cdb"), bytes(rules / "r.tmp"), records)
+    process = subprocess.Popen(
+        [script("tcprulescheck"), "--dump", "r.cdb"], cwd=rules, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stdout.readline() == b"10.0.0.:allow\n"
+    process.stdout.close()
+    assert process.stderr
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(20) == -signal.SIGPIPE
+
+
+def test_an_interrupt_ends_it_without_a_word(rules: Path) -> None:
+    process = subprocess.Popen(
+        [script("tcprulescheck"), "--replay", "r.cdb"], cwd=rules, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while str(rules / "r.cdb") not in [os.path.realpath(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == (None, b"")
+    assert process.returncode == -signal.SIGINT
+
+
 def test_explain_shows_the_keys_that_were_tried_and_the_line_that_made_the_rule(rules: Path) -> None:
     for words in (
         ["--explain", "--source", "rules", "r.cdb"],
@@ -166,6 +195,8 @@ def test_dump_gives_the_rules_one_record_a_line(rules: Path) -> None:
         b" 1.2.3.4 :deny",
         b"1.2.3-4.5-6:deny",
         b"1.2-2.3-4.5-6:deny",
+        b"10.0-1.0.0/8:deny",
+        b"2-3.4/:deny",
         b"007-009:deny",
         b"joe-x@1.2.3.4-5:deny",
         b"=a-b.example:deny",
@@ -250,7 +281,6 @@ def test_every_record_that_a_line_makes_can_be_written_as_a_line(line: bytes) ->
     [
         (b"#x", b""),
         (b"a\nb", b""),
-        (b"10.0.0.0/8", b""),
         (b"a-b", b""),
         (b"1:2", b""),
         (b"1", b"D"),
