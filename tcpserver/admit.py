@@ -9,7 +9,7 @@ import time
 
 from tcprules import strerr
 from tcprules.lookup import Verdict, canonical
-from tcpserver import environ, launch
+from tcpserver import chain, environ, launch, script
 from tcpserver.children import Children, Client
 from tcpserver.connection import Child
 from tcpserver.environ import Facts
@@ -38,7 +38,8 @@ class Door:
         self.local_host = None if settings.local_name is None else octets(settings.local_name)
         self.asks = bool(settings.ask_host or settings.ask_info or settings.banner or self.local_host is None)
         self.signals = launch.Signals()
-        self.stage = launch.Stage(base)
+        self.stage = script.Stage(base)
+        self.paths = chain.candidates(self.program[0])  # now: a rule's PATH is the program's alone
         self.mine: list[int] = []
 
     def admit(self, connection: "socket.socket", peer: tuple[str, int]) -> None:
@@ -79,20 +80,20 @@ class Door:
         edits = environ.variables(client.facts) + list(verdict.environment)
         descriptor = connection.fileno()
         try:
-            script = launch.preloaded(self.program)
-            if script:
+            found = script.preloaded(self.paths)
+            if found:
                 self.stage.set(edits)
                 pid = launch.fork(self.own_descriptors())
             else:
                 environment = dict(self.base)
                 environ.edit(environment, edits)
-                pid = launch.spawn(self.program, environment, descriptor, self.signals.ignored)
+                pid = launch.spawn(self.paths, self.program, environment, descriptor, self.signals.ignored)
         except OSError as error:
             what = b"fork" if error.errno in launch.NO_PROCESS else b"run " + self.program[0]
             self.drop(what, strerr.reason(error))
             return
-        if script and not pid:
-            launch.call(script, self.program, descriptor, self.signals)
+        if found and not pid:
+            launch.call(found[0], [found[1], *self.program[1:]], descriptor, self.signals)
         self.children.add(pid, client)
         if self.children.verbose:
             lines = self.children.lines

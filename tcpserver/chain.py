@@ -10,7 +10,7 @@ from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tcpserver.launch import Script
+    from tcpserver.script import Script
 
 DEFAULT_PATH = b"/bin:/usr/bin"  # pathexec_run.c, when PATH is unset
 SEARCH_ON = (errno.EACCES, errno.EPERM, errno.EISDIR)  # pathexec_run.c: remembered, and the search goes on

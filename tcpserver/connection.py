@@ -10,7 +10,7 @@ import select
 import time
 
 from tcprules import lookup, strerr
-from tcpserver import environ, ident, launch, names
+from tcpserver import environ, ident, launch, names, script
 from tcpserver.environ import Facts
 from tcpserver.limits import LIMIT_ADDRESS, over_own_limit
 from tcpserver.settings import Settings, octets
@@ -85,7 +85,7 @@ class Child:
         if local is not None or remote is not None:
             found = names.ask(local, remote, bool(settings.paranoid), self.deadline)
         if found.late:
-            launch.exec_only()
+            script.exec_only()
         facts.local_host = found.local if settings.local_name is None else octets(settings.local_name)
         facts.remote_host = found.remote
         if settings.ask_info:

@@ -14,7 +14,7 @@ import sys
 import time
 
 from tcprules import strerr
-from tcpserver import environ, inherited, launch, listen, names
+from tcpserver import environ, inherited, listen, names, script
 from tcpserver.admit import Door
 from tcpserver.children import Children
 from tcpserver.journal import Journal
@@ -218,13 +218,13 @@ def main() -> "NoReturn":
         listener = listen.listener(settings, given)
         journal = Journal()  # before root is given up: descriptor 2 may be root's
         listen.become_user(settings.uid, settings.gid, settings.groups)
-    except listen.Unable as error:
+        script.change_environment(environ.base(given))
+        script.preload_all(settings.preload)
+    except (listen.Unable, script.Unloadable) as error:
         if settings.verbosity:
             strerr.say("tcpserver: fatal: ", str(error))
         os._exit(strerr.TEMPORARY)
-    ready(settings, listener)
-    launch.change_environment(environ.base(given))
-    launch.preload_all(settings.preload)
+    ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
     if settings.ask_host or settings.local_name is None:
         names.prepare()
     for number in SIGNALS:
@@ -234,12 +234,15 @@ def main() -> "NoReturn":
     Server(settings, listener, door).run()
 
 
-def ready(settings: Settings, listener: socket.socket) -> None:
+def ready(settings: Settings, listener: socket.socket, manager: bytes | None) -> None:
     """Say that connections are taken from now on (-1, sd_notify), and leave descriptors 0 and 1 to the programs."""
     if settings.print_port:
-        os.write(1, b"%d\n" % listener.getsockname()[1])
-    if notify := os.environb.get(b"NOTIFY_SOCKET"):
-        listen.notify(notify, b"READY=1")
+        try:
+            os.write(1, b"%d\n" % listener.getsockname()[1])
+        except OSError:
+            pass  # 0.88 does not look either
+    if manager:
+        listen.notify(manager, b"READY=1")
     empty = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
         os.dup2(empty, descriptor)

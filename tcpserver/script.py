@@ -1,0 +1,234 @@
+"""Console scripts that are loaded before the first client, and called where a file would be exec'd (--preload).
+
+A script that is called behaves as one that is exec'd: same words, environment, descriptors, signals, streams, end. Does
+not decide when (launch.py, chain.py), and forks nothing.
+"""
+
+import atexit
+import os
+import sys
+from _signal import (  # type: ignore[import-not-found]  # see launch
+    SIG_DFL,
+    SIG_IGN,
+    SIGINT,
+    SIGPIPE,
+    SIGXFSZ,
+    default_int_handler,
+    getsignal,
+    signal,
+)
+
+from tcprules import strerr
+from tcpserver import chain
+from tcpserver.environ import Edits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+    from types import TracebackType
+    from typing import Any, NoReturn
+
+PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # what a fresh interpreter ignores
+DESCRIPTORS = "/proc/self/fd"
+BROKEN_OUTPUT = 120  # what Python itself exits with when it cannot flush its standard output
+
+modules_own: set[str] = set()  # descriptors that preloaded modules opened: an exec'd script would have opened its own
+outlived: list[object] = []  # streams of programs that have become another: what they still hold is lost, as with exec
+
+
+class Unloadable(Exception):
+    """A script cannot be preloaded; the text is the fatal line without its prefix."""
+
+
+def preload_all(specifications: list[str]) -> None:
+    """Load the mains of console scripts, each `MODULE:FUNCTION:PATH` as cli.py found it. To be called without root."""
+    if not specifications:
+        return
+    before = open_descriptors()
+    for specification in specifications:
+        preload(specification)
+    modules_own.update(open_descriptors() - before)
+    streams_off_the_connection()
+
+
+def preload(specification: str) -> None:
+    """Import one main, and let its script be known to chain.become. Raises Unloadable."""
+    module, function, path = specification.split(":", 2)
+    try:
+        program: Any = __import__(module, fromlist=[function])
+        for attribute in function.split("."):
+            program = getattr(program, attribute)
+        found = os.stat(path)
+    except (ImportError, AttributeError, OSError) as error:
+        raise Unloadable(f"unable to preload {os.path.basename(path)}: {error}") from error
+    chain.preloaded[found.st_dev, found.st_ino] = Script(program)
+
+
+def preloaded(paths: list[bytes]) -> "tuple[Script, bytes] | None":
+    """The script, and its path, that exec's search through these paths would end at, if it is preloaded."""
+    for path in paths if chain.preloaded else ():
+        script = chain.preloaded_as(path)
+        if script:
+            return script, path
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return None
+    return None
+
+
+def exec_only() -> None:
+    """In a child with a thread that hangs: from now on even a preloaded script is exec'd, which ends the thread."""
+    chain.preloaded.clear()
+
+
+class Script:
+    """A preloaded console script: what chain.become calls in place of exec. Never returns, as exec does not."""
+
+    __slots__ = ("main",)
+
+    def __init__(self, main: "Callable[[], object]") -> None:
+        self.main = main
+
+    def __call__(self, path: bytes, argv: list[bytes], environ: dict[bytes, bytes]) -> "NoReturn":
+        """Run with this path, these words and exactly this environment, in whatever state the process is in."""
+        change_environment(environ)
+        leave_behind()
+        self.run([path, *argv[1:]])
+
+    def run(self, words: list[bytes]) -> "NoReturn":
+        """Run as a script whose environment, signals and streams are right already."""
+        sys.argv[:] = [os.fsdecode(word) for word in words]
+        signal(SIGINT, default_int_handler)
+        sys.excepthook = end_of_child
+        try:
+            code = self.main()
+        except SystemExit as leave:
+            code = leave.code
+        os._exit(finish(code))
+
+
+def leave_behind() -> None:
+    """What exec does besides: handlers, descriptors that are marked so, and what stood in the old streams are gone."""
+    for number in range(1, 32):
+        if callable(getsignal(number)):
+            signal(number, SIG_DFL)
+    for number in PYTHON_IGNORES:
+        signal(number, SIG_IGN)
+    for name in open_descriptors() - modules_own:
+        try:
+            if not os.get_inheritable(int(name)):
+                os.close(int(name))
+        except OSError:
+            continue  # the directory that was listed
+    outlived.append((sys.stdin, sys.stdout, sys.stderr))
+    fresh_streams()
+
+
+def open_descriptors() -> set[str]:
+    """The numbers of this process's descriptors, as far as /proc tells."""
+    try:
+        return set(os.listdir(DESCRIPTORS))
+    except OSError:
+        return set()
+
+
+class Stage:
+    """Set by the parent for one call: os.environ is what the child will find. It is put back by the next one's.
+
+    Every page of memory that a process writes to after a fork is copied, some 3 microseconds each, and Python writes
+    to whatever it looks at. The parent's pages are in use anyway; what it prepares, its child need not touch.
+    """
+
+    __slots__ = ("base", "changed")
+
+    def __init__(self, base: dict[bytes, bytes]) -> None:
+        self.base = base
+        self.changed: set[bytes] = set()
+        change_environment(base)
+
+    def set(self, edits: Edits) -> None:
+        """Make os.environ the base with these edits."""
+        environ = os.environb
+        changed = {name for name, _ in edits}
+        for name in self.changed - changed:
+            put(environ, name, self.base.get(name))
+        for name, value in edits:
+            put(environ, name, value)
+        self.changed = changed
+
+
+def put(environ: "MutableMapping[bytes, bytes]", name: bytes, value: bytes | None) -> None:
+    """Set a variable, or remove it."""
+    if value is not None:
+        environ[name] = value
+    elif name in environ:
+        del environ[name]
+
+
+def change_environment(environ: dict[bytes, bytes]) -> None:
+    """Make os.environ what `environ` says, touching what differs: setting all anew costs 0.7 ms of page faults."""
+    current = os.environb
+    for name in [name for name in current if name not in environ]:
+        del current[name]
+    for name, value in environ.items():
+        if current.get(name) != value:
+            current[name] = value
+
+
+def finish(code: object) -> int:
+    """What a script does when it ends: text goes to stderr, the exit functions run, the buffers are flushed."""
+    status = exit_status(code)
+    if status and not isinstance(code, int):
+        print(code, file=sys.stderr or sys.__stderr__)
+    if atexit._ncallbacks():
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:
+            return BROKEN_OUTPUT
+    return status
+
+
+def exit_status(code: object) -> int:
+    """The status for what main() returned, or SystemExit carries."""
+    if isinstance(code, int):
+        return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF  # pythonrun.c: a long, else -1
+    return 0 if code is None else 1
+
+
+def end_of_child(kind: type[BaseException], error: BaseException, _: "TracebackType | None") -> "NoReturn":
+    """An exception that the called program did not catch ends this child alone, with one line."""
+    text = f"{kind.__name__}: {error}".removesuffix(": ").replace("\n", " ")
+    name = os.path.basename(sys.argv[0])
+    strerr.die(strerr.TEMPORARY, name, ": fatal: ", text.encode("ascii", "backslashreplace"))
+
+
+def fresh_streams() -> None:
+    """Make sys.stdin, stdout and stderr as a program finds them that has just started (create_stdio, pylifecycle.c)."""
+    old = sys.stdin, sys.stdout, sys.stderr
+    new = (
+        open(0, closefd=False, encoding=old[0].encoding, errors=old[0].errors),
+        open(1, "w", closefd=False, encoding=old[1].encoding, errors=old[1].errors),
+        open(2, "w", buffering=1, closefd=False, encoding=old[2].encoding, errors=old[2].errors),
+    )
+    for stream, name in zip(new, ("stdin", "stdout", "stderr"), strict=True):
+        stream.buffer.raw.name = f"<{name}>"  # type: ignore[attr-defined]  # typeshed: Any buffer has no raw
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def streams_off_the_connection() -> None:
+    """Make the streams once, before the forks, while 0 and 1 are what cannot seek, as a connection cannot.
+
+    A stream remembers that; and the child of each connection is spared the work.
+    """
+    saved = [os.dup(descriptor) for descriptor in (0, 1)]
+    ends = os.pipe()
+    for descriptor, end in enumerate(ends):
+        os.dup2(end, descriptor)
+    fresh_streams()
+    for descriptor, original in enumerate(saved):
+        os.dup2(original, descriptor)
+    for descriptor in (*saved, *ends):
+        os.close(descriptor)
