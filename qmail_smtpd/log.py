@@ -7,33 +7,29 @@ import os
 from select import POLLOUT, poll
 
 PROGRAM = b"qmail-smtpd: "
-LONGEST_VALUE = (
-    256  # bytes of a client's text; more is cut, so that a line fits in PIPE_BUF and is written in one piece
-)
+LONGEST_VALUE = 256  # bytes of what a client says: RFC 5321 has no longer address
+LONGEST_LINE = 4096  # PIPE_BUF: a pipe takes so much in one piece
 PATIENCE = 1000  # milliseconds that the reader of the log may stall before lines are lost
 ESCAPES = {byte: b"\\x%02x" % byte for byte in range(256) if not 0x21 <= byte <= 0x7E or byte in b'\\"'}
 
 NONE, REFUSALS, ALL = range(3)
 LEVELS = {b"none": NONE, b"refusals": REFUSALS, b"all": ALL}
-QUIET = (b"accepted", b"queued", b"end")  # what happens in a session that goes well: for `all` only
+QUIET = (b"accepted", b"queued", b"end")  # what happens when all goes well: told only at ALL
 
 
 def escaped(text: bytes) -> bytes:
     """The text with everything that could end, split or disguise a line written as \\xNN."""
-    cut = text[:LONGEST_VALUE]
-    if cut.isalnum():
-        return cut
-    return b"".join(ESCAPES.get(byte) or bytes((byte,)) for byte in cut)
+    return b"".join(ESCAPES.get(byte) or bytes((byte,)) for byte in text[:LONGEST_VALUE])
 
 
-def line(event: bytes, facts: dict[bytes, bytes]) -> bytes:
+def line(facts: dict[bytes, bytes]) -> bytes:
     """One line of the log, with its line end."""
-    pairs = b"".join(b" " + key + b"=" + escaped(value) for key, value in facts.items())
-    return PROGRAM + event + pairs + b"\n"
+    text = PROGRAM + b" ".join(key + b"=" + escaped(value) for key, value in facts.items())
+    return text[: LONGEST_LINE - 1] + b"\n"
 
 
 class Log:
-    """Descriptor 2 for one session: `level` says what is written, `facts` stand first in every line."""
+    """Descriptor 2 for one session: `level` says what is written, `facts` stand first in every decision."""
 
     __slots__ = ("facts", "level", "patience")
 
@@ -44,8 +40,8 @@ class Log:
 
     def decision(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         """Write what was decided, if the administrator wants to know."""
-        if self.level > (REFUSALS - 1 if event not in QUIET else REFUSALS):
-            self.put(line(event, {**self.facts, **facts}))
+        if self.level >= (ALL if event in QUIET else REFUSALS):
+            self.put(line({b"event": event, **self.facts, **facts}))
 
     def warning(self, text: bytes) -> None:
         """Write what is wrong with the configuration."""

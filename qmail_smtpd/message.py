@@ -4,6 +4,8 @@ The rules are the byte machine of qmail-smtpd.c (blast), worked on whole blocks:
 becomes LF, one leading dot goes, a CR alone stays, and an LF without its CR ends the session.
 """
 
+from qmail_smtpd import replies
+
 END = b"\r\n.\r\n"
 DOT_CR = b"\r\n.\r"  # a line that begins so and does not end there keeps its dot: state 3 of the machine
 MAX_HOPS = 100  # qmail-smtpd.c MAXHOPS
@@ -57,6 +59,12 @@ class Message:
         self.size += len(text)
         self.too_big = 0 < self.limit < self.size
         return b"" if self.too_big else text
+
+    def refusal(self) -> tuple[bytes, bytes] | None:
+        """The reply to a message that is not to be queued and a word for the log, None for one that is."""
+        if self.hops >= MAX_HOPS:
+            return replies.TOO_MANY_HOPS, b"hops"
+        return (replies.TOO_BIG, b"size") if self.too_big else None
 
     def hold_back(self, data: bytes) -> bytes:
         """Keep the longest end of the data that may be the beginning of CRLF . CRLF for the next time."""

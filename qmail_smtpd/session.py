@@ -5,7 +5,7 @@
 
 from qmail_smtpd import replies
 from qmail_smtpd.envelope import Envelope
-from qmail_smtpd.message import MAX_HOPS, Message
+from qmail_smtpd.message import Message
 from qmail_smtpd.policy import Unreadable
 from qmail_smtpd.verbs import VERBS, unimplemented
 
@@ -107,18 +107,19 @@ class Session:
 
     def deliver(self, message: Message) -> None:
         """Hand the envelope over, unless the message is not to be queued, and tell the client what became of it."""
-        if message.hops >= MAX_HOPS:
-            refusal = replies.TOO_MANY_HOPS
+        why = {b"bytes": b"%d" % message.size}
+        refusal = message.refusal()
+        if refusal:
+            self.backend.close_queue(None)
+            reply, why[b"reason"] = refusal
         else:
-            refusal = replies.TOO_BIG if message.too_big else b""
-        reply = self.backend.close_queue(None if refusal else self.envelope.complete())
-        reply = refusal or reply
-        facts = {**self.envelope.facts(), b"bytes": b"%d" % message.size}
+            reply = self.backend.close_queue(self.envelope.complete())
         if reply.startswith(b"2"):
             self.counts[b"messages"] += 1
-            self.log(b"queued", {**facts, b"qp": reply.rpartition(b" ")[2]})
+            self.log(b"queued", {**self.envelope.facts(), **why, b"qp": reply.rpartition(b" ")[2]})
         else:
-            self.log(b"refused", {**facts, b"reason": reply})
+            why.setdefault(b"reason", b"queue")
+            self.log(b"rejected", {**self.envelope.facts(), **why, b"reply": reply.replace(b" ", b"_")})
         self.message = None
         self.envelope = Envelope()
         self.consume = self.take_command

@@ -307,8 +307,8 @@ def test_decisions_tell_who_what_and_why() -> None:
     ("data", "event", "reason"),
     [
         (b"DATA\r\na\nb", b"aborted", b"stray-newline"),
-        (b"DATA\r\n" + HOPS + b".\r\n", b"refused", replies.TOO_MANY_HOPS),
-        (b"DATA\r\n" + b"x" * 200 + b"\r\n.\r\n", b"refused", replies.TOO_BIG),
+        (b"DATA\r\n" + HOPS + b".\r\n", b"rejected", b"hops"),
+        (b"DATA\r\n" + b"x" * 200 + b"\r\n.\r\n", b"rejected", b"size"),
         (b"MAIL <" + b"x" * 900 + b">\r\n", b"refused", b"syntax"),
         (b"EHLO a\r\n" + BIG, b"refused", b"size"),
     ],
