@@ -1,4 +1,4 @@
-"""What is on descriptor 2: decisions for who wants them, no raw bytes of a client, and never the client's connection."""
+"""Descriptor 2: decisions for who wants them, no raw bytes of a client, and never the connection of the client."""
 
 import os
 import pty
