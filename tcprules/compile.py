@@ -82,13 +82,15 @@ class _Writer(Writer):  # type: ignore[misc]  # pure-cdb ships no types
         header = []
         for table in tables:
             slots = 2 * len(table)
-            pairs = [0] * (2 * slots)  # hash, position, hash, position, ...
+            hashes, positions = [0] * slots, [0] * slots
             for hashed, position in table:
-                at = (hashed >> 8) % slots * 2
-                while pairs[at + 1]:
-                    at = (at + 2) % (2 * slots)
-                pairs[at : at + 2] = hashed, position
+                slot = (hashed >> 8) % slots
+                while positions[slot]:
+                    slot = (slot + 1) % slots
+                hashes[slot], positions[slot] = hashed, position
             header += [content.tell(), slots]
-            content.write(pack(f"<{len(pairs)}L", *pairs))
+            pairs = [0] * (2 * slots)
+            pairs[::2], pairs[1::2] = hashes, positions
+            content.write(pack(f"<{2 * slots}L", *pairs))
         content.seek(0)
         content.write(pack("<512L", *header))

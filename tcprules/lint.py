@@ -58,11 +58,13 @@ class Lint:
             self._look_at_address(number, rule)
         for column, text in _instruction_faults(rule.instructions):
             self._warn(number, len(rule.address) + 1 + column, text.encode())
-        first = self._lines.setdefault
+        lines = self._lines
         taken = 0
         for key in rule.keys:
-            if first(key, number) != number:
+            if key in lines:
                 taken += 1
+            else:
+                lines[key] = number
         if taken:
             self._warn_taken(number, rule.keys, taken)
 
