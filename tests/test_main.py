@@ -1,11 +1,13 @@
 """qmail-smtpd as a process: pipes, descriptors, signals, what is inherited, and what a queue in trouble is answered."""
 
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from mailhome import CLIENT, MESSAGE, lay_home, start, talk
+from mailhome import CLIENT, CONTROL, MESSAGE, lay_home, start, talk
 from support import script
 
 
@@ -59,3 +61,86 @@ def test_the_queue_inherits_the_environment_and_nothing_hidden(home: Path) -> No
     assert set(descriptors) >= {"0", "1", "2", "6"}
     assert len(descriptors) <= 6
     assert secret == "inherited"
+
+
+TRANSACTION = "MAIL FROM:<s@sender.test>\r\nRCPT TO:<u@example.com>\r\n"
+
+
+@pytest.mark.parametrize(
+    ("control", "env", "text", "codes"),
+    [
+        ({"barecr": "refuse\n"}, {}, TRANSACTION + "DATA\r\na\rb\r\n.\r\nQUIT\r\n", "250 250 354 451"),
+        ({"barecr": "allow\n"}, {}, TRANSACTION + "DATA\r\na\rb\r\n.\r\nQUIT\r\n", "250 250 354 250 221"),
+        (
+            {"relaystrict": ""},
+            {},
+            "MAIL\r\nRCPT <a%b@example.com>\r\nRCPT <>\r\nRCPT <postmaster>\r\n",
+            "250 553 553 250",
+        ),
+        ({"relaystrict": ""}, {"RELAYCLIENT": ""}, "MAIL\r\nRCPT <a%b@evil.test>\r\n", "250 250"),
+        ({"badmailfrom": "@sender.test\n"}, {"RELAYCLIENT": ""}, TRANSACTION, "250 553"),
+        ({"badmailfrom": "@sender.test\n", "badmailfromrelay": "skip\n"}, {"RELAYCLIENT": ""}, TRANSACTION, "250 250"),
+        ({"badmailfrom": "@sender.test\n", "badmailfromrelay": "skip\n"}, {}, TRANSACTION, "250 553"),
+        ({"databytes": "9\n"}, {}, "EHLO a\r\nMAIL FROM:<a@b> SIZE=10\r\n", "250- 250- 250- 250 552"),
+        ({"databytes": "9\n"}, {"DATABYTES": "0"}, "EHLO a\r\nMAIL FROM:<a@b> SIZE=10\r\n", "250- 250- 250 250"),
+        ({}, {"DATABYTES": "9"}, "EHLO a\r\nMAIL FROM:<a@b> SIZE=10\r\n", "250- 250- 250- 250 552"),
+        ({}, {}, "MAIL\r\nRCPT <u@[127.0.0.1]>\r\nRCPT <u@[0.0.0.0]>\r\nRCPT <u@[192.0.2.99]>\r\n", "250 250 250 553"),
+    ],
+)
+def test_what_control_files_and_environment_switch_on(
+    control: dict[str, object], env: dict[str, str], text: str, codes: str, tmp_path: Path
+) -> None:
+    home = lay_home(tmp_path / "home", {**CONTROL, "localiphost": "example.com\n", **control})
+    assert " ".join(talk(home, text, {**CLIENT, **env}).codes[1:]) == codes
+
+
+OURS = ["maxrcpt", "maxerrors", "timeoutsession", "barecr", "relaystrict", "badmailfromrelay"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_control_file_of_ours_that_cannot_be_read_is_a_421_as_well(name: str, tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home", {**CONTROL, name: {"dir": True}})
+    result = talk(home, "QUIT\r\n")
+    assert (result.stdout, result.status) == (b"421 unable to read controls (#4.3.0)\r\n", 1)
+
+
+def test_without_a_home_there_is_no_session(tmp_path: Path) -> None:
+    result = talk(tmp_path / "none", "QUIT\r\n")
+    assert (result.stdout, result.status) == (b"421 unable to read controls (#4.3.0)\r\n", 1)
+
+
+def test_without_rcpthosts_the_cdb_is_not_opened(tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home", {"me": "mx\n"})
+    (home / "control/morercpthosts.cdb").symlink_to("morercpthosts.cdb")
+    assert talk(home, "MAIL\r\nRCPT <u@any.test>\r\nQUIT\r\n").codes == ["220", "250", "250", "221"]
+
+
+def test_too_little_memory_is_told(home: Path) -> None:
+    process = start(home)
+    assert process.stdout
+    process.stdout.read(10)
+    size = int(Path(f"/proc/{process.pid}/status").read_text().split("VmPeak:")[1].split()[0])
+    process.communicate()
+    rcpt = "RCPT TO:<" + "x" * 880 + "@example.com>\r\n"
+    command = ["sh", "-c", f"ulimit -v {size + 2000}; exec {script('qmail-smtpd')}"]
+    environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home)}
+    text = ("MAIL <a@b>\r\n" + rcpt * 8000 + "QUIT\r\n").encode()
+    done = subprocess.run(command, env=environ, input=text, capture_output=True, check=False)
+    assert (done.stdout.split(b"\r\n")[-2], done.returncode) == (b"421 out of memory (#4.3.0)", 1)
+
+
+def test_an_interrupt_from_the_keyboard_is_silent(home: Path) -> None:
+    process = start(home)
+    assert process.stdout
+    process.stdout.read(10)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert (process.returncode, stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-"])
+def test_closed_descriptors_are_no_client(closed: str, home: Path) -> None:
+    environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home)}
+    command = ["sh", "-c", f"exec {script('qmail-smtpd')} {closed}"]
+    done = subprocess.run(command, env=environ, input=MESSAGE.encode(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
