@@ -6,7 +6,7 @@ tcprules 0.88 takes `10.0:deny` and `1.2.3.4 deny`, says nothing, and everybody 
 import re
 from functools import lru_cache
 
-from tcprules.rules import KNOWN_INSTRUCTIONS, OCTET_MAX, BadLine, Rule, looks_like_network, spread, variables
+from tcprules.rules import KNOWN_INSTRUCTIONS, OCTET_MAX, PLAIN, BadLine, Rule, looks_like_network, spread, variables
 
 WARNINGS_MAX = 20  # who has more of them needs their number
 BOM = b"\xef\xbb\xbf"
@@ -21,9 +21,7 @@ is_address_or_prefix = re.compile(rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?" % (OCTET, OC
 ADDRESS_FAULTS = (
     (re.compile(rb".*?([ \t])", re.DOTALL), "no address has a blank in it"),
     (re.compile(rb"%b(?:\.%b){0,2}()\Z" % (OCTET, OCTET)), "a prefix ends with a dot"),
-    (re.compile(rb"(?:[\d.]*\.)?(0\d+)[\d.]*\Z"), "no address has leading zeros"),
-    (re.compile(rb"(?:[\d.]*\.)?(?!%b(?:\.|\Z))(\d+)[\d.]*\Z" % OCTET), "no octet is over 255"),
-    (re.compile(rb"()[\w.-]*[A-Za-z][\w.-]*\Z"), "a host name is written with = before it"),
+    (re.compile(rb"()(?=[\w.-]*\Z)[^A-Za-z]*[A-Za-z]"), "a host name is written with = before it"),
     (re.compile(rb"()"), "no client has such an address"),
 )
 HOST_FAULTS = (
@@ -145,10 +143,25 @@ def _place_faults(place: bytes) -> list[tuple[int, str]]:
     """What keeps an address, prefix or =host from matching. An IPv6 address has been parsed, and is right."""
     if b":" in place or is_address_or_prefix(place):
         return []
+    if not place.strip(PLAIN):
+        faults = _octet_faults(place)
+        if faults:
+            return faults
     for pattern, text in HOST_FAULTS if b"=" in place else ADDRESS_FAULTS:
         found = pattern.match(place)
         if found:
             return [(found.start(1) + 1, _dead(text))]
+    return []
+
+
+def _octet_faults(place: bytes) -> list[tuple[int, str]]:
+    column = 1
+    for octet in place.split(b"."):
+        if octet[:1] == b"0" and octet != b"0":
+            return [(column, _dead("no address has leading zeros"))]
+        if len(octet) > 3 or int(octet or b"0") > OCTET_MAX:
+            return [(column, _dead(f"no octet is over {OCTET_MAX}"))]
+        column += len(octet) + 1
     return []
 
 

@@ -61,6 +61,8 @@ def test_a_rule_that_works_is_not_mentioned(line: bytes) -> None:
         (b"1.256:deny", 3, "no octet is over 255"),
         (b"001.2.3.4:deny", 1, "leading zeros"),
         (b"1.2.03.:deny", 5, "leading zeros"),
+        (b"00.1.2.3:deny", 1, "leading zeros"),
+        (b"1234.1.2.3:deny", 1, "no octet is over 255"),
         (b"1.2.3.4.5:deny", 1, "no client has such an address"),
         (b"1.2.3.4.:deny", 1, "no client has such an address"),
         (b".1.2.:deny", 1, "no client has such an address"),
@@ -100,6 +102,14 @@ def test_a_rule_that_does_not_do_what_it_says_is_named_with_its_place(line: byte
     assert len(said) == 1
     assert said[0].startswith(f"line 2, column {column}: ")
     assert text in said[0]
+
+
+@pytest.mark.parametrize(
+    "address", [b"0." * 200_000 + b"x", b"1" * 400_000, b"a-" * 200_000 + b"!", b"=" + b"a." * 200_000 + b"!"]
+)
+def test_an_address_of_any_length_is_judged_in_one_pass(address: bytes) -> None:
+    said = warnings(address + b".deny\n" + address.replace(b"-", b"_") + b":deny\n:deny\n")
+    assert [text.partition(",")[0] for text in said] == ["line 1", "line 2"]
 
 
 def test_info_before_a_prefix_is_named_twice() -> None:
