@@ -1,0 +1,85 @@
+"""Coverage-guided fuzzing of a whole session: pip install atheris, then
+
+    python tests/fuzz/fuzz_session.py -max_total_time=600 [further options of libFuzzer] [folder for what it finds]
+
+It begins with the captured sessions. Whatever the bytes and their pieces are: no exception, the same answers as in one
+piece, only known replies, only whole envelopes, and of a message what the byte machine stores.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+TESTS = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TESTS))
+
+from machine import BARE_LF, END, machine  # noqa: E402  # found on the path set above
+
+with atheris.instrument_imports(include=["qmail_smtpd"]):
+    from echo import Echo, converse
+
+    from qmail_smtpd import replies
+
+TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
+KNOWN = {value for value in vars(replies).values() if isinstance(value, bytes)} | {
+    b"220 mx ESMTP",
+    b"221 mx",
+    b"250 mx",
+    b"250-mx",
+    b"250-PIPELINING",
+    b"250 8BITMIME",
+    b"250-8BITMIME",
+    b"250 SIZE 40",
+    b"250 ok 1 qp 2",
+}
+CHOICES = [
+    {},
+    {"databytes": 40},
+    {"relayclient": b"@relay"},
+    {"relaystrict": True},
+    {"refuse_bare_cr": True},
+    {"maxerrors": 3, "maxrcpt": 2},
+    {"rcpthosts": None},
+    {"localiphost": None, "badmailfrom": frozenset({b"@s.test", b"x"})},
+]
+
+
+def check(data: bytes) -> None:
+    """One session: the first byte says how it is set up, the second how large the pieces are."""
+    if len(data) < 2:
+        return
+    changes = CHOICES[data[0] % len(CHOICES)]
+    session, whole = converse(data[2:], 0, **changes)
+    again, parts = converse(data[2:], data[1] % 16 + 1, **changes)
+    assert (session.status, whole.replies, whole.queued) == (again.status, parts.replies, parts.queued)
+    assert set(whole.replies) <= KNOWN
+    assert len(session.pending) <= 8193
+    for _, envelope in whole.queued:
+        assert envelope.startswith(b"F")
+        assert envelope.endswith(b"\0\0")
+    check_message(data[2:])
+
+
+def check_message(data: bytes) -> None:
+    """The same bytes as a message."""
+    stored, state, _, _ = machine(data)
+    session, echo = converse(TRANSACTION + b"DATA\r\n" + data, 0, Echo())
+    if state == END and echo.queued:
+        assert echo.queued[0][0].partition(b"-0000\n")[2] == stored
+    assert bool(echo.queued) <= (state == END)
+    assert session.status is not None or state != BARE_LF
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as seeds:
+        for number, line in enumerate((TESTS / "data/smtpd.jsonl").read_text().splitlines()):
+            text = json.loads(line)["stdin"].encode("latin-1")[:2000]
+            (Path(seeds) / f"{number}").write_bytes(bytes((number % 8, number % 16)) + text)
+        atheris.Setup([*sys.argv, seeds], check)
+        atheris.Fuzz()
+
+
+main()
