@@ -216,7 +216,10 @@ def main() -> "NoReturn":
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
         listener = listen.listener(settings, given)
-        journal = Journal()  # before root is given up: descriptor 2 may be root's
+        # Before root is given up: descriptor 2 may be root's, and this Python may lie where only root may look.
+        journal, lines = Journal(), lines_of(settings.log_format)
+        if settings.rules is not None:
+            import cdblib  # noqa: F401  (lookup would load it for the first client)
         listen.become_user(settings.uid, settings.gid, settings.groups)
         script.change_environment(environ.base(given))
         script.preload_all(settings.preload)
@@ -229,7 +232,7 @@ def main() -> "NoReturn":
         names.prepare()
     for number in SIGNALS:
         signal.signal(number, noted)
-    children = Children(settings, journal, lines_of(settings.log_format))
+    children = Children(settings, journal, lines)
     door = Door(settings, children, Linger(), environ.base(given))
     Server(settings, listener, door).run()
 
