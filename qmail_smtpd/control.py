@@ -1,6 +1,7 @@
 """Control files: a line, a number, a list, the cdb of further rcpthosts. The only reader of control/.
 
-Paths are relative: main has changed to the qmail home. Every read error but a missing file is Unreadable.
+Paths are relative to the qmail home, which `enter` makes the current directory. Every error but a missing file is
+Unreadable.
 """
 
 import errno
@@ -24,6 +25,22 @@ def home(environ: "Mapping[bytes, bytes]") -> bytes:
     return environ.get(b"QMAILHOME", HOME)
 
 
+def enter(home: bytes) -> None:
+    """Make the home the current directory: all paths are relative to it."""
+    try:
+        os.chdir(home)
+    except OSError as error:
+        raise unreadable(home, error) from error
+
+
+def unreadable(path: bytes, error: Exception) -> Unreadable:
+    """What to raise for a path, in djb's words where it is the system that failed."""
+    from tcprules.strerr import reason  # a table that a session without trouble does not need
+
+    why = reason(error) if isinstance(error, OSError) and error.errno else "not a cdb"
+    return Unreadable(CONTROLS_UNREADABLE, b"unable to read " + path + b": " + why.encode())
+
+
 def open_control(name: bytes) -> int:
     """A descriptor on the control file, -1 where there is none."""
     try:
@@ -31,7 +48,7 @@ def open_control(name: bytes) -> int:
     except OSError as error:
         if error.errno == errno.ENOENT:
             return -1
-        raise Unreadable(CONTROLS_UNREADABLE) from error
+        raise unreadable(b"control/" + name, error) from error
 
 
 def read(name: bytes) -> bytes | None:
@@ -44,7 +61,7 @@ def read(name: bytes) -> bytes | None:
         while block := os.read(descriptor, READ_BLOCK):
             content += block
     except OSError as error:
-        raise Unreadable(CONTROLS_UNREADABLE) from error
+        raise unreadable(b"control/" + name, error) from error
     finally:
         os.close(descriptor)
     return content
@@ -98,7 +115,7 @@ class CdbBytes:
             return self.header[part]
         self.reads_left -= 1
         if self.reads_left < 0 or part.stop > self.size:
-            raise OSError(errno.EPROTO, "not a cdb")
+            raise OSError("not a cdb")
         return os.pread(self.descriptor, part.stop - part.start, part.start)
 
 
@@ -120,7 +137,7 @@ class MoreRcpthosts:
         try:
             return self.search(key)
         except (OSError, StructError, IndexError) as error:
-            raise Unreadable(CONTROLS_UNREADABLE) from error
+            raise unreadable(b"control/morercpthosts.cdb", error) from error
 
     def search(self, key: bytes) -> bool:
         """Look the key up with cdblib, which costs 0.9 ms to import: most sessions never need it."""

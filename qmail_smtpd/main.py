@@ -68,7 +68,10 @@ class World:
 
     def close_queue(self, envelope: bytes | None) -> bytes:
         assert self.queue is not None
-        self.wire.flush()  # what was pipelined before the message is answered before the queue takes its time
+        try:
+            self.wire.flush()  # what was pipelined before the message is answered before the queue takes its time
+        except Closed:
+            pass  # the client will not hear of it, but its message is complete: the original queues it, too
         return self.queue.close(envelope)
 
     def abandon_queue(self) -> None:
@@ -90,11 +93,14 @@ def run() -> int:
     signal(SIGCHLD, SIG_DFL)  # inherited as ignored, it would lose the queue program's status, and with it mail
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
+    environ = dict(os.environb)
     wire = Wire(TIMEOUT)
+    journal = Log(LEVELS.get(environ.get(b"SMTPD_LOG", b""), REFUSALS), {b"pid": b"%d" % os.getpid()})
     try:
-        return converse(prepare(dict(os.environb), wire), wire)
+        return converse(prepare(environ, wire, journal), wire)
     except Unreadable as trouble:
-        return last_words(wire, trouble.args[0])
+        journal.warning(trouble.why)
+        return last_words(wire, trouble.reply)
     except MemoryError:
         return last_words(wire, replies.OUT_OF_MEMORY)
 
@@ -135,16 +141,12 @@ def last_words(wire: Wire, reply: bytes) -> int:
     return 1
 
 
-def prepare(environ: dict[bytes, bytes], wire: Wire) -> Session:
+def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> Session:
     """Read everything that a session needs, and say what is wrong with it."""
-    try:
-        os.chdir(control.home(environ))
-    except OSError as error:
-        raise Unreadable(replies.CONTROLS_UNREADABLE) from error
+    control.enter(control.home(environ))
     setup = Setup(environ)
     wire.limit(setup.timeout, setup.session_seconds)
-    level = LEVELS.get(environ.get(b"SMTPD_LOG", b""), REFUSALS)
-    journal = Log(level, {b"pid": b"%d" % os.getpid(), b"ip": setup.settings.remoteip})
+    journal.facts[b"ip"] = setup.settings.remoteip
     for warning in setup.warnings:
         journal.warning(warning)
     return Session(setup.settings, World(environ, wire, setup.more, journal))

@@ -28,7 +28,7 @@ def own_addresses() -> frozenset[bytes]:
             requests = interface_requests(asked)
             return frozenset({ANY, *(request[ADDRESS] for request in requests if is_up(asked, request))})
     except OSError as error:
-        raise Unreadable(ADDRESSES_UNKNOWN) from error
+        raise Unreadable(ADDRESSES_UNKNOWN, b"unable to read the addresses of the interfaces") from error
 
 
 def interface_requests(asked: "socket.socket") -> list[bytes]:

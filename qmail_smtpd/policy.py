@@ -18,7 +18,12 @@ ENVELOPE_LIMIT = 4194304  # bytes: more than 10,000 of the longest addresses of 
 
 
 class Unreadable(Exception):
-    """What the answer depends on cannot be read: args[0] is the reply that ends the session."""
+    """What the answer depends on cannot be read: `reply` ends the session, `why` is for the administrator."""
+
+    def __init__(self, reply: bytes, why: bytes) -> None:
+        super().__init__(reply, why)
+        self.reply = reply
+        self.why = why
 
 
 def why_not_mail(settings: "Settings", sender: bytes, parameters: bytes) -> tuple[bytes, bytes] | None:

@@ -76,13 +76,15 @@ class Session:
         try:
             VERBS.get(verb.lower(), unimplemented)(self, argument.lstrip(b" "))
         except Unreadable as trouble:
-            self.finish(1, trouble.args[0], b"unreadable")
+            self.log(b"refused", {b"reason": b"unreadable", b"why": trouble.why.replace(b" ", b"_")})
+            self.finish(1, trouble.reply, b"unreadable")
 
     def answer(self, reply: bytes) -> None:
         """Reply to a command. Failed ones are counted; a refused recipient (553) is no failure of the client's."""
         if reply.startswith(b"5") and not reply.startswith(b"553"):
             self.counts[b"errors"] += 1
             if 0 < self.settings.maxerrors < self.counts[b"errors"]:
+                self.log(b"refused", {b"reason": b"errors"})
                 self.finish(1, replies.TOO_MANY_ERRORS, b"errors")
                 return
         self.backend.reply(reply)

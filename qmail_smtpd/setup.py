@@ -40,7 +40,7 @@ class Setup:
         greeting = self.line(b"smtpgreeting")
         greeting = me if greeting is None else greeting
         if greeting is None:
-            raise Unreadable(replies.CONTROLS_UNREADABLE)
+            raise Unreadable(replies.CONTROLS_UNREADABLE, b"control/me is missing")
         localiphost = self.line(b"localiphost")
         self.settings.greeting = greeting
         self.settings.localiphost = me if localiphost is None else localiphost

@@ -49,7 +49,8 @@ def test_a_directory_is_unreadable(home: Path, read: object) -> None:
     (home / "control/me").mkdir()
     with pytest.raises(Unreadable) as caught:
         read(b"me")  # type: ignore[operator]
-    assert caught.value.args == (CONTROLS_UNREADABLE,)
+    assert caught.value.reply == CONTROLS_UNREADABLE
+    assert caught.value.why == b"unable to read control/me: is a directory"
 
 
 def test_a_loop_of_links_is_unreadable_and_not_missing(home: Path) -> None:

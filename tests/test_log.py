@@ -125,6 +125,26 @@ def test_a_control_file_that_cannot_work_is_named_once(name: str, content: str, 
     assert log_of(home, "NOOP\r\nQUIT\r\n") == [f"qmail-smtpd: warning: control/{name} {warning}"]
 
 
+@pytest.mark.parametrize(
+    ("control", "warning"),
+    [
+        ({}, "control/me is missing"),
+        ({**CONTROL, "databytes": {"dir": True}}, "unable to read control/databytes: is a directory"),
+    ],
+)
+def test_why_there_is_no_session(control: dict[str, object], warning: str, tmp_path: Path) -> None:
+    assert log_of(lay_home(tmp_path / "home", control), "QUIT\r\n") == ["qmail-smtpd: warning: " + warning]
+
+
+def test_why_a_session_ended(tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home", {**CONTROL, "morercpthosts.cdb": "broken", "maxerrors": "1\n"})
+    entry = "qmail-smtpd: event=refused ip=192.0.2.1 reason="
+    assert log_of(home, "MAIL\r\n" + REFUSED) == [
+        entry + "unreadable why=unable_to_read_control/morercpthosts.cdb:_not_a_cdb"
+    ]
+    assert log_of(home, "X\r\nX\r\n") == [entry + "errors"]
+
+
 def test_good_control_files_are_not_named(tmp_path: Path) -> None:
     lists = {"rcpthosts": "# a * and an @\r\na.test\n.b.test\n", "badmailfrom": "a#b@c.test\n@d.test\n"}
     words = {"barecr": "refuse\n", "badmailfromrelay": "skip\n", "relaystrict": "", "databytes": "6k\n"}

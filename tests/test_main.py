@@ -143,3 +143,19 @@ def test_closed_descriptors_are_no_client(closed: str, home: Path) -> None:
     command = ["sh", "-c", f"exec {script('qmail-smtpd')} {closed}"]
     done = subprocess.run(command, env=environ, input=MESSAGE.encode(), capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_what_was_pipelined_is_answered_before_a_slow_queue(home: Path) -> None:
+    (home / "bin/qmail-queue").write_text("#!/bin/sh\ncat >/dev/null; until test -e go; do sleep 0.02; done\n")
+    process = start(home)
+    assert process.stdout
+    assert process.stdin
+    process.stdin.write(MESSAGE.encode() + b"QUIT\r\n")
+    process.stdin.flush()
+    said = b""
+    while b"354" not in said:
+        said += os.read(process.stdout.fileno(), 65536)
+    assert not said.endswith(b"221 mx.example.org\r\n")
+    (home / "go").touch()
+    stdout, _ = process.communicate()
+    assert stdout.endswith(b"221 mx.example.org\r\n")

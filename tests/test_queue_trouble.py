@@ -195,6 +195,19 @@ def test_a_client_that_closes_everything_after_its_dot_has_queued_the_message(ho
     assert [e for _, e in Result(b"", b"", 0, home).queue] == [ENVELOPE]
 
 
+def test_a_client_that_pipelines_and_does_not_listen_has_queued_the_message(home: Path) -> None:
+    process = start(home, bufsize=0)
+    assert process.stdin
+    assert process.stdout
+    os.read(process.stdout.fileno(), 100)
+    process.stdout.close()
+    process.stdin.write(b"NOOP\r\n" + MESSAGE.encode())
+    process.stdin.close()
+    assert process.wait() == 1
+    process.stderr.close()  # type: ignore[union-attr]
+    assert [e for _, e in Result(b"", b"", 0, home).queue] == [ENVELOPE]
+
+
 def test_a_client_that_reads_nothing_more_ends_the_session(home: Path) -> None:
     process = start(home, bufsize=0)
     assert process.stdin

@@ -109,7 +109,7 @@ def test_without_localiphost_a_literal_stays_and_nobody_is_asked() -> None:
 @pytest.mark.parametrize("command", [b"MAIL <a@[127.0.0.1]>", b"RCPT <u@evil.test>", b"RCPT <u@[1.2.3.4]>"])
 def test_what_cannot_be_read_ends_the_session(command: bytes) -> None:
     echo = Echo()
-    echo.trouble = Unreadable(b"421 trouble")
+    echo.trouble = Unreadable(b"421 trouble", b"no cdb")
     session, _ = converse(b"MAIL <a@b>\r\n" + command + b"\r\nQUIT\r\n", echo=echo)
     assert (echo.replies[-1], session.status) == (b"421 trouble", 1)
 
