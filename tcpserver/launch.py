@@ -87,6 +87,12 @@ def say(line: bytes) -> None:
         return
 
 
+def default(numbers: list[int]) -> None:
+    """Let these signals do what they do to a process that has no plans."""
+    for number in numbers:
+        signal(number, SIG_DFL)
+
+
 def replace(argv: list[bytes], environ: dict[bytes, bytes], connection: int, signals: Signals) -> OSError:
     """In a forked child: put the connection on descriptors 0 and 1, every signal to its default, and become argv[0].
 
@@ -95,8 +101,7 @@ def replace(argv: list[bytes], environ: dict[bytes, bytes], connection: int, sig
     os.dup2(connection, 0)
     os.dup2(connection, 1)
     os.close(connection)
-    for number in signals.caught + signals.ignored:
-        signal(number, SIG_DFL)
+    default(signals.caught + signals.ignored)
     return chain.become(argv, environ)
 
 
@@ -105,6 +110,5 @@ def call(script: "Script", words: list[bytes], connection: int, signals: Signals
     os.dup2(connection, 0)
     os.dup2(connection, 1)
     os.close(connection)
-    for number in signals.for_a_call:
-        signal(number, SIG_DFL)
+    default(signals.for_a_call)
     script.run(words)

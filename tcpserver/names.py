@@ -11,7 +11,7 @@ import os
 import time
 
 HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")  # dns_domain_todot_cat()
-NUMERIC = frozenset(b"0123456789.")
+DIGITS = frozenset(b"0123456789.")
 LONGEST_NAME = 255  # RFC 1035, 2.3.4
 
 
@@ -54,8 +54,26 @@ def answer(found: Names, finished: _thread.LockType, local: bytes | None, remote
 
 
 def prepare() -> None:
-    """Let the parent load what the resolver loads at its first question, so that no child has to."""
-    reverse(b"127.0.0.1")
+    """Let the parent load what the resolver loads at its first question, so that no child has to.
+
+    Only where /etc/hosts answers: the parent never waits for a name server.
+    """
+    if sources("/etc/nsswitch.conf") == [b"files"] and any(b"127.0.0.1" in line[:1] for line in words("/etc/hosts")):
+        reverse(b"127.0.0.1")
+
+
+def sources(path: str) -> list[bytes]:
+    """Whom the resolver asks first for hosts (nsswitch.conf(5))."""
+    return [line[1] for line in words(path) if line[0] == b"hosts:" and len(line) > 1]
+
+
+def words(path: str) -> list[list[bytes]]:
+    """The lines of a file that are not empty, in words; none of one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return [line.split() for line in file if line.strip()]
+    except OSError:
+        return []
 
 
 def reverse(ip: bytes) -> bytes | None:
@@ -68,11 +86,22 @@ def reverse(ip: bytes) -> bytes | None:
 
 
 def clean(name: bytes) -> bytes | None:
-    """Lower case, no final dot, odd bytes as \\ooo; None for digits and dots, which would pass for an address."""
+    """Lower case, no final dot, odd bytes as \\ooo; None for what would pass for an address."""
     name = name.lower().removesuffix(b".")
-    if not name or len(name) > LONGEST_NAME or NUMERIC.issuperset(name):
+    if not name or len(name) > LONGEST_NAME or is_number(name):
         return None
     return b"".join(bytes([byte]) if byte in HOST_BYTES else b"\\%03o" % byte for byte in name)
+
+
+def is_number(name: bytes) -> bool:
+    """Would a forward look-up take it for an address, and find that it leads to itself? `0x7f.1` is one too."""
+    if DIGITS.issuperset(name):
+        return True
+    try:
+        socket.inet_aton(name.decode("latin-1"))
+    except (OSError, UnicodeError):
+        return False
+    return True
 
 
 def leads_to(name: bytes, ip: bytes) -> bool:
