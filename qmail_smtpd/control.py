@@ -25,12 +25,12 @@ def home(environ: "Mapping[bytes, bytes]") -> bytes:
     return environ.get(b"QMAILHOME", HOME)
 
 
-def enter(home: bytes) -> None:
+def enter(directory: bytes) -> None:
     """Make the home the current directory: all paths are relative to it."""
     try:
-        os.chdir(home)
+        os.chdir(directory)
     except OSError as error:
-        raise unreadable(home, error) from error
+        raise unreadable(directory, error) from error
 
 
 def unreadable(path: bytes, error: Exception) -> Unreadable:

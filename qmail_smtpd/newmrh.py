@@ -36,14 +36,12 @@ def main() -> "NoReturn":
 
 def read_hosts() -> bytes:
     """The text file. Without it there is nothing to compile, which is an error."""
-    why = strerr.WORDS[errno.ENOENT]
     try:
         content = control.read(HOSTS)
     except Unreadable as trouble:
-        cause = trouble.__cause__
-        content, why = None, strerr.reason(cause) if isinstance(cause, OSError) else why
+        strerr.die(strerr.TEMPORARY, FATAL, trouble.why)
     if content is None:
-        strerr.die(strerr.TEMPORARY, FATAL, "unable to read control/", HOSTS, ": ", why)
+        strerr.die(strerr.TEMPORARY, FATAL, "unable to read control/", HOSTS, ": ", strerr.WORDS[errno.ENOENT])
     return content
 
 

@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 
 
 def helo(session: "Session", argument: bytes) -> None:
-    """Forget the transaction; remember the name, unless it is the one that we know already (qmail-smtpd.c, dohelo)."""
-    session.envelope = Envelope()
-    session.helo = None if argument.lower() == session.settings.remotehost.lower() else argument
+    """The greeting, and no more."""
+    begin(session, argument)
     session.answer(b"250 " + session.settings.greeting)
 
 
 def ehlo(session: "Session", argument: bytes) -> None:
-    """As HELO, and say what else is on offer. SIZE only where there is a limit: the original has no such line."""
-    session.envelope = Envelope()
-    session.helo = None if argument.lower() == session.settings.remotehost.lower() else argument
+    """The greeting, and what is on offer. SIZE only where there is a limit: the original has no such line."""
+    begin(session, argument)
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
     if session.settings.databytes:
         lines.append(b"SIZE %d" % session.settings.databytes)
@@ -33,6 +31,12 @@ def ehlo(session: "Session", argument: bytes) -> None:
     for line in lines[:-1]:
         session.answer(b"250-" + line)
     session.answer(b"250 " + lines[-1])
+
+
+def begin(session: "Session", name: bytes) -> None:
+    """Forget the transaction; remember the name, unless it is the one that we know already (qmail-smtpd.c, dohelo)."""
+    session.envelope = Envelope()
+    session.helo = None if name.lower() == session.settings.remotehost.lower() else name
 
 
 def mail(session: "Session", argument: bytes) -> None:
