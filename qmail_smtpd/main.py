@@ -94,6 +94,7 @@ def run() -> int:
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
     environ = dict(os.environb)
+    environ.pop(b"", None)  # `=value` is legal to inherit, and nothing that posix_spawn would hand on
     wire = Wire(TIMEOUT)
     journal = Log(LEVELS.get(environ.get(b"SMTPD_LOG", b""), REFUSALS), {b"pid": b"%d" % os.getpid()})
     try:

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,26 @@ def test_what_was_pipelined_is_answered_before_a_slow_queue(home: Path) -> None:
     (home / "go").touch()
     stdout, _ = process.communicate()
     assert stdout.endswith(b"221 mx.example.org\r\n")
+
+
+def test_descriptors_that_somebody_made_non_blocking_are_no_trouble(home: Path) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    environ = {b"PATH": os.environb[b"PATH"], b"QMAILHOME": bytes(home)}
+    process = subprocess.Popen([script("qmail-smtpd")], env=environ, stdin=theirs, stdout=theirs)
+    theirs.close()
+    ours.sendall(b"HELP\r\n" * 8000)
+    time.sleep(0.2)  # the replies have filled the socket by now
+    ours.sendall(b"QUIT\r\n")
+    said = b""
+    while part := ours.recv(65536):
+        said += part
+    ours.close()
+    assert process.wait() == 0
+    assert said.count(b"\r\n") == 8002
+
+
+def test_a_variable_without_a_name_does_not_keep_mail_from_the_queue(home: Path) -> None:
+    command = ["env", "=nameless", f"QMAILHOME={home}", script("qmail-smtpd")]
+    done = subprocess.run(command, input=MESSAGE.encode(), capture_output=True, check=False)
+    assert b"\r\n250 ok 1" in done.stdout
