@@ -22,6 +22,7 @@ with atheris.instrument_imports(include=["qmail_smtpd"]):
     from echo import Echo, converse
 
     from qmail_smtpd import replies
+    from qmail_smtpd.message import MAX_HOPS
 
 TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
 KNOWN = {value for value in vars(replies).values() if isinstance(value, bytes)} | {
@@ -65,9 +66,9 @@ def check(data: bytes) -> None:
 
 def check_message(data: bytes) -> None:
     """The same bytes as a message."""
-    stored, state, _, _ = machine(data)
+    stored, state, _, hops = machine(data)
     session, echo = converse(TRANSACTION + b"DATA\r\n" + data, 0, Echo())
-    if state == END and echo.queued:
+    if state == END and hops < MAX_HOPS:
         assert echo.queued[0][0].partition(b"-0000\n")[2] == stored
     assert bool(echo.queued) <= (state == END)
     assert session.status is not None or state != BARE_LF
