@@ -1,10 +1,10 @@
-"""What tcprules costs beside Debian's: seconds, memory and microseconds per rule, from 1,000 to 1,000,000 rules.
+"""What tcprules costs beside Debian's: seconds, CPU, memory and microseconds per rule, from 1,000 to 1,000,000 rules.
 
     .venv/bin/python tests/bench/bench_tcprules.py [ROUNDS]
 
 Medians of ROUNDS (3) rounds, all in one run; both write the same bytes, which is checked. Start-up (an empty rules
-file) is taken off before the cost per rule is told. Below: what tcprulescheck --replay needs for 10,000 log lines, and
-what cdblib's writer alone needs for a million records.
+file) is taken off before the cost per rule, in CPU time, is told. Below: what tcprulescheck --replay needs for 10,000
+log lines, and what cdblib's writer alone needs for a million records.
 """
 
 import io
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cdblib
 
@@ -38,8 +39,18 @@ def write_rules(path: Path, count: int) -> None:
         file.write(b":allow\n" if count else b"")
 
 
-def run(command: list[str], stdin: Path, cwd: Path) -> tuple[float, float]:
-    """Seconds, and megabytes at the peak (not below what this program itself has: the kernel counts from the fork)."""
+class Cost(NamedTuple):
+    """Of one process: seconds on the clock, seconds of CPU, megabytes at the peak.
+
+    The peak is not below what this program has itself: the kernel counts from the fork.
+    """
+
+    seconds: float
+    cpu: float
+    memory: float
+
+
+def run(command: list[str], stdin: Path, cwd: Path) -> Cost:
     with stdin.open("rb") as given, open(os.devnull, "wb") as null:
         start = time.perf_counter()
         actions = [
@@ -51,36 +62,42 @@ def run(command: list[str], stdin: Path, cwd: Path) -> tuple[float, float]:
         _, status, usage = os.wait4(child, 0)
         seconds = time.perf_counter() - start
     assert status == 0, command
-    return seconds, usage.ru_maxrss / MEGABYTE
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / MEGABYTE)
 
 
-def median(once: Callable[[], tuple[float, float]], rounds: int) -> tuple[float, float]:
+def median(once: Callable[[], Cost], rounds: int) -> Cost:
     results = [once() for _ in range(rounds)]
-    return statistics.median(seconds for seconds, _ in results), max(memory for _, memory in results)
+    return Cost(*map(statistics.median, zip(*results, strict=True)))
 
 
 def cdblib_alone(count: int) -> float:
     records = [(address(number), b"+RELAYCLIENT=\0") for number in range(count)]
-    start = time.perf_counter()
+    start = time.process_time()
     with cdblib.Writer(io.BytesIO()) as writer:
         for key, data in records:
             writer.put(key, data)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def compare(directory: Path, rounds: int) -> None:
-    original, ours = peer("/usr/bin/tcprules"), script("tcprules")
+    original, program = peer("/usr/bin/tcprules"), script("tcprules")
     source = directory / "rules"
-    idle = 0.0
-    print(f"{'rules':>9} {'0.88 s':>8} {'ours s':>8} {'ratio':>7} {'us/rule':>8} {'ours MB':>8}")
+    start = 0.0
+    print("               seconds                    CPU seconds              ours:")
+    columns = ("0.88", "ours", "ratio", "0.88", "ours", "ratio", "us/rule")
+    print(f"{'rules':>9} {' '.join(f'{name:>8}' for name in columns)} {'MB':>5}")
     for count in (0, *SIZES):
         write_rules(source, count)
-        theirs, _ = median(lambda: run([original, "0.88.cdb", "0.88.tmp"], source, directory), rounds)
-        seconds, memory = median(lambda: run([ours, "ours.cdb", "ours.tmp"], source, directory), rounds)
+        theirs = median(lambda: run([original, "0.88.cdb", "0.88.tmp"], source, directory), rounds)
+        ours = median(lambda: run([program, "ours.cdb", "ours.tmp"], source, directory), rounds)
         assert (directory / "0.88.cdb").read_bytes() == (directory / "ours.cdb").read_bytes()
-        idle = idle or seconds
-        each = f"{(seconds - idle) / count * 1e6:8.2f}" if count else " " * 8
-        print(f"{count:9,} {theirs:8.3f} {seconds:8.3f} {seconds / theirs:6.1f}x {each} {memory:8.0f}", flush=True)
+        start = start or ours.cpu
+        each = f"{(ours.cpu - start) / count * 1e6:.2f}" if count else ""
+        print(
+            f"{count:9,} {theirs.seconds:8.3f} {ours.seconds:8.3f} {ours.seconds / theirs.seconds:7.1f}x"
+            f" {theirs.cpu:8.3f} {ours.cpu:8.3f} {ours.cpu / theirs.cpu:7.1f}x {each:>8} {ours.memory:5.0f}",
+            flush=True,
+        )
 
 
 def replay(directory: Path, rounds: int) -> None:
@@ -89,8 +106,10 @@ def replay(directory: Path, rounds: int) -> None:
     log.write_bytes(b"".join(line % (n, n, address(n * 997 % 1_500_000)) for n in range(LOG_LINES)))
     for options in (["--replay"], ["--replay", "--against", "0.88.cdb"]):
         command = [script("tcprulescheck"), *options, "ours.cdb"]
-        seconds, memory = median(lambda command=command: run(command, log, directory), rounds)
-        print(f"tcprulescheck {' '.join(options)}, {LOG_LINES:,} log lines: {seconds:.2f} s, {memory:.0f} MB")
+        cost = median(lambda command=command: run(command, log, directory), rounds)
+        print(
+            f"tcprulescheck {' '.join(options)}, {LOG_LINES:,} log lines: {cost.seconds:.2f} s, {cost.cpu:.2f} s of CPU"
+        )
 
 
 def main() -> None:
@@ -98,7 +117,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         compare(Path(name), rounds)
         replay(Path(name), rounds)
-    print(f"cdblib's writer alone, {SIZES[-1]:,} records: {cdblib_alone(SIZES[-1]):.2f} s")
+    print(f"cdblib's writer alone, {SIZES[-1]:,} records: {cdblib_alone(SIZES[-1]):.2f} s of CPU")
 
 
 if __name__ == "__main__":
