@@ -1,0 +1,86 @@
+"""DATA, 50 MB: `python tests/bench/bench_data.py [ROUNDS]`. MB/s from the answer to DATA until the message is accepted.
+
+Our qmail-smtpd, preloaded and exec'd, hands the message to `cat > /dev/null`; beside it smtpfront-echo (C, package
+mailfront), which throws it away itself. Loopback, one client, in turns, medians; the peak memory of the session.
+"""
+
+import os
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from load import Server
+
+PROGRAMS = Path(sys.executable).parent
+QUICK = ["-1", "-q", "-H", "-R", "-l", "0"]
+WHERE = ["127.0.0.1", "0"]
+LINE = b"The quick brown fox jumps over the lazy dog, and again and again: 0123456789.\r\n"
+MAY_RELAY = ["/usr/bin/env", "PLUGINS=accept", "RELAYCLIENT="]  # without it smtpfront-echo refuses the session at MAIL
+MEGABYTES = 50
+LEAST_RATE, MOST_RSS = 120, 20
+
+
+def expect(client: socket.socket, code: bytes) -> None:
+    """Read one reply."""
+    answer = b""
+    while not answer.endswith(b"\n"):
+        answer += client.recv(4096)
+    assert answer.startswith(code), answer
+
+
+def peak(server: Server) -> float:
+    """MB of memory at the most, of the server's one child."""
+    with open(f"/proc/{server.process.pid}/task/{server.process.pid}/children") as children:
+        pid = children.read().split()[0]
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
+
+def send(server: Server, text: bytes) -> tuple[float, float]:
+    """One message. Returns MB/s and the session's peak memory in MB."""
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        expect(client, b"220")
+        for command in (b"MAIL FROM:<a@example.com>\r\n", b"RCPT TO:<b@example.com>\r\n"):
+            client.sendall(command)
+            expect(client, b"250")
+        client.sendall(b"DATA\r\n")
+        expect(client, b"354")
+        started = time.perf_counter()
+        client.sendall(text)
+        expect(client, b"250")
+        return len(text) / (time.perf_counter() - started) / 1e6, peak(server)
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    text = b"Subject: large\r\n\r\n" + LINE * (MEGABYTES * 1_000_000 // len(LINE)) + b".\r\n"
+    with tempfile.TemporaryDirectory() as home:
+        os.makedirs(f"{home}/control")
+        Path(f"{home}/control/me").write_text("mx.example.com\n")
+        Path(f"{home}/control/rcpthosts").write_text("example.com\n")
+        drain = Path(f"{home}/drain")
+        drain.write_text("#!/bin/sh\ncat >/dev/null\nexec cat <&1 >/dev/null\n")
+        drain.chmod(0o755)
+        os.environ.update(QMAILHOME=home, QMAILQUEUE=str(drain))
+        ours, smtpd = str(PROGRAMS / "tcpserver"), str(PROGRAMS / "qmail-smtpd")
+        servers = {
+            "smtpfront-echo": Server([*MAY_RELAY, "/usr/bin/tcpserver", *QUICK, *WHERE, "/usr/sbin/smtpfront-echo"]),
+            "preloaded": Server([ours, *QUICK, "--preload", "qmail-smtpd", *WHERE, smtpd]),
+            "exec'd": Server([ours, *QUICK, *WHERE, smtpd]),
+        }
+        seen: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
+        for _ in range(rounds):
+            for name, server in servers.items():
+                seen[name].append(send(server, text))
+        for server in servers.values():
+            server.stop()
+    print(f"{MEGABYTES} MB, medians of {rounds} rounds; bounds for ours: >= {LEAST_RATE} MB/s, < {MOST_RSS} MB")
+    for name, runs in seen.items():
+        print(f"{name:16}{median(run[0] for run in runs):8.0f} MB/s{max(run[1] for run in runs):8.1f} MB of memory")
+
+
+if __name__ == "__main__":
+    main()
