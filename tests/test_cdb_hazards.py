@@ -5,6 +5,8 @@ import io
 import os
 import random
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import cdbfile
@@ -65,6 +67,19 @@ def test_a_rule_for_a_key_with_hash_0_is_never_lost(count: int, tmp_path: Path) 
         content = compiled(tmp_path, records)
         assert content == cdbfile.make(records)
         assert [Rules.from_bytes(content).get(key) for key in keys] == [data for _, data in records]
+
+
+@given(st.binary())
+def test_the_hash_where_cdblib_has_none_in_c_is_the_same(key: bytes) -> None:
+    assert compiling._hash(key) == cdbfile.djb_hash(key) == cdblib.djb_hash(key)
+
+
+def test_without_cdblibs_hash_in_c_the_same_bytes_are_written(tmp_path: Path) -> None:
+    rules = b"".join(b"10.%d.%d.:deny\n=h%d.example:allow\n" % (n, n, n) for n in range(256))
+    forked.run(tcprules, ["tcprules", "c.cdb", "r.tmp"], rules, cwd=tmp_path)
+    start = "import sys; sys.modules['cdblib._djb_hash'] = None; from tcprules.cli import tcprules; tcprules()"
+    subprocess.run([sys.executable, "-c", start, "python.cdb", "r.tmp"], input=rules, cwd=tmp_path, check=True)
+    assert (tmp_path / "python.cdb").read_bytes() == (tmp_path / "c.cdb").read_bytes()
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
