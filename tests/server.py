@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import forked
 from support import script
+
+from tcprules.cli import tcprules
 
 PATIENCE = 20.0  # seconds until a condition that must come true counts as failed; no test measures time with it
 ENVIRON = {"PATH": "/usr/bin:/bin"}
@@ -142,3 +145,10 @@ def private(files: Mapping[str, Path]) -> list[str]:
     """The words before a program that give it its own files in place of the system's. Needs root (mount namespace)."""
     mounts = "".join(f'mount --bind "{found}" {path} && ' for path, found in files.items())
     return ["unshare", "-m", "sh", "-c", f'{mounts}exec "$@"', "sh"]
+
+
+def compiled(cdb: Path, text: str) -> Path:
+    """A rules file, by our tcprules without its start-up."""
+    done = forked.run(tcprules, ["tcprules", str(cdb), f"{cdb}.tmp"], text.encode())
+    assert done.exit == 0, done.stderr
+    return cdb

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from consolescript import lay
-from server import PATIENCE, Server, private, read_all
+from server import PATIENCE, Server, compiled, private, read_all
 from support import ROOT, peer, script
 
 from tcpserver import ident, names
@@ -126,7 +126,7 @@ def test_etc_hosts_counts(name_servers: None, tmp_path: Path) -> None:
 @needs_root
 def test_rules_by_name_follow_the_name(name_servers: None, tmp_path: Path) -> None:
     rules = '=good.example:allow,RULE="host"\n=.example:allow,RULE="domain"\n=:allow,RULE="named"\n:allow,RULE="none"\n'
-    subprocess.run([script("tcprules"), tmp_path / "cdb", tmp_path / "tmp"], input=rules.encode(), check=True)
+    compiled(tmp_path / "cdb", rules)
     expected = {"127.0.1.1": "host", "127.0.1.7": "domain", "127.0.1.2": "none", "127.0.1.4": "none"}
     words = ["-Rl0", "-p", "-x", str(tmp_path / "cdb"), "127.0.0.1", "0", "env"]
     with Server(words, before=resolving(tmp_path, NAME_SERVER)) as server:

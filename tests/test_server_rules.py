@@ -1,4 +1,4 @@
-"""The rules file under a running tcpserver: a new one counts at once, a broken one lets nobody in. Both ways to judge."""
+"""The rules file under a running tcpserver: a new one counts at once, a broken one lets nobody in."""
 
 import os
 import shutil
@@ -10,16 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from server import Server, descriptors, until
+from server import Server, compiled, descriptors, until
 from support import peer, script
 
 C = "/usr/bin/tcpserver"
 WAYS = {"parent": ["-RHl0"], "child": ["-RHl0", "-B."]}
-
-
-def compiled(cdb: Path, text: str) -> Path:
-    subprocess.run([script("tcprules"), cdb, f"{cdb}.tmp"], input=text.encode(), check=True, stderr=subprocess.DEVNULL)
-    return cdb
 
 
 @pytest.fixture(params=WAYS)
@@ -87,7 +82,7 @@ def test_a_new_rules_file_counts_from_the_next_connection_on(
 
 
 def test_a_rules_file_that_is_trusted_from_memory_is_not_trusted_once_it_has_changed(tmp_path: Path) -> None:
-    """The parent believes its memory of a file 2 seconds after the file's last change: all of them wait for that once."""
+    """The parent believes its memory of a file 2 s after the file's last change: all of them wait for that at once."""
     rules, servers = [], []
     with ExitStack() as stack:
         for change in CHANGES:

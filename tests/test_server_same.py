@@ -2,13 +2,12 @@
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from server import Server, masked
+from server import Server, compiled, masked
 from support import peer, script
 
 pytestmark = pytest.mark.peer
@@ -49,11 +48,6 @@ class Pair(NamedTuple):
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(tmp_path_factory.mktemp("rules") / "cdb", RULES)
-
-
-def compiled(cdb: Path, text: str) -> Path:
-    subprocess.run([script("tcprules"), cdb, f"{cdb}.tmp"], input=text.encode(), check=True, stderr=subprocess.DEVNULL)
-    return cdb
 
 
 @pytest.fixture(scope="module", params=WAYS)

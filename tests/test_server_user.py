@@ -8,7 +8,7 @@ from tempfile import mkdtemp
 
 import pytest
 from consolescript import lay
-from server import Server, private, refusal
+from server import Server, compiled, private, refusal
 from support import script
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it is about giving root up")
@@ -118,7 +118,7 @@ def test_rules_that_the_new_user_may_not_read_let_nobody_in(
     options: list[str], place: Path, accounts: list[str]
 ) -> None:
     rules = place / "cdb"
-    subprocess.run([script("tcprules"), rules, place / "tmp"], input=b':allow,SEEN="yes"\n', check=True)
+    compiled(rules, ':allow,SEEN="yes"\n')
     rules.chmod(0o600)
     words = ["-vRHl0", *options, "-u", "relay", "-x", str(rules), "127.0.0.1", "0", "env"]
     with Server(words, before=accounts) as server:
