@@ -15,6 +15,8 @@ from mailhome import MESSAGE as SESSION
 from mailhome import lay_home, talk
 from support import script
 
+from qmail_smtpd.queue.sendmail import SENDMAIL
+
 PROGRAM = script("sendmail-queue")
 MESSAGE = b"Received: from somewhere\n  by here\nSubject: test\n\n.\nbody\n"
 ENVELOPE = b"Fsender@example.com\0Tone@example.com\0Ttwo@example.net\0\0"
@@ -190,8 +192,6 @@ def test_sendmail_says_nothing_to_a_socket_on_descriptor_2(mailer):
 
 
 def test_sendmail_is_found_where_every_mailer_puts_it_if_the_variable_is_not_set(mailer):
-    from qmail_smtpd.queue.sendmail import SENDMAIL
-
     assert SENDMAIL == b"/usr/sbin/sendmail"
     if not os.path.exists(SENDMAIL):
         result = queue(mailer, SENDMAIL=None)
