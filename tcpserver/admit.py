@@ -73,6 +73,8 @@ class Door:
         elif over_own_limit(verdict, self.children.others(client)):
             self.refuse(client, connection, LIMIT_ADDRESS, verdict.key)
         else:
+            if verdict.unusable and self.settings.verbosity:
+                self.children.journal.write(self.children.lines.nameless(verdict.key))
             self.start_program(client, connection, verdict)
 
     def start_program(self, client: Client, connection: "socket.socket", verdict: Verdict) -> None:

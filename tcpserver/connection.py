@@ -102,6 +102,8 @@ class Child:
             launch.say(self.lines.verdict(word, os.getpid(), self.facts, verdict.key, reason))
         if word == b"deny":
             os._exit(DENIED)
+        if verdict.unusable and self.settings.verbosity:
+            launch.say(self.lines.nameless(verdict.key))
         return verdict
 
     def look_up(self) -> lookup.Verdict:

@@ -60,6 +60,10 @@ class Lines:
         """Something else that the administrator should know."""
         return b"tcpserver: warning: %s\n" % text
 
+    def nameless(self, key: bytes | None) -> bytes:
+        """A rule sets a variable that has no name, which no environment can hold."""
+        return self.warning(b"rule %s sets a variable without a name: it is skipped" % field(key))
+
     def connected(self, pid: int, facts: Facts, seconds: float) -> bytes:
         """One line of the answer to SIGUSR1."""
         return b"tcpserver: connected %d %s %d seconds\n" % (pid, facts.remote_ip, seconds)

@@ -241,3 +241,11 @@ def test_an_environment_that_is_too_large_is_told_as_exec_tells_it(way: list[str
     with serving(way, cdb) as server:
         assert rule(server) == ""
         assert b"unable to run sh: argument list too long\n" in server.wait_for_log(rb"warning")
+
+
+def test_a_variable_without_a_name_is_skipped_with_a_warning(way: list[str], cdb: Path) -> None:
+    compiled(cdb, ':allow,="nameless",RULE="named"\n')
+    with serving(way, cdb) as server:
+        assert rule(server) == "named"
+        until(lambda: b"end " in server.log())
+        assert server.log().count(b"tcpserver: warning: rule  sets a variable without a name: it is skipped\n") == 1
