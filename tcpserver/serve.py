@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 ACCEPT_PAUSE = 0.2  # seconds without accepting when the system is out of descriptors or memory
+MOST_AT_ONCE = 64  # clients that are taken between two looks at everything else
 DRAIN_GRACE = 5.0  # seconds between TERM and KILL for sessions that outlived --drain
 NOTHING_TO_ACCEPT = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
@@ -36,7 +37,7 @@ SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 class Server:
     """The listening socket, the children, and when to look after them."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, door: Door) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, door: Door, wake: tuple[int, int]) -> None:
         self.settings, self.listener, self.door = settings, listener, door
         self.family = listener.family
         self.children, self.linger, self.journal = door.children, door.linger, door.children.journal
@@ -47,14 +48,13 @@ class Server:
         self.failing = False  # has accept failed since it last worked?
         self.drain_until: float | None = None
         self.drain_signal = signal.SIGTERM
-        self.wake, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        door.mine = [self.wake, self.waker, listener.fileno()]
+        self.wake = wake[0]
+        door.mine = [*wake, listener.fileno()]
         if self.journal.descriptor != 2:
             door.mine.append(self.journal.descriptor)
 
     def run(self) -> "NoReturn":
         """Serve until a signal ends it."""
-        signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         self.poll.register(self.wake, select.POLLIN)
         self.listener.setblocking(False)
         self.children.tell(self.children.status())
@@ -73,7 +73,7 @@ class Server:
             self.accept_all()
         elif descriptor == self.journal.descriptor:
             self.journal.flush()
-        elif self.linger.drain(descriptor):
+        elif descriptor in self.linger.sockets and self.linger.drain(descriptor):
             self.stop_lingering(descriptor)
 
     def arm(self) -> None:
@@ -119,8 +119,10 @@ class Server:
     # -- clients come
 
     def accept_all(self) -> None:
-        """Take the clients that wait, as many as there is room for."""
-        while not self.children.full():
+        """Take the clients that wait, as far as there is room. Not all of a crowd: signals have their turn, too."""
+        for _ in range(MOST_AT_ONCE):
+            if self.children.full():
+                return
             try:
                 descriptor, peer = self.listener._accept()  # type: ignore[attr-defined]  # typeshed lacks it
             except OSError as error:
@@ -194,6 +196,15 @@ def clear_ip_options(connection: socket.socket) -> None:
         return  # an IPv6 socket has none, and a client that is gone needs none
 
 
+def wake_up() -> tuple[int, int]:
+    """A pipe into which every signal that concerns us writes its number, from now on."""
+    ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(ends[1], warn_on_full_buffer=False)
+    for number in SIGNALS:
+        signal.signal(number, noted)
+    return ends
+
+
 def noted(number: int, frame: "FrameType | None") -> None:
     """The signal's number is in the wake-up pipe; that is all a handler does."""
 
@@ -227,14 +238,14 @@ def main() -> "NoReturn":
         if settings.verbosity:
             strerr.say("tcpserver: fatal: ", str(error))
         os._exit(strerr.TEMPORARY)
-    ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
     if settings.ask_host or settings.local_name is None:
         names.prepare()
-    for number in SIGNALS:
-        signal.signal(number, noted)
+    wake = wake_up()
     children = Children(settings, journal, lines)
     door = Door(settings, children, Linger(), environ.base(given))
-    Server(settings, listener, door).run()
+    server = Server(settings, listener, door, wake)
+    ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
+    server.run()
 
 
 def ready(settings: Settings, listener: socket.socket, manager: bytes | None) -> None:
