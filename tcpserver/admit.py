@@ -47,7 +47,7 @@ class Door:
         try:
             name = connection.getsockname()
         except OSError as error:  # the client is gone already, and so is its address
-            self.drop(b"get local address", strerr.reason(error))
+            self.drop(b"get local address", strerr.reason(error), None)
             return
         client = Client(Facts(text(name[0]), name[1], text(peer[0]), peer[1]), time.monotonic())
         client.facts.local_host = self.local_host
@@ -65,7 +65,7 @@ class Door:
             verdict = self.rules.judge(client.facts.remote_ip) if self.rules else ALLOWED
         except OSError as error:
             if not (error.errno == errno.ENOENT and self.settings.rules_optional):
-                self.drop(b"read " + octets(self.settings.rules or ""), strerr.reason(error))
+                self.drop(b"read " + octets(self.settings.rules or ""), strerr.reason(error), client)
                 return
             verdict = ALLOWED
         if verdict.deny:
@@ -92,7 +92,7 @@ class Door:
                 pid = launch.spawn(self.paths, self.program, environment, descriptor, self.signals.ignored)
         except OSError as error:
             what = b"fork" if error.errno in launch.NO_PROCESS else b"run " + self.program[0]
-            self.drop(what, strerr.reason(error))
+            self.drop(what, strerr.reason(error), client)
             return
         if found and not pid:
             launch.call(found[0], [found[1], *self.program[1:]], descriptor, self.signals)
@@ -112,7 +112,7 @@ class Door:
         try:
             pid = launch.fork(self.own_descriptors())
         except OSError as error:
-            self.drop(b"fork", strerr.reason(error))
+            self.drop(b"fork", strerr.reason(error), client)
             self.children.tell(self.children.status())
             return
         if not pid:
@@ -130,10 +130,11 @@ class Door:
         if reason == LIMIT_ADDRESS and self.message:
             self.linger.refuse(connection, self.message + b"\r\n", client.started)
 
-    def drop(self, what: bytes, why: str) -> None:
+    def drop(self, what: bytes, why: str, client: Client | None) -> None:
         """Give a connection up, with 0.88's warning."""
         if self.settings.verbosity:
-            self.children.journal.write(self.children.lines.dropping(what, why))
+            facts = client.facts if client else None
+            self.children.journal.write(self.children.lines.dropping(what, why, os.getpid(), facts))
 
 
 def text(address: str) -> bytes:

@@ -124,5 +124,5 @@ class Child:
     def drop(self, what: bytes, why: str) -> "NoReturn":
         """Give the connection up, with 0.88's warning."""
         if self.settings.verbosity:
-            launch.say(self.lines.dropping(what, why))
+            launch.say(self.lines.dropping(what, why, os.getpid(), self.facts))
         os._exit(strerr.TEMPORARY)

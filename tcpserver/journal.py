@@ -10,6 +10,10 @@ import select
 import stat
 from collections import deque
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 QUEUE_BYTES = 256 * 1024  # what may wait for a log reader that has stalled
 NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK)
 
@@ -17,9 +21,10 @@ NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK)
 class Journal:
     """Lines on their way to descriptor 2."""
 
-    __slots__ = ("descriptor", "dropped", "room", "waiting", "waiting_bytes")
+    __slots__ = ("descriptor", "dropped", "report", "room", "waiting", "waiting_bytes")
 
-    def __init__(self, descriptor: int = 2) -> None:
+    def __init__(self, report: "Callable[[int], bytes]", descriptor: int = 2) -> None:
+        self.report = report  # the line that tells how many were dropped
         self.descriptor = private(descriptor)
         self.room: select.poll | None = None  # asked before each write where the write itself could block
         if self.descriptor == descriptor and is_socket(descriptor):
@@ -62,7 +67,7 @@ class Journal:
             self.waiting.popleft()
         if self.dropped:
             lost, self.dropped = self.dropped, 0
-            self.write(b"tcpserver: warning: dropped %d log lines: nobody read them\n" % lost)
+            self.write(self.report(lost))
 
 
 def private(descriptor: int) -> int:

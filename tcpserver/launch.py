@@ -6,6 +6,7 @@ program is preloaded (script.py); call() is for the parent that knows so. Decide
 
 import errno
 import os
+import select
 from _signal import (  # type: ignore[import-not-found]  # signal's own functions wrap these in enums: 86 page faults
     SIG_DFL,
     SIG_IGN,
@@ -80,9 +81,12 @@ def fork(parents: list[int]) -> int:
 
 
 def say(line: bytes) -> None:
-    """In a child: write a line to descriptor 2; one that is closed is nobody's fault."""
+    """In a child: write a line to descriptor 2. If that is closed, or its reader has stalled, nobody waits for it."""
+    room = select.poll()
+    room.register(2, select.POLLOUT)
     try:
-        os.write(2, line)
+        if room.poll(0):
+            os.write(2, line)
     except OSError:
         return
 

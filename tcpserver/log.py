@@ -52,8 +52,8 @@ class Lines:
         """A child's end with its raw wait status: 256 * exit code, or the signal."""
         return b"tcpserver: end %d status %d\n" % (pid, wait_status)
 
-    def dropping(self, what: bytes, why: str) -> bytes:
-        """The warning for a connection that is given up."""
+    def dropping(self, what: bytes, why: str, pid: int, facts: Facts | None) -> bytes:
+        """The warning for a connection that is given up. 0.88 does not say whose."""
         return b"tcpserver: warning: dropping connection, unable to %s: %s\n" % (what, why.encode())
 
     def warning(self, text: bytes) -> bytes:
@@ -63,6 +63,10 @@ class Lines:
     def nameless(self, key: bytes | None) -> bytes:
         """A rule sets a variable that has no name, which no environment can hold."""
         return self.warning(b"rule %s sets a variable without a name: it is skipped" % field(key))
+
+    def lost(self, lines: int) -> bytes:
+        """How many lines nobody could be given."""
+        return self.warning(b"dropped %d log lines: nobody read them" % lines)
 
     def connected(self, pid: int, facts: Facts, seconds: float) -> bytes:
         """One line of the answer to SIGUSR1."""

@@ -56,8 +56,9 @@ class JsonLines(Lines):
             duration=None if seconds is None else round(seconds, 6),
         )
 
-    def dropping(self, what: bytes, why: str) -> bytes:
-        return line("drop", reason=f"unable to {readable(what)}: {why}")
+    def dropping(self, what: bytes, why: str, pid: int, facts: Facts | None) -> bytes:
+        known = ends(facts) if facts else {}
+        return line("drop", pid=pid, **known, reason=f"unable to {readable(what)}: {why}")
 
     def warning(self, text: bytes) -> bytes:
         return line("warning", text=readable(text))

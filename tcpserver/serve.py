@@ -228,7 +228,8 @@ def main() -> "NoReturn":
     try:
         listener = listen.listener(settings, given)
         # Before root is given up: descriptor 2 may be root's, and this Python may lie where only root may look.
-        journal, lines = Journal(), lines_of(settings.log_format)
+        lines = lines_of(settings.log_format)
+        journal = Journal(lines.lost)
         if settings.rules is not None:
             import cdblib  # noqa: F401  (lookup would load it for the first client)
         listen.become_user(settings.uid, settings.gid, settings.groups)
