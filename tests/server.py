@@ -11,11 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import forked
+import pytest
 from support import script
 
 from tcprules.cli import tcprules
 
 PATIENCE = 20.0  # seconds until a condition that must come true counts as failed; no test measures time with it
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: accounts, low ports, a namespace of its own")
 ENVIRON = {"PATH": "/usr/bin:/bin"}
 
 

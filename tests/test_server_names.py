@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 from consolescript import lay
-from server import PATIENCE, Server, compiled, private, read_all
+from server import PATIENCE, Server, compiled, needs_root, private, read_all
 from support import ROOT, peer, script
 
 from tcpserver import ident, names
 
 C = "/usr/bin/tcpserver"
 NAME_SERVER, SILENT = "127.53.0.53", "127.53.0.54"
-needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root: ports 53 and 113, files in place of the system's"
 )
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from server import ENVIRON, PATIENCE, Server, children, compiled, descriptors, masked, read_all, until
+from server import ENVIRON, PATIENCE, Server, children, compiled, descriptors, masked, needs_root, read_all, until
 from support import peer, script
 
 from tcpserver.journal import QUEUE_BYTES
@@ -90,9 +90,6 @@ def crowded(program: str, way: list[str]) -> bytes:
         server.wait_for_log(rb"^tcpserver: end \d+ status 0\n.*0/40$")
         assert server.ask(b"y").endswith(b"y")
         return masked(server.wait_for_log(rb"^tcpserver: end \d+ status 0\n.*0/40$", 2))
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to become a user of whom nothing runs")
 
 
 @needs_root

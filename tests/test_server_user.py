@@ -8,10 +8,10 @@ from tempfile import mkdtemp
 
 import pytest
 from consolescript import lay
-from server import Server, compiled, private, refusal
+from server import Server, compiled, needs_root, private, refusal
 from support import script
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it is about giving root up")
+pytestmark = needs_root
 LOOK = ["sh", "-c", "grep -E '^(Uid|Gid|Groups):' /proc/self/status"]
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 relay:x:4201:4202:mail:/nonexistent:/bin/false
