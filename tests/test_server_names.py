@@ -18,8 +18,6 @@ from tcpserver import ident, names
 
 C = "/usr/bin/tcpserver"
 NAME_SERVER, SILENT = "127.53.0.53", "127.53.0.54"
-    os.geteuid() != 0, reason="needs root: ports 53 and 113, files in place of the system's"
-)
 
 HOSTS = {  # source -> what its PTR says, and the addresses of that name
     "127.0.1.1": ("Good.Example", ["127.0.1.1"]),
