@@ -137,7 +137,7 @@ def last_words(wire: Wire, reply: bytes) -> int:
     try:
         wire.write(reply + b"\r\n")
         wire.flush()
-    except Closed:
+    except (Closed, TimedOut):
         pass
     return 1
 
@@ -160,7 +160,7 @@ def converse(session: Session, wire: Wire) -> int:
         while session.status is None:
             step(session, wire)
         wire.flush()
-    except Closed:
+    except (Closed, TimedOut):
         if session.status is None:
             session.finish(1, b"", b"gone")
         return 1

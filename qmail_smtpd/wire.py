@@ -72,11 +72,15 @@ class Wire:
 
     def await_client(self, seconds: float) -> None:
         """Wait until there is something to read, for `seconds`, and never longer than the session may last."""
-        if ready(0, POLLIN, seconds, self.deadline):
-            return
+        self.check_deadline()
+        if not ready(0, POLLIN, seconds, self.deadline):
+            self.check_deadline()
+            raise TimedOut
+
+    def check_deadline(self) -> None:
+        """A client that sends and sends is not asked whether it has finished."""
         if self.deadline is not None and self.deadline <= monotonic():
             raise SessionTimedOut
-        raise TimedOut
 
     def overtime(self) -> None:
         """The session's time is over: there is some more for saying so."""
@@ -93,6 +97,7 @@ class Wire:
         """Write all that is pending."""
         while self.pending:
             if not ready(1, POLLOUT, self.timeout, self.deadline):
+                self.check_deadline()
                 raise Closed
             try:
                 written = os.write(1, self.pending[:WRITE_BLOCK])
@@ -108,7 +113,7 @@ def ready(descriptor: int, event: int, seconds: float, deadline: float | None = 
     left = seconds if deadline is None else min(seconds, deadline - monotonic())
     poller = poll()
     poller.register(descriptor, event)
-    return left > 0 and bool(poller.poll(int(min(left, LONGEST_POLL) * 1000) + 1))
+    return bool(poller.poll(int(max(0, min(left, LONGEST_POLL)) * 1000) + 1))
 
 
 def receive(size: int) -> bytes:

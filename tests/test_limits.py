@@ -88,6 +88,32 @@ def test_the_session_has_an_end_between_commands(tmp_path: Path, again: bytes) -
     assert process.returncode == 1
 
 
+def flood(process: "subprocess.Popen[bytes]") -> None:
+    """Send commands without a pause until the session is over."""
+    assert process.stdin
+    try:
+        while True:
+            process.stdin.write(b"NOOP\r\n" * 100)
+    except BrokenPipeError:
+        pass
+    process.stdin.close()
+    assert process.wait() == 1
+
+
+def test_the_session_has_an_end_for_a_client_that_never_stops(tmp_path: Path) -> None:
+    home = home_with(tmp_path, timeoutsession="1\n")
+    with open(home / "replies", "wb") as replies:
+        flood(start(home, bufsize=0, stdout=replies, stderr=subprocess.DEVNULL))
+    assert (home / "replies").read_bytes().endswith(b"\r\n250 ok\r\n421 timeout (#4.4.2)\r\n")
+
+
+def test_the_session_has_an_end_for_a_client_that_never_listens(tmp_path: Path) -> None:
+    process = start(home_with(tmp_path, timeoutsession="1\n"), bufsize=0, stderr=subprocess.DEVNULL)
+    flood(process)
+    assert process.stdout
+    process.stdout.close()
+
+
 def test_the_session_has_an_end_in_data(tmp_path: Path) -> None:
     home = home_with(tmp_path, timeoutsession="1\n")
     process = start(home, bufsize=0, stderr=subprocess.DEVNULL)
