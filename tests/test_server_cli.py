@@ -96,6 +96,7 @@ SAME = {  # words -> what both say, and the exit status
         b"tcpserver: fatal: unable to bind: address not available\n",
         111,
     ),
+    "a service": (["203.0.113.9", "smtp", "true"], b"tcpserver: fatal: unable to bind: address not available\n", 111),
     "several addresses, the first counts": (
         ["203.0.113.9.127.0.0.1", "0", "true"],
         b"tcpserver: fatal: unable to bind: address not available\n",

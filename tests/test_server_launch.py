@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from consolescript import OBEY, lay
-from server import Server, read_all
+from server import Server, compiled, read_all
 
 WAYS = {
     "spawn": ["-RHl0"],
@@ -261,6 +261,25 @@ def test_what_a_program_opened_for_itself_is_closed_for_the_next_of_its_chain(
     found = {way: obeyed(server, code, look.encode()) for way, server in servers.items()}
     assert found["spawn"].startswith(b"['0', '1', '2', '3']")
     assert set(found.values()) == {found["spawn"]}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_rule_sets_for_one_client_no_other_finds(home: Path, tmp_path: Path, way: str) -> None:
+    """Not its variables, and not its PATH either, where the next client's program is looked for."""
+    rules = (
+        '127.0.0.2:allow,EXTRA="1",EXTRA="2",GIVEN="changed",PATH="/nowhere"\n127.0.0.3:allow,TCPREMOTEIP="x"\n:allow\n'
+    )
+    cdb = compiled(tmp_path / "cdb", rules)
+    look = "import os; print([os.environ.get(n) for n in ('EXTRA', 'GIVEN', 'TCPREMOTEIP')], os.environ['PATH'][:3])"
+    with started(home, way, "-x", str(cdb)) as server:
+        for _ in range(2):
+            for source, extra, found, ip, path in (
+                ("127.0.0.1", None, "\u00e9", "127.0.0.1", str(home)[:3]),
+                ("127.0.0.2", "2", "changed", "127.0.0.2", "/no"),
+                ("127.0.0.3", None, "\u00e9", "x", str(home)[:3]),
+            ):
+                answer = server.ask(look.encode() + b"\n\n", source=source)
+                assert answer.decode() == f"{[extra, found, ip]} {path}\n"
 
 
 def test_a_script_that_is_not_executable_is_not_called(home: Path, tmp_path: Path) -> None:

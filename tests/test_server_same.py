@@ -2,12 +2,15 @@
 
 import os
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from server import Server, compiled, masked
+from server import PATIENCE, Server, compiled, masked, read_all
 from support import peer, script
 
 pytestmark = pytest.mark.peer
@@ -65,6 +68,46 @@ def seen(answer: bytes) -> list[bytes]:
         re.sub(rb"^(TCP(?:LOCAL|REMOTE)PORT)=\d+$", rb"\1=PORT", entry) for entry in environ.split(b"\0")
     ]
     return found + re.findall(SAME_STATUS, rest) + [rest.rpartition(b"\n")[2]]
+
+
+SOCKET = (  # what a program finds its connection to be
+    "import socket; s = socket.socket(fileno=0); "
+    "print(s.getsockopt(6, 1), s.getsockopt(0, 4, 40).hex(), s.getsockopt(1, 9), s.getblocking(), s.type, s.family)"
+)
+RECORD_ROUTE = bytes([7, 7, 4, 0, 0, 0, 0, 0])  # RFC 791, and an end of options
+
+
+def connection_seen(program: str, options: list[str], ip_options: bytes) -> bytes:
+    words = ["-RHl0", *options, "127.0.0.1", "0", sys.executable, "-I", "-c", SOCKET]
+    with Server(words, program) as server, socket.socket() as client:
+        if ip_options:
+            client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, ip_options)
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", server.port))
+        return read_all(client)
+
+
+@pytest.mark.parametrize("options", [["-d"], ["-D"], ["-Dd"], ["-dD"], []], ids=str)
+def test_nodelay_is_what_the_last_option_says(options: list[str]) -> None:
+    ours = connection_seen(script("tcpserver"), options, b"")
+    assert ours == connection_seen(peer(C), options, b"")
+    assert (ours[:1] == b"1") == (options in (["-D"], ["-dD"]))
+
+
+@pytest.mark.parametrize(("options", "kept"), [([], False), (["-O"], False), (["-o"], True), (["-oO"], False)], ids=str)
+def test_ip_options_of_a_client_are_cleared(options: list[str], kept: bool) -> None:
+    """0.88 means to, and sets the type of service instead."""
+    assert (b" 07" in connection_seen(script("tcpserver"), options, RECORD_ROUTE)) == kept
+    assert b" 07" in connection_seen(peer(C), options, RECORD_ROUTE)
+
+
+def test_the_backlog_is_what_b_says() -> None:
+    look = [peer("/usr/bin/ss"), "-ltnH"]
+    for options, backlog in (([], b"20"), (["-b", "7"], b"7"), (["-b7", "-b333"], b"333")):
+        for program in (script("tcpserver"), peer(C)):
+            with Server(["-RHl0", *options, "127.0.0.1", "0", "true"], program) as server:
+                found = subprocess.run([*look, f"sport = :{server.port}"], capture_output=True, check=True).stdout
+                assert found.split()[2] == backlog
 
 
 @pytest.mark.parametrize("source", SOURCES)
