@@ -4,6 +4,7 @@ import pytest
 from echo import settings
 
 from qmail_smtpd import replies
+from qmail_smtpd.address import parse
 from qmail_smtpd.envelope import Envelope
 from qmail_smtpd.policy import ENVELOPE_LIMIT, is_bad_sender, why_not_rcpt
 
@@ -152,3 +153,17 @@ def test_recipients_are_limited_by_their_bytes_whatever_their_number_may_be() ->
         envelope.add(b"x" * 890 + b"@ok.test")
     assert ENVELOPE_LIMIT < len(envelope.recipients) < ENVELOPE_LIMIT + 1000
     assert refusal(b"u@ok.test", envelope, maxrcpt=0) == replies.TOO_MANY_RECIPIENTS
+
+
+@pytest.mark.parametrize(
+    "argument", [b'TO:<""@evil.test>', b"TO:<@@evil.test>", b"TO:<x@evil.test>", b'TO:<"@"evil.test>']
+)
+def test_no_byte_of_a_recipient_is_skipped(argument: bytes) -> None:
+    """qmail before 1998-05-28 looked at rcpthosts from the second byte on, and relayed for `""@any.host`."""
+    address = parse(argument)[0]
+    assert address == b"" or refusal(address) == replies.RCPTHOSTS
+
+
+@pytest.mark.parametrize("recipient", [b"", b"@", b"x", b".", b"[", b"@."])
+def test_addresses_of_no_or_one_byte_are_judged_like_any_other(recipient: bytes) -> None:
+    assert refusal(recipient) == (replies.RCPTHOSTS if b"@" in recipient else None)
