@@ -51,6 +51,8 @@ class Limits:
         if self.rate:
             times = self.recent.pop(who, None) or deque(maxlen=self.rate)
             times.append(now)
+            while now - times[0] >= self.period:
+                times.popleft()
             self.recent[who] = times  # the newest stand at the end
             self.forget(now)
 

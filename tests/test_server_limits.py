@@ -237,6 +237,13 @@ def test_a_rate_looks_back_over_its_period_and_forgets() -> None:
     assert list(limits.recent) == [b"b"]
 
 
+def test_a_rate_remembers_no_more_than_its_period_of_who_never_pauses() -> None:
+    limits = Limits(rate=1000, period=10)
+    for moment in range(100):
+        limits.accept(b"a", float(moment))
+    assert list(limits.recent[b"a"]) == [float(moment) for moment in range(90, 100)]
+
+
 def test_the_table_of_rates_is_bounded() -> None:
     limits = Limits(rate=1, period=10**6)
     for number in range(MOST_RATED + 10):
