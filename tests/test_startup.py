@@ -32,7 +32,7 @@ FORBIDDEN = {
     "threading",
     "typing",
 }
-SMTPD_MODULES = 20  # measured: 18, of which 16 are rooms of ours
+SMTPD_MODULES = 21  # measured: 18 before the greeting, 21 with a message; 18 of them are rooms of ours
 QUEUE_MODULES = 10  # measured: 8
 
 

@@ -11,6 +11,10 @@ from time import time
 from qmail_smtpd import replies
 from qmail_smtpd.wire import LONGEST_POLL, SessionTimedOut, ready
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tcpserver.script import Script
+
 NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)  # fork's own errors; every other one is the program's that cannot be run
 ERROR_DESCRIPTOR = 6  # notqmail 1.09, qmail.c CUSTOM_ERR_FD
 CUSTOM_ERROR = 82  # the exit status that goes with a text on that descriptor
@@ -121,6 +125,17 @@ class QueueClient:
         return replies.QQ_EXITS.get(code, replies.QQ_TEMPORARY)
 
 
+def call(script: "Script", program: bytes, environ: dict[bytes, bytes], descriptors: dict[int, int]) -> int:
+    """Run a program that tcpserver has preloaded, in a fork of this process; `descriptors`: its own -> ours."""
+    pid = os.fork()
+    if not pid:
+        for target, descriptor in descriptors.items():
+            os.dup2(descriptor, target)
+            os.set_inheritable(target, True)  # dup2 of a descriptor onto itself leaves it to be closed
+        script(program, [program], environ)
+    return pid
+
+
 def spawn(program: bytes, environ: dict[bytes, bytes], message: int, envelope: int, error: int) -> int:
     """Start the program; 0 if it is one that cannot be run, which the original finds out only in its child (exit 120).
 
@@ -128,6 +143,11 @@ def spawn(program: bytes, environ: dict[bytes, bytes], message: int, envelope: i
     """
     from _signal import SIGXFSZ  # type: ignore[import-not-found]  # see main: the C half of signal is free
 
+    from tcpserver import chain  # a session without a message does not need it
+
+    script = chain.preloaded_as(program) if chain.preloaded else None
+    if script:
+        return call(script, program, environ, {0: message, 1: envelope, ERROR_DESCRIPTOR: error})
     if not program:  # posix_spawn has an opinion on an empty name; to execv it is a file that does not exist
         return 0
     descriptors = [
