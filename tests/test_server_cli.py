@@ -13,6 +13,7 @@ from support import peer, script
 from tcpserver import cli, listen
 
 C = "/usr/bin/tcpserver"
+SS = "/usr/bin/ss"
 USAGE = (
     b"tcpserver: usage: tcpserver [ -1UXpPhHrRoOdDqQv ] [ -c limit ] [ -x rules.cdb ] [ -B banner ] [ -g gid ]"
     b" [ -u uid ] [ -b backlog ] [ -l localname ] [ -t timeout ] host port program\n"
@@ -278,6 +279,14 @@ def test_descriptors_that_are_closed_at_start_are_opened_on_dev_null(closed: Seq
     finally:
         server.kill()
         assert b"Traceback" not in server.communicate()[1]
+
+
+@pytest.mark.skipif(not os.path.exists(SS), reason="no ss here")
+@pytest.mark.parametrize(("options", "backlog"), [([], b"20"), (["-b", "7"], b"7"), (["-b7", "-b333"], b"333")])
+def test_the_backlog_is_what_b_says(options: list[str], backlog: bytes) -> None:
+    with Server(["-RHl0", *options, "127.0.0.1", "0", "true"]) as server:
+        found = subprocess.run([SS, "-ltnH", f"sport = :{server.port}"], capture_output=True, check=True).stdout
+        assert found.split()[2] == backlog
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from support import peer, script
 
 pytestmark = pytest.mark.peer
 C = "/usr/bin/tcpserver"
-SS = "/usr/bin/ss"
 LOOK = ["cat", "/proc/self/environ", "/proc/self/status", "/proc/self/cmdline"]
 RULES = r"""
 127.0.0.1:allow,A="1",B="2",A="3"
@@ -100,15 +98,6 @@ def test_ip_options_of_a_client_are_cleared(options: list[str], kept: bool) -> N
     """0.88 means to, and sets the type of service instead."""
     assert (b" 07" in connection_seen(script("tcpserver"), options, RECORD_ROUTE)) == kept
     assert b" 07" in connection_seen(peer(C), options, RECORD_ROUTE)
-
-
-@pytest.mark.skipif(not os.path.exists(SS), reason="no ss here")
-def test_the_backlog_is_what_b_says() -> None:
-    for options, backlog in (([], b"20"), (["-b", "7"], b"7"), (["-b7", "-b333"], b"333")):
-        for program in (script("tcpserver"), peer(C)):
-            with Server(["-RHl0", *options, "127.0.0.1", "0", "true"], program) as server:
-                found = subprocess.run([SS, "-ltnH", f"sport = :{server.port}"], capture_output=True, check=True).stdout
-                assert found.split()[2] == backlog
 
 
 @pytest.mark.parametrize("source", SOURCES)
