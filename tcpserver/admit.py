@@ -95,6 +95,7 @@ class Door:
             self.drop(what, strerr.reason(error), client)
             return
         if found and not pid:
+            self.stage.complete()
             launch.call(found[0], [found[1], *self.program[1:]], descriptor, self.signals)
         self.children.add(pid, client)
         if self.children.verbose:

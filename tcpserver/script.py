@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # what a fresh interpreter ignores
 DESCRIPTORS = "/proc/self/fd"
+WITHOUT_NUMBER = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # variables with ever new values
 BROKEN_OUTPUT = 120  # what Python itself exits with when it cannot flush its standard output
 
 modules_own: set[str] = set()  # descriptors that preloaded modules opened: an exec'd script would have opened its own
@@ -135,25 +136,32 @@ class Stage:
     """Set by the parent for one call: os.environ is what the child will find. It is put back by the next one's.
 
     Every page of memory that a process writes to after a fork is copied, some 3 microseconds each, and Python writes
-    to whatever it looks at. The parent's pages are in use anyway; what it prepares, its child need not touch.
+    to whatever it looks at. The parent's pages are in use anyway; what it prepares, its child need not touch. But
+    setenv(3) never forgets a value that it has seen: of those without number the child takes care (complete).
     """
 
-    __slots__ = ("base", "changed")
+    __slots__ = ("base", "changed", "left")
 
     def __init__(self, base: dict[bytes, bytes]) -> None:
         self.base = base
         self.changed: set[bytes] = set()
+        self.left: Edits = []
         change_environment(base)
 
     def set(self, edits: Edits) -> None:
-        """Make os.environ the base with these edits."""
-        environ = os.environb
-        changed = {name for name, _ in edits}
-        for name in self.changed - changed:
+        """Make os.environ the base with these edits, but for what is left to the child."""
+        environ, wanted = os.environb, dict(edits)
+        self.left = [(name, wanted.pop(name)) for name in WITHOUT_NUMBER]
+        for name in self.changed - wanted.keys():
             put(environ, name, self.base.get(name))
-        for name, value in edits:
+        for name, value in wanted.items():
             put(environ, name, value)
-        self.changed = changed
+        self.changed = set(wanted)
+
+    def complete(self) -> None:
+        """In the child: set what was left."""
+        for name, value in self.left:
+            put(os.environb, name, value)
 
 
 def put(environ: "MutableMapping[bytes, bytes]", name: bytes, value: bytes | None) -> None:
