@@ -71,9 +71,12 @@ class Children:
             self.journal.write(self.lines.end(pid, wait_status, facts, seconds) + self.status())
 
     def kill(self, number: int) -> None:
-        """Send everybody a signal. Who is not reaped yet still has its pid."""
+        """Send everybody a signal. Who is not reaped yet still has its pid, but may have become another user's."""
         for pid in self.by_pid:
-            os.kill(pid, number)
+            try:
+                os.kill(pid, number)
+            except PermissionError:
+                continue
 
     def status(self, coming: int = 0) -> bytes:
         """The status line; `coming` is 1 for a client that is about to be served."""

@@ -49,12 +49,12 @@ class RulesFile:
         """Open the file, and remember it if it is settled: what open() finds may be newer than what stat() saw."""
         rules = lookup.open_rules(self.path)
         assert isinstance(rules.source, lookup.File)
-        descriptor = rules.source.descriptor
+        descriptor = self.descriptor = rules.source.descriptor
         found = os.fstat(descriptor)
         if found.st_size <= IN_MEMORY:
             data = os.pread(descriptor, found.st_size, 0)
             rules = lookup.Rules.from_bytes(data)
-        self.descriptor, self.rules = descriptor, rules
+        self.rules = rules
         if time.time() - max(found.st_mtime, found.st_ctime) >= SETTLED:
             self.identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 

@@ -47,7 +47,7 @@ class Server:
         self.paused_until = 0.0
         self.failing = False  # has accept failed since it last worked?
         self.drain_until: float | None = None
-        self.drain_signal = signal.SIGTERM
+        self.drain_signals = [signal.SIGTERM, signal.SIGKILL]
         self.wake = wake[0]
         door.mine = [*wake, listener.fileno()]
         if self.journal.descriptor != 2:
@@ -177,9 +177,10 @@ class Server:
             self.listener.close()
 
     def end_sessions(self, now: float) -> None:
-        """--drain: the time is over. TERM for whoever is left, then KILL."""
-        self.children.kill(self.drain_signal)
-        self.drain_signal = signal.SIGKILL
+        """--drain: the time is over. TERM for whoever is left, then KILL; who withstands that is left alone."""
+        if not self.drain_signals:
+            self.leave()
+        self.children.kill(self.drain_signals.pop(0))
         self.drain_until = now + DRAIN_GRACE
 
     def leave(self) -> "NoReturn":

@@ -1,6 +1,7 @@
 """-u, -g, -U: tcpserver gives up root for good before it loads or reads anything of its users'. As root, for real."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,21 @@ def test_who_is_not_root_cannot_become_another(options: list[str], step: bytes, 
     dropped = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", script("tcpserver")]
     said, code = refusal([*dropped[1:], *words], dropped[0])
     assert (said, code) == (b"tcpserver: fatal: unable to set " + step + b": permission denied\n", 111)
+
+
+def test_a_drain_ends_though_a_session_has_become_somebody_else(place: Path) -> None:
+    """Its program has changed its real user: neither TERM nor KILL may be sent to it any more."""
+    other = place / "other"
+    shutil.copy("/usr/bin/setpriv", other)
+    other.chmod(0o4755)
+    words = ["-vRHl0", "-u", "4205", "-g", "4206", "--drain", "0", "127.0.0.1", "0", str(other), "--reuid=0", "cat"]
+    with Server(words) as server, server.connect() as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        assert server.stop() == 0
+        client.sendall(b"y")
+        assert client.recv(1) == b"y"
+        assert b"Traceback" not in server.log()
 
 
 def test_nothing_listens_where_the_account_is_refused() -> None:
