@@ -112,10 +112,14 @@ class _Writer(Writer):  # type: ignore[misc]  # pure-cdb ships no types
         for table in tables:
             slots = 2 * len(table)
             hashes, positions = [0] * slots, [0] * slots
+            tried: dict[int, int] = {}  # or a key that comes n times would cost n * n steps, as in cdb_make.c
             for hashed, position in table:
-                slot = (hashed >> 8) % slots
-                while positions[slot]:
-                    slot = (slot + 1) % slots
+                slot = start = (hashed >> 8) % slots
+                if positions[slot]:
+                    slot = tried.get(start, slot)
+                    while positions[slot]:
+                        slot = (slot + 1) % slots
+                    tried[start] = slot
                 hashes[slot], positions[slot] = hashed, position
             header += [content.tell(), slots]
             pairs = [0] * (2 * slots)

@@ -69,6 +69,21 @@ def test_a_rule_for_a_key_with_hash_0_is_never_lost(count: int, tmp_path: Path) 
         assert [Rules.from_bytes(content).get(key) for key in keys] == [data for _, data in records]
 
 
+def test_keys_that_want_one_slot_get_theirs_in_the_order_of_the_original(tmp_path: Path) -> None:
+    chance = random.Random(4)
+    keys = [HASH_0, *rivals(3), b"10.", *(b"%d" % n for n in range(40))]
+    records = [(chance.choice(keys), b"%d" % n) for n in range(999)]
+    assert compiled(tmp_path, records) == cdbfile.make(records)
+
+
+def test_a_key_that_comes_200_000_times_is_compiled_in_one_pass(tmp_path: Path) -> None:
+    """Slot by slot these were 20,000,000,000 steps."""
+    content = compiled(tmp_path, [(b"10.", b"D\0")] * 200_000)
+    assert len(content) == 2048 + 200_000 * (len(cdbfile.record(b"10.", b"D\0")) + 16)
+    rules = Rules.from_bytes(content)
+    assert (rules.get(b"10."), rules.get(b"11.")) == (b"D\0", None)
+
+
 @given(st.binary())
 def test_the_hash_where_cdblib_has_none_in_c_is_the_same(key: bytes) -> None:
     assert compiling._hash(key) == cdbfile.djb_hash(key) == cdblib.djb_hash(key)
