@@ -151,8 +151,8 @@ def looks_like_network(address: bytes) -> bool:
     """
     if b"/" not in address or b"=" in address:
         return False
-    network, _, length = address.rpartition(b"@")[2].partition(b"/")
-    return bool(network) and not network.strip(NETWORK_BYTES) and not length.strip(PLAIN)
+    network, slash, length = address.rpartition(b"@")[2].partition(b"/")
+    return bool(network and slash) and not network.strip(NETWORK_BYTES) and not length.strip(PLAIN)
 
 
 def _network(address: bytes) -> list[bytes]:

@@ -23,7 +23,7 @@ REFUSED = b"unable to read r.cdb: protocol error\n"
 OCTETS = [b"0", b"1", b"2", b"10", b"127", b"255", b"256", b"007", b"999", b""]
 NUMBERS = [*OCTETS, *OCTETS, b"18446744073709551616", b"18446744073709551615", b"1\0z"]
 HOSTS = [b"a.example.com", b"B.example.com", b".example.com", b".com", b"com", b"", b"a-b.c", b".", b"a."]
-INFOS = [b"joe", b"", b"a@b", b"j-e", b"=x"]
+INFOS = [b"joe", b"", b"a@b", b"j-e", b"=x", b"a/b", b"/"]
 ODD = [b"!", b" 1.2.3.4", b"[2001]", b"\xff\xfe", b"a/b", b"-", b"1.2.3-4.5-6", b"1.-2.3", b"\xef\xbb\xbf1.2.3.4", b"#"]
 NAMES = [b"A", b"RELAYCLIENT", b"", b",A", b" B", b"A,B", b'"A"', b"a+b", b"\0"]
 VALUES = [b"", b"b", b"c d", b"@host", b"a=b", b"x\0y", b"x\0D", b"\0+C=d", b"\xe9", b"b\\", b":,#"]
