@@ -32,6 +32,7 @@ PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # what a fresh interpreter ignores
 DESCRIPTORS = "/proc/self/fd"
 WITHOUT_NUMBER = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # variables with ever new values
 BROKEN_OUTPUT = 120  # what Python itself exits with when it cannot flush its standard output
+UNCAUGHT = object()  # in place of what a program returns
 
 modules_own: set[str] = set()  # descriptors that preloaded modules opened: an exec'd script would have opened its own
 outlived: list[object] = []  # streams of programs that have become another: what they still hold is lost, as with exec
@@ -96,14 +97,23 @@ class Script:
         self.run([path, *argv[1:]])
 
     def run(self, words: list[bytes]) -> "NoReturn":
-        """Run as a script whose environment, signals and streams are right already."""
+        """Run as a script whose environment, signals and streams are right already.
+
+        Its errors end here: whoever has called, in the process that this was, must not take them for its own.
+        """
         sys.argv[:] = [os.fsdecode(word) for word in words]
         signal(SIGINT, default_int_handler)
         sys.excepthook = end_of_child
+        code: object = UNCAUGHT
         try:
             code = self.main()
         except SystemExit as leave:
             code = leave.code
+        finally:
+            error = sys.exception()
+            if code is UNCAUGHT and error is not None:
+                sys.excepthook(type(error), error, error.__traceback__)
+                os._exit(finish(1))
         os._exit(finish(code))
 
 

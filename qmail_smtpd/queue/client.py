@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)  # fork's own errors; every other one is the program's that cannot be run
 ERROR_DESCRIPTOR = 6  # notqmail 1.09, qmail.c CUSTOM_ERR_FD
 CUSTOM_ERROR = 82  # the exit status that goes with a text on that descriptor
+NOT_RUN = 120  # qmail.c, qmail_open: what the child ends with where the program cannot be run
 LONGEST_TEXT = 255  # qmail.c: what is read of it
 SHORTEST_TEXT = 3  # one byte for the kind, and a text that can be one
 NOT_PRINTED = bytes(set(range(32)) - {9, 10}) + b"\x7f"
@@ -129,10 +130,13 @@ def call(script: "Script", program: bytes, environ: dict[bytes, bytes], descript
     """Run a program that tcpserver has preloaded, in a fork of this process; `descriptors`: its own -> ours."""
     pid = os.fork()
     if not pid:
-        for target, descriptor in descriptors.items():
-            os.dup2(descriptor, target)
-            os.set_inheritable(target, True)  # dup2 of a descriptor onto itself leaves it to be closed
-        script(program, [program], environ)
+        try:
+            for target, descriptor in descriptors.items():
+                os.dup2(descriptor, target)
+                os.set_inheritable(target, True)  # dup2 of a descriptor onto itself leaves it to be closed
+            script(program, [program], environ)
+        finally:  # script does not return; an error must not go on into the session, which would be there twice
+            os._exit(NOT_RUN)
     return pid
 
 
