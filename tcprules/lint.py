@@ -16,6 +16,7 @@ EVERYBODY = {b"": b"everybody", b"=": b"everybody who has a name"}
 OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 is_address = re.compile(rb"(?:%b\.){3}%b" % (OCTET, OCTET)).fullmatch
 is_address_or_prefix = re.compile(rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?" % (OCTET, OCTET, OCTET, OCTET)).fullmatch
+is_host = re.compile(rb"=[^.].*", re.DOTALL).fullmatch
 
 # What is wrong, and why the rule is dead. The first that is found counts, and group 1 is where it is.
 ADDRESS_FAULTS = (
@@ -27,6 +28,9 @@ ADDRESS_FAULTS = (
 HOST_FAULTS = (
     (re.compile(rb"=.*?([A-Z])", re.DOTALL), "client names are in lower case"),
     (re.compile(rb"=.*?([^a-z0-9._\\-])", re.DOTALL), "no client's name has this character"),
+    (re.compile(rb"=.*?(\.)\Z"), "client names have no dot at the end"),
+    (re.compile(rb"=.*?\.(\.)"), "client names have no two dots together"),
+    (re.compile(rb"=()\d[\d.]*\Z"), "no client's name is a number"),
     (re.compile(rb".+?(=)", re.DOTALL), "= is the beginning of a host name"),
 )
 
@@ -126,7 +130,7 @@ def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
         return _place_faults(address)
     faults = [(len(info) + 1, "info@ counts only when tcpserver asks for ident (-r)")]
     offset = len(info) + 1
-    if place[:1] != b"=" and not is_address(place) and b":" not in place:
+    if not (is_host(place) or is_address(place) or b":" in place):
         return faults + [(offset + 1, _dead("info@ goes with a whole address or =host"))]
     return faults + [(offset + column, text) for column, text in _place_faults(place)]
 

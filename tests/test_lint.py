@@ -38,6 +38,8 @@ def warnings(rules: bytes, want_default: bool = False) -> list[str]:
         b"=host.example:deny",
         b"=.example:deny",
         b"=a_b-c.example\\040:deny",
+        b"=1.2.3.4.in-addr.example:deny",
+        b"=.4:deny",
         b'1.2.3.4:allow,RELAYCLIENT="",A=" b, ",b.c=""',
         b"0.0.0.0/0:allow",
     ],
@@ -76,6 +78,11 @@ def test_a_rule_that_works_is_not_mentioned(line: bytes) -> None:
         (b"=host.eXample:deny", 8, "lower case"),
         (b"=*.example:deny", 2, "no client's name has this character"),
         (b"=host. example:deny", 7, "no client's name has this character"),
+        (b"=host.example.:deny", 14, "dot at the end"),
+        (b"=.example.:deny", 10, "dot at the end"),
+        (b"=.:deny", 2, "dot at the end"),
+        (b"=a..example:deny", 4, "two dots together"),
+        (b"=10.1.2.3:deny", 2, "is a number"),
         (b"10.=host:deny", 4, "the beginning of a host name"),
         (b"[2001]:deny", 1, "no client has such an address"),
         (b"foo/bar:deny", 1, "no client has such an address"),
@@ -105,15 +112,23 @@ def test_a_rule_that_does_not_do_what_it_says_is_named_with_its_place(line: byte
 
 
 @pytest.mark.parametrize(
-    "address", [b"0." * 200_000 + b"x", b"1" * 400_000, b"a-" * 200_000 + b"!", b"=" + b"a." * 200_000 + b"!"]
+    "address",
+    [
+        b"0." * 200_000 + b"x",
+        b"1" * 400_000,
+        b"a-" * 200_000 + b"!",
+        b"=" + b"a." * 200_000 + b"!",
+        b"=" + b"a." * 200_000,
+    ],
 )
 def test_an_address_of_any_length_is_judged_in_one_pass(address: bytes) -> None:
     said = warnings(address + b".deny\n" + address.replace(b"-", b"_") + b":deny\n:deny\n")
     assert [text.partition(",")[0] for text in said] == ["line 1", "line 2"]
 
 
-def test_info_before_a_prefix_is_named_twice() -> None:
-    said = warnings(b"joe@1.2.3.:deny\n:deny\n")
+@pytest.mark.parametrize("place", [b"1.2.3.", b"=.example", b"=", b"", b"host"])
+def test_info_before_anything_but_a_whole_address_or_name_is_named_twice(place: bytes) -> None:
+    said = warnings(b"joe@" + place + b":deny\n:deny\n")
     assert [text.split(": ")[0] for text in said] == ["line 1, column 4", "line 1, column 5"]
     assert "whole address" in said[1]
 
