@@ -265,16 +265,16 @@ def test_without_queue_maildir_it_is_not_configured(maildir, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def with_closed(descriptor):
-    return ["sh", "-c", f'exec "$0" {descriptor}>&-']
+def with_closed(*descriptors):
+    return ["sh", "-c", 'exec "$0" ' + " ".join(f"{descriptor}>&-" for descriptor in descriptors)]
 
 
-@pytest.mark.parametrize("descriptor", [0, 1])
+@pytest.mark.parametrize("descriptors", [(0,), (1,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
 @pytest.mark.parametrize("size", [10, 400_000])
-def test_a_closed_descriptor_is_a_read_error_and_never_another_file(maildir, descriptor, size):
+def test_a_closed_descriptor_is_a_read_error_and_never_another_file(maildir, descriptors, size):
     # the spool would take the number 1, and a message that begins as an envelope would be read as one
     message = ENVELOPE + b"x" * size
-    assert queue(maildir, message=message, wrapper=with_closed(descriptor)).returncode == 54
+    assert queue(maildir, message=message, wrapper=with_closed(*descriptors)).returncode == 54
     assert_nothing_stored(maildir)
 
 

@@ -72,8 +72,12 @@ def check_descriptors() -> None:
 
 
 def complain(*words: str | bytes) -> None:
-    """One line on descriptor 2, unless that is a socket: under inetd it would go to the client."""
-    if not stat.S_ISSOCK(os.fstat(2).st_mode):
+    """One line on descriptor 2, unless that is closed, or a socket: under inetd it would go to the client."""
+    try:
+        log = os.fstat(2)
+    except OSError:
+        return
+    if not stat.S_ISSOCK(log.st_mode):
         say(*words)
 
 
