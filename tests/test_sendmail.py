@@ -13,7 +13,7 @@ import sys
 import pytest
 from mailhome import MESSAGE as SESSION
 from mailhome import lay_home, talk
-from support import script
+from support import peer, script
 
 from qmail_smtpd.queue.sendmail import SENDMAIL
 
@@ -355,6 +355,20 @@ def test_a_sendmail_that_cannot_be_run_is_55(mailer, path, words):
 def test_a_temporary_directory_that_cannot_be_used_is_done_without(mailer):
     assert queue(mailer, TMPDIR="/nonexistent").returncode == 0
     assert mailer.calls[0]["message"].encode("latin-1") == MESSAGE
+
+
+@pytest.mark.peer
+def test_without_any_place_for_the_message_it_is_53(mailer):
+    wrapper = [peer("/usr/bin/strace"), "-o", "/dev/null", "-e", "inject=memfd_create:error=ENFILE"]
+    result = queue(mailer, wrapper=wrapper, TMPDIR="/nonexistent")
+    assert result.returncode == 53
+    assert result.stderr.startswith(b"sendmail-queue: fatal: unable to create a file for the message: ")
+    assert mailer.calls == []
+
+
+def test_a_variable_without_a_name_is_not_handed_on(mailer):
+    assert queue(mailer, wrapper=["env", "=nameless"]).returncode == 0
+    assert "" not in mailer.calls[0]["environ"]
 
 
 # behind qmail-smtpd

@@ -11,7 +11,7 @@ import stat
 
 from qmail_smtpd.policy import is_relay_trick
 from qmail_smtpd.queue.argument import argument, batches
-from qmail_smtpd.queue.intake import IGNORED, Failure, attempt, read_envelope, run, spool
+from qmail_smtpd.queue.intake import IGNORED, NOT_WRITTEN, Failure, attempt, read_envelope, run, spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ EXITS = {
     78: NOT_CONFIGURED,  # EX_CONFIG
 }
 
-ERROR_DESCRIPTOR = (
-    6  # notqmail's; a mailer that goes on in the background must not keep the session waiting for its end
-)
+ERROR_DESCRIPTOR = 6  # notqmail's: a mailer that goes on in the background must not keep the session waiting for it
 
 
 def main() -> "NoReturn":
@@ -66,7 +64,7 @@ def open_temporary() -> int:
     try:
         return os.open(os.environb.get(b"TMPDIR", b"/tmp"), os.O_TMPFILE | os.O_RDWR, 0o600)
     except OSError:
-        return os.memfd_create("message")
+        return attempt(NOT_WRITTEN, "unable to create a file for the message", os.memfd_create, "message")
 
 
 def sender_argument(sender: bytes) -> bytes:
@@ -122,6 +120,7 @@ def spawn(command: list[bytes], message: int) -> int:
         pass  # there is none
     environ = dict(os.environb)
     environ.pop(b"QMAILQUEUE", None)  # qmail's own sendmail would run this program again, and again
+    environ.pop(b"", None)  # `=value` is legal to inherit, and nothing that posix_spawn would hand on
     defaults = [getattr(_signal, name) for name in (*IGNORED, "SIGPIPE", "SIGCHLD")]
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, it would take the exit code away
     return os.posix_spawn(command[0], command, environ, file_actions=files, setsigmask=(), setsigdef=defaults)
