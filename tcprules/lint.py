@@ -123,8 +123,7 @@ def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
         return []
     span = spread(address)
     if span:
-        before, low, high, after = span
-        return _range_faults(low, high) or [(1, text) for _, text in _place_faults(b"%b%d%b" % (before, low, after))]
+        return _range_faults(*span)
     info, at, place = address.rpartition(b"@")
     if not at:
         return _place_faults(address)
@@ -135,12 +134,11 @@ def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
     return faults + [(offset + column, text) for column, text in _place_faults(place)]
 
 
-def _range_faults(low: int, high: int) -> list[tuple[int, str]]:
+def _range_faults(before: bytes, low: int, high: int, after: bytes) -> list[tuple[int, str]]:
     if low > min(high, OCTET_MAX):
         return [(1, "an empty range: the rule matches nobody")]
-    if high > OCTET_MAX:
-        return [(1, f"the range ends at {OCTET_MAX}")]
-    return []
+    faults = [(1, f"the range ends at {OCTET_MAX}")] if high > OCTET_MAX else []
+    return faults + [(1, text) for _, text in _place_faults(b"%b%d%b" % (before, low, after))]
 
 
 def _place_faults(place: bytes) -> list[tuple[int, str]]:

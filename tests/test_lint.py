@@ -133,6 +133,14 @@ def test_info_before_anything_but_a_whole_address_or_name_is_named_twice(place: 
     assert "whole address" in said[1]
 
 
+def test_a_range_that_ends_at_255_and_lacks_its_final_dot_is_named_twice() -> None:
+    said = warnings(b"10.250-300:deny\n:deny\n")
+    assert [text.partition(": ")[2] for text in said] == [
+        "the range ends at 255",
+        "the rule matches nobody: a prefix ends with a dot",
+    ]
+
+
 @pytest.mark.parametrize("rules", [b"", b"# all comments\n", b"\n\n"])
 def test_a_file_without_any_rule_is_said_to_allow_everybody(rules: bytes) -> None:
     assert warnings(rules) == ["file: no rule: everybody is allowed"]
