@@ -76,7 +76,7 @@ def compile_rules(words: tuple[str, ...]) -> int:
         progress.finish()
     if mode != QUIET:
         for text in lint.texts():
-            _warn(text)
+            strerr.say("tcprules: warning: ", text)
     if fatal:
         strerr.say("tcprules: fatal: ", fatal)
     return status
@@ -90,7 +90,7 @@ def _compile(mode: str, files: list[bytes], lint: Lint, progress: "Progress") ->
             for _ in pairs:
                 pass
             return (1 if lint.count else 0), b""
-        write_cdb(files[0], files[1], pairs, _ignore if mode == QUIET else _warn)
+        write_cdb(files[0], files[1], pairs, lint.file)
     except BadLine as bad:
         lint.bad(bad)
         return strerr.PERMANENT, b"unable to parse this line: " + bad.line
@@ -143,14 +143,6 @@ class Progress:
         """All is read, or it has failed."""
         if self._bar and self._wanted:
             self._bar.render_finish()
-
-
-def _warn(text: bytes) -> None:
-    strerr.say("tcprules: warning: ", text)
-
-
-def _ignore(text: bytes) -> None:
-    pass
 
 
 def _occupy_standard_descriptors() -> None:

@@ -140,7 +140,7 @@ def _keep_mode_and_owner(descriptor: int, path: bytes, warn: Warn) -> None:
         try:
             os.fchown(descriptor, old.st_uid, old.st_gid)
         except PermissionError as error:
-            warn(b"file: unable to keep the owner of %b: %b" % (path, strerr.reason(error).encode()))
+            warn(b"unable to keep the owner of %b: %b" % (path, strerr.reason(error).encode()))
             _keep_group(descriptor, old.st_gid)
     os.fchmod(descriptor, old.st_mode & PERMISSIONS)
 

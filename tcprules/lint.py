@@ -75,12 +75,16 @@ class Lint:
         self.count += 1
         self._texts.append(_at(bad.number, bad.column, bad.why.encode()))
 
+    def file(self, text: bytes) -> None:
+        """Something that is wrong with the file as a whole."""
+        self._add(b"file: " + text)
+
     def finish(self, want_default: bool) -> None:
         """The file has ended."""
         if not self._lines:
-            self._add(b"file: no rule: everybody is allowed")
+            self.file(b"no rule: everybody is allowed")
         elif want_default and b"" not in self._lines:
-            self._add(b"file: no default rule: who is not named is allowed")
+            self.file(b"no default rule: who is not named is allowed")
 
     def texts(self) -> list[bytes]:
         """The warnings, at most WARNINGS_MAX and a count of the others."""

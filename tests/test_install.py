@@ -86,6 +86,22 @@ def test_where_the_owner_cannot_be_kept_one_warning_says_so(tmp_path: Path) -> N
 
 
 @needs_root
+def test_strict_keeps_the_old_cdb_where_its_owner_cannot_be_kept(tmp_path: Path) -> None:
+    compile_rules(tmp_path, OLD)
+    os.chown(tmp_path, NOBODY, NOBODY)
+    words = ["tcprules", "--strict", "r.cdb", "r.tmp"]
+    assert forked.run(as_user(NOBODY, tcprules), words, b":allow\n", cwd=tmp_path) == (
+        b"",
+        b"tcprules: warning: file: unable to keep the owner of r.cdb: permission denied\n"
+        b"tcprules: fatal: warnings, and --strict: r.cdb is as it was\n",
+        100,
+    )
+    assert os.listdir(tmp_path) == ["r.cdb"]
+    assert (tmp_path / "r.cdb").stat().st_uid == 0
+    assert (tmp_path / "r.cdb").read_bytes() == compiled(tmp_path, OLD)
+
+
+@needs_root
 def test_a_tmp_of_another_user_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "r.tmp").write_bytes(b"theirs")
     os.chown(tmp_path / "r.tmp", NOBODY, NOBODY)
