@@ -47,8 +47,7 @@ def install(path: bytes, tmp: bytes, make: Make, warn: Warn) -> None:
     Raises Unable, and what `make` raises (its OSErrors as `unable to write to`). On failure `path` is as before and
     `tmp` is gone. `warn` is told when the owner cannot be kept.
     """
-    first = not os.path.lexists(path)
-    descriptor = _open_locked(tmp, path)
+    descriptor, first = _open_locked(tmp, path)
     installed = False
     try:
         if _is_at(descriptor, path):  # `tcprules x x`: the old content stays in force until the new is whole
@@ -65,9 +64,10 @@ def install(path: bytes, tmp: bytes, make: Make, warn: Warn) -> None:
         os.close(descriptor)  # not before the rename: whoever waits for the lock would write into the file we move
 
 
-def _open_locked(tmp: bytes, path: bytes) -> int:
-    """Open `tmp` as its only user."""
+def _open_locked(tmp: bytes, path: bytes) -> tuple[int, bool]:
+    """Open `tmp` as its only user. Also: was there nothing at `path` before, not even from whom we waited for?"""
     while True:
+        first = not os.path.lexists(path)
         with trying(b"create " + tmp):
             descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
         try:
@@ -76,7 +76,7 @@ def _open_locked(tmp: bytes, path: bytes) -> int:
             os.close(descriptor)
             raise
         if not _is_file(descriptor) or _is_at(descriptor, tmp):
-            return descriptor
+            return descriptor, first
         os.close(descriptor)  # the one we waited for has moved it to its place, or removed it
 
 

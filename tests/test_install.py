@@ -7,7 +7,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import forked
@@ -240,8 +240,8 @@ def test_one_name_for_cdb_and_tmp_works_and_a_bad_line_leaves_the_old_one(
     assert (tmp_path / "r").read_bytes() == compiled(tmp_path, b":allow\n")
 
 
-def start(directory: Path, *words: str) -> subprocess.Popen[bytes]:
-    command = [script("tcprules"), *(words or ("r.cdb", "r.tmp"))]
+def start(directory: Path, *words: str, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    command = [*under, script("tcprules"), *(words or ("r.cdb", "r.tmp"))]
     return subprocess.Popen(
         command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -299,6 +299,22 @@ def test_many_at_once_leave_a_whole_cdb_of_one_of_them(tmp_path: Path) -> None:
         for stream in (process.stdout, process.stderr):
             assert stream
             stream.close()
+
+
+@pytest.mark.peer
+def test_who_found_no_cdb_and_then_waited_for_one_does_not_remove_it_when_it_fails(tmp_path: Path) -> None:
+    """The second looks for r, finds none, and is held until the first has the lock."""
+    hold = [peer("/usr/bin/strace"), "-o/dev/null", f"-P{tmp_path}/r", "-einject=openat:delay_enter=2000000:when=1"]
+    second = start(tmp_path, f"{tmp_path}/r", f"{tmp_path}/r", under=hold)
+    time.sleep(1)
+    first = start(tmp_path, "r", "r")
+    wait_until((tmp_path / "r").exists)
+    wait_until(lambda: " -> " in Path("/proc/locks").read_text())
+    assert first.communicate(OLD, timeout=20) == (b"", b"")
+    second.communicate(b"nonsense:\n", timeout=20)
+    assert (first.returncode, second.returncode) == (0, 100)
+    assert os.listdir(tmp_path) == ["r"]
+    assert (tmp_path / "r").read_bytes() == compiled(tmp_path, OLD)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
