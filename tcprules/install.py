@@ -139,7 +139,7 @@ def _keep_mode_and_owner(descriptor: int, path: bytes, warn: Warn) -> None:
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
         try:
             os.fchown(descriptor, old.st_uid, old.st_gid)
-        except PermissionError as error:
+        except OSError as error:  # EINVAL: a user namespace that does not know the owner
             warn(b"unable to keep the owner of %b: %b" % (path, strerr.reason(error).encode()))
             _keep_group(descriptor, old.st_gid)
     os.fchmod(descriptor, old.st_mode & PERMISSIONS)
@@ -148,7 +148,7 @@ def _keep_mode_and_owner(descriptor: int, path: bytes, warn: Warn) -> None:
 def _keep_group(descriptor: int, group: int) -> None:
     try:
         os.fchown(descriptor, -1, group)
-    except PermissionError:
+    except OSError:
         pass  # the warning has been given
 
 

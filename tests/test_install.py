@@ -85,6 +85,19 @@ def test_where_the_owner_cannot_be_kept_one_warning_says_so(tmp_path: Path) -> N
         os.chown(tmp_path / "r.cdb", 0, 0)
 
 
+@pytest.mark.peer
+@needs_root
+def test_an_owner_that_the_system_does_not_take_is_a_warning_too(tmp_path: Path) -> None:
+    compile_rules(tmp_path, OLD)
+    os.chown(tmp_path / "r.cdb", NOBODY, NOBODY)
+    strace = [peer("/usr/bin/strace"), "-o/dev/null", "-einject=fchown:error=EINVAL"]
+    process = start(tmp_path, under=strace)
+    warning = b"tcprules: warning: file: unable to keep the owner of r.cdb: invalid argument\n"
+    assert process.communicate(b":allow\n", timeout=20) == (b"", warning)
+    assert process.returncode == 0
+    assert (tmp_path / "r.cdb").read_bytes() == compiled(tmp_path, b":allow\n")
+
+
 @needs_root
 def test_strict_keeps_the_old_cdb_where_its_owner_cannot_be_kept(tmp_path: Path) -> None:
     compile_rules(tmp_path, OLD)
