@@ -6,6 +6,7 @@ from pathlib import Path
 from struct import pack_into
 
 import pytest
+from cdblib import djb_hash
 
 from qmail_smtpd import control
 from qmail_smtpd.policy import Unreadable
@@ -155,7 +156,14 @@ def test_a_cdb_that_is_cut_short_is_right_or_an_error(home: Path) -> None:
         right = [key in KEYS for key in keys]
         for answer, wanted in zip(look(home, content[:length], keys), right, strict=True):
             assert answer in (wanted, None)
-    assert look(home, content[:2047], keys) == [None] * 4
+    assert look(home, b"", keys) == [None] * 4
+
+
+def test_a_cdb_that_is_cut_in_its_header_answers_for_the_tables_that_are_left(home: Path) -> None:
+    first, last = (next(key for key in KEYS if djb_hash(key) & 255 == table) for table in (0, 255))
+    assert look(home, bytes(8), [first, last]) == [False, None]
+    assert look(home, bytes(2047), [first, last]) == [False, None]
+    assert look(home, bytes(2048), [first, last]) == [False, False]
 
 
 def test_a_cdb_with_any_bytes_gives_an_answer(home: Path) -> None:
@@ -175,7 +183,7 @@ def test_a_cdb_whose_tables_have_no_empty_slot_does_not_hang_its_reader(home: Pa
         pack_into("<LL", content, table * 8, 2064, slots)
     for slot in range(slots):
         pack_into("<LL", content, 2064 + slot * 8, 1, 2048)
-    assert look(home, bytes(content), [b"more.test"]) == [None]
+    assert look(home, bytes(content), [b"more.test"]) == [False]
 
 
 def test_a_cdb_with_a_key_of_four_gigabytes_does_not_read_it(home: Path) -> None:
@@ -183,7 +191,16 @@ def test_a_cdb_with_a_key_of_four_gigabytes_does_not_read_it(home: Path) -> None
     for position in range(2048, len(content) - 8, 4):
         if content[position : position + 8] == b"\x09\0\0\0\0\0\0\0":
             pack_into("<L", content, position, 0xFFFFFFFF)
-    assert look(home, bytes(content), [b"more.test"]) == [None]
+    assert look(home, bytes(content), [b"more.test"]) == [False]
+
+
+def test_a_key_longer_than_a_domain_is_not_looked_for(home: Path) -> None:
+    (home / "control/morercpthosts.cdb").write_bytes(b"broken")
+    more = control.MoreRcpthosts(control.open_control(b"morercpthosts.cdb"))
+    assert not more.has(b"." * 256)
+    with pytest.raises(Unreadable):
+        more.has(b"." * 255)
+    os.close(more.descriptor)
 
 
 def test_a_cdb_that_is_a_directory_is_unreadable_only_when_it_is_read(home: Path) -> None:
