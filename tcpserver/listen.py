@@ -85,18 +85,28 @@ def ipv6_literal(host: str) -> str:
 
 
 def listener(settings: Settings, environ: dict[bytes, bytes]) -> socket.socket:
-    """The socket to accept on, set up as the settings say. Raises Unable."""
+    """The socket to accept on, set up as the settings say, but for begin(). Raises Unable."""
     if settings.address is None:
         found = inherited_listener(environ)
     else:
-        found = open_listener(settings.address, settings.port, settings.backlog)
+        found = bound(settings.address, settings.port)
     if settings.nodelay:  # on Linux an accepted socket has it from its listener
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return found
 
 
-def open_listener(host: str, port: int, backlog: int) -> socket.socket:
-    """A socket that listens on a numeric address. `::` takes both families; `0.0.0.0` IPv4 alone, as 0.88."""
+def begin(found: socket.socket, settings: Settings) -> None:
+    """Let clients come; where the socket was passed on, they do already. Raises Unable."""
+    if settings.address is None:
+        return
+    try:
+        found.listen(settings.backlog)
+    except OSError as error:
+        raise Unable(f"unable to listen: {strerr.reason(error)}") from error
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket with a numeric address. `::` takes both families; `0.0.0.0` IPv4 alone, as 0.88."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     step = "create socket"
     try:
@@ -108,8 +118,6 @@ def open_listener(host: str, port: int, backlog: int) -> socket.socket:
         # bytes: for a str Python loads the idna codec, and re with it, into every child
         where = socket.getaddrinfo(os.fsencode(host), port, family, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)[0][4]
         found.bind(where)
-        step = "listen"
-        found.listen(backlog)
     except OSError as error:
         raise Unable(f"unable to {step}: {strerr.reason(error)}") from error
     return found

@@ -228,6 +228,8 @@ def main() -> "NoReturn":
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
         listener = listen.listener(settings, given)
+        wake = wake_up()  # before anybody can see that we listen, and think that a signal will be answered
+        listen.begin(listener, settings)
         # Before root is given up: descriptor 2 may be root's, and this Python may lie where only root may look.
         lines = lines_of(settings.log_format)
         journal = Journal(lines.lost)
@@ -242,7 +244,6 @@ def main() -> "NoReturn":
         os._exit(strerr.TEMPORARY)
     if settings.ask_host or settings.local_name is None:
         names.prepare()
-    wake = wake_up()
     children = Children(settings, journal, lines)
     door = Door(settings, children, Linger(), environ.base(given))
     server = Server(settings, listener, door, wake)
