@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 HOME = b"/var/qmail"  # auto_qmail, as compiled into most originals
 READ_BLOCK = 65536
-LONGEST_NUMBER = 18  # digits: as many as fit in 64 bits whatever they are; a longer number is as good as infinite
+UINT_MAX = 0xFFFFFFFF
+TELLING_DIGITS = 32  # 10**32 is a multiple of 2**32
 PAIR = 8  # cdb.txt: two numbers of four bytes
 LONGEST_DOMAIN = 255  # RFC 1035 section 2.3.4: 900 dots would be 900 keys to hash, 40 ms where cdblib has no hash in C
 
@@ -45,7 +46,7 @@ def unreadable(path: bytes, error: OSError) -> Unreadable:
 def open_control(name: bytes) -> int:
     """A descriptor on the control file, -1 where there is none."""
     try:
-        return os.open(b"control/" + name, os.O_RDONLY)
+        return os.open(b"control/" + name, os.O_RDONLY | os.O_NONBLOCK)  # open_read.c: a FIFO must not keep us waiting
     except OSError as error:
         if error.errno == errno.ENOENT:
             return -1
@@ -57,15 +58,15 @@ def read(name: bytes) -> bytes | None:
     descriptor = open_control(name)
     if descriptor < 0:
         return None
-    content = b""
+    blocks = []
     try:
         while block := os.read(descriptor, READ_BLOCK):
-            content += block
+            blocks.append(block)
     except OSError as error:
         raise unreadable(b"control/" + name, error) from error
     finally:
         os.close(descriptor)
-    return content
+    return b"".join(blocks)
 
 
 def read_line(name: bytes) -> bytes | None:
@@ -74,10 +75,14 @@ def read_line(name: bytes) -> bytes | None:
     return None if content is None else content.partition(b"\n")[0].rstrip(b" \t")
 
 
-def leading_number(text: bytes) -> int | None:
-    """The digits at the beginning (scan_ulong.c), None where there are none."""
-    digits = text[: len(text) - len(text.lstrip(b"0123456789"))]
-    return int(digits[:LONGEST_NUMBER]) if digits else None
+def leading_digits(text: bytes) -> bytes:
+    """The digits at the beginning, as scan_ulong.c takes them: no blanks, no sign."""
+    return text[: len(text) - len(text.lstrip(b"0123456789"))]
+
+
+def unsigned(digits: bytes) -> int:
+    """What the digits are to qmail-smtpd.c, whose numbers have 32 bits and wrap; 0 without digits."""
+    return int(digits[-TELLING_DIGITS:] or b"0") % (UINT_MAX + 1)
 
 
 def list_entries(content: bytes) -> "Iterator[bytes]":

@@ -4,10 +4,12 @@ What is wrong with them, but no error, comes back as a list of warnings.
 """
 
 from qmail_smtpd import control, replies
+from qmail_smtpd.address import exceeds
 from qmail_smtpd.policy import Unreadable
 from qmail_smtpd.settings import Settings
 
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
+INT_MAX = 0x7FFFFFFF  # a larger `int timeout` is a negative one, which counts as 1, as 0 does
 
 # Bytes in an entry that no domain, and no sender, has: such an entry matches nothing.
 NEVER_IN_DOMAINS = {
@@ -28,7 +30,8 @@ class Setup:
         self.warnings: list[bytes] = []
         self.settings = Settings()
         self.read_greeting()
-        self.timeout = max(1, self.number(b"timeoutsmtpd", TIMEOUT))
+        timeout = self.number(b"timeoutsmtpd", TIMEOUT)
+        self.timeout = timeout if 0 < timeout <= INT_MAX else 1
         self.read_lists()
         self.settings.databytes = self.number(b"databytes", 0)
         self.read_limits()
@@ -42,8 +45,10 @@ class Setup:
         if greeting is None:
             raise Unreadable(replies.CONTROLS_UNREADABLE, b"control/me is missing")
         localiphost = self.line(b"localiphost")
+        localiphost = me if localiphost is None else localiphost
         self.settings.greeting = greeting
-        self.settings.localiphost = me if localiphost is None else localiphost
+        if localiphost is not None:  # a NUL ends an address, and in an envelope it would begin something else
+            self.settings.localiphost = localiphost.partition(b"\0")[0]
 
     def read_lists(self) -> None:
         """rcpthosts, with its cdb only where it exists itself, and badmailfrom."""
@@ -73,7 +78,10 @@ class Setup:
         """What the server tells about the client. Set but empty is not the same as unset."""
         settings = self.settings
         if b"DATABYTES" in environ:
-            settings.databytes = control.leading_number(environ[b"DATABYTES"]) or 0
+            digits = control.leading_digits(environ[b"DATABYTES"])
+            settings.databytes = control.unsigned(digits)
+            if not digits:
+                self.warnings.append(b"DATABYTES does not begin with a digit: no limit")
         settings.remoteip = environ.get(b"TCPREMOTEIP", settings.remoteip)
         settings.local = environ.get(b"TCPLOCALHOST", environ.get(b"TCPLOCALIP", settings.local))
         settings.remotehost = environ.get(b"TCPREMOTEHOST", settings.remotehost)
@@ -92,10 +100,13 @@ class Setup:
         line = control.read_line(name)
         if line is None:
             return default
-        number = control.leading_number(line)
-        if number is None:
+        digits = control.leading_digits(line)
+        if not digits:
             self.warn(name, b"does not begin with a digit: ignored")
             return default
+        number = control.unsigned(digits)
+        if exceeds(digits.lstrip(b"0"), control.UINT_MAX):
+            self.warn(name, b"does not fit into 32 bits: it counts as %d" % number)
         return number
 
     def word(self, name: bytes, wanted: bytes) -> bool:

@@ -54,6 +54,11 @@ def test_a_directory_is_unreadable(home: Path, read: object) -> None:
     assert caught.value.why == b"unable to read control/me: is a directory"
 
 
+def test_a_fifo_without_a_writer_is_an_empty_file(home: Path) -> None:
+    os.mkfifo(home / "control/rcpthosts")
+    assert control.read_list(b"rcpthosts") == frozenset()
+
+
 def test_a_loop_of_links_is_unreadable_and_not_missing(home: Path) -> None:
     (home / "control/me").symlink_to("me")
     with pytest.raises(Unreadable):
@@ -61,24 +66,40 @@ def test_a_loop_of_links_is_unreadable_and_not_missing(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
+    ("text", "digits"),
     [
-        (b"6", 6),
-        (b"6k", 6),
-        (b"007", 7),
-        (b"0", 0),
-        (b"", None),
-        (b" 3", None),
-        (b"-1", None),
-        (b"+1", None),
-        (b"abc", None),
-        (b"1_000", 1),
-        (b"\xd9\xa1", None),
-        (b"9" * 9999, 10**18 - 1),
+        (b"6", b"6"),
+        (b"6k", b"6"),
+        (b"007\0", b"007"),
+        (b"0", b"0"),
+        (b"", b""),
+        (b" 3", b""),
+        (b"-1", b""),
+        (b"+1", b""),
+        (b"abc", b""),
+        (b"1_000", b"1"),
+        (b"\xd9\xa1", b""),
     ],
 )
-def test_numbers_are_leading_ascii_digits(text: bytes, number: int | None) -> None:
-    assert control.leading_number(text) == number
+def test_numbers_are_leading_ascii_digits(text: bytes, digits: bytes) -> None:
+    assert control.leading_digits(text) == digits
+
+
+@pytest.mark.parametrize(
+    ("digits", "number"),
+    [
+        (b"", 0),
+        (b"0", 0),
+        (b"007", 7),
+        (b"4294967295", 4294967295),
+        (b"4294967296", 0),
+        (b"4294967297", 1),
+        (b"18446744073709551621", 5),
+        (b"1" + b"0" * 8000 + b"42", 42),
+    ],
+)
+def test_numbers_wrap_as_those_of_the_original(digits: bytes, number: int) -> None:
+    assert control.unsigned(digits) == number
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ def test_a_missing_rcpthosts_is_no_open_relay_where_relaying_is_strict(home: Pat
         ("badmailfrom", "a@a.test # him\n", "has entries that match nothing: a comment behind an entry"),
         ("me", "mx\r\n", "has a CR, which is sent or compared like any other byte"),
         ("databytes", "ten\n", "does not begin with a digit: ignored"),
+        ("databytes", "005000000000\n", "does not fit into 32 bits: it counts as 705032704"),
         ("barecr", "yes\n", "does not say refuse: ignored"),
         ("badmailfromrelay", "\n", "does not say skip: ignored"),
     ],
@@ -123,6 +124,12 @@ def test_a_missing_rcpthosts_is_no_open_relay_where_relaying_is_strict(home: Pat
 def test_a_control_file_that_cannot_work_is_named_once(name: str, content: str, warning: str, tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", {**CONTROL, name: content})
     assert log_of(home, "NOOP\r\nQUIT\r\n") == [f"qmail-smtpd: warning: control/{name} {warning}"]
+
+
+def test_databytes_of_the_environment_without_a_number_are_named(home: Path) -> None:
+    assert log_of(home, "QUIT\r\n", DATABYTES="") == [
+        "qmail-smtpd: warning: DATABYTES does not begin with a digit: no limit"
+    ]
 
 
 @pytest.mark.parametrize(
