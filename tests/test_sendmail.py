@@ -13,6 +13,7 @@ import sys
 import pytest
 from mailhome import MESSAGE as SESSION
 from mailhome import lay_home, talk
+from server import private
 from support import peer, script
 
 from qmail_smtpd.queue.sendmail import SENDMAIL
@@ -193,7 +194,12 @@ def test_sendmail_says_nothing_to_a_socket_on_descriptor_2(mailer):
 
 def test_sendmail_is_found_where_every_mailer_puts_it_if_the_variable_is_not_set(mailer):
     assert SENDMAIL == b"/usr/sbin/sendmail"
-    if not os.path.exists(SENDMAIL):
+    if os.path.exists(SENDMAIL):
+        if os.geteuid():
+            pytest.skip("only root can put a sendmail of the tests in the place of this host's")
+        assert queue(mailer, wrapper=private({os.fsdecode(SENDMAIL): mailer.path}), SENDMAIL=None).returncode == 0
+        assert len(mailer.calls) == 1
+    else:
         result = queue(mailer, SENDMAIL=None)
         assert result.returncode == 55
         assert result.stderr == b"sendmail-queue: fatal: unable to run /usr/sbin/sendmail: file does not exist\n"
