@@ -235,8 +235,7 @@ BECOME = {
 @pytest.mark.parametrize("case", BECOME)
 def test_a_called_program_becomes_the_next_of_its_chain(servers: dict[str, Server], home: Path, case: str) -> None:
     name, answer = BECOME[case]
-    code = f"HOME = {os.fsencode(home)}; from tcpserver import chain; environ = dict(PYTHONPATH); " if False else ""
-    code += (
+    code = (
         f"HOME = {os.fsencode(home)}; import os; from tcpserver import chain; "
         "environ = {b'NEW': b'new', b'PATH': os.environb[b'PATH'], b'PYTHONPATH': HOME}; "
         f"error = chain.become([{name}, b'1', b''], environ); print(error)"
