@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OCTETS = {b"%d" % octet: octet for octet in range(256)}
+ZERO_RUNS = [b":0" * groups + b":" for groups in range(8, 1, -1)]  # the longest first
 HEX = b"0123456789abcdefABCDEF"
 MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
@@ -23,9 +25,10 @@ def ipv4(text: bytes) -> int | None:
         return None
     number = 0
     for part in parts:
-        if not part.isdigit() or len(part) > 3 or int(part) > 255 or (part[:1] == b"0" and part != b"0"):
+        octet = OCTETS.get(part)
+        if octet is None:
             return None
-        number = number << 8 | int(part)
+        number = number << 8 | octet
     return number
 
 
@@ -38,47 +41,38 @@ def ipv6(text: bytes) -> int | None:
             return None
         text = b"%b:%x:%x" % (front, tail >> 16, tail & 0xFFFF)
     head, gap, rest = text.partition(b"::")
-    left, right = _groups(head), _groups(rest)
-    if left is None or right is None:
-        return None
+    left = head.split(b":") if head else []
+    right = rest.split(b":") if rest else []
     missing = 8 - len(left) - len(right)
     if (missing < 1) if gap else (missing != 0):
         return None
-    number = 0
-    for group in left + [0] * missing + right:
-        number = number << 16 | group
-    return number
-
-
-def _groups(text: bytes) -> list[int] | None:
-    """The colon-separated groups of one to four hexadecimal digits. int() alone would take `+1` and `1_0`."""
-    if not text:
-        return []
-    parts = text.split(b":")
-    if any(not 1 <= len(part) <= 4 or part.strip(HEX) for part in parts):
-        return None
-    return [int(part, 16) for part in parts]
+    groups = left + [b"0"] * missing + right
+    digits = b"".join([group.rjust(4, b"0") for group in groups])
+    if b"" in groups or len(digits) != 32 or digits.translate(None, HEX):
+        return None  # int() alone would take +1 and 1_0
+    return int(digits, 16)
 
 
 def dotted(number: int, octets: int = 4) -> bytes:
     """The lowest `octets` octets of the number, with dots between."""
-    return b".".join(b"%d" % (number >> shift & 255) for shift in range(8 * octets - 8, -8, -8))
+    return b".".join([b"%d" % (number >> shift & 255) for shift in range(8 * octets - 8, -8, -8)])
+
+
+def fours(number: int) -> list[bytes]:
+    """The nibbles, four by four."""
+    digits = b"%032x" % number
+    return [digits[at : at + 4] for at in range(0, 32, 4)]
 
 
 def compressed(number: int) -> bytes:
     """The text of RFC 5952 section 4: lower case, no leading zeros, `::` for the longest run of at least two zeros."""
-    groups = [number >> shift & 0xFFFF for shift in range(112, -16, -16)]
-    start, length = 0, 1
-    for first in range(8):
-        run = 0
-        while first + run < 8 and not groups[first + run]:
-            run += 1
-        if run > length:
-            start, length = first, run
-    if length == 1:
-        return b":".join(b"%x" % group for group in groups)
-    left, right = groups[:start], groups[start + length :]
-    return b":".join(b"%x" % group for group in left) + b"::" + b":".join(b"%x" % group for group in right)
+    text = b":%b:" % b":".join([four.lstrip(b"0") or b"0" for four in fours(number)])
+    if b":0:0:" in text:
+        for zeros in ZERO_RUNS:
+            left, found, right = text.partition(zeros)
+            if found:
+                return b"%b::%b" % (left[1:], right[:-1])
+    return text[1:-1]
 
 
 def canonical(text: bytes) -> bytes | None:
@@ -95,7 +89,7 @@ def canonical(text: bytes) -> bytes | None:
 
 def written_out(number: int) -> bytes:
     """All nibbles, a colon after each group of four: `2001:0db8:...:0001:`."""
-    return b"".join(b"%04x:" % (number >> shift & 0xFFFF) for shift in range(112, -16, -16))
+    return b":".join(fours(number)) + b":"
 
 
 def containing(text: bytes) -> "Iterator[bytes]":
