@@ -18,6 +18,13 @@ is_address = re.compile(rb"(?:%b\.){3}%b" % (OCTET, OCTET)).fullmatch
 is_address_or_prefix = re.compile(rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?" % (OCTET, OCTET, OCTET, OCTET)).fullmatch
 is_host = re.compile(rb"=[^.].*", re.DOTALL).fullmatch
 
+# Of nearly every rule the first key and the instructions are such, and need no look at what may be wrong.
+is_sound = re.compile(
+    rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?|=\.?(?!\d)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:]*/?"
+    % (OCTET, OCTET, OCTET, OCTET)
+).fullmatch
+is_plain = re.compile(rb'(?:allow|deny)|allow(?:,[A-Za-z_]\w*="[^"]*")+').fullmatch
+
 # What is wrong, and why the rule is dead. The first that is found counts, and group 1 is where it is.
 ADDRESS_FAULTS = (
     (re.compile(rb".*?([ \t])", re.DOTALL), "no address has a blank in it"),
@@ -56,7 +63,8 @@ class Lint:
 
     def rule(self, number: int, rule: Rule) -> None:
         """A line with a rule."""
-        if not is_address_or_prefix(rule.address):
+        first = rule.keys[0] if rule.keys else b""
+        if not is_sound(first) or (first is not rule.address and b"-" in rule.address):
             self._look_at_address(number, rule)
         for column, text in _instruction_faults(rule.instructions):
             self._warn(number, len(rule.address) + 1 + column, text.encode())
@@ -178,6 +186,8 @@ def _dead(why: str) -> str:
 @lru_cache(KNOWN_INSTRUCTIONS)
 def _instruction_faults(instructions: bytes) -> tuple[tuple[int, str], ...]:
     """Columns (from 1) inside the instructions, and texts."""
+    if is_plain(instructions):
+        return ()
     faults = []
     for column, name, _ in variables(instructions):
         if instructions.startswith(b"deny"):
