@@ -23,7 +23,7 @@ is_sound = re.compile(
     rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?|=\.?(?!\d)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:]*/?"
     % (OCTET, OCTET, OCTET, OCTET)
 ).fullmatch
-is_plain = re.compile(rb'(?:allow|deny)|allow(?:,[A-Za-z_]\w*="[^"]*")+').fullmatch
+is_plain = re.compile(rb'(?:allow|deny)|allow(?:,[A-Za-z_]\w*="[^"\0]*")+').fullmatch
 
 # What is wrong, and why the rule is dead. The first that is found counts, and group 1 is where it is.
 ADDRESS_FAULTS = (
@@ -189,11 +189,13 @@ def _instruction_faults(instructions: bytes) -> tuple[tuple[int, str], ...]:
     if is_plain(instructions):
         return ()
     faults = []
-    for column, name, _ in variables(instructions):
+    for column, name, value in variables(instructions):
         if instructions.startswith(b"deny"):
             return ((column, "variables after deny are never set"),)
         if not name:
             faults.append((column, "a variable without a name is never set"))
+        elif b"\0" in name or b"\0" in value:
+            faults.append((column, "a NUL in a variable ends it, and what follows is another instruction"))
         elif b"," in name:
             faults.append((column, "a comma in a variable's name: is a quote missing before it?"))
         elif b" " in name or b"\t" in name:

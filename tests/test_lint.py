@@ -101,6 +101,9 @@ def test_a_rule_that_works_is_not_mentioned(line: bytes) -> None:
         (b'1.2.3.4:allow, A="b"', 15, "a blank"),
         (b'1.2.3.4:allow,="b"', 15, "without a name"),
         (b'1.2.3.4:deny,A="b"', 14, "after deny"),
+        (b'1.2.3.4:allow,A="b\0+RELAYCLIENT="', 15, "a NUL"),
+        (b'1.2.3.4:allow,A="b\0D"', 15, "a NUL"),
+        (b'1.2.3.4:allow,A\0="b"', 15, "a NUL"),
         (b'=:allow,RELAYCLIENT=""', 9, "an open relay: everybody who has a name"),
     ],
 )
