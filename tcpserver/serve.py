@@ -160,7 +160,7 @@ class Server:
         numbers = set(os.read(self.wake, 4096))
         if signal.SIGCHLD in numbers:
             self.children.reap()
-        if signal.SIGUSR1 in numbers:
+        if signal.SIGUSR1 in numbers and self.settings.verbosity:
             self.children.tell_connected()
         if signal.SIGTERM in numbers:
             self.terminate()

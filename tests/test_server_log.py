@@ -148,6 +148,15 @@ def test_verbosity(option: str, lines: int, tmp_path: Path) -> None:
         assert server.log().count(b"\n") == (0, 1, 3)[lines]
 
 
+def test_q_says_nothing_even_when_asked() -> None:
+    with Server(["-qRHl0", *CAT]) as server, server.connect() as client:
+        client.sendall(b"y")
+        assert client.recv(1) == b"y"
+        server.send(signal.SIGUSR1)
+        assert server.stop() == 0  # the signals are taken in their order, or together
+        assert server.log() == b""
+
+
 def test_q_leaves_descriptor_2_to_the_program() -> None:
     with Server(["-qRHl0", "127.0.0.1", "0", "sh", "-c", "echo spoken >&2"]) as server:
         server.ask()
