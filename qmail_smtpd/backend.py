@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     class Backend(Protocol):
         """The world of one session."""
 
+        @property
+        def unheard(self) -> frozenset[bytes]:
+            """Events that `log` need not be told."""
+
         def reply(self, line: bytes) -> None:
             """Send one line to the client; the line end is added."""
 

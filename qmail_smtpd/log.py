@@ -14,7 +14,9 @@ ESCAPES = {byte: b"\\x%02x" % byte for byte in range(256) if not 0x21 <= byte <=
 
 NONE, REFUSALS, ALL = range(3)
 LEVELS = {b"none": NONE, b"refusals": REFUSALS, b"all": ALL}
-QUIET = (b"accepted", b"queued", b"end")  # what happens when all goes well: told only at ALL
+WELL = (b"accepted", b"queued", b"end")  # what happens when all goes well
+TROUBLE = (b"refused", b"rejected", b"aborted")
+UNHEARD = {NONE: frozenset(WELL + TROUBLE), REFUSALS: frozenset(WELL), ALL: frozenset()}
 
 
 def escaped(text: bytes) -> bytes:
@@ -31,17 +33,17 @@ def line(facts: dict[bytes, bytes]) -> bytes:
 class Log:
     """Descriptor 2 for one session: `level` says what is written, `facts` stand first in every decision."""
 
-    __slots__ = ("facts", "level", "patience")
+    __slots__ = ("facts", "level", "patience", "unheard")
 
     def __init__(self, level: int, facts: dict[bytes, bytes]) -> None:
         self.level = level
+        self.unheard: frozenset[bytes] = UNHEARD[level]  # events that need not be told
         self.facts = facts
         self.patience = PATIENCE
 
     def decision(self, event: bytes, facts: dict[bytes, bytes]) -> None:
-        """Write what was decided, if the administrator wants to know."""
-        if self.level >= (ALL if event in QUIET else REFUSALS):
-            self.put(line({b"event": event, **self.facts, **facts}))
+        """Write what was decided."""
+        self.put(line({b"event": event, **self.facts, **facts}))
 
     def warning(self, text: bytes) -> None:
         """Write what is wrong with the configuration."""

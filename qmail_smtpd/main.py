@@ -28,13 +28,14 @@ QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
 class World:
     """The backend of a session: the client's wire, the queue program, the clock, the log."""
 
-    __slots__ = ("environ", "journal", "more", "own", "queue", "wire")
+    __slots__ = ("environ", "journal", "more", "own", "queue", "unheard", "wire")
 
     def __init__(self, environ: dict[bytes, bytes], wire: Wire, more: control.MoreRcpthosts, journal: Log) -> None:
         self.environ = environ
         self.wire = wire
         self.more = more
         self.journal = journal
+        self.unheard = journal.unheard
         self.own: frozenset[bytes] | None = None
         self.queue: QueueClient | None = None
 
@@ -96,7 +97,10 @@ def run() -> int:
     environ = dict(os.environb)
     environ.pop(b"", None)  # `=value` is legal to inherit, and nothing that posix_spawn would hand on
     wire = Wire(TIMEOUT)
-    journal = Log(LEVELS.get(environ.get(b"SMTPD_LOG", b""), REFUSALS), {b"pid": b"%d" % os.getpid()})
+    level = environ.get(b"SMTPD_LOG") or b"refusals"
+    journal = Log(LEVELS.get(level, REFUSALS), {b"pid": b"%d" % os.getpid()})
+    if level not in LEVELS:
+        journal.warning(b"SMTPD_LOG is neither none nor refusals nor all: refusals are logged")
     try:
         return converse(prepare(environ, wire, journal), wire)
     except Unreadable as trouble:

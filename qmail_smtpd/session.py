@@ -55,7 +55,8 @@ class Session:
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         """Note a decision, with the name that the client gave itself."""
-        self.backend.log(event, facts if self.helo is None else {b"helo": self.helo, **facts})
+        if event not in self.backend.unheard:
+            self.backend.log(event, facts if self.helo is None else {b"helo": self.helo, **facts})
 
     def take_command(self, data: bytes, position: int) -> int:
         """Take one line, or the part of it that is there, and return the position behind it."""

@@ -13,6 +13,7 @@ class Echo:
     def __init__(self, more: tuple[bytes, ...] = (), queue_reply: bytes = b"250 ok 1 qp 2") -> None:
         self.more = more
         self.queue_reply = queue_reply
+        self.unheard: frozenset[bytes] = frozenset()
         self.processes = True
         self.trouble: Exception | None = None
         self.replies: list[bytes] = []

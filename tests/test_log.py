@@ -43,14 +43,23 @@ def test_all_decisions(home: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("level", [{}, {"SMTPD_LOG": "refusals"}, {"SMTPD_LOG": "whatever"}])
+@pytest.mark.parametrize("level", [{}, {"SMTPD_LOG": ""}, {"SMTPD_LOG": "refusals"}])
 def test_refusals_are_the_default(level: dict[str, str], home: Path) -> None:
     assert log_of(home, **level) == [EVENT.format("refused", "s@s recipient=u@evil.test reason=rcpthosts")]
 
 
-def test_none(home: Path) -> None:
+def test_a_level_that_is_none_is_named(home: Path) -> None:
+    assert log_of(home, SMTPD_LOG="ALL") == [
+        "qmail-smtpd: warning: SMTPD_LOG is neither none nor refusals nor all: refusals are logged",
+        EVENT.format("refused", "s@s recipient=u@evil.test reason=rcpthosts"),
+    ]
+
+
+@pytest.mark.parametrize("text", [SESSION, SESSION + MESSAGE[:-5]], ids=["whole", "broken off"])
+@pytest.mark.parametrize("status", ["0", "53"])
+def test_none(text: str, status: str, home: Path) -> None:
     (home / "control/rcpthosts").unlink()
-    assert log_of(home, SMTPD_LOG="none") == []
+    assert log_of(home, text.replace("QUIT\r\n", ""), SMTPD_LOG="none", QQEXIT=status) == []
 
 
 @pytest.mark.parametrize(
