@@ -87,6 +87,6 @@ def is_relay_trick(recipient: bytes, rcpthosts: frozenset[bytes] | None) -> bool
     """
     if recipient.lower() == POSTMASTER:
         return False
-    if rcpthosts is None or recipient.count(b"@") != 1:
+    if rcpthosts is None or recipient.count(b"@") != 1 or recipient.endswith(b"@"):
         return True
     return b"%" in recipient or b"!" in recipient
