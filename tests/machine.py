@@ -1,4 +1,4 @@
-"""The byte machine of qmail-smtpd.c (blast), written out as its table: what the DATA room is compared with."""
+"""What qmail-smtpd.c does, byte by byte: its DATA machine (blast) as a table, and its way to an address (addrparse)."""
 
 END, BARE_LF = "end", "bare LF"
 LF, CR, DOT = b"\n\r."
@@ -29,3 +29,31 @@ def machine(data: bytes) -> tuple[bytes, int | str, bytes, int]:
             return stored, following, data[position + 1 :], hops
         state = following
     return stored, state, b"", hops
+
+
+def address_of(argument: bytes) -> bytes:
+    """The address in the argument of MAIL or RCPT."""
+    rest = list(argument)
+    stop = ord(">")
+    if ord("<") in rest:
+        while rest.pop(0) != ord("<"):
+            pass
+    else:
+        stop = ord(" ")
+        while rest and rest.pop(0) != ord(":"):
+            pass
+        while rest[:1] == [ord(" ")]:
+            del rest[0]
+    if rest[:1] == [ord("@")]:
+        while rest and rest.pop(0) != ord(":"):
+            pass
+    address, escaped, quoted = b"", False, False
+    for byte in rest:
+        if byte == stop and not quoted and not escaped:
+            break
+        if not escaped and byte == ord('"'):
+            quoted = not quoted
+        elif escaped or byte != ord("\\"):
+            address += bytes((byte,))
+        escaped = byte == ord("\\") and not escaped
+    return address
