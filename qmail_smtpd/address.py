@@ -49,8 +49,10 @@ def unquote(text: bytes, terminator: int) -> tuple[bytes, bytes]:
 
 def literal_octets(address: bytes) -> bytes | None:
     """The four octets of an address whose domain is exactly `[d.d.d.d]`, each taken modulo 256 (ip.c, ip_scan)."""
-    domain = address[address.rfind(b"@") + 1 :]
-    if b"@" not in address or not (domain.startswith(b"[") and domain.endswith(b"]")):
+    if not address.endswith(b"]"):
+        return None
+    _, at, domain = address.rpartition(b"@")
+    if not at or not domain.startswith(b"["):
         return None
     numbers = domain[1:-1].split(b".")
     if len(numbers) != 4 or not all(number.isdigit() for number in numbers):

@@ -66,7 +66,7 @@ def in_rcpthosts(recipient: bytes, rcpthosts: frozenset[bytes] | None, more: "Ca
     """Whether the domain is listed. No rcpthosts, or no domain: yes (rcpthosts.c)."""
     if rcpthosts is None or b"@" not in recipient:
         return True
-    return any(key in rcpthosts for key in domain_keys(recipient)) or any(more(key) for key in domain_keys(recipient))
+    return not rcpthosts.isdisjoint(domain_keys(recipient)) or any(map(more, domain_keys(recipient)))
 
 
 def domain_keys(address: bytes) -> "Iterator[bytes]":
