@@ -54,8 +54,7 @@ def install(path: bytes, tmp: bytes, make: Make, warn: Warn) -> None:
             install(path, tmp + b".new", make, warn)
         else:
             _write(descriptor, tmp, path, make, warn)
-            with trying(b"move " + tmp + b" to " + path):
-                os.rename(tmp, path)
+            _move(descriptor, tmp, path)
         installed = True
         _sync_directory(path)
     finally:
@@ -125,6 +124,15 @@ def _write(descriptor: int, tmp: bytes, path: bytes, make: Make, warn: Warn) -> 
             content = content[os.write(descriptor, content[:CHUNK]) :]
         os.fsync(descriptor)
         os.close(os.dup(descriptor))  # NFS tells of failed writes at close; the lock outlives this one
+
+
+def _move(descriptor: int, tmp: bytes, path: bytes) -> None:
+    """Rename our file. 0.88 asks for no lock: it may have moved the file, and have begun another one."""
+    what = b"move " + tmp + b" to " + path
+    with trying(what):
+        if not os.path.samestat(os.lstat(tmp), os.fstat(descriptor)):
+            raise Unable(what, "somebody else has replaced it")
+        os.rename(tmp, path)
 
 
 def _keep_mode_and_owner(descriptor: int, path: bytes, warn: Warn) -> None:

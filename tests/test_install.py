@@ -1,11 +1,13 @@
 """The file: its mode and owner stay, links and strangers are refused, and a kill at any call leaves it whole."""
 
 import collections
+import fcntl
 import os
 import random
 import signal
 import stat
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -271,16 +273,21 @@ def waits_for_a_lock(process: subprocess.Popen[bytes]) -> bool:
     return any(f" {process.pid} " in line and "->" in line for line in Path("/proc/locks").read_text().splitlines())
 
 
+def wait_until_it_reads(process: subprocess.Popen[bytes]) -> None:
+    """It has opened and locked its tmp by then."""
+    assert process.stdin
+    process.stdin.write(b"#\n")
+    process.stdin.flush()
+    pipe = process.stdin.fileno()
+    wait_until(lambda: fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)) == bytes(4))
+
+
 def test_two_with_one_tmp_wait_for_each_other_and_the_last_one_wins(tmp_path: Path) -> None:
     first = start(tmp_path)
-    wait_until((tmp_path / "r.tmp").exists)
-    assert first.stdin
-    first.stdin.write(OLD)
-    first.stdin.flush()
-    wait_until(lambda: "FLOCK" in Path("/proc/locks").read_text())
+    wait_until_it_reads(first)
     second = start(tmp_path)
     wait_until(lambda: waits_for_a_lock(second))
-    assert first.communicate(timeout=20) == (b"", b"")
+    assert first.communicate(OLD, timeout=20) == (b"", b"")
     assert second.communicate(b":allow\n", timeout=20) == (b"", b"")
     assert (first.returncode, second.returncode) == (0, 0)
     assert os.listdir(tmp_path) == ["r.cdb"]
@@ -296,6 +303,28 @@ def test_who_waited_for_one_that_failed_goes_on(tmp_path: Path) -> None:
     assert second.communicate(OLD, timeout=20) == (b"", b"")
     assert (first.returncode, second.returncode) == (100, 0)
     assert (tmp_path / "r.cdb").read_bytes() == compiled(tmp_path, OLD)
+
+
+def test_a_tmp_that_somebody_has_replaced_meanwhile_is_not_moved(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    wait_until_it_reads(process)
+    (tmp_path / "half").write_bytes(b"half a cdb")
+    (tmp_path / "half").rename(tmp_path / "r.tmp")
+    fatal = b"tcprules: fatal: unable to move r.tmp to r.cdb: somebody else has replaced it\n"
+    assert process.communicate(OLD, timeout=20) == (b"", fatal)
+    assert process.returncode == 111
+    assert os.listdir(tmp_path) == ["r.tmp"]
+    assert (tmp_path / "r.tmp").read_bytes() == b"half a cdb"
+
+
+def test_a_tmp_that_somebody_has_removed_meanwhile_is_missed_as_by_the_original(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    wait_until_it_reads(process)
+    (tmp_path / "r.tmp").unlink()
+    fatal = b"tcprules: fatal: unable to move r.tmp to r.cdb: file does not exist\n"
+    assert process.communicate(OLD, timeout=20) == (b"", fatal)
+    assert process.returncode == 111
+    assert os.listdir(tmp_path) == []
 
 
 def test_many_at_once_leave_a_whole_cdb_of_one_of_them(tmp_path: Path) -> None:
