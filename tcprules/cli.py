@@ -146,12 +146,15 @@ class Progress:
 
 
 def _occupy_standard_descriptors() -> None:
-    """If descriptor 2 were closed, a file that we open would get its number, and the warnings."""
+    """If descriptor 2 were closed, a file that we open would get its number, and the warnings.
+
+    Reading and writing fail with EBADF, as on a closed one.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_WRONLY)  # reading it fails with EBADF, as with a closed one
+            os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
 
 
 def tcprulescheck() -> NoReturn:
