@@ -131,8 +131,8 @@ def test_rules_that_the_new_user_may_not_read_let_nobody_in(
 
 
 def test_a_privileged_port_is_bound_before_root_is_given_up(accounts: list[str]) -> None:
-    with Server(["-RHl0", "-u", "relay", "127.0.7.25", "25", *LOOK], before=accounts) as server:
-        assert server.port == 25
+    with Server(["-RHl0", "-u", "relay", "127.0.7.25", "26", *LOOK], before=accounts) as server:
+        assert server.port == 26
         assert identity(server.ask(host="127.0.7.25"))["Uid"] == [4201] * 4
 
 
