@@ -148,7 +148,7 @@ def test_a_closed_file_answers_nothing_even_if_its_number_is_in_use_again(tmp_pa
         assert error_of(lambda: rules.get(b"")) == errno.EBADF
 
 
-def test_a_search_in_a_million_rules_reads_a_few_hundred_bytes(tmp_path: Path) -> None:
+def test_a_search_among_many_rules_reads_a_few_hundred_bytes(tmp_path: Path) -> None:
     path = tmp_path / "rules.cdb"
     path.write_bytes(cdbfile.make([(b"10.0.%d.%d" % (i >> 8, i & 255), b"") for i in range(20_000)]))
 
