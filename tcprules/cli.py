@@ -28,6 +28,7 @@ CHECK_OPTIONS_USAGE = (
     "tcprulescheck: usage: tcprulescheck "
     "[ --explain [ --source rules ] | --dump | --replay [ --against old.cdb ] ] rules.cdb"
 )
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 1.0  # seconds of work before a person at a terminal is shown that there is progress
 
 
@@ -40,14 +41,20 @@ class Rejected(Exception):
 
 
 def _stop(number: int, frame: object) -> NoReturn:
+    for other in ENDING:  # they come in pairs (systemd sends TERM and HUP): the second shall not end the cleaning up
+        signal.signal(other, _already_stopping)
     raise Stopped(number)
+
+
+def _already_stopping(number: int, frame: object) -> None:
+    pass
 
 
 def tcprules() -> NoReturn:
     """The console script."""
     gc.disable()  # no cycles are made, and looking for them among a million records costs as much as parsing those
     _occupy_standard_descriptors()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
     try:

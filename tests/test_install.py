@@ -369,6 +369,17 @@ def test_a_signal_that_ends_it_removes_the_tmp_and_ends_it_as_a_signal(number: i
     assert os.listdir(tmp_path) == []
 
 
+def test_two_signals_at_once_do_not_leave_the_tmp_behind(tmp_path: Path) -> None:
+    for _ in range(20):
+        process = start(tmp_path)
+        wait_until_it_reads(process)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            process.send_signal(number)
+        assert process.communicate(timeout=20) == (b"", b"")
+        assert process.returncode in (-signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)
+        assert os.listdir(tmp_path) == []
+
+
 def test_kill_9_at_any_moment_leaves_the_old_cdb_or_the_new_one(tmp_path: Path) -> None:
     whole = {compiled(tmp_path, OLD), compiled(tmp_path, NEW)}
     compile_rules(tmp_path, OLD)
