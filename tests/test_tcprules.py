@@ -155,6 +155,19 @@ def test_input_that_is_not_there_yet_is_not_taken_for_the_end_of_the_rules(tmp_p
     assert os.listdir(tmp_path) == []
 
 
+def test_a_tmp_that_is_the_file_of_rules_is_refused_before_it_is_emptied(tmp_path: Path) -> None:
+    rules = tmp_path / "tcp.smtp"
+    rules.write_bytes(b":deny\n")
+    for tmp in ("tcp.smtp", "./tcp.smtp"):
+        with rules.open("rb") as given:
+            command = [script("tcprules"), "tcp.smtp.cdb", tmp]
+            done = subprocess.run(command, cwd=tmp_path, stdin=given, capture_output=True)
+        fatal = f"tcprules: fatal: unable to create {tmp}: the rules are read from it\n".encode()
+        assert (done.stderr, done.returncode) == (fatal, 111)
+        assert os.listdir(tmp_path) == ["tcp.smtp"]
+        assert rules.read_bytes() == b":deny\n"
+
+
 @pytest.mark.parametrize("size", [1, 65535, 65536, 65537, 3 * 65536])
 def test_lines_may_lie_across_the_reads(size: int, tmp_path: Path) -> None:
     rules = b"#" * size + b"\n1.2.3.4:deny\n#" + b"\n" * size + b"=" + b"h" * size + b":deny"
