@@ -85,7 +85,7 @@ class Door:
             found = script.preloaded(self.paths)
             if found:
                 self.stage.set(edits)
-                pid = launch.fork(self.own_descriptors())
+                pid = launch.fork(self.own_descriptors(), self.signals)
             else:
                 environment = dict(self.base)
                 environ.edit(environment, edits)
@@ -111,7 +111,7 @@ class Door:
         others, lines = self.children.others(client), self.children.lines
         self.children.tell(self.children.status(coming=1))
         try:
-            pid = launch.fork(self.own_descriptors())
+            pid = launch.fork(self.own_descriptors(), self.signals)
         except OSError as error:
             self.drop(b"fork", strerr.reason(error), client)
             self.children.tell(self.children.status())

@@ -46,7 +46,6 @@ class Child:
 
     def run(self) -> "NoReturn":
         """Ask, judge, run the program."""
-        launch.default(self.signals.caught)  # a child that waits for a name can be ended
         if self.settings.verbosity == 2:
             launch.say(self.lines.arrival(os.getpid(), self.facts))
         if self.settings.banner:

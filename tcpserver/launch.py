@@ -8,13 +8,16 @@ import errno
 import os
 import select
 from _signal import (  # type: ignore[import-not-found]  # signal's own functions wrap these in enums: 86 page faults
+    SIG_BLOCK,
     SIG_DFL,
     SIG_IGN,
+    SIG_UNBLOCK,
     SIGKILL,
     SIGPIPE,
     SIGSTOP,
     SIGXFSZ,
     getsignal,
+    pthread_sigmask,
     set_wakeup_fd,
     signal,
 )
@@ -40,7 +43,7 @@ class Signals:
     def __init__(self) -> None:
         self.ignored = [number for number in CATCHABLE if getsignal(number) == SIG_IGN]
         self.caught = [number for number in CATCHABLE if getsignal(number) not in (SIG_IGN, SIG_DFL, None)]
-        self.for_a_call = [number for number in self.caught + self.ignored if number not in PYTHON_IGNORES]
+        self.for_a_call = [number for number in self.ignored if number not in PYTHON_IGNORES]
 
 
 def spawn(
@@ -67,14 +70,21 @@ def spawn(
     raise failure
 
 
-def fork(parents: list[int]) -> int:
-    """Fork; in the child give up what is the parent's own, the wake-up descriptor first, and return 0.
+def fork(parents: list[int], signals: Signals) -> int:
+    """Fork; in the child give up what is the parent's own, descriptors and signal handlers, and return 0.
 
+    Signals wait meanwhile: one for a child that still had the parent's wake-up descriptor would be one for the parent.
     What the child then does stands outside of the parent's `try`: its errors must not be taken for fork's.
     """
-    pid = os.fork()
+    pthread_sigmask(SIG_BLOCK, signals.caught)
+    try:
+        pid = os.fork()
+        if not pid:
+            set_wakeup_fd(-1)
+            default(signals.caught)
+    finally:
+        pthread_sigmask(SIG_UNBLOCK, signals.caught)
     if not pid:
-        set_wakeup_fd(-1)
         for descriptor in parents:
             os.close(descriptor)
     return pid
@@ -105,7 +115,7 @@ def replace(argv: list[bytes], environ: dict[bytes, bytes], connection: int, sig
     os.dup2(connection, 0)
     os.dup2(connection, 1)
     os.close(connection)
-    default(signals.caught + signals.ignored)
+    default(signals.ignored)
     return chain.become(argv, environ)
 
 
