@@ -243,4 +243,7 @@ def scripts(entry: EntryPoint, name: str) -> list[str]:
 
 def become_server(settings: Settings) -> NoReturn:
     """Exec a fresh interpreter that serves. -P: nothing is imported from the directory it was started in."""
-    os.execve(sys.executable, [sys.executable, "-P", "-c", SERVE, *settings.words()], inherited.environ())
+    try:
+        os.execve(sys.executable, [sys.executable, "-P", "-c", SERVE, *settings.words()], inherited.environ())
+    except OSError as error:
+        strerr.die(strerr.TEMPORARY, f"tcpserver: fatal: unable to run {sys.executable}: {strerr.reason(error)}")

@@ -141,7 +141,12 @@ def inherited_listener(environ: dict[bytes, bytes]) -> socket.socket:
 
 
 def become_user(uid: int | None, gid: int | None, groups: list[int]) -> None:
-    """Give up root for good: groups, then gid, then uid. None means that it was not asked for. Raises Unable."""
+    """Give up root for good: groups, then gid, then uid. None means that it was not asked for. Raises Unable.
+
+    Who is not root may ask for itself, as with 0.88: it has no groups to give up that it could not have back.
+    """
+    if os.geteuid() and (uid, gid) == (os.getuid(), os.getgid()):
+        return
     step = "gid"
     try:
         if gid is not None:

@@ -147,6 +147,13 @@ def test_who_is_not_root_cannot_become_another(options: list[str], step: bytes, 
     assert (said, code) == (b"tcpserver: fatal: unable to set " + step + b": permission denied\n", 111)
 
 
+def test_who_is_not_root_may_ask_to_be_itself(accounts: list[str], place: Path) -> None:
+    able = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]  # root's Python is to be readable
+    itself = ["setpriv", "--reuid", "4201", "--regid", "4201", "--clear-groups", *able]
+    with Server(["-RHl0", "-u4201", "-g4201", "127.0.0.1", "0", "id", "-u"], before=itself) as server:
+        assert server.ask() == b"4201\n"
+
+
 def test_a_drain_ends_though_a_session_has_become_somebody_else(place: Path) -> None:
     """Its program has changed its real user: neither TERM nor KILL may be sent to it any more."""
     other = place / "other"
