@@ -134,15 +134,15 @@ def expand(text: bytes) -> list[bytes]:
         if not length.isdigit() or len(length) > 3 or int(length) > width or b"%d" % int(length) != length:
             raise Refused(f"after the slash comes a number from 0 to {width}")
         bits = int(length)
+    if width == 128 and bits == 0:
+        raise Refused(
+            "no key stands for IPv6 alone: the default rule (no address) is for everybody, 2000::/3 for the Internet"
+        )
     _refuse_host_bits(number, bits, width)
     if width == 32:
         return ipv4_keys(number, bits)
     if number >> 32 == MAPPED and bits > 96:
         return ipv4_keys(number & 0xFFFFFFFF, bits - 96)
-    if bits == 0:
-        raise Refused(
-            "no key stands for IPv6 alone: the default rule (no address) is for everybody, 2000::/3 for the Internet"
-        )
     if number >> 32 == MAPPED and bits == 96:
         raise Refused("this is every IPv4 address: 0.0.0.0/0 makes it the default rule, for everybody")
     return ipv6_keys(number, bits)
