@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from consolescript import OBEY, lay
-from server import Server, compiled, read_all
+from server import Server, compiled, read_all, until
 
 WAYS = {
     "spawn": ["-RHl0"],
@@ -178,12 +178,15 @@ def ended(server: Server, code: str) -> tuple[bytes, list[bytes]]:
         client.sendall(code.encode() + b"\n\n")
         client.shutdown(socket.SHUT_WR)
         read_all(client)
-    pid = re.findall(
-        rb"(?m)^tcpserver: ok (\d+) \S+ \S+:%d$" % port, server.wait_for_log(rb"^tcpserver: ok .*:%d$" % port)
-    )[0]
-    log = server.wait_for_log(rb"^tcpserver: end %s status" % pid)
-    status = re.findall(rb"(?m)^tcpserver: end %s status (\d+)$" % pid, log)[0]
-    return status, [line for line in log[before:].splitlines() if not line.startswith(b"tcpserver: ")]
+    pid = line_since(server, before, rb"^tcpserver: ok (\d+) \S+ \S+:%d$" % port)
+    status = line_since(server, before, rb"^tcpserver: end %s status (\d+)$" % pid)
+    return status, [line for line in server.log()[before:].splitlines() if not line.startswith(b"tcpserver: ")]
+
+
+def line_since(server: Server, before: int, pattern: bytes) -> bytes:
+    """What the pattern's group found in the log behind `before`: an older client may have had the same port."""
+    until(lambda: re.search(pattern, server.log()[before:], re.MULTILINE), server.log)
+    return re.findall(pattern, server.log()[before:], re.MULTILINE)[0]
 
 
 @pytest.mark.parametrize("code", ENDS)
