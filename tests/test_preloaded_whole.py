@@ -1,13 +1,12 @@
 """qmail-smtpd and maildir-queue preloaded: a whole session, message included, without a single exec."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 from mailserver import Server
-from server import until
-from support import peer, script
+from support import script
+from tracer import traced
 
 PRELOAD = ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
 MESSAGE = "Subject: t\n\nhello\n"
@@ -21,23 +20,13 @@ def send(server: Server) -> None:
 @pytest.mark.peer
 @pytest.mark.parametrize(("options", "programs"), [(PRELOAD, set()), ([], {"qmail-smtpd", "maildir-queue"})])
 def test_a_preloaded_session_is_stored_without_an_exec(options: list[str], programs: set[str], tmp_path: Path) -> None:
-    strace = peer("/usr/bin/strace")
     trace = tmp_path / "trace"
     with Server(tmp_path / "home", Path(script("tcpserver")).parent, options) as server:
-        command = [strace, "-f", "-qq", "-e", "trace=execve", "-o", trace, "-p", str(server.process.pid)]
-        with subprocess.Popen(command) as tracer:
-            until(lambda: tracer_of(server.process.pid))
+        with traced(server.process.pid, "-e", "trace=execve", "-o", trace):
             send(server)
-            tracer.terminate()
         assert server.bodies() == [MESSAGE.encode()]
     assert {Path(path).name for path in re.findall(r'execve\("([^"]*)"', trace.read_text())} >= programs
     assert programs or "execve" not in trace.read_text()
-
-
-def tracer_of(pid: int) -> bool:
-    """Is the process being traced?"""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return "TracerPid:\t0\n" not in status
 
 
 def test_a_queue_program_that_is_not_preloaded_is_exec_ed(tmp_path: Path) -> None:

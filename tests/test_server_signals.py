@@ -13,6 +13,7 @@ import pytest
 from consolescript import lay
 from server import ENVIRON, PATIENCE, Server, children, read_all, refusal, until
 from support import peer, script
+from tracer import traced
 
 C = "/usr/bin/tcpserver"
 ACTIVATE = "/usr/bin/systemd-socket-activate"
@@ -112,21 +113,10 @@ def test_a_signal_for_a_child_that_was_forked_this_moment_is_not_one_for_the_ser
     number = int(signal.Signals[name])
     with Server([*WAYS_TO_FORK[way], "127.0.0.1", "0", script("qmail-smtpd")]) as server:
         # set_robust_list is the first thing that glibc does in a child
-        command = [
-            peer("/usr/bin/strace"),
-            "-f",
-            "-qq",
-            "-o",
-            os.devnull,
-            "-e",
-            f"inject=set_robust_list:signal={name}",
-        ]
-        with subprocess.Popen([*command, "-p", str(server.pid)]) as tracer:
-            until(lambda: b"TracerPid:\t0\n" not in Path(f"/proc/{server.pid}/status").read_bytes())
+        with traced(server.pid, "-o", os.devnull, "-e", f"inject=set_robust_list:signal={name}"):
             for _ in range(3):
                 assert server.ask() == b""
             log = server.wait_for_log(rb"^tcpserver: end \d+ status %d$" % number, 3)
-            tracer.terminate()
         assert server.process.poll() is None
         assert b"connected" not in log  # SIGUSR1's answer
         assert server.stop(signal.SIGTERM) == 0
