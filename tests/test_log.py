@@ -234,6 +234,24 @@ def test_a_reader_that_stalls_loses_lines_and_not_the_session(home: Path) -> Non
     assert all(entry.startswith(b"qmail-smtpd: event=") for entry in lines[:-1])
 
 
+def test_sessions_that_share_a_stalled_log_all_come_to_their_end(home: Path) -> None:
+    read, write = os.pipe()
+    (home / "input").write_text(SESSION.replace(REFUSED, REFUSED * 100))
+    sessions = []
+    for _ in range(20):
+        with open(home / "input", "rb") as text:
+            sessions.append(start(home, {"SMTPD_LOG": "all"}, stdin=text, stdout=subprocess.DEVNULL, stderr=write))
+    os.close(write)
+    assert [session.wait(60) for session in sessions] == [0] * 20
+    lines = b""
+    while part := os.read(read, 65536):
+        lines += part
+    os.close(read)
+    entries = lines.split(b"\n")[:-1]
+    assert 100 < len(entries) < 20 * 100  # what a pipe holds, and no line torn
+    assert all(entry.startswith(b"qmail-smtpd: event=") for entry in entries)
+
+
 def test_a_reader_that_comes_back_gets_lines_again() -> None:
     command = """if True:
         import os, sys
