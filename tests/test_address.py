@@ -56,7 +56,7 @@ def test_parameters_are_what_follows_the_bracket(argument: bytes, parameters: by
 
 
 @given(st.lists(st.sampled_from([b"<", b">", b":", b"@", b" ", b'"', b"\\", b"a", b"\r", b"\xff"])).map(b"".join))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_any_argument_has_the_address_that_is_found_byte_by_byte(argument: bytes) -> None:
     address, parameters = parse(argument)
     assert address == address_of(argument)

@@ -29,7 +29,7 @@ LEGAL = st.lists(st.sampled_from([p for p in PIECES if p not in (b"\n", b"\r\n.\
 @given(TEXTS | LEGAL, st.integers(1, 9))
 @example(b"a\r\n.\r.\r\n", 1)
 @example(b"Received: a\r\n.\r\nReceived: b", 4)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_blocks_of_any_size_do_what_the_byte_machine_does(data: bytes, size: int) -> None:
     stored, state, rest, hops = machine(data)
     message = Message()
@@ -48,7 +48,6 @@ def test_blocks_of_any_size_do_what_the_byte_machine_does(data: bytes, size: int
 
 
 @given(TEXTS, st.integers(1, 9), st.integers(1, 20))
-@settings(deadline=None)
 def test_the_limit_counts_what_would_be_stored(data: bytes, size: int, limit: int) -> None:
     stored, state, _, _ = machine(data)
     message = Message(limit)
@@ -59,7 +58,6 @@ def test_the_limit_counts_what_would_be_stored(data: bytes, size: int, limit: in
 
 
 @given(TEXTS, st.integers(1, 9))
-@settings(deadline=None)
 def test_refusing_bare_cr_means_that_no_cr_is_stored(data: bytes, size: int) -> None:
     _, state, _, _ = machine(data)
     message = Message(refuse_bare_cr=True)

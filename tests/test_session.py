@@ -346,7 +346,7 @@ BYTES = st.lists(st.sampled_from(WORDS) | st.binary(max_size=9), max_size=25).ma
 
 
 @given(BYTES, st.integers(1, 11))
-@hypothesis_settings(max_examples=1000, deadline=None)
+@hypothesis_settings(max_examples=1000)
 def test_any_bytes_in_any_pieces_are_survived_with_the_same_answers(data: bytes, size: int) -> None:
     whole, first = converse(TRANSACTION + data, databytes=20)
     parts, second = converse(TRANSACTION + data, size, databytes=20)
@@ -357,7 +357,7 @@ def test_any_bytes_in_any_pieces_are_survived_with_the_same_answers(data: bytes,
 
 
 @given(BYTES)
-@hypothesis_settings(max_examples=1000, deadline=None)
+@hypothesis_settings(max_examples=1000)
 def test_no_reply_holds_bytes_of_the_client_and_every_one_is_a_line(data: bytes) -> None:
     known = {value for value in vars(replies).values() if isinstance(value, bytes)}
     known |= {GREETING, b"250 mx", b"221 mx", b"250-mx", b"250-PIPELINING", b"250-8BITMIME", b"250 SIZE 20"}
@@ -366,7 +366,7 @@ def test_no_reply_holds_bytes_of_the_client_and_every_one_is_a_line(data: bytes)
 
 
 @given(BYTES)
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 def test_a_message_is_queued_only_with_a_whole_envelope(data: bytes) -> None:
     _, echo = converse(TRANSACTION + data)
     for message, envelope in echo.queued:
