@@ -78,8 +78,8 @@ def words(path: str) -> list[list[bytes]]:
 
 def reverse(ip: bytes) -> bytes | None:
     """The name for an address, as dns_domain_todot_cat() writes names; None if there is none or it is just a number."""
-    try:
-        name = socket.getnameinfo((ip.decode(), 0), socket.NI_NAMEREQD)[0]
+    try:  # not getnameinfo, which keeps the GIL while it waits (Python 3.11.2); bytes for the reason given in listen
+        name = socket.gethostbyaddr(ip)[0]  # type: ignore[arg-type]  # typeshed knows only str
     except (OSError, UnicodeError):
         return None
     return clean(os.fsencode(name))
