@@ -31,6 +31,7 @@ def warnings(rules: bytes, want_default: bool = False) -> list[str]:
         b"10.2-3.:deny",
         b"1.2.3.7-9:deny",
         b"1.2.3.007-009:deny",
+        b"1.2.3.7-7:deny",
         b"10.0.0.0/22:deny",
         b"2001:db8::1:deny",
         b"2001:db8::/32:deny",
