@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = b"/bin:/usr/bin"  # pathexec_run.c, when PATH is unset
 SEARCH_ON = (errno.EACCES, errno.EPERM, errno.EISDIR)  # pathexec_run.c: remembered, and the search goes on
-PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # at its start; a C program of the chain leaves them alone
+PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # from its start on; a C program of the chain leaves them alone
 
 preloaded: "dict[tuple[int, int], Script]" = {}  # (device, inode) of a script -> what runs it in this process
 

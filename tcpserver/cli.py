@@ -1,7 +1,7 @@
 """The command line of tcpserver: 0.88's options by 0.88's rules, our own as long options -> Settings.
 
 Then the process becomes the lean server: a fresh interpreter that holds the settings and has loaded only what serving
-needs (serve.py), because fork copies whatever the parent has loaded. Opens no socket and serves nobody itself.
+needs (start.py), because fork copies whatever the parent has loaded. Opens no socket and serves nobody itself.
 """
 
 import os
@@ -22,7 +22,7 @@ USAGE = (
     "tcpserver: usage: tcpserver [ -1UXpPhHrRoOdDqQv ] [ -c limit ] [ -x rules.cdb ] [ -B banner ] [ -g gid ]"
     " [ -u uid ] [ -b backlog ] [ -l localname ] [ -t timeout ] host port program"
 )
-SERVE = "from tcpserver.serve import main; main()"
+SERVE = "from tcpserver.start import main; main()"
 VERBOSITY = {"q": 0, "Q": 1, "v": 2}
 MAX_INT = 2**31 - 1
 MAX_LIMIT = 1_000_000  # no host serves more at once

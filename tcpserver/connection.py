@@ -1,7 +1,7 @@
 """CHILD: what happens for one connection before its program runs, where something slow has to be asked first.
 
 Banner, names, ident, rules, environment, in tcpserver.c's order; ends in the program or in os._exit. The parent has its
-own way for clients about whom nothing has to be asked (serve.py).
+own way for clients about whom nothing has to be asked (admit.py).
 """
 
 import errno

@@ -13,9 +13,7 @@ from _signal import (  # type: ignore[import-not-found]  # signal's own function
     SIG_IGN,
     SIG_UNBLOCK,
     SIGKILL,
-    SIGPIPE,
     SIGSTOP,
-    SIGXFSZ,
     getsignal,
     pthread_sigmask,
     set_wakeup_fd,
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)  # what fork itself says
 CATCHABLE = [n for n in range(1, 32) if n not in (SIGKILL, SIGSTOP)]
-PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # what a fresh interpreter ignores
 
 
 class Signals:
@@ -43,7 +40,7 @@ class Signals:
     def __init__(self) -> None:
         self.ignored = [number for number in CATCHABLE if getsignal(number) == SIG_IGN]
         self.caught = [number for number in CATCHABLE if getsignal(number) not in (SIG_IGN, SIG_DFL, None)]
-        self.for_a_call = [number for number in self.ignored if number not in PYTHON_IGNORES]
+        self.for_a_call = [number for number in self.ignored if number not in chain.PYTHON_IGNORES]
 
 
 def spawn(

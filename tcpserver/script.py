@@ -11,8 +11,6 @@ from _signal import (  # type: ignore[import-not-found]  # see launch
     SIG_DFL,
     SIG_IGN,
     SIGINT,
-    SIGPIPE,
-    SIGXFSZ,
     default_int_handler,
     getsignal,
     signal,
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, NoReturn
 
-PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # what a fresh interpreter ignores
 DESCRIPTORS = "/proc/self/fd"
 WITHOUT_NUMBER = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # variables with ever new values
 BROKEN_OUTPUT = 120  # what Python itself exits with when it cannot flush its standard output
@@ -122,7 +119,7 @@ def leave_behind() -> None:
     for number in range(1, 32):
         if callable(getsignal(number)):
             signal(number, SIG_DFL)
-    for number in PYTHON_IGNORES:
+    for number in chain.PYTHON_IGNORES:
         signal(number, SIG_IGN)
     for name in open_descriptors() - modules_own:
         try:

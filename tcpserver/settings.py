@@ -1,6 +1,6 @@
 """What the command line said, in the form that serving needs: plain values, checked, no names left to resolve.
 
-The settings travel as words from the process that parsed them to the fresh interpreter that serves (cli.py, serve.py).
+The settings travel as words from the process that parsed them to the fresh interpreter that serves (cli.py, start.py).
 Knows neither options nor sockets.
 """
 
