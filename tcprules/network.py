@@ -8,7 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OCTETS = {b"%d" % octet: octet for octet in range(256)}
+NUMBERS = {b"%d" % number: number for number in range(256)}  # octets and lengths, without leading zeros
+OCTETS = list(NUMBERS)
 ZERO_RUNS = [b":0" * groups + b":" for groups in range(8, 1, -1)]  # the longest first
 HEX = b"0123456789abcdefABCDEF"
 MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 section 2.5.5.2
@@ -25,7 +26,7 @@ def ipv4(text: bytes) -> int | None:
         return None
     number = 0
     for part in parts:
-        octet = OCTETS.get(part)
+        octet = NUMBERS.get(part)
         if octet is None:
             return None
         number = number << 8 | octet
@@ -55,18 +56,14 @@ def ipv6(text: bytes) -> int | None:
 
 def dotted(number: int, octets: int = 4) -> bytes:
     """The lowest `octets` octets of the number, with dots between."""
-    return b".".join([b"%d" % (number >> shift & 255) for shift in range(8 * octets - 8, -8, -8)])
-
-
-def fours(number: int) -> list[bytes]:
-    """The nibbles, four by four."""
-    digits = b"%032x" % number
-    return [digits[at : at + 4] for at in range(0, 32, 4)]
+    return b".".join([OCTETS[octet] for octet in number.to_bytes(16, "big")[-octets:]])
 
 
 def compressed(number: int) -> bytes:
     """The text of RFC 5952 section 4: lower case, no leading zeros, `::` for the longest run of at least two zeros."""
-    text = b":%b:" % b":".join([four.lstrip(b"0") or b"0" for four in fours(number)])
+    text = b":" + written_out(number)
+    for _ in range(3):  # of four nibbles one stays
+        text = text.replace(b":0", b":")
     if b":0:0:" in text:
         for zeros in ZERO_RUNS:
             left, found, right = text.partition(zeros)
@@ -89,7 +86,7 @@ def canonical(text: bytes) -> bytes | None:
 
 def written_out(number: int) -> bytes:
     """All nibbles, a colon after each group of four: `2001:0db8:...:0001:`."""
-    return b":".join(fours(number)) + b":"
+    return number.to_bytes(16, "big").hex(":", 2).encode() + b":"
 
 
 def containing(text: bytes) -> "Iterator[bytes]":
@@ -131,9 +128,9 @@ def expand(text: bytes) -> list[bytes]:
         raise Refused("not an IPv6 address" if width == 128 else "a network is written like 10.0.0.0/8")
     bits = width
     if slash:
-        if not length.isdigit() or len(length) > 3 or int(length) > width or b"%d" % int(length) != length:
+        bits = NUMBERS.get(length, width + 1)
+        if bits > width:
             raise Refused(f"after the slash comes a number from 0 to {width}")
-        bits = int(length)
     if width == 128 and bits == 0:
         raise Refused(
             "no key stands for IPv6 alone: the default rule (no address) is for everybody, 2000::/3 for the Internet"

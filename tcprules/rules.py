@@ -13,6 +13,7 @@ WORD = 1 << 64  # scan_ulong wraps
 OCTET_MAX = 255  # tcprules.c: the upper end of a range
 DIGITS_AT_ONCE = 18  # fewer than int() refuses to convert, and than a word holds
 VERDICTS = (b"deny", b"allow")
+ENDS = tuple(b":" + verdict for verdict in VERDICTS)
 DENY = b"D\0"
 PLAIN = b"0123456789."
 NETWORK_BYTES = HEX + b"."
@@ -67,7 +68,7 @@ def parse(line: bytes) -> Rule | None:
 
 def _split_ipv6(text: bytes, column: int) -> tuple[bytes, bytes]:
     """Split at the first colon that allow or deny follows. 0.88 refuses such lines, and knows no other colon."""
-    ends = [end for end in (text.find(b":" + verdict) for verdict in VERDICTS) if end >= 0]
+    ends = [end for end in map(text.find, ENDS) if end >= 0]
     if not ends:
         raise BadLine(column, "neither allow nor deny follows the address")
     return text[: min(ends)], text[min(ends) + 1 :]
