@@ -1,0 +1,1 @@
+"""Who may: mechanisms of SMTP AUTH, how a checker is run, and the checkers themselves."""

@@ -1,0 +1,1 @@
+"""POP3, so that a login by it can open relaying."""

@@ -1,0 +1,1 @@
+"""relaytest: is this server an open relay?"""

@@ -1,0 +1,1 @@
+"""POP-before-SMTP: who fetched mail a moment ago may send."""
