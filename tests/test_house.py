@@ -35,8 +35,7 @@ MAY_FORK_OR_EXEC = (
     "tcpserver.names",
     "tcpserver.chain",
     "tcpserver.tools.pump",
-    "qmail_smtpd.auth.checkpassword",
-    "qmail_smtpd.pop3.popup",
+    "qmail_smtpd.child",  # for the queue client, auth/checkpassword and pop3/popup
 )
 MAY_FORK_OR_EXEC_BELOW = ("qmail_smtpd.queue.", "qmail_smtpd.probe.")
 IDENTITY = ("setuid", "setgid", "setgroups", "seteuid", "setegid", "setreuid", "setregid", "setresuid", "setresgid")

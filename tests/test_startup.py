@@ -32,7 +32,7 @@ FORBIDDEN = {
     "threading",
     "typing",
 }
-SMTPD_MODULES = 21  # measured: 18 before the greeting, 21 with a message; 18 of them are rooms of ours
+SMTPD_MODULES = 22  # measured: 18 before the greeting, 22 with a message; 19 of them are rooms of ours
 QUEUE_MODULES = 10  # measured: 8
 
 

@@ -11,14 +11,9 @@ from time import time
 from qmail_smtpd import replies
 from qmail_smtpd.wire import LONGEST_POLL, SessionTimedOut, ready
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from tcpserver.script import Script
-
 NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)  # fork's own errors; every other one is the program's that cannot be run
 ERROR_DESCRIPTOR = 6  # notqmail 1.09, qmail.c CUSTOM_ERR_FD
 CUSTOM_ERROR = 82  # the exit status that goes with a text on that descriptor
-NOT_RUN = 120  # qmail.c, qmail_open: what the child ends with where the program cannot be run
 LONGEST_TEXT = 255  # qmail.c: what is read of it
 SHORTEST_TEXT = 3  # one byte for the kind, and a text that can be one
 NOT_PRINTED = bytes(set(range(32)) - {9, 10}) + b"\x7f"
@@ -126,41 +121,14 @@ class QueueClient:
         return replies.QQ_EXITS.get(code, replies.QQ_TEMPORARY)
 
 
-def call(script: "Script", program: bytes, environ: dict[bytes, bytes], descriptors: dict[int, int]) -> int:
-    """Run a program that tcpserver has preloaded, in a fork of this process; `descriptors`: its own -> ours."""
-    pid = os.fork()
-    if not pid:
-        try:
-            for target, descriptor in descriptors.items():
-                os.dup2(descriptor, target)
-                os.set_inheritable(target, True)  # dup2 of a descriptor onto itself leaves it to be closed
-            script(program, [program], environ)
-        finally:  # script does not return; an error must not go on into the session, which would be there twice
-            os._exit(NOT_RUN)
-    return pid
-
-
 def spawn(program: bytes, environ: dict[bytes, bytes], message: int, envelope: int, error: int) -> int:
-    """Start the program; 0 if it is one that cannot be run, which the original finds out only in its child (exit 120).
+    """Start the program; 0 if it is one that cannot be run, as the original's child finds out (exit 120)."""
+    from qmail_smtpd.child import start  # a session without a message does not need it
 
-    SIGXFSZ is ignored by Python, and default where qmail-smtpd runs its queue; SIGPIPE stays ignored there, too.
-    """
-    from _signal import SIGXFSZ  # type: ignore[import-not-found]  # see main: the C half of signal is free
-
-    from tcpserver import chain  # a session without a message does not need it
-
-    script = chain.preloaded_as(program) if chain.preloaded else None
-    if script:
-        return call(script, program, environ, {0: message, 1: envelope, ERROR_DESCRIPTOR: error})
     if not program:  # posix_spawn has an opinion on an empty name; to execv it is a file that does not exist
         return 0
-    descriptors = [
-        (os.POSIX_SPAWN_DUP2, message, 0),
-        (os.POSIX_SPAWN_DUP2, envelope, 1),
-        (os.POSIX_SPAWN_DUP2, error, ERROR_DESCRIPTOR),
-    ]
     try:
-        return os.posix_spawn(program, [program], environ, file_actions=descriptors, setsigdef=[SIGXFSZ])
+        return start(program, [program], environ, {0: message, 1: envelope, ERROR_DESCRIPTOR: error})
     except OSError as failure:
         if failure.errno in NO_PROCESS:
             raise

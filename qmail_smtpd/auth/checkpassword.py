@@ -1,0 +1,96 @@
+"""Run a checkpassword program: what it has to check on its descriptor 3, the verdict in its exit status.
+
+The interface is djb's (cr.yp.to/checkpwd/interface.html). Knows no SMTP.
+"""
+
+import errno
+import os
+from select import POLLIN
+
+from qmail_smtpd.child import start
+from qmail_smtpd.wire import ready
+from tcpserver import chain
+
+FIELDS_DESCRIPTOR = 3
+LONGEST_FIELDS = 512  # bytes: what the interface promises to a checker. They fit into a pipe that nobody reads yet
+PATIENCE = 30.0  # seconds for a checker; a DNS or LDAP question has its own, shorter, limits
+MISUSED = 2  # the checker says that we called it wrongly
+TROUBLE = 100  # this exit code and all above it are no verdict: 111 is a temporary failure, 126 and 127 a shell's
+NO = b"password"
+
+
+def why_not(program: list[bytes], environ: dict[bytes, bytes], fields: bytes, deadline: float | None) -> bytes | None:
+    """None if the checker says yes; NO if it says no; else what was wrong with it, one word. Raises OSError.
+
+    A checker without a slash in its name is looked for in PATH, as ever. Such a name may be another program's, so its
+    yes counts only if it has read what it was to check.
+    """
+    null = os.open(b"/dev/null", os.O_RDONLY)
+    try:
+        pid, fields_end = launch(program, environ, fields, {0: null, 1: 2})  # the client's connection is not for it
+    finally:
+        os.close(null)
+    try:
+        reason = judge(wait(pid, deadline))
+        unread = reason is None and b"/" not in program[0] and os.read(fields_end, 1)
+        return b"unread" if unread else reason
+    finally:
+        os.close(fields_end)
+
+
+def launch(
+    program: list[bytes], environ: dict[bytes, bytes], fields: bytes, descriptors: dict[int, int]
+) -> tuple[int, int]:
+    """Start the program, found as exec finds it, with `descriptors` (its own -> ours) and the fields on descriptor 3.
+
+    Returns its pid, and a reading end of the pipe, for whoever wants to know what it has left there. Raises OSError.
+    """
+    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    fields_end = filled_pipe(fields)
+    for path in chain.candidates(program[0]):
+        try:
+            return start(path, program, environ, {**descriptors, FIELDS_DESCRIPTOR: fields_end}), fields_end
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                failure = error
+    os.close(fields_end)
+    raise failure
+
+
+def filled_pipe(fields: bytes) -> int:
+    """The reading end of a pipe that holds the fields and has no writer any more."""
+    assert len(fields) <= LONGEST_FIELDS
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, fields)
+    finally:
+        os.close(writer)
+    return reader
+
+
+def wait(pid: int, deadline: float | None) -> int | None:
+    """The wait status; None where there is none to be had. A checker that does not end is killed."""
+    try:
+        ended = os.pidfd_open(pid)
+    except OSError:  # no such process: somebody else has taken its status
+        return None
+    try:
+        if not ready(ended, POLLIN, PATIENCE, deadline):
+            os.kill(pid, 9)
+        return os.waitpid(pid, 0)[1]
+    except (ChildProcessError, ProcessLookupError):
+        return None
+    finally:
+        os.close(ended)
+
+
+def judge(status: int | None) -> bytes | None:
+    """The verdict in a wait status. Only an exit code of 0 is a yes."""
+    if status is None:
+        return b"no-status"
+    if os.WIFSIGNALED(status):
+        return b"signal-%d" % os.WTERMSIG(status)
+    code = os.WEXITSTATUS(status)
+    if code == 0:
+        return None
+    return b"exit-%d" % code if code == MISUSED or code >= TROUBLE else NO
