@@ -4,6 +4,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from qmail_smtpd.auth.sasl import Credentials, ScramServer
+
     class Backend(Protocol):
         """The world of one session."""
 
@@ -34,6 +36,24 @@ if TYPE_CHECKING:
 
         def abandon_queue(self) -> None:
             """Leave a message without its envelope. Nobody waits for what becomes of it."""
+
+        def challenge(self) -> bytes:
+            """A challenge for CRAM-MD5: unique, and not to be guessed."""
+
+        def scram(self) -> "ScramServer":
+            """The server's half of one SCRAM exchange."""
+
+        def why_not_login(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
+            """None if they are right; else the reply, and a word for the log."""
+
+        def pause(self) -> None:
+            """Let somebody wait whose login has failed."""
+
+        def senders(self, user: bytes) -> frozenset[bytes] | None:
+            """The user's entries in authsenders; None: there is no such file. May raise policy's Unreadable."""
+
+        def identify(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
+            """From now on these two variables tell the queue program who the client is; None: unset."""
 
         def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
             """Note a decision."""

@@ -99,6 +99,19 @@ def read_list(name: bytes) -> frozenset[bytes] | None:
     return None if content is None else frozenset(entry.lower() for entry in list_entries(content))
 
 
+def authsenders(user: bytes) -> frozenset[bytes] | None:
+    """The user's entries in authsenders (`user: entry entry`), lower-cased; None where there is no such file."""
+    content = read(b"authsenders")
+    if content is None:
+        return None
+    found: set[bytes] = set()
+    for entry in list_entries(content):
+        name, _, senders = entry.partition(b":")
+        if name.strip(b" \t") == user:
+            found.update(senders.lower().split())
+    return frozenset(found)
+
+
 class MoreRcpthosts:
     """control/morercpthosts.cdb: open since the start (-1: there is none), read when a domain is not in rcpthosts."""
 

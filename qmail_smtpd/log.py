@@ -1,6 +1,6 @@
 """What was decided, on descriptor 2: one line each, key=value. Never on the client's connection, never waits for long.
 
-A value holds no blank, no control character and no byte of more than seven bits: `\\x20` stands for a space.
+A value holds no blank, no control character and no byte of more than seven bits, no `=`: `\\x20` stands for a space.
 """
 
 import os
@@ -10,13 +10,14 @@ PROGRAM = b"qmail-smtpd: "
 LONGEST_VALUE = 256  # bytes of what a client says: RFC 5321 has no longer address
 LONGEST_LINE = 4096  # PIPE_BUF: a pipe takes so much in one piece
 PATIENCE = 1000  # milliseconds that the reader of the log may stall before lines are lost
-ESCAPES = {byte: b"\\x%02x" % byte for byte in range(256) if not 0x21 <= byte <= 0x7E or byte in b'\\"'}
+ESCAPES = {byte: b"\\x%02x" % byte for byte in range(256) if not 0x21 <= byte <= 0x7E or byte in b'\\"='}
 
 NONE, REFUSALS, ALL = range(3)
 LEVELS = {b"none": NONE, b"refusals": REFUSALS, b"all": ALL}
 WELL = (b"accepted", b"queued", b"end")  # what happens when all goes well
+TOLD = (b"login",)  # who comes in is to be known whatever happens next
 TROUBLE = (b"refused", b"rejected", b"aborted")
-UNHEARD = {NONE: frozenset(WELL + TROUBLE), REFUSALS: frozenset(WELL), ALL: frozenset()}
+UNHEARD = {NONE: frozenset(WELL + TOLD + TROUBLE), REFUSALS: frozenset(WELL), ALL: frozenset()}
 
 
 def escaped(text: bytes) -> bytes:

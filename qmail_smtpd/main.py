@@ -4,6 +4,7 @@ The only room of a session that knows the world; the conversation itself is sess
 """
 
 import os
+import sys
 import time
 
 # The C half of signal, which every interpreter has loaded already: the Python half costs 5 ms of enum, once a session.
@@ -22,18 +23,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from qmail_smtpd.auth.sasl import Credentials, ScramServer
+
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
 
 
 class World:
     """The backend of a session: the client's wire, the queue program, the clock, the log."""
 
-    __slots__ = ("environ", "journal", "more", "own", "queue", "unheard", "wire")
+    __slots__ = ("environ", "gate", "journal", "more", "own", "queue", "unheard", "wire")
 
-    def __init__(self, environ: dict[bytes, bytes], wire: Wire, more: control.MoreRcpthosts, journal: Log) -> None:
+    def __init__(self, environ: dict[bytes, bytes], wire: Wire, setup: Setup, journal: Log) -> None:
         self.environ = environ
         self.wire = wire
-        self.more = more
+        self.more = setup.more
+        self.gate = setup.gate
         self.journal = journal
         self.unheard = journal.unheard
         self.own: frozenset[bytes] | None = None
@@ -78,6 +82,34 @@ class World:
     def abandon_queue(self) -> None:
         assert self.queue is not None
         self.queue.abandon()
+
+    def challenge(self) -> bytes:
+        assert self.gate is not None
+        return self.gate.challenge()
+
+    def scram(self) -> "ScramServer":
+        assert self.gate is not None
+        return self.gate.scram()
+
+    def why_not_login(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
+        assert self.gate is not None
+        self.wire.flush()  # what was pipelined before is answered before the checker takes its time
+        return self.gate.why_not_login(credentials, self.environ, self.wire.deadline)
+
+    def pause(self) -> None:
+        assert self.gate is not None
+        self.wire.flush()
+        self.gate.pause(self.wire.deadline)
+
+    def senders(self, user: bytes) -> frozenset[bytes] | None:
+        return control.authsenders(user)
+
+    def identify(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
+        for name, value in ((b"RELAYCLIENT", relayclient), (b"TCPREMOTEINFO", remoteinfo)):
+            if value is None:
+                self.environ.pop(name, None)
+            else:
+                self.environ[name] = value
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         self.journal.decision(event, facts)
@@ -149,12 +181,12 @@ def last_words(wire: Wire, reply: bytes) -> int:
 def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> Session:
     """Read everything that a session needs, and say what is wrong with it."""
     control.enter(control.home(environ))
-    setup = Setup(environ)
+    setup = Setup(environ, [os.fsencode(word) for word in sys.argv[1:]])
     wire.limit(setup.timeout, setup.session_seconds)
     journal.facts[b"ip"] = setup.settings.remoteip
     for warning in setup.warnings:
         journal.warning(warning)
-    return Session(setup.settings, World(environ, wire, setup.more, journal))
+    return Session(setup.settings, World(environ, wire, setup, journal))
 
 
 def converse(session: Session, wire: Wire) -> int:

@@ -26,13 +26,26 @@ class Unreadable(Exception):
         self.why = why
 
 
-def why_not_mail(settings: "Settings", sender: bytes, parameters: bytes) -> tuple[bytes, bytes] | None:
-    """Why this MAIL is refused, None if it is not. Parameters are those that the client was invited to use."""
+def why_not_mail(
+    settings: "Settings", sender: bytes, parameters: bytes, senders: frozenset[bytes] | None = None
+) -> tuple[bytes, bytes] | None:
+    """Why this MAIL is refused, None if it is not. Parameters are those that the client was invited to use.
+
+    `senders`: what the user may call himself; None: anything, or there is no user.
+    """
     if len(sender) > LONGEST:
         return replies.SYNTAX, b"syntax"
     if exceeds(declared_size(parameters), settings.databytes):
         return replies.TOO_BIG, b"size"
+    if senders is not None and not is_among(senders, sender):
+        return replies.NOT_YOUR_SENDER, b"authsenders"
     return None
+
+
+def is_among(senders: frozenset[bytes], sender: bytes) -> bool:
+    """Whether an entry of authsenders is the sender, `@` and its domain, or `*`. Bounces have no sender: they pass."""
+    sender = sender.lower()
+    return not sender or not senders.isdisjoint((sender, b"@" + sender.rpartition(b"@")[2], b"*"))
 
 
 def is_bad_sender(settings: "Settings", sender: bytes) -> bool:

@@ -22,7 +22,22 @@ TOO_MANY_RECIPIENTS = b"452 too many recipients (#4.5.3)"
 TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
 TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"
 
+# AUTH: qmail-authentication 0.8.x.
+AUTH_OK = b"235 ok, go ahead (#2.0.0)"
+AUTH_TROUBLE = b"454 oops, problem with child and I can't auth (#4.3.0)"
+AUTH_NO_CHILD = b"454 oops, child won't start and I can't auth (#4.3.0)"
+AUTH_CANCELLED = b"501 auth exchange canceled (#5.0.0)"
+AUTH_MALFORMED = b"501 malformed auth input (#5.5.4)"
+AUTH_UNAVAILABLE = b"503 auth not available (#5.3.3)"
+AUTH_TWICE = b"503 you're already authenticated (#5.5.0)"
+AUTH_IN_MAIL = b"503 no auth during mail transaction (#5.5.0)"
+AUTH_UNKNOWN = b"504 auth type unimplemented (#5.5.1)"
+AUTH_REQUIRED = b"530 Authorization required (#5.7.1) "  # the blank at the end is the original's
+AUTH_FAILED = b"535 authentication failed (#5.7.1)"
+NOT_YOUR_SENDER = b"553 sorry, that sender isn't yours (#5.7.1)"
+
 # The session ends with these.
+TOO_MANY_LOGINS = b"421 too many failed logins (#4.7.0)"
 STRAY_NEWLINE = b"451 See https://cr.yp.to/docs/smtplf.html."
 TIMEOUT = b"451 timeout (#4.4.2)"
 SESSION_TIMEOUT = b"421 timeout (#4.4.2)"

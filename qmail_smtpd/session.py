@@ -11,6 +11,8 @@ from qmail_smtpd.verbs import VERBS, unimplemented
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qmail_smtpd.backend import Backend
     from qmail_smtpd.settings import Settings
 
@@ -30,6 +32,10 @@ class Session:
         self.envelope = Envelope()
         self.message: Message | None = None  # while in DATA
         self.size_offered = False
+        self.exchange: Callable[[bytes], None] | None = None  # in AUTH: takes the client's next line
+        self.user: bytes | None = None  # who has proved to be whom
+        self.senders: frozenset[bytes] | None = None  # what he may call himself
+        self.failed_logins = 0
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
 
     def greet(self) -> None:
@@ -75,10 +81,21 @@ class Session:
         """Do what one command says. A NUL ends it, as C's strings do."""
         verb, _, argument = line.partition(b"\0")[0].partition(b" ")
         try:
+            if self.exchange is not None:
+                self.exchange(line)
+                return
             VERBS.get(verb.lower(), unimplemented)(self, argument.lstrip(b" "))
         except Unreadable as trouble:
             self.log(b"refused", {b"reason": b"unreadable", b"why": trouble.why.replace(b" ", b"_")})
             self.finish(1, trouble.reply, b"unreadable")
+
+    def identify(self, user: bytes) -> None:
+        """From now on the client is this user, who may relay; for the Received line and the queue program, too."""
+        self.senders = self.backend.senders(user)
+        self.user = user
+        self.settings.relayclient = b""
+        self.settings.remoteinfo = user
+        self.backend.identify(b"", user)
 
     def answer(self, reply: bytes) -> None:
         """Reply to a command. Failed ones are counted; a refused recipient (553) is no failure of the client's."""

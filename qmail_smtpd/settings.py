@@ -1,5 +1,9 @@
 """What the control files and the environment say to one session. Read by main, only looked at by the pure rooms."""
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qmail_smtpd.auth.offer import Offer
+
 
 class Settings:
     """Set once, at the start. The defaults are those of a home without control files."""
@@ -17,3 +21,5 @@ class Settings:
     maxerrors = 100
     remoteip = remotehost = local = b"unknown"  # the word of qmail-smtpd.c, setup
     remoteinfo: bytes | None = None
+    auth: "Offer | None" = None  # None: nobody has asked for AUTH
+    maxauth = 3  # failed logins, before the session ends

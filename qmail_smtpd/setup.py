@@ -8,6 +8,10 @@ from qmail_smtpd.address import exceeds
 from qmail_smtpd.policy import Unreadable
 from qmail_smtpd.settings import Settings
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qmail_smtpd.auth.gate import Gate
+
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
 INT_MAX = 0x7FFFFFFF  # a larger `int timeout` is a negative one, which counts as 1, as 0 does
 
@@ -26,7 +30,7 @@ NEVER_IN_SENDERS = {b"\r": b"a CR at the end", b" #": b"a comment behind an entr
 class Setup:
     """Everything that a session and its world have to know at the start. Raises Unreadable."""
 
-    def __init__(self, environ: dict[bytes, bytes]) -> None:
+    def __init__(self, environ: dict[bytes, bytes], arguments: list[bytes]) -> None:
         self.warnings: list[bytes] = []
         self.settings = Settings()
         self.read_greeting()
@@ -36,6 +40,9 @@ class Setup:
         self.settings.databytes = self.number(b"databytes", 0)
         self.read_limits()
         self.read_environment(environ)
+        self.gate: Gate | None = None
+        if arguments or b"SMTPAUTHFILE" in environ or environ.get(b"SMTPAUTH", b"-") != b"-":
+            self.read_auth(environ, arguments)
 
     def read_greeting(self) -> None:
         """me, smtpgreeting, localiphost. One of the first two has to be there."""
@@ -87,6 +94,13 @@ class Setup:
         settings.remotehost = environ.get(b"TCPREMOTEHOST", settings.remotehost)
         settings.remoteinfo = environ.get(b"TCPREMOTEINFO")
         settings.relayclient = environ.get(b"RELAYCLIENT")
+
+    def read_auth(self, environ: dict[bytes, bytes], arguments: list[bytes]) -> None:
+        """SMTP AUTH, for those who ask for it."""
+        from qmail_smtpd.auth.gate import arrange
+
+        self.settings.maxauth = self.number(b"maxauth", self.settings.maxauth)
+        self.settings.auth, self.gate = arrange(arguments, environ, self.warnings)
 
     def line(self, name: bytes) -> bytes | None:
         """The first line of a control file."""

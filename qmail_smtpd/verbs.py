@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
 def helo(session: "Session", argument: bytes) -> None:
     """The greeting, and no more."""
-    begin(session, argument)
+    forget(session, argument)
     session.answer(b"250 " + session.settings.greeting)
 
 
 def ehlo(session: "Session", argument: bytes) -> None:
     """The greeting, and what is on offer. SIZE only where there is a limit: the original has no such line."""
-    begin(session, argument)
+    forget(session, argument)
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
+    if session.settings.auth:
+        place = 1 if session.settings.auth.first else len(lines)
+        lines[place:place] = session.settings.auth.lines()
     if session.settings.databytes:
         lines.append(b"SIZE %d" % session.settings.databytes)
         session.size_offered = True
@@ -33,7 +36,7 @@ def ehlo(session: "Session", argument: bytes) -> None:
     session.answer(b"250 " + lines[-1])
 
 
-def begin(session: "Session", name: bytes) -> None:
+def forget(session: "Session", name: bytes) -> None:
     """Forget the transaction; remember the name, unless it is the one that we know already (qmail-smtpd.c, dohelo)."""
     session.envelope = Envelope()
     session.helo = None if name.lower() == session.settings.remotehost.lower() else name
@@ -41,8 +44,12 @@ def begin(session: "Session", name: bytes) -> None:
 
 def mail(session: "Session", argument: bytes) -> None:
     """Begin a transaction. A refused MAIL leaves the earlier one alive, as in the original."""
+    if session.user is None and session.settings.auth and session.settings.auth.required:
+        session.log(b"refused", {b"reason": b"unauthorized"})
+        session.answer(replies.AUTH_REQUIRED)
+        return
     sender, parameters = find_address(session, argument)
-    refusal = why_not_mail(session.settings, sender, parameters if session.size_offered else b"")
+    refusal = why_not_mail(session.settings, sender, parameters if session.size_offered else b"", session.senders)
     if refusal:
         session.log(b"refused", {b"sender": sender, b"reason": refusal[1]})
         session.answer(refusal[0])
@@ -94,9 +101,23 @@ def data(session: "Session", argument: bytes) -> None:
         session.answer(replies.GO_AHEAD)
         s = session.settings
         when = session.backend.date()
-        lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, b"SMTP", when)
+        protocol = b"SMTP" if session.user is None else b"ESMTPA"
+        lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, protocol, when)
         session.backend.write_message(lines)
         session.begin_message()
+
+
+def auth(session: "Session", argument: bytes) -> None:
+    """Begin a login, where that is on offer."""
+    if session.settings.auth is None:
+        unimplemented(session, argument)
+        return
+    if not session.settings.auth.mechanisms:
+        session.answer(replies.AUTH_UNAVAILABLE)
+        return
+    from qmail_smtpd.auth.dialogue import begin  # a session without a login does not need it
+
+    begin(session, argument)
 
 
 def rset(session: "Session", argument: bytes) -> None:
@@ -123,6 +144,7 @@ VERBS: "dict[bytes, Verb]" = {
     b"mail": mail,
     b"rcpt": rcpt,
     b"data": data,
+    b"auth": auth,
     b"rset": rset,
     b"quit": quit_,
     b"noop": constant(replies.OK),

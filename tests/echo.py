@@ -1,10 +1,27 @@
 """The world of a session under test: keeps what the session said, and takes every message."""
 
+from qmail_smtpd import replies
+from qmail_smtpd.auth.sasl import Credentials, Failed, Malformed
 from qmail_smtpd.message import Message
 from qmail_smtpd.session import Session
 from qmail_smtpd.settings import Settings
 
 LOCAL = bytes((127, 0, 0, 1))
+
+
+class EchoScram:
+    """Not SCRAM: says back what it hears, and is content with `proof`."""
+
+    user = b"joe"
+    done = False
+
+    def step(self, client: bytes) -> bytes:
+        if client == b"junk":
+            raise Malformed
+        if client == b"wrong":
+            raise Failed(replies.AUTH_FAILED, b"password")
+        self.done = client == b"proof"
+        return b"heard " + client
 
 
 class Echo:
@@ -20,6 +37,10 @@ class Echo:
         self.decisions: list[tuple[bytes, dict[bytes, bytes]]] = []
         self.queued: list[tuple[bytes, bytes]] = []
         self.given_up: list[bytes] = []
+        self.credentials: list[tuple[bytes, bytes, bytes]] = []
+        self.pauses = 0
+        self.sender_lists: dict[bytes, frozenset[bytes]] = {}
+        self.identity: tuple[bytes | None, bytes | None] | None = None
         self.message: bytearray | None = None
 
     def reply(self, line: bytes) -> None:
@@ -58,6 +79,27 @@ class Echo:
 
     def abandon_queue(self) -> None:
         self.close_queue(None)
+
+    def challenge(self) -> bytes:
+        return b"<1.2@mx>"
+
+    def scram(self) -> "EchoScram":
+        return EchoScram()
+
+    def why_not_login(self, credentials: Credentials) -> tuple[bytes, bytes] | None:
+        self.credentials.append((credentials.user, credentials.proof, credentials.challenge))
+        return None if credentials.proof == b"secret" else (replies.AUTH_FAILED, b"password")
+
+    def pause(self) -> None:
+        self.pauses += 1
+
+    def senders(self, user: bytes) -> frozenset[bytes] | None:
+        if self.trouble:
+            raise self.trouble
+        return self.sender_lists.get(user)
+
+    def identify(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
+        self.identity = (relayclient, remoteinfo)
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         self.decisions.append((event, facts))
