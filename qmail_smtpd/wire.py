@@ -1,11 +1,16 @@
 """Descriptors 0 and 1: the client. Waits, times out, writes what is pending before it reads.
 
 Knows no SMTP beyond the difference between commands and DATA, which is read in larger blocks and may not be too slow.
+With a layer (tls.py) all that is read and written passes through it; without one nothing of TLS is loaded.
 """
 
 import os
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qmail_smtpd.tls import Layer
 
 COMMAND_BLOCK = 8192
 DATA_BLOCK = 131072  # measured: the fastest from a socket; smaller is slower over TCP, larger costs memory
@@ -29,15 +34,23 @@ class Closed(Exception):
     """The client is gone, or takes nothing any more."""
 
 
+class Broken(Closed):
+    """What the client sends is no TLS, or not what its own end of the connection has sent. `why` is for the log."""
+
+    def __init__(self, why: bytes) -> None:
+        self.why = why
+
+
 class Wire:
     """The connection. `timeout` is for one read or write; `deadline`, on the monotonic clock, for the whole session."""
 
-    __slots__ = ("deadline", "pending", "slow_received", "slow_waited", "timeout")
+    __slots__ = ("deadline", "layer", "pending", "slow_received", "slow_waited", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.deadline: float | None = None
-        self.pending = bytearray()
+        self.layer: Layer | None = None  # tls.accept sets it
+        self.pending = bytearray()  # what is to be written, as the layer, if there is one, has yet to see it
         self.start_data()
 
     def limit(self, timeout: float, session_seconds: float) -> None:
@@ -53,15 +66,13 @@ class Wire:
     def read(self) -> bytes:
         """What the client sends between messages; empty at the end of file and on errors."""
         self.flush()
-        self.await_client(self.timeout)
-        return receive(COMMAND_BLOCK)
+        return self.take(self.timeout, COMMAND_BLOCK)
 
     def read_data(self) -> bytes:
         """What the client sends in DATA. Only the time spent in waiting for it counts as slowness, not a slow queue."""
         self.flush()
         begun = monotonic()
-        self.await_client(min(self.timeout, SLOW_SECONDS))
-        data = receive(DATA_BLOCK)
+        data = self.take(min(self.timeout, SLOW_SECONDS), DATA_BLOCK)
         self.slow_waited += monotonic() - begun
         self.slow_received += len(data)
         if self.slow_waited >= SLOW_SECONDS:
@@ -69,6 +80,13 @@ class Wire:
                 raise TimedOut
             self.start_data()
         return data
+
+    def take(self, seconds: float, size: int) -> bytes:
+        """Wait for `seconds` at most, and read once."""
+        if self.layer is not None:
+            return self.layer.take(seconds, size)
+        self.await_client(seconds)
+        return receive(size)
 
     def await_client(self, seconds: float) -> None:
         """Wait until there is something to read, for `seconds`, and never longer than the session may last."""
@@ -95,17 +113,24 @@ class Wire:
 
     def flush(self) -> None:
         """Write all that is pending."""
-        while self.pending:
+        outgoing = self.pending if self.layer is None else self.layer.seal(self.pending)
+        while outgoing:
             if not ready(1, POLLOUT, self.timeout, self.deadline):
                 self.check_deadline()
                 raise Closed
             try:
-                written = os.write(1, self.pending[:WRITE_BLOCK])
+                written = os.write(1, outgoing[:WRITE_BLOCK])
             except BlockingIOError:
                 continue  # somebody made the descriptor non-blocking, and another writer was faster
             except OSError as error:
                 raise Closed from error
-            del self.pending[:written]
+            del outgoing[:written]
+
+    def close(self) -> None:
+        """Write all that is pending, and the layer's own goodbye. The descriptors stay open."""
+        if self.layer is not None:
+            self.layer.close()
+        self.flush()
 
 
 def ready(descriptor: int, event: int, seconds: float, deadline: float | None = None) -> bool:

@@ -1,0 +1,98 @@
+"""control/servercert.pem and serverkey.pem: are they right, is the context that is made of them known already?
+
+A process that was exec'd builds a context when its client wants TLS. A parent that preloads keeps one for its children,
+who see for themselves whether the files are still the same: a renewed certificate counts from the next connection.
+"""
+
+import os
+from time import time
+
+from qmail_smtpd import tls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _ssl
+
+    Identity = tuple[tuple[int, int, int, int, int], ...]
+
+CERTIFICATE = b"control/servercert.pem"  # netqmail's TLS patch: certificate, chain and key
+KEY = b"control/serverkey.pem"  # the key, where it is not in that file
+EVERYBODY = 0o006  # the mode's bits for others, to read and to write
+SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
+OLDEST = 86400.0  # seconds; with the context go its keys for session tickets, which open recorded TLS 1.2 sessions
+NOWHERE = (0, 0, 0, 0, 0)
+
+
+class Kept:
+    """The context that a parent has ready for its children."""
+
+    context: "_ssl._SSLContext | None" = None
+    identity: "Identity" = ()
+    built = 0.0  # seconds since 1970
+
+
+def context(home: bytes = b"") -> "_ssl._SSLContext":
+    """The context for the files as they are now; `home` ends in a slash, or is empty. Raises tls.Trouble."""
+    if Kept.context is not None and identity(home) == Kept.identity:
+        return Kept.context
+    return build(home)
+
+
+def keep(home: bytes) -> None:
+    """In a parent, before a fork: have the context ready. Why there is none, the children find out for themselves."""
+    now = time()
+    found = identity(home)
+    if found == Kept.identity and now - Kept.built < OLDEST:
+        return
+    Kept.context, Kept.identity, Kept.built = None, (), now
+    changed = max(max(file[3:]) for file in found) / 1e9
+    if now - changed < SETTLED:
+        return
+    try:
+        Kept.context = build(home)
+    except tls.Trouble:
+        pass
+    Kept.identity = found
+
+
+def identity(home: bytes) -> "Identity":
+    """What changes when one of the files does."""
+    return look(home + CERTIFICATE), look(home + KEY)
+
+
+def look(path: bytes) -> tuple[int, int, int, int, int]:
+    """Device, inode, size, and two times in nanoseconds."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return NOWHERE
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def build(home: bytes) -> "_ssl._SSLContext":
+    """Look into the files, so that what is wrong is said of the right one; then have OpenSSL read them."""
+    certificate = home + CERTIFICATE
+    key = home + KEY if os.path.lexists(home + KEY) else certificate
+    check(certificate, b"-----BEGIN CERTIFICATE-----", b"certificate")
+    mode = check(key, b"PRIVATE KEY-----", b"private key")
+    if mode & EVERYBODY:
+        raise tls.Trouble(key + b" holds the private key and is open to everybody")
+    return tls.build(certificate, key)
+
+
+def check(path: bytes, mark: bytes, what: bytes) -> int:
+    """The mode of a file that holds such a thing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
+            text = os.read(descriptor, found.st_size)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        from tcprules.strerr import reason  # a table that a session without trouble does not need
+
+        raise tls.Trouble(b"unable to read " + path + b": " + reason(error).encode()) from error
+    if mark not in text:
+        raise tls.Trouble(path + b" holds no " + what)
+    return found.st_mode

@@ -1,0 +1,139 @@
+"""The other side of TLS for the tests: certificates by the openssl command, and a client on any two descriptors."""
+
+import os
+import select
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from support import peer
+
+PATIENCE = 20_000  # milliseconds until a server that says nothing has failed
+HOST = "mx.example.org"
+OPENSSL = "/usr/bin/openssl"
+
+
+def certify(directory: Path, name: str = "server", *words: str) -> tuple[Path, Path]:
+    """A self-signed certificate and its key, of P-256 unless the words say otherwise."""
+    key, certificate = directory / f"{name}key.pem", directory / f"{name}cert.pem"
+    kind = words or ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    command = [peer(OPENSSL), "req", "-x509", "-nodes", *kind, "-keyout", str(key), "-out", str(certificate)]
+    names = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST},DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*command, *names, "-days", "2"], check=True, capture_output=True)
+    key.chmod(0o600)
+    return certificate, key
+
+
+def trusting(*certificates: Path) -> ssl.SSLContext:
+    """A client's context that takes these certificates and no others."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for certificate in certificates:
+        context.load_verify_locations(certificate)
+    return context
+
+
+def unarmed(newest: ssl.TLSVersion) -> ssl.SSLContext:
+    """A client's context that takes any certificate, and speaks what nobody should any more, up to this version."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.MINIMUM_SUPPORTED, newest
+    return context
+
+
+class Client:
+    """TLS over a descriptor to read from and one to write to. Sends pieces of `piece` bytes; 0: all at once."""
+
+    def __init__(
+        self, ends: tuple[int, int], context: ssl.SSLContext, piece: int = 0, session: ssl.SSLSession | None = None
+    ) -> None:
+        self.ends, self.piece = ends, piece
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST, session=session)
+
+    def hello(self) -> bytes:
+        """The first flight of a handshake, not sent yet."""
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        return self.outgoing.read()
+
+    def shake_hands(self) -> "Client":
+        self.until_done(self.tls.do_handshake)
+        return self
+
+    def say(self, text: bytes) -> None:
+        while text:
+            text = text[self.tls.write(text) :]
+            self.put(self.outgoing.read())
+
+    def sealed(self, text: bytes) -> bytes:
+        """The records of a text, not sent yet."""
+        self.tls.write(text)
+        return self.outgoing.read()
+
+    def hear(self) -> bytes:
+        """One part of what the server says; empty at close_notify. ssl.SSLEOFError where it only hangs up."""
+        heard = b""
+
+        def step() -> None:
+            nonlocal heard
+            heard = self.tls.read(65536)
+
+        self.until_done(step)
+        return heard
+
+    def hear_all(self) -> bytes:
+        text = b""
+        while part := self.hear():
+            text += part
+        return text
+
+    def hear_until(self, end: bytes) -> bytes:
+        text = b""
+        while not text.endswith(end):
+            part = self.hear()
+            assert part, text
+            text += part
+        return text
+
+    def until_done(self, step: Callable[[], object]) -> None:
+        """Do a step of TLS, sending and receiving whatever it takes."""
+        while True:
+            try:
+                step()
+            except ssl.SSLWantReadError:
+                self.put(self.outgoing.read())
+                data = get(self.ends[0])
+                self.incoming.write(data) if data else self.incoming.write_eof()
+            else:
+                self.put(self.outgoing.read())
+                return
+
+    def put(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        size = self.piece or len(data) or 1
+        for start in range(0, len(data), size):
+            part = data[start : start + size]
+            while part:
+                part = part[os.write(self.ends[1], part) :]
+
+
+def get(descriptor: int) -> bytes:
+    """What comes next, with patience; a reset is an end."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    assert poller.poll(PATIENCE), "the server says nothing"
+    try:
+        return os.read(descriptor, 65536)
+    except ConnectionResetError:
+        return b""
+
+
+def get_all(descriptor: int) -> bytes:
+    data = b""
+    while part := get(descriptor):
+        data += part
+    return data
