@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from support import script
@@ -70,18 +71,22 @@ def lay_home(home: Path, control: dict[str, object] | None = None) -> Path:
     return home
 
 
-def start(home: Path, env: dict[str, str] | None = None, **options: object) -> "subprocess.Popen[bytes]":
-    """Start qmail-smtpd with pipes for descriptors 0 to 2 and nothing in its environment that is not said here."""
+def start(
+    home: Path, env: dict[str, str] | None = None, words: Sequence[str] = (), **options: object
+) -> "subprocess.Popen[bytes]":
+    """Start qmail-smtpd with these words, pipes for descriptors 0 to 2 and nothing else in its environment."""
     whole = {"PATH": os.environ["PATH"], "QMAILHOME": str(home), **(CLIENT if env is None else env)}
     encoded = {key.encode("latin-1"): value.encode("latin-1") for key, value in whole.items()}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
-    return subprocess.Popen([script("qmail-smtpd")], env=encoded, **pipes)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen([script("qmail-smtpd"), *words], env=encoded, **pipes)  # type: ignore[call-overload, no-any-return]
 
 
-def talk(home: Path, text: str | bytes, env: dict[str, str] | None = None, hold: float = 0) -> Result:
+def talk(
+    home: Path, text: str | bytes, env: dict[str, str] | None = None, hold: float = 0, words: Sequence[str] = ()
+) -> Result:
     """Run one session that says `text` at once and closes after `hold` seconds at most. Waits for every child."""
     alive, leak = os.pipe()  # every process of the session holds this open
-    process = start(home, env, pass_fds=(leak,))
+    process = start(home, env, words, pass_fds=(leak,))
     os.close(leak)
     data = text.encode("latin-1") if isinstance(text, str) else text
     if hold:

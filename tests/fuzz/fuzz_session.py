@@ -22,6 +22,7 @@ with atheris.instrument_imports(include=["qmail_smtpd"]):
     from echo import Echo, converse
 
     from qmail_smtpd import replies
+    from qmail_smtpd.auth.offer import Offer
     from qmail_smtpd.message import MAX_HOPS
 
 TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
@@ -35,7 +36,11 @@ KNOWN = {value for value in vars(replies).values() if isinstance(value, bytes)} 
     b"250-8BITMIME",
     b"250 SIZE 40",
     b"250 ok 1 qp 2",
+    b"250-AUTH LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256",
+    b"250 AUTH LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256",
 }
+EVERY_MECHANISM = Offer((b"LOGIN", b"PLAIN", b"CRAM-MD5", b"SCRAM-SHA-256"))
+SEEDS = ("smtpd.jsonl", "smtpd-auth.jsonl")
 CHOICES = [
     {},
     {"databytes": 40},
@@ -45,6 +50,8 @@ CHOICES = [
     {"maxerrors": 3, "maxrcpt": 2},
     {"rcpthosts": None},
     {"localiphost": None, "badmailfrom": frozenset({b"@s.test", b"x"})},
+    {"auth": EVERY_MECHANISM},
+    {"auth": Offer(EVERY_MECHANISM.mechanisms, required=True), "maxauth": 2},
 ]
 
 
@@ -56,7 +63,10 @@ def check(data: bytes) -> None:
     session, whole = converse(data[2:], 0, **changes)
     again, parts = converse(data[2:], data[1] % 16 + 1, **changes)
     assert (session.status, whole.replies, whole.queued) == (again.status, parts.replies, parts.queued)
-    assert set(whole.replies) <= KNOWN
+    assert {line for line in whole.replies if not line.startswith(b"334 ")} <= KNOWN
+    assert (session.user is None) == (whole.identity is None)
+    assert (session.user, whole.credentials, whole.pauses) == (again.user, parts.credentials, parts.pauses)
+    assert all(user and proof and b"\0" not in user + proof for user, proof, _ in whole.credentials)
     assert len(session.pending) <= 8193
     for _, envelope in whole.queued:
         assert envelope.startswith(b"F")
@@ -76,9 +86,10 @@ def check_message(data: bytes) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as seeds:
-        for number, line in enumerate((TESTS / "data/smtpd.jsonl").read_text().splitlines()):
+        lines = [line for name in SEEDS for line in (TESTS / "data" / name).read_text().splitlines()]
+        for number, line in enumerate(lines):
             text = json.loads(line)["stdin"].encode("latin-1")[:2000]
-            (Path(seeds) / f"{number}").write_bytes(bytes((number % 8, number % 16)) + text)
+            (Path(seeds) / f"{number}").write_bytes(bytes((number % len(CHOICES), number % 16)) + text)
         atheris.Setup([*sys.argv, seeds], check)
         atheris.Fuzz()
 
