@@ -1,7 +1,7 @@
 """Control files: a line, a number, a list, the cdb of further rcpthosts. The only reader of control/.
 
-Paths are relative to the qmail home, which `enter` makes the current directory. Every error but a missing file is
-Unreadable.
+Paths are relative to the qmail home: to the current directory, which `enter` makes it, unless a `home` is given. Every
+error but a missing file is Unreadable.
 """
 
 import errno
@@ -43,19 +43,20 @@ def unreadable(path: bytes, error: OSError) -> Unreadable:
     return Unreadable(CONTROLS_UNREADABLE, b"unable to read " + path + b": " + why.encode())
 
 
-def open_control(name: bytes) -> int:
+def open_control(name: bytes, home: bytes = b".") -> int:
     """A descriptor on the control file, -1 where there is none."""
     try:
-        return os.open(b"control/" + name, os.O_RDONLY | os.O_NONBLOCK)  # open_read.c: a FIFO must not keep us waiting
+        # open_read.c: a FIFO must not keep us waiting
+        return os.open(home + b"/control/" + name, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENOENT:
             return -1
         raise unreadable(b"control/" + name, error) from error
 
 
-def read(name: bytes) -> bytes | None:
+def read(name: bytes, home: bytes = b".") -> bytes | None:
     """The whole file, None where there is none."""
-    descriptor = open_control(name)
+    descriptor = open_control(name, home)
     if descriptor < 0:
         return None
     blocks = []
