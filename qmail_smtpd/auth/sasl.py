@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 CANCEL = b"*"  # RFC 4954 section 4: a client's line that ends the exchange
+LONGEST = 8000  # bytes: less than a session keeps of a line
 EMPTY = b"="  # there, an initial response without content
 
 
@@ -125,7 +126,9 @@ def decode_initial(argument: bytes) -> bytes | None:
 
 
 def without_base64(text: bytes) -> bytes:
-    """Strictly: what is no base64 is refused, never skipped."""
+    """Strictly: what is no base64 is refused, never skipped; so is what may have been cut."""
+    if len(text) > LONGEST:
+        raise Malformed
     try:
         return a2b_base64(text, strict_mode=True)
     except Error as error:
