@@ -13,7 +13,8 @@ from qmail_smtpd.auth.verifier import KEY, Verifier, prepared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 MECHANISM = "SCRAM-SHA-256"
 SCHEME = MECHANISM.encode()
@@ -39,13 +40,14 @@ class Scram:
     When `done`, the client has proved to be `user`, and the last message is the server's own proof. `nonce`: for tests.
     """
 
-    __slots__ = ("done", "nonce", "password", "path", "server", "user")
+    __slots__ = ("done", "nonce", "password", "path", "server", "turn", "user")
 
     def __init__(self, path: bytes, nonce: str | None = None) -> None:
         self.path = path
         self.nonce = nonce
         self.user = b""
         self.done = False
+        self.turn: Callable[[str], bytes] = self.first
         self.server: Any = None
         self.password: bytes | None = None  # of a user who is stored as PLAIN
 
@@ -55,9 +57,9 @@ class Scram:
             from scramp import ScramException  # type: ignore[import-untyped]
         except ImportError:
             raise missing(SCHEME, b"scramp") from None
+        turn, self.turn = self.turn, self.over
         try:
-            text = client.decode()
-            return self.final(text) if self.server else self.first(text)
+            return turn(client.decode())
         except UnicodeDecodeError as error:
             raise Malformed from error
         except ScramException as error:
@@ -72,6 +74,7 @@ class Scram:
         self.server = ScramMechanism(MECHANISM).make_server(self.ask, s_nonce=self.nonce)
         self.server.set_client_first(text)
         message: str = self.server.get_server_first()
+        self.turn = self.final
         return message.encode()
 
     def final(self, text: str) -> bytes:
@@ -86,6 +89,10 @@ class Scram:
                 self.hash(NOBODY)
         message: str = self.server.get_server_final()
         return message.encode()
+
+    def over(self, text: str) -> "NoReturn":
+        """After the end, or a failure, there is nothing more to say."""
+        raise Malformed
 
     def hash(self, password: bytes) -> None:
         """Have scramp compare with this password."""

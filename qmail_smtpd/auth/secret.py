@@ -23,7 +23,9 @@ HEX = b"0123456789abcdefABCDEF"
 def matches(stored: bytes, password: bytes) -> bool:
     """Is this the password? An empty one never is. Raises Trouble where that cannot be told."""
     scheme, value = split(stored)
-    return bool(password and value) and SCHEMES[scheme][0](value, password)
+    if not password or not value or b"\0" in password:  # HMAC fills a key up with NULs: to SCRAM they would not count
+        return False
+    return SCHEMES[scheme][0](value, password)
 
 
 def make(scheme: bytes, password: bytes, rounds: int | None = None) -> bytes:

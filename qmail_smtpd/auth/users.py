@@ -124,8 +124,9 @@ class Users:
 
 
 def takes_time(stored: bytes) -> bool:
-    """Is it hashed, by a scheme that is known?"""
+    """Is it a hash, of a scheme that is known?"""
     try:
-        return split(stored)[0] != b"PLAIN"
+        scheme, value = split(stored)
     except Trouble:
         return False
+    return scheme != b"PLAIN" and value != b""

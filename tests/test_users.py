@@ -1,0 +1,255 @@
+"""The users file: which line is a user's, what is no line, who may read it, and what a login with no user costs."""
+
+import hashlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmail_smtpd.auth import secretfile, users
+from qmail_smtpd.auth.secret import cram_md5, make
+from qmail_smtpd.auth.users import Entry, Trouble, Users, verify, verify_digest
+
+Lay = Callable[[bytes], bytes]
+CHALLENGE = b"<1896.697170952@postoffice.reston.mci.net>"
+SCRAM = make(b"SCRAM-SHA-256", b"secret", 4096)
+BCRYPT = make(b"BLF-CRYPT", b"secret", 4)
+
+
+@pytest.fixture
+def lay(tmp_path: Path) -> Lay:
+    """Write the users file of this test; its path."""
+
+    def write(content: bytes) -> bytes:
+        path = tmp_path / "users"
+        path.write_bytes(content)
+        path.chmod(0o640)
+        return bytes(path)
+
+    return write
+
+
+FILES = {  # content -> (user, password) pairs that are right
+    b"joe:{PLAIN}a\n": [(b"joe", b"a")],
+    b"joe:{PLAIN}a": [(b"joe", b"a")],
+    b"\n\n# joe:{PLAIN}b\n:joe:{PLAIN}c\njoe:{PLAIN}a\n\n": [(b"joe", b"a")],
+    b"joe:{PLAIN}a\njoe:{PLAIN}b\n": [(b"joe", b"a")],
+    b"joe:{PLAIN}a\r\nann:{PLAIN}b:1:1::/home/ann\r\n": [(b"joe", b"a"), (b"ann", b"b")],
+    b"joey:{PLAIN}b\njo:{PLAIN}c\nJoe:{PLAIN}d\n joe:{PLAIN}e\njoe:{PLAIN}a\n": [(b"joe", b"a"), (b"Joe", b"d"), (b"jo", b"c")],
+    b"joe@example.com:{PLAIN}a\nj\xf6:{PLAIN}\xf6\nwith blank:{PLAIN}with blank\n": [
+        (b"joe@example.com", b"a"),
+        (b"j\xf6", b"\xf6"),
+        (b"with blank", b"with blank"),
+    ],
+    b"joe:{PLAIN}{PLAIN}a,b\n": [(b"joe", b"{PLAIN}a,b")],
+    b"joe:%b:1000:1000::/home/joe::userdb_mail=maildir:~/Maildir\n" % SCRAM: [(b"joe", b"secret")],
+    b"joe:%b\n" % BCRYPT: [(b"joe", b"secret")],
+}
+NAMES = (
+    b"",
+    b"joe",
+    b"Joe",
+    b"JOE",
+    b"jo",
+    b"# joe",
+    b"#",
+    b":",
+    b":joe",
+    b"ann",
+    b"j\xf6",
+    b"joe@example.com",
+    b"joe:{PLAIN}a",
+)
+PASSWORDS = (b"", b"a", b"b", b"c", b"{PLAIN}a,b", b"secret", b"Secret", b"a\r", b"\xf6", b"a:1:1::/home/ann")
+
+
+@pytest.mark.parametrize("content", FILES)
+def test_the_first_line_of_this_very_name_counts(content: bytes, lay: Lay) -> None:
+    path, right = lay(content), FILES[content]
+    assert all(verify(path, *pair) for pair in right)
+    wrong = [(user, password) for user in NAMES for password in PASSWORDS if (user, password) not in right]
+    assert not any(verify(path, *pair) for pair in wrong)
+
+
+def test_digests_are_for_those_whose_password_is_stored_itself(lay: Lay) -> None:
+    path = lay(b"tim:{PLAIN}tanstaaftanstaaf\nann:%b\n" % SCRAM)
+    assert verify_digest(path, b"tim", CHALLENGE, b"b913a602c7eda7a495b4e6e7334d3890")
+    assert not verify_digest(path, b"tim", CHALLENGE, b"c913a602c7eda7a495b4e6e7334d3890")
+    assert not verify_digest(path, b"tim", CHALLENGE[:-1], b"b913a602c7eda7a495b4e6e7334d3890")
+    assert not verify_digest(path, b"tim", CHALLENGE, b"tanstaaftanstaaf")
+    assert not verify_digest(path, b"ann", CHALLENGE, cram_md5(b"secret", CHALLENGE))
+    assert not verify_digest(path, b"nobody", CHALLENGE, cram_md5(b"-", CHALLENGE))
+
+
+LINES = {  # a line of joe's -> what is said of it
+    b"joe": b"no password",
+    b"joe:secret": b"no {SCHEME}",
+    b"joe:{MD5-CRYPT}$1$x": b"the scheme of the password is not one of",
+    b"joe:{SCRAM-SHA-256}4096": b"{SCRAM-SHA-256} is not followed by",
+    b"joe:{PLAIN}a::::::nologin": b"extra fields",
+    b"joe:{PLAIN}a::::::userdb_mail=x allow_nets=127.0.0.0/8": b"extra fields",
+    b"joe:{PLAIN}a::::::allow_nets=::1": b"extra fields",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_that_is_no_good_is_trouble_for_its_user_and_nobody_else(line: bytes, lay: Lay) -> None:
+    path = lay(b"# users\n%b\nann:{PLAIN}a\n" % line)
+    for password in (b"secret", b"wrong"):
+        with pytest.raises(Trouble) as caught:
+            verify(path, b"joe", password)
+        assert caught.value.why.startswith(path + b", line 2: ")
+        assert LINES[line] in caught.value.why
+        assert b"joe" not in caught.value.why.removeprefix(path)
+    assert verify(path, b"ann", b"a")
+    assert not verify(path, b"ann", b"b")
+    assert not verify(path, b"nobody", b"a")
+
+
+@pytest.mark.parametrize("content", [b"joe:\n", b"joe::1:1::/home/joe\n", b"joe:{PLAIN}\n", b"joe:{PLAIN}:1:1\n"])
+def test_who_has_no_password_has_no_right_one(content: bytes, lay: Lay) -> None:
+    path = lay(content)
+    assert not any(verify(path, b"joe", password) for password in (b"", b"-", b"{PLAIN}", b"x"))
+    assert not verify_digest(path, b"joe", CHALLENGE, cram_md5(b"", CHALLENGE))
+    assert not verify_digest(path, b"joe", CHALLENGE, cram_md5(b"-", CHALLENGE))
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o642, 0o666, 0o777])
+def test_a_file_that_is_open_to_everybody_is_refused(mode: int, lay: Lay) -> None:
+    path = lay(b"joe:{PLAIN}a\n")
+    os.chmod(path, mode)
+    with pytest.raises(Trouble, match="is open to everybody"):
+        verify(path, b"joe", b"a")
+    for safe in (0o600, 0o640, 0o660, 0o400, 0o641):
+        os.chmod(path, safe)
+        assert verify(path, b"joe", b"a")
+
+
+def test_what_cannot_be_read_is_trouble_and_no_wait(tmp_path: Path, lay: Lay) -> None:
+    for name, why in {
+        "none": b"file does not exist",
+        ".": b"not a file",
+        "pipe": b"not a file",
+        "socket": b"device not configured",
+    }.items():
+        path = bytes(tmp_path / name)
+        if name == "pipe":
+            os.mkfifo(path, 0o600)
+        if name == "socket":
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path)
+        with pytest.raises(Trouble) as caught:
+            verify(path, b"joe", b"a")
+        assert caught.value.why == b"unable to read " + path + b": " + why
+
+
+def test_reading_has_a_bound(lay: Lay, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lay(b"joe:{PLAIN}a\n" + b"#" * 1000)
+    monkeypatch.setattr(secretfile, "LARGEST", 1000)
+    with pytest.raises(Trouble, match="has more than 1000 bytes"):
+        verify(path, b"joe", b"a")
+    monkeypatch.setattr(secretfile, "LARGEST", 1013)
+    assert verify(path, b"joe", b"a")
+
+
+def test_no_descriptor_is_left_open(lay: Lay) -> None:
+    path = lay(b"joe:{PLAIN}a\nann:b\n")
+    before = os.listdir("/proc/self/fd")
+    verify(path, b"joe", b"a")
+    with pytest.raises(Trouble):
+        verify(path, b"ann", b"a")
+    os.chmod(path, 0o644)
+    with pytest.raises(Trouble):
+        verify(path, b"joe", b"a")
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_change_counts_at_the_next_login(lay: Lay) -> None:
+    path = lay(b"joe:{PLAIN}a\n")
+    assert verify(path, b"joe", b"a")
+    lay(b"joe:{PLAIN}b\n")
+    assert verify(path, b"joe", b"b")
+    assert not verify(path, b"joe", b"a")
+    os.unlink(path)
+    with pytest.raises(Trouble):
+        verify(path, b"joe", b"b")
+
+
+WORK = {  # content -> the iterations that a wrong password of joe's costs, and that one of nobody's costs
+    b"joe:%b\nann:{PLAIN}a\n" % SCRAM: [4096],
+    b"ann:{PLAIN}a\njoe:%b\n" % SCRAM: [4096],
+    b"joe:{PLAIN}a\nann:%b\n" % SCRAM: [4096],
+    b"joe:{MD5}x\nann:%b\n" % SCRAM: [4096],
+    b"joe:\nann:%b\n" % SCRAM: [4096],
+    b"bob:{MD5}x\nbob:{SCRAM-SHA-256}\nann:%b\njoe:{PLAIN}x\n" % SCRAM: [4096],
+    b"joe:{PLAIN}a\nann:{PLAIN}b\n": [],
+}
+
+
+@pytest.mark.parametrize("content", WORK)
+def test_a_wrong_password_costs_the_same_whether_there_is_such_a_user_or_not(
+    content: bytes, lay: Lay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = hashlib.pbkdf2_hmac, []
+
+    def counted(name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
+        seen.append(iterations)
+        return original(name, password, salt, iterations)
+
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", counted)
+    path = lay(content)
+    assert not verify(path, b"nobody", b"wrong")
+    assert seen == WORK[content]
+    if b"{MD5}" not in content.partition(b"\n")[0]:
+        seen.clear()
+        assert not verify(path, b"joe", b"wrong")
+        assert seen == WORK[content]
+
+
+def test_a_decoy_that_cannot_be_checked_makes_no_trouble_for_others(lay: Lay) -> None:
+    path = lay(b"ann:{SCRAM-SHA-256}broken\njoe:{PLAIN}a\n")
+    assert not verify(path, b"nobody", b"a")
+    assert not verify(path, b"joe", b"wrong")
+    assert verify(path, b"joe", b"a")
+
+
+def test_the_fields_of_an_entry() -> None:
+    entry = Entry(b"joe:{PLAIN}a:1000:1001:Joe, the first:/home/joe:/bin/zsh:userdb_x=1:2", 7)
+    assert (entry.secret, entry.field(users.UID), entry.field(users.HOME), entry.shell) == (
+        b"{PLAIN}a",
+        b"1000",
+        b"/home/joe",
+        b"/bin/zsh",
+    )
+    entry.insist()
+    short = Entry(b"joe:{PLAIN}a", 7)
+    assert (short.field(users.UID), short.field(users.HOME), short.shell) == (b"", b"", b"/bin/sh")
+
+
+@given(st.binary(max_size=200), st.binary(max_size=20), st.binary(max_size=20))
+def test_any_bytes_give_an_answer_or_trouble(content: bytes, user: bytes, password: bytes) -> None:
+    found = Users.__new__(Users)
+    found.path, found.content = b"users", content
+    try:
+        entry = found.find(user)
+    except Trouble:
+        return
+    assert entry is None or content.split(b"\n")[entry.line - 1].removesuffix(b"\r").split(b":")[0] == user != b""
+
+
+@given(st.lists(st.sampled_from([b"joe", b":", b"{PLAIN}", b"a", b"\n", b"#", b"\r", b" "]), max_size=12).map(b"".join))
+def test_lookup_equals_the_plain_definition(content: bytes) -> None:
+    found = Users.__new__(Users)
+    found.path, found.content = b"users", content
+    lines = [line.removesuffix(b"\r") for line in content.split(b"\n") if not line.startswith((b"#", b":"))]
+    first = next((line for line in lines if line.split(b":")[0] == b"joe"), None)
+    try:
+        entry = found.find(b"joe")
+        assert (entry is None) == (first is None)
+        assert entry is None or b":".join(entry.fields) == first
+    except Trouble:
+        assert first == b"joe" or len(first.split(b":")) > users.EXTRA  # type: ignore[union-attr]
