@@ -55,5 +55,11 @@ if TYPE_CHECKING:
         def identify(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
             """From now on these two variables tell the queue program who the client is; None: unset."""
 
+        def prepare_tls(self) -> bool:
+            """Whether there can be TLS. Why not, the backend tells."""
+
+        def start_tls(self) -> bytes:
+            """Send all replies so far in clear, and everything from here on under TLS. Returns the cipher's name."""
+
         def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
             """Note a decision."""

@@ -31,8 +31,8 @@ class Kept:
     built = 0.0  # seconds since 1970
 
 
-def context(home: bytes = b"") -> "_ssl._SSLContext":
-    """The context for the files as they are now; `home` ends in a slash, or is empty. Raises tls.Trouble."""
+def context(home: bytes = b".") -> "_ssl._SSLContext":
+    """The context for the files of the home as they are now. Raises tls.Trouble."""
     if Kept.context is not None and identity(home) == Kept.identity:
         return Kept.context
     return build(home)
@@ -57,7 +57,12 @@ def keep(home: bytes) -> None:
 
 def identity(home: bytes) -> "Identity":
     """What changes when one of the files does."""
-    return look(home + CERTIFICATE), look(home + KEY)
+    return look(at(home, CERTIFICATE)), look(at(home, KEY))
+
+
+def at(home: bytes, name: bytes) -> bytes:
+    """The path of a file, as it is to be read in the log, too."""
+    return name if home == b"." else home + b"/" + name
 
 
 def look(path: bytes) -> tuple[int, int, int, int, int]:
@@ -71,8 +76,9 @@ def look(path: bytes) -> tuple[int, int, int, int, int]:
 
 def build(home: bytes) -> "_ssl._SSLContext":
     """Look into the files, so that what is wrong is said of the right one; then have OpenSSL read them."""
-    certificate = home + CERTIFICATE
-    key = home + KEY if os.path.lexists(home + KEY) else certificate
+    certificate, key = at(home, CERTIFICATE), at(home, KEY)
+    if not os.path.lexists(key):
+        key = certificate
     check(certificate, b"-----BEGIN CERTIFICATE-----", b"certificate")
     mode = check(key, b"PRIVATE KEY-----", b"private key")
     if mode & EVERYBODY:

@@ -54,6 +54,17 @@ def open_control(name: bytes, home: bytes = b".") -> int:
         raise unreadable(b"control/" + name, error) from error
 
 
+def exists(name: bytes, home: bytes = b".") -> bool:
+    """Whether there is such a file, or may be: a link that leads nowhere is somebody's mistake, not a no."""
+    try:
+        os.lstat(home + b"/control/" + name)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def read(name: bytes, home: bytes = b".") -> bytes | None:
     """The whole file, None where there is none."""
     descriptor = open_control(name, home)

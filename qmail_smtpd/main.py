@@ -17,10 +17,12 @@ from qmail_smtpd.queue.client import QueueClient
 from qmail_smtpd.received import date
 from qmail_smtpd.session import Session
 from qmail_smtpd.setup import TIMEOUT, Setup
-from qmail_smtpd.wire import Closed, SessionTimedOut, TimedOut, Wire
+from qmail_smtpd.wire import Broken, Closed, SessionTimedOut, TimedOut, Wire, settle_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _ssl import _SSLContext as SSLContext
+    from collections.abc import Mapping
     from typing import NoReturn
 
     from qmail_smtpd.auth.sasl import Credentials, ScramServer
@@ -31,7 +33,7 @@ QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
 class World:
     """The backend of a session: the client's wire, the queue program, the clock, the log."""
 
-    __slots__ = ("environ", "gate", "journal", "more", "own", "queue", "unheard", "wire")
+    __slots__ = ("context", "environ", "gate", "journal", "more", "own", "queue", "unheard", "untold", "wire")
 
     def __init__(self, environ: dict[bytes, bytes], wire: Wire, setup: Setup, journal: Log) -> None:
         self.environ = environ
@@ -42,6 +44,8 @@ class World:
         self.unheard = journal.unheard
         self.own: frozenset[bytes] | None = None
         self.queue: QueueClient | None = None
+        self.context: SSLContext | None = None
+        self.untold = True  # why there is no TLS is told once
 
     def reply(self, line: bytes) -> None:
         self.wire.write(line + b"\r\n")
@@ -111,8 +115,36 @@ class World:
             else:
                 self.environ[name] = value
 
+    def prepare_tls(self) -> bool:
+        from qmail_smtpd import certificate, tls
+
+        try:
+            self.context = certificate.context()
+        except tls.Trouble as trouble:
+            if self.untold:
+                self.journal.warning(b"no TLS: " + trouble.why)
+            self.untold = False
+        return self.context is not None
+
+    def start_tls(self) -> bytes:
+        from qmail_smtpd import tls
+
+        assert self.context is not None
+        layer = tls.accept(self.wire, self.context)
+        self.environ[b"TLS_PROTOCOL"] = self.journal.facts[b"tls"] = layer.protocol
+        self.environ[b"TLS_CIPHER"] = layer.cipher
+        return layer.cipher
+
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         self.journal.decision(event, facts)
+
+
+def before_fork(environ: "Mapping[bytes, bytes]") -> None:
+    """What tcpserver's parent does before it forks for a client, where this program is preloaded."""
+    if control.exists(b"servercert.pem", control.home(environ)):
+        from qmail_smtpd.certificate import keep
+
+        keep(control.home(environ))
 
 
 def main() -> "NoReturn":
@@ -133,39 +165,15 @@ def run() -> int:
     journal = Log(LEVELS.get(level, REFUSALS), {b"pid": b"%d" % os.getpid()})
     if level not in LEVELS:
         journal.warning(b"SMTPD_LOG is neither none nor refusals nor all: refusals are logged")
+    smtps = bool(environ.get(b"SMTPS"))  # empty is off, as in netqmail's TLS patch
     try:
-        return converse(prepare(environ, wire, journal), wire)
+        return converse(prepare(environ, wire, journal), wire, smtps)
     except Unreadable as trouble:
         journal.warning(trouble.why)
-        return last_words(wire, trouble.reply)
+        reply = trouble.reply
     except MemoryError:
-        return last_words(wire, replies.OUT_OF_MEMORY)
-
-
-def settle_descriptors() -> None:
-    """Have 0 to 2 open, so that no pipe of ours becomes one of them, and nothing but replies on the connection.
-
-    Under inetd, and in a terminal, 2 is the client: what is meant for a log goes nowhere then, for our children, too.
-    """
-    files = []
-    for descriptor in (0, 1, 2):
-        try:
-            files.append(os.fstat(descriptor))
-        except OSError:
-            nowhere(descriptor)
-            files.append(os.fstat(descriptor))
-    if os.path.samestat(files[2], files[0]) or os.path.samestat(files[2], files[1]):
-        nowhere(2)
-
-
-def nowhere(descriptor: int) -> None:
-    """Make the descriptor /dev/null, inherited by children."""
-    null = os.open(b"/dev/null", os.O_RDWR)
-    os.dup2(null, descriptor)
-    if null == descriptor:
-        os.set_inheritable(descriptor, True)
-    else:
-        os.close(null)
+        reply = replies.OUT_OF_MEMORY
+    return 1 if smtps and wire.layer is None else last_words(wire, reply)
 
 
 def last_words(wire: Wire, reply: bytes) -> int:
@@ -189,13 +197,23 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> Session:
     return Session(setup.settings, World(environ, wire, setup, journal))
 
 
-def converse(session: Session, wire: Wire) -> int:
-    """Read and feed, until the session is over."""
+def converse(session: Session, wire: Wire, smtps: bool) -> int:
+    """Read and feed, until the session is over. `smtps`: not a byte in clear."""
     try:
+        if smtps and not session.backend.prepare_tls():
+            session.finish(1, b"", b"tls")
+            return 1
+        if smtps:
+            session.secure()
         session.greet()
         while session.status is None:
             step(session, wire)
-        wire.flush()
+        wire.close()
+    except Broken as broken:
+        if session.status is None:
+            session.log(b"refused", {b"reason": b"tls", b"why": broken.why.replace(b" ", b"_")})
+            session.finish(1, b"", b"tls")
+        return 1
     except (Closed, TimedOut):
         if session.status is None:
             session.finish(1, b"", b"gone")

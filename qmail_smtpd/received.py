@@ -15,6 +15,15 @@ def date(year: int, month: int, day: int, hour: int, minute: int, second: int) -
     return b"%d %b %d %02d:%02d:%02d -0000" % (day, MONTHS[month - 1], year, hour, minute, second)
 
 
+def protocol(cipher: bytes | None, user: bytes | None) -> bytes:
+    """What stands behind `with`: the word of RFC 3848 and the cipher, as netqmail's TLS patches of today write it."""
+    if cipher is None:
+        return b"SMTP" if user is None else b"ESMTPA"  # never ESMTP: the original knows no difference
+    if user is None:
+        return b"ESMTPS (" + cipher + b" encrypted)"
+    return b"ESMTPSA (" + cipher + b" encrypted, authenticated)"
+
+
 def received(
     remotehost: bytes,
     helo: bytes | None,

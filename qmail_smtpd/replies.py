@@ -9,6 +9,11 @@ FLUSHED = b"250 flushed"
 VRFY = b"252 send some mail, i'll try my best"
 GO_AHEAD = b"354 go ahead"
 
+READY_FOR_TLS = b"220 ready for tls"  # this and the next two: netqmail's TLS patch
+TLS_UNAVAILABLE = b"454 TLS not available (#4.3.0)"
+NO_PARAMETERS = b"501 Syntax error (no parameters allowed) (#5.5.4)"
+TLS_TWICE = b"503 TLS is active already (#5.5.1)"
+
 UNIMPLEMENTED = b"502 unimplemented (#5.5.1)"
 MAIL_FIRST = b"503 MAIL first (#5.5.1)"
 RCPT_FIRST = b"503 RCPT first (#5.5.1)"
@@ -34,6 +39,7 @@ AUTH_IN_MAIL = b"503 no auth during mail transaction (#5.5.0)"
 AUTH_UNKNOWN = b"504 auth type unimplemented (#5.5.1)"
 AUTH_REQUIRED = b"530 Authorization required (#5.7.1) "  # the blank at the end is the original's
 AUTH_FAILED = b"535 authentication failed (#5.7.1)"
+AUTH_NEEDS_TLS = b"538 auth not available without TLS (#5.3.3)"
 NOT_YOUR_SENDER = b"553 sorry, that sender isn't yours (#5.7.1)"
 
 # The session ends with these.

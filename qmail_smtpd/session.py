@@ -32,6 +32,8 @@ class Session:
         self.envelope = Envelope()
         self.message: Message | None = None  # while in DATA
         self.size_offered = False
+        self.cipher: bytes | None = None  # None: no TLS
+        self.given = settings.relayclient, settings.remoteinfo  # as the environment has them
         self.exchange: Callable[[bytes], None] | None = None  # in AUTH: takes the client's next line
         self.user: bytes | None = None  # who has proved to be whom
         self.senders: frozenset[bytes] | None = None  # what he may call himself
@@ -74,8 +76,9 @@ class Session:
         line, self.pending = self.pending, b""
         if line.endswith(b"\r") and len(line) <= LINE_LIMIT:
             line = line[:-1]
+        cipher = self.cipher
         self.obey(line[:LINE_LIMIT])
-        return end + 1
+        return end + 1 if self.cipher == cipher else len(data)  # what was injected before TLS began (CVE-2011-0411)
 
     def obey(self, line: bytes) -> None:
         """Do what one command says. A NUL ends it, as C's strings do."""
@@ -88,6 +91,18 @@ class Session:
         except Unreadable as trouble:
             self.log(b"refused", {b"reason": b"unreadable", b"why": trouble.why.replace(b" ", b"_")})
             self.finish(1, trouble.reply, b"unreadable")
+
+    def secure(self) -> None:
+        """Change to TLS, and forget all that was said without it (RFC 3207 section 4.2), but not how many errors."""
+        self.cipher = self.backend.start_tls()
+        self.helo, self.envelope, self.size_offered = None, Envelope(), False
+        self.user = self.senders = None
+        self.settings.relayclient, self.settings.remoteinfo = self.given
+        self.backend.identify(*self.given)
+
+    def may_log_in(self) -> bool:
+        """Whether a password may be said now."""
+        return self.cipher is not None or self.settings.auth_in_clear
 
     def identify(self, user: bytes) -> None:
         """From now on the client is this user, who may relay; for the Received line and the queue program, too."""

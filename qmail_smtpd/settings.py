@@ -23,3 +23,5 @@ class Settings:
     remoteinfo: bytes | None = None
     auth: "Offer | None" = None  # None: nobody has asked for AUTH
     maxauth = 3  # failed logins, before the session ends
+    auth_in_clear = True  # whether AUTH is there without TLS, too
+    starttls = False  # whether there is a certificate

@@ -43,6 +43,7 @@ class Setup:
         self.gate: Gate | None = None
         if arguments or b"SMTPAUTHFILE" in environ or environ.get(b"SMTPAUTH", b"-") != b"-":
             self.read_auth(environ, arguments)
+        self.read_tls(environ)
 
     def read_greeting(self) -> None:
         """me, smtpgreeting, localiphost. One of the first two has to be there."""
@@ -101,6 +102,20 @@ class Setup:
 
         self.settings.maxauth = self.number(b"maxauth", self.settings.maxauth)
         self.settings.auth, self.gate = arrange(arguments, environ, self.warnings)
+
+    def read_tls(self, environ: dict[bytes, bytes]) -> None:
+        """Whether there is a certificate, and what that means for passwords."""
+        settings = self.settings
+        settings.starttls = control.exists(b"servercert.pem")
+        if not settings.auth or not settings.auth.mechanisms or environ.get(b"SMTPS"):
+            return
+        explicit = control.read(b"authcleartext") is not None
+        forbidden = control.read(b"authtls") is not None
+        settings.auth_in_clear = not forbidden and (explicit or not (settings.starttls or b"SMTPAUTHFILE" in environ))
+        if settings.auth_in_clear and not explicit:
+            self.warnings.append(b"AUTH is offered in clear: there is no control/servercert.pem")
+        elif not settings.auth_in_clear and not settings.starttls:
+            self.warnings.append(b"AUTH is not offered: there is no control/servercert.pem")
 
     def line(self, name: bytes) -> bytes | None:
         """The first line of a control file."""

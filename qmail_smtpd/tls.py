@@ -4,7 +4,7 @@ The only importer of ssl, and of its C half alone: this is SSLContext.wrap_bio w
 which would cost a session 9 ms. Knows no SMTP, and not where the files are (certificate.py).
 
     context = certificate.context()     # Trouble
-    tls.accept(wire, context)           # Broken, Closed, TimedOut: say no more to this client
+    tls.accept(wire, context)           # Broken: say no more to this client
     wire.read(), wire.write(...), ...   # as before; Broken where a record is not the client's
 """
 
@@ -60,14 +60,21 @@ def reason(error: _ssl.SSLError) -> bytes:
 
 
 def accept(wire: "Wire", context: "_ssl._SSLContext") -> "Layer":
-    """Make the wire a TLS one, in place. Raises wire's Broken, Closed, TimedOut; nothing may be said in clear then.
+    """Make the wire a TLS one, in place. Raises Broken when that comes to nothing: there is nothing to be said then.
 
-    What is pending is written as it is. What the client has said already and the caller still holds must be forgotten
-    (CVE-2011-0411); the wire itself keeps nothing of it.
+    What is pending is written before, as it is (which may raise Closed and TimedOut). What the client has said already
+    and the caller still holds must be forgotten (CVE-2011-0411); the wire itself keeps nothing of it.
     """
     wire.flush()
     wire.layer = layer = Layer(wire, context)
-    layer.shake_hands()
+    try:
+        layer.shake_hands()
+    except TimedOut as late:
+        raise Broken(b"timeout in the handshake") from late
+    except Broken:
+        raise
+    except Closed as gone:
+        raise Broken(b"the client is gone") from gone
     return layer
 
 
@@ -88,7 +95,7 @@ class Layer:
         until = monotonic() + min(self.wire.timeout, HANDSHAKE_SECONDS)
         while not self.shaken():
             if not self.refill(until, HANDSHAKE_BLOCK):
-                raise Broken(b"the client is gone")
+                raise Closed
         self.protocol = (self.records.version() or "").encode()
         cipher = self.records.cipher()
         self.cipher = cipher[0].encode() if cipher else b""

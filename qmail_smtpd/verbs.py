@@ -4,7 +4,7 @@ from qmail_smtpd import replies
 from qmail_smtpd.address import literal_octets, parse
 from qmail_smtpd.envelope import Envelope
 from qmail_smtpd.policy import is_bad_sender, why_not_mail, why_not_rcpt
-from qmail_smtpd.received import received
+from qmail_smtpd.received import protocol, received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ def ehlo(session: "Session", argument: bytes) -> None:
     """The greeting, and what is on offer. SIZE only where there is a limit: the original has no such line."""
     forget(session, argument)
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
-    if session.settings.auth:
+    if session.settings.auth and session.may_log_in():
         place = 1 if session.settings.auth.first else len(lines)
         lines[place:place] = session.settings.auth.lines()
+    if session.settings.starttls and session.cipher is None:
+        lines.insert(1, b"STARTTLS")  # netqmail's TLS patch: before all others
     if session.settings.databytes:
         lines.append(b"SIZE %d" % session.settings.databytes)
         session.size_offered = True
@@ -101,8 +103,8 @@ def data(session: "Session", argument: bytes) -> None:
         session.answer(replies.GO_AHEAD)
         s = session.settings
         when = session.backend.date()
-        protocol = b"SMTP" if session.user is None else b"ESMTPA"
-        lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, protocol, when)
+        how = protocol(session.cipher, session.user)
+        lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, how, when)
         session.backend.write_message(lines)
         session.begin_message()
 
@@ -115,9 +117,28 @@ def auth(session: "Session", argument: bytes) -> None:
     if not session.settings.auth.mechanisms:
         session.answer(replies.AUTH_UNAVAILABLE)
         return
+    if not session.may_log_in():
+        session.log(b"login", {b"result": b"no", b"reason": b"clear"})
+        session.answer(replies.AUTH_NEEDS_TLS)
+        return
     from qmail_smtpd.auth.dialogue import begin  # a session without a login does not need it
 
     begin(session, argument)
+
+
+def starttls(session: "Session", argument: bytes) -> None:
+    """Go on under TLS, where there is a certificate."""
+    if session.cipher is not None:
+        session.answer(replies.TLS_TWICE)
+    elif not session.settings.starttls:
+        session.answer(replies.UNIMPLEMENTED)
+    elif argument:
+        session.answer(replies.NO_PARAMETERS)
+    elif not session.backend.prepare_tls():
+        session.answer(replies.TLS_UNAVAILABLE)
+    else:
+        session.answer(replies.READY_FOR_TLS)
+        session.secure()
 
 
 def rset(session: "Session", argument: bytes) -> None:
@@ -145,6 +166,7 @@ VERBS: "dict[bytes, Verb]" = {
     b"rcpt": rcpt,
     b"data": data,
     b"auth": auth,
+    b"starttls": starttls,
     b"rset": rset,
     b"quit": quit_,
     b"noop": constant(replies.OK),

@@ -147,3 +147,29 @@ def receive(size: int) -> bytes:
         return os.read(0, size)
     except OSError:
         return b""
+
+
+def settle_descriptors() -> None:
+    """Have 0 to 2 open, so that no pipe of ours becomes one of them, and nothing but replies on the connection.
+
+    Under inetd, and in a terminal, 2 is the client: what is meant for a log goes nowhere then, for our children, too.
+    """
+    files = []
+    for descriptor in (0, 1, 2):
+        try:
+            files.append(os.fstat(descriptor))
+        except OSError:
+            nowhere(descriptor)
+            files.append(os.fstat(descriptor))
+    if os.path.samestat(files[2], files[0]) or os.path.samestat(files[2], files[1]):
+        nowhere(2)
+
+
+def nowhere(descriptor: int) -> None:
+    """Make the descriptor /dev/null, inherited by children."""
+    null = os.open(b"/dev/null", os.O_RDWR)
+    os.dup2(null, descriptor)
+    if null == descriptor:
+        os.set_inheritable(descriptor, True)
+    else:
+        os.close(null)

@@ -42,6 +42,9 @@ class Echo:
         self.sender_lists: dict[bytes, frozenset[bytes]] = {}
         self.identity: tuple[bytes | None, bytes | None] | None = None
         self.message: bytearray | None = None
+        self.certificate = True
+        self.handshakes = 0
+        self.before_tls: list[bytes] = []  # the replies that went out in clear
 
     def reply(self, line: bytes) -> None:
         self.replies.append(line)
@@ -100,6 +103,14 @@ class Echo:
 
     def identify(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
         self.identity = (relayclient, remoteinfo)
+
+    def prepare_tls(self) -> bool:
+        return self.certificate
+
+    def start_tls(self) -> bytes:
+        self.handshakes += 1
+        self.before_tls, self.replies = self.replies, []
+        return b"TLS_AES_256_GCM_SHA384"
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         self.decisions.append((event, facts))
