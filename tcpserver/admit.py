@@ -9,7 +9,7 @@ import time
 
 from tcprules import strerr
 from tcprules.lookup import Verdict, canonical
-from tcpserver import chain, environ, launch, script
+from tcpserver import chain, environ, hooks, launch, script
 from tcpserver.children import Children, Client
 from tcpserver.connection import Child
 from tcpserver.environ import Facts
@@ -84,6 +84,7 @@ class Door:
         try:
             found = script.preloaded(self.paths)
             if found:
+                hooks.before_fork(self.base)
                 self.stage.set(edits)
                 pid = launch.fork(self.own_descriptors(), self.signals)
             else:
@@ -109,6 +110,7 @@ class Door:
     def start_child(self, client: Client, connection: "socket.socket") -> None:
         """Let a child ask what has to be asked."""
         others, lines = self.children.others(client), self.children.lines
+        hooks.before_fork(self.base)
         self.children.tell(self.children.status(coming=1))
         try:
             pid = launch.fork(self.own_descriptors(), self.signals)

@@ -17,7 +17,7 @@ from _signal import (  # type: ignore[import-not-found]  # see launch
 )
 
 from tcprules import strerr
-from tcpserver import chain
+from tcpserver import chain, hooks
 from tcpserver.environ import Edits
 
 TYPE_CHECKING = False
@@ -46,6 +46,7 @@ def preload_all(specifications: list[str]) -> None:
     before = open_descriptors()
     for specification in specifications:
         preload(specification)
+    hooks.before_fork(dict(os.environb))
     modules_own.update(open_descriptors() - before)
     streams_off_the_connection()
 
@@ -61,6 +62,7 @@ def preload(specification: str) -> None:
     except (ImportError, AttributeError, OSError) as error:
         raise Unloadable(f"unable to preload {os.path.basename(path)}: {error}") from error
     chain.preloaded[found.st_dev, found.st_ino] = Script(program)
+    hooks.learn(sys.modules[module])
 
 
 def preloaded(paths: list[bytes]) -> "tuple[Script, bytes] | None":
