@@ -90,9 +90,7 @@ def set_user(path: bytes, user: bytes, scheme: bytes, rounds: int | None) -> Non
 def ask(user: bytes) -> bytes:
     """The new password: typed twice at a terminal, otherwise the one line of standard input."""
     if sys.stdin.isatty():
-        shown = user.decode(errors="replace")
-        typed = click.prompt(f"Password for {shown}", hide_input=True, confirmation_prompt="Again", err=True)
-        password = os.fsencode(typed)
+        password = ask_twice(f"Password for {user.decode(errors='replace')}")
     else:
         password = sys.stdin.buffer.readline(LIMIT + 1).removesuffix(b"\n")
     if not password or b"\0" in password:
@@ -100,6 +98,14 @@ def ask(user: bytes) -> bytes:
     if len(user) + len(password) + NULS > LIMIT:
         fatal(strerr.PERMANENT, f"name and password are too long for a checker: {LIMIT - NULS} bytes in all")
     return password
+
+
+def ask_twice(question: str) -> bytes:
+    """What is typed twice, unseen."""
+    try:
+        return os.fsencode(click.prompt(question, hide_input=True, confirmation_prompt="Again", err=True))
+    except UnicodeDecodeError:
+        fatal(strerr.PERMANENT, "the password is not in the terminal's encoding")
 
 
 def delete_user(path: bytes, user: bytes) -> None:
