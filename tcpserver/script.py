@@ -89,10 +89,14 @@ class Script:
     def __init__(self, main: "Callable[[], object]") -> None:
         self.main = main
 
-    def __call__(self, path: bytes, argv: list[bytes], environ: dict[bytes, bytes]) -> "NoReturn":
-        """Run with this path, these words and exactly this environment, in whatever state the process is in."""
-        change_environment(environ)
-        leave_behind()
+    def __call__(self, path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) -> "NoReturn":
+        """Run with this path, these words and exactly this environment, in whatever state the process is in.
+
+        None for `environ`: in a process whose environment, streams, signals and descriptors are right (chain.become).
+        """
+        if environ is not None:
+            change_environment(environ)
+            leave_behind()
         self.run([path, *argv[1:]])
 
     def run(self, words: list[bytes]) -> "NoReturn":

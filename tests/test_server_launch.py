@@ -235,12 +235,20 @@ BECOME = {
 }
 
 
+ENVIRONS = {
+    "a new one": "environ = {b'NEW': b'new', b'PATH': os.environb[b'PATH'], b'PYTHONPATH': HOME}; ",
+    "that of the process": "os.environ['NEW'] = 'new'; del os.environ['GIVEN']; environ = None; ",
+}
+
+
+@pytest.mark.parametrize("environ", ENVIRONS)
 @pytest.mark.parametrize("case", BECOME)
-def test_a_called_program_becomes_the_next_of_its_chain(servers: dict[str, Server], home: Path, case: str) -> None:
+def test_a_called_program_becomes_the_next_of_its_chain(
+    servers: dict[str, Server], home: Path, case: str, environ: str
+) -> None:
     name, answer = BECOME[case]
     code = (
-        f"HOME = {os.fsencode(home)}; import os; from tcpserver import chain; "
-        "environ = {b'NEW': b'new', b'PATH': os.environb[b'PATH'], b'PYTHONPATH': HOME}; "
+        f"HOME = {os.fsencode(home)}; import os; from tcpserver import chain; {ENVIRONS[environ]}"
         f"error = chain.become([{name}, b'1', b''], environ); print(error)"
     )
     for way, server in servers.items():
