@@ -336,3 +336,11 @@ def test_many_preloaded_logins_at_once_do_not_disturb_one_another(users: Users) 
         for thread in threads:
             thread.join()
     assert sorted(replies) == [(number, b"235" if number % 2 else b"535") for number in range(16)]
+
+
+@pytest.mark.parametrize("name", ["checkusers", "cmd5checkpw"])
+def test_a_preloading_parent_has_what_a_login_needs_and_nothing_dear(name: str) -> None:
+    code = f"import sys; from qmail_smtpd.auth import {name}; {name}.before_fork({{}}); print(*sys.modules)"
+    words = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.decode().split()
+    assert {"hmac", "hashlib"} <= set(words)
+    assert not {"argon2", "bcrypt", "scramp", "click", "typing", "ssl", "enum"} & set(words)

@@ -29,6 +29,14 @@ def main() -> "NoReturn":
     run("checkusers", "checkusers prog | --set user | --delete user | --list", judge)
 
 
+def before_fork(environ: "Mapping[bytes, bytes]") -> None:
+    """tcpserver's parent, where this is preloaded: have what a login needs. Only what is cheap to have in a fork."""
+    import hashlib  # noqa: F401
+    import hmac  # noqa: F401
+
+    import qmail_smtpd.auth.verifier  # noqa: F401
+
+
 def edit(words: list[bytes]) -> "NoReturn":
     """Become the command line for the file: click costs three times what a whole login does."""
     python = os.fsencode(sys.executable)

@@ -5,6 +5,7 @@ from qmail_smtpd.auth.checker import Credentials, accepts, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
 
 POPPASSWD = b"/etc/poppasswd"
@@ -14,6 +15,12 @@ NOBODY = b"-"
 def main() -> "NoReturn":
     """The program. Sets up nothing for PROG: its users need not exist in the system."""
     run("cmd5checkpw", "cmd5checkpw prog", judge)
+
+
+def before_fork(environ: "Mapping[bytes, bytes]") -> None:
+    """tcpserver's parent, where this is preloaded: have what a login needs."""
+    import hashlib  # noqa: F401
+    import hmac  # noqa: F401
 
 
 def judge(given: Credentials, environ: dict[bytes, bytes]) -> bool:

@@ -1,0 +1,87 @@
+"""Logins a second, in sessions of EHLO, AUTH PLAIN, QUIT: `python tests/bench/bench_login.py [ROUNDS [SESSIONS]]`.
+
+tcpserver --preload qmail-smtpd with a checker that is exec'd, one that is preloaded, and $SMTPAUTHFILE in process, for
+each scheme; beside the same session without AUTH. 20 clients at once on loopback, medians of the rounds, CPU of the
+whole server. Sessions whose password takes work to check are a tenth of the others.
+"""
+
+import os
+import sys
+import tempfile
+from base64 import b64encode
+from pathlib import Path
+
+from load import measure
+
+from qmail_smtpd.auth.secret import make
+
+PROGRAMS = Path(sys.executable).parent
+USER, PASSWORD = b"joe@example.com", b"correct horse battery staple"
+LOGIN = b"AUTH PLAIN " + b64encode(b"\0%b\0%b" % (USER, PASSWORD)) + b"\r\n"
+EHLO, QUIT = b"EHLO client.example\r\n", b"QUIT\r\n"
+QUICK = ["-1", "-q", "-c", "100", "-H", "-R", "-l", "0"]
+WHERE = ["127.0.0.1", "0"]
+PRELOAD = ["--preload", "qmail-smtpd"]
+LIGHT = [("PLAIN", None)]
+HEAVY = [("SCRAM-SHA-256", 4096), ("SCRAM-SHA-256", 600_000), ("BLF-CRYPT", 5), ("BLF-CRYPT", 12), ("ARGON2ID", 3)]
+
+
+def lay(home: Path) -> dict[tuple[str, int | None], Path]:
+    """A qmail home, /etc/poppasswd for it, and a users file for each scheme."""
+    (home / "control").mkdir()
+    (home / "control/me").write_text("mx.example.com\n")
+    (home / "control/rcpthosts").write_text("example.com\n")
+    (home / "control/authcleartext").touch()
+    files = {}
+    for scheme, rounds in LIGHT + HEAVY:
+        files[scheme, rounds] = home / f"{scheme}-{rounds}"
+        files[scheme, rounds].write_bytes(b"%b:%b\n" % (USER, make(scheme.encode(), PASSWORD, rounds)))
+    (home / "poppasswd").write_bytes(USER + b":" + PASSWORD + b"\n")
+    for path in (home / "poppasswd", *files.values()):
+        path.chmod(0o600)
+    return files
+
+
+def checked_by(checker: str, file: str) -> dict[str, list[str]]:
+    """Servers that ask a checker, exec'd and preloaded. `file` is the variable that names what it reads."""
+    tcpserver, smtpd, program = (str(PROGRAMS / name) for name in ("tcpserver", "qmail-smtpd", checker))
+    last = [*WHERE, smtpd, program, "/usr/bin/true"]
+    return {
+        "exec'd": ["/usr/bin/env", file, tcpserver, *QUICK, *PRELOAD, *last],
+        "preloaded": ["/usr/bin/env", file, tcpserver, *QUICK, *PRELOAD, "--preload", checker, *last],
+    }
+
+
+def in_process(file: Path) -> list[str]:
+    tcpserver, smtpd = (str(PROGRAMS / name) for name in ("tcpserver", "qmail-smtpd"))
+    return ["/usr/bin/env", f"SMTPAUTHFILE={file}", tcpserver, *QUICK, *PRELOAD, *WHERE, smtpd]
+
+
+def show(servers: dict[str, list[str]], rounds: int, sessions: int, script: list[bytes]) -> None:
+    for name, figure in measure(servers, rounds, sessions, script=script).items():
+        print(f"{name:40}{figure.cost:9.2f} ms CPU{figure.rate:9.1f} sessions/s")
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    sessions = int(sys.argv[2]) if len(sys.argv) > 2 else 500
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        files = lay(home)
+        os.environ.update(QMAILHOME=folder, SMTPAUTH="", SMTPD_LOG="none")
+        print(f"medians of {rounds} rounds, {sessions} sessions each (a tenth of it for hashes), 20 at once")
+        show({"no login": in_process(home / "none")}, rounds, sessions, [EHLO, QUIT])
+        found = checked_by("cmd5checkpw", f"POPPASSWD={home}/poppasswd")
+        show({f"cmd5checkpw, {way}": argv for way, argv in found.items()}, rounds, sessions, [EHLO, LOGIN, QUIT])
+        for (scheme, work), file in files.items():
+            name = f"{scheme} {work}" if work else scheme
+            servers = {
+                f"checkusers, {name}, {way}": argv
+                for way, argv in checked_by("checkusers", f"CHECKUSERS_FILE={file}").items()
+            }
+            servers[f"in process, {name}"] = in_process(file)
+            show(servers, rounds, sessions if work is None else sessions // 10, [EHLO, LOGIN, QUIT])
+
+
+if __name__ == "__main__":
+    main()
