@@ -211,8 +211,10 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
         wire.close()
     except Broken as broken:
         if session.status is None:
-            session.log(b"refused", {b"reason": b"tls", b"why": broken.why.replace(b" ", b"_")})
-            session.finish(1, b"", b"tls")
+            reason = b"tls:" + broken.why.replace(b" ", b"_")
+            if session.message is None:
+                session.log(b"refused", {b"reason": reason})
+            session.finish(1, b"", reason)
         return 1
     except (Closed, TimedOut):
         if session.status is None:

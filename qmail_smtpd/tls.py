@@ -34,24 +34,34 @@ class Trouble(Exception):
 
 def build(certificate: bytes, key: bytes) -> "_ssl._SSLContext":
     """A context for servers: TLS 1.2 and up, within the system's policy (openssl.cnf), and the system's ciphers."""
+
+    def password() -> "NoReturn":  # OpenSSL would ask the terminal
+        raise Trouble(key + b" is encrypted, and there is nobody to ask for the password")
+
     context = _ssl._SSLContext(_ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = max(context.minimum_version, TLS_1_2)
     # A renegotiation has the server work for a client that does not; compression tells what is inside (CRIME).
     context.options |= _ssl.OP_NO_RENEGOTIATION | _ssl.OP_NO_COMPRESSION
     try:
-        context.load_cert_chain(certificate, key, no_password)
+        context.load_cert_chain(certificate, key, password)
     except _ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise Trouble(key + b" is not the key of " + certificate) from error
-        raise Trouble(b"unable to use " + certificate + b" with " + key + b": " + reason(error)) from error
+        if error.reason is None:  # OpenSSL says no more than that it was reading PEM
+            raise Trouble((key if is_readable(certificate) else certificate) + b" is broken") from error
+        raise Trouble(b"unable to use " + certificate + b": " + reason(error)) from error
     except OSError as error:
         raise Trouble(b"unable to read " + certificate + b" or " + key) from error
     return context
 
 
-def no_password() -> "NoReturn":
-    """OpenSSL would ask the terminal."""
-    raise Trouble(b"the key is encrypted: there is nobody to ask for the password")
+def is_readable(certificate: bytes) -> bool:
+    """Whether the file holds certificates that are some."""
+    try:
+        _ssl._SSLContext(_ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
+    except _ssl.SSLError:
+        return False
+    return True
 
 
 def reason(error: _ssl.SSLError) -> bytes:

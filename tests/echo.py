@@ -41,6 +41,7 @@ class Echo:
         self.pauses = 0
         self.sender_lists: dict[bytes, frozenset[bytes]] = {}
         self.identity: tuple[bytes | None, bytes | None] | None = None
+        self.identities: list[tuple[bytes | None, bytes | None]] = []
         self.message: bytearray | None = None
         self.certificate = True
         self.handshakes = 0
@@ -103,6 +104,7 @@ class Echo:
 
     def identify(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
         self.identity = (relayclient, remoteinfo)
+        self.identities.append(self.identity)
 
     def prepare_tls(self) -> bool:
         return self.certificate

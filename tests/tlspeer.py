@@ -1,12 +1,14 @@
 """The other side of TLS for the tests: certificates by the openssl command, and a client on any two descriptors."""
 
 import os
+import re
 import select
 import ssl
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mailhome import Result, start
 from support import peer
 
 PATIENCE = 20_000  # milliseconds until a server that says nothing has failed
@@ -115,8 +117,8 @@ class Client:
     def put(self, data: bytes) -> None:
         """Send bytes as they are."""
         size = self.piece or len(data) or 1
-        for start in range(0, len(data), size):
-            part = data[start : start + size]
+        for position in range(0, len(data), size):
+            part = data[position : position + size]
             while part:
                 part = part[os.write(self.ends[1], part) :]
 
@@ -137,3 +139,53 @@ def get_all(descriptor: int) -> bytes:
     while part := get(descriptor):
         data += part
     return data
+
+
+class Smtp:
+    """One session of qmail-smtpd on two pipes. `client` speaks TLS, once it has begun."""
+
+    def __init__(self, home: Path, env: dict[str, str] | None = None, words: Sequence[str] = ()) -> None:
+        self.home = home
+        self.process = start(home, env, words)
+        assert self.process.stdin
+        assert self.process.stdout
+        self.ends = self.process.stdout.fileno(), self.process.stdin.fileno()
+        self.client: Client | None = None
+
+    def __enter__(self) -> "Smtp":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def put(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        os.write(self.ends[1], data)
+
+    def reply(self) -> bytes:
+        """The next reply, with all its lines, in clear or under TLS."""
+        text = b""
+        while not re.fullmatch(rb"(\d\d\d-.*\r\n)*\d\d\d .*\r\n", text):
+            part = self.client.hear() if self.client else get(self.ends[0])
+            assert part, text
+            text += part
+        return text
+
+    def ask(self, text: str) -> str:
+        """Say one line, and return the reply."""
+        line = text.encode("latin-1") + b"\r\n"
+        if self.client:
+            self.client.say(line)
+        else:
+            self.put(line)
+        return self.reply().decode("latin-1").replace("\r\n", "\n").rstrip("\n")
+
+    def secure(self, certificate: Path, piece: int = 0) -> None:
+        """Shake hands."""
+        self.client = Client(self.ends, trusting(certificate), piece).shake_hands()
+
+    def end(self, left: bytes = b"") -> Result:
+        """Send what is left, hang up, and see what there is. Not more than the process may take."""
+        stdout, stderr = self.process.communicate(left, timeout=PATIENCE / 1000)
+        return Result(stdout, stderr, self.process.returncode, self.home)
