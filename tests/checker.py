@@ -30,7 +30,7 @@ if user == b"loud":
 right = user in (b"joe@example.com", b"loud") and second == b"secret"
 if user == b"joe@example.com" and third:
     digest = lambda challenge: hmac.new(b"secret", challenge, "md5").hexdigest().encode()
-    right = second == digest(third) or third == digest(second)
+    right = right or second == digest(third) or third == digest(second)
 if not right:
     os._exit(1)
 os.execvp(sys.argv[1], sys.argv[1:])

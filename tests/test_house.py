@@ -24,6 +24,7 @@ ONLY_IN = {  # a module of the library -> the rooms that may import it
     "ssl": lambda room: room == "qmail_smtpd.tls",
     "socket": lambda room: (
         room in ("tcpserver.listen", "tcpserver.serve", "tcpserver.names", "tcpserver.ident", "qmail_smtpd.ownaddress")
+        or room == "qmail_smtpd.pop3.tunnel"  # a socket pair
         or room.startswith(("tcpserver.tools.", "qmail_smtpd.probe.", "qmail_smtpd.relay."))
     ),
 }
@@ -52,6 +53,9 @@ PURE = (
     "qmail_smtpd.address",
     "qmail_smtpd.replies",
     "qmail_smtpd.policy",
+    "qmail_smtpd.pop3.command",
+    "qmail_smtpd.pop3.outgoing",
+    "qmail_smtpd.pop3.replies",
 )
 WORLDLY = ("os", "socket", "ssl", "time", "select", "signal", "_signal", "fcntl", "pwd", "grp", "subprocess", "sys")
 

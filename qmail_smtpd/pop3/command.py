@@ -35,6 +35,11 @@ class Commands:
             return TOO_LONG, b""
         return split(line)
 
+    def rest(self) -> bytes:
+        """What is not a command of this program's any more."""
+        rest, self.pending = self.pending, b""
+        return rest
+
 
 def split(line: bytes) -> tuple[bytes, bytes]:
     """The verb and its argument, in a line without its LF."""

@@ -17,6 +17,18 @@ SYNTAX = error(b"syntax error")
 NO_MEMORY = error(b"out of memory")
 LINE_TOO_LONG = error(b"line too long")  # ours: the originals' lines have no limit
 
+USAGE = error(b"usage: popup hostname subprogram")
+AUTHORIZE_FIRST = error(b"authorization first")
+USER_FIRST = error(b"USER first")
+WRONG = error(b"authorization failed")
+# The originals', with the code of RFC 3206 that tells a client not to ask its user for another password.
+CRASHED = error(b"[SYS/TEMP] aack, child crashed")
+NO_PIPE = error(b"[SYS/TEMP] unable to open pipe")
+NO_FORK = error(b"[SYS/TEMP] unable to fork")
+# Ours: the original says "authorization failed" to the first, and knows no TLS.
+NOT_CHECKED = error(b"[SYS/TEMP] unable to check the password")
+IN_CLEAR = error(b"no plaintext login without TLS")
+
 NO_MAILDIR = error(b"this user has no $HOME/Maildir")
 NOT_SCANNED = error(b"unable to scan $HOME/Maildir")
 UNIMPLEMENTED = error(b"unimplemented")
