@@ -45,7 +45,8 @@ def why_not_mail(
 def is_among(senders: frozenset[bytes], sender: bytes) -> bool:
     """Whether an entry of authsenders is the sender, `@` and its domain, or `*`. Bounces have no sender: they pass."""
     sender = sender.lower()
-    return not sender or not senders.isdisjoint((sender, b"@" + sender.rpartition(b"@")[2], b"*"))
+    _, at, domain = sender.rpartition(b"@")
+    return not sender or not senders.isdisjoint((sender, at + domain if at else sender, b"*"))
 
 
 def is_bad_sender(settings: "Settings", sender: bytes) -> bool:

@@ -251,6 +251,7 @@ SENDERS = {b"joe": frozenset({b"joe@ok.test", b"@list.test"}), b"any": frozenset
         ("joe", "boss@ok.test", False),
         ("joe", "x@sub.list.test", False),
         ("joe", "joe", False),
+        ("joe", "list.test", False),  # an address without a domain is in none
         ("joe", "joe@ok.test@evil.test", False),
         ("any", "x@y.test", True),
         ("none", "none@ok.test", False),
@@ -264,6 +265,33 @@ def test_authsenders_says_what_a_user_may_call_himself(user: str, sender: str, t
     text = f"AUTH PLAIN {b64(f'{chr(0)}{user}{chr(0)}secret')}\r\nMAIL FROM:<{sender}>\r\n"
     converse(text.encode(), 0, echo, auth=ALL)
     assert echo.replies[-1] == (replies.OK if taken else b"553 sorry, that sender isn't yours (#5.7.1)")
+
+
+@pytest.mark.parametrize(
+    ("sender", "queued"),
+    [
+        ('"joe"@ok.test', b"joe@ok.test"),
+        ("@evil.test:joe@ok.test", b"joe@ok.test"),
+        ("x@evil.test@list.test", b"x@evil.test@list.test"),
+        ('"@list.test"', b"@list.test"),
+        ("x@[127.0.0.1]", b"x@mx"),  # an address literal of ours is the name of this host, here as everywhere
+        ("@joe@ok.test", b""),  # a source route without its end: nothing is left, as in the original
+        ("@evil.test:boss@ok.test", None),
+        ("joe@ok.test\\@evil.test", None),
+        ('"boss@ok.test,joe"@ok.test', None),
+        ("joe%ok.test@evil.test", None),
+        ("joe@ok.test.", None),
+        ("joe@ok.test ", None),
+        ("*", None),
+        ("x@[192.0.2.1]", None),
+    ],
+)
+def test_what_authsenders_is_asked_about_is_the_sender_that_is_queued(sender: str, queued: bytes | None) -> None:
+    echo = Echo()
+    echo.sender_lists = {b"joe": frozenset({b"joe@ok.test", b"@list.test", b"@mx"})}
+    text = f"{PLAIN}MAIL FROM:<{sender}>\r\nRCPT TO:<u@evil.test>\r\nDATA\r\n.\r\n"
+    converse(text.encode(), 0, echo, auth=ALL)
+    assert [envelope for _, envelope in echo.queued] == ([] if queued is None else [b"F%b\0Tu@evil.test\0\0" % queued])
 
 
 def test_authsenders_is_not_for_those_who_have_not_logged_in() -> None:
