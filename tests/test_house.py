@@ -21,7 +21,7 @@ LOOKUP_TOO = ("qmail_smtpd.probe.", "qmail_smtpd.relay.")  # these ask the rules
 
 ONLY_IN = {  # a module of the library -> the rooms that may import it
     "click": lambda room: room.rsplit(".", 1)[-1] == "cli",
-    "ssl": lambda room: room == "qmail_smtpd.tls",
+    "ssl": lambda room: room in ("qmail_smtpd.tls", "qmail_smtpd.probe.starttls"),  # the second is a client
     "socket": lambda room: (
         room in ("tcpserver.listen", "tcpserver.serve", "tcpserver.names", "tcpserver.ident", "qmail_smtpd.ownaddress")
         or room == "qmail_smtpd.pop3.tunnel"  # a socket pair

@@ -1,0 +1,77 @@
+"""What must be so before an answer is believed: no service to nonsense, mail for a listed domain is taken."""
+
+import secrets
+from collections.abc import Sequence
+
+from qmail_smtpd.probe.ask import NONSENSE_COMMAND
+from qmail_smtpd.probe.conversation import Conversation, Reply
+from qmail_smtpd.probe.judge import Control
+from qmail_smtpd.probe.probes import Names, fill, is_name
+
+GREETING, COMMAND, LISTED, RECIPIENTS = "greeting", "invalid command", "listed recipient", "impossible recipients"
+
+# No server that looks at addresses takes all of them: notqmail refuses the second, mailfront the first and the third.
+IMPOSSIBLE = (b"RCPT TO:<>", b"RCPT TO:<" + b"x" * 1900 + b"@{out}>", b"RCPT TO:<{user}@..>")
+
+
+def own_name(greeting: Reply, default: bytes) -> bytes:
+    """The name that a server gives itself: the first word of its greeting, if that is one (as nmap takes it)."""
+    words = greeting.lines[0][4:].split() if greeting.lines else []
+    return words[0] if words and is_name(words[0]) else default
+
+
+def candidates(names: Names, asked: str) -> list[bytes]:
+    """Domains that the server may take mail for where nobody has said one: its names, and what they are below."""
+    found: list[bytes] = []
+    for name in (names.me, asked.encode("ascii", "replace")):
+        for domain in (name, name.partition(b".")[2]):
+            if is_name(domain) and b"." in domain and not domain.replace(b".", b"").isdigit() and domain not in found:
+                found.append(domain)
+    return found
+
+
+def ask_command(conversation: Conversation) -> Control:
+    """A command that does not exist must be refused."""
+    reply = conversation.command(NONSENSE_COMMAND + b"-" + secrets.token_hex(4).encode())
+    if reply.kind == 5:
+        return Control(COMMAND, True, "refused", reply)
+    why = reply.trouble or "it does not refuse a command that does not exist: its answers mean nothing"
+    return Control(COMMAND, False, why, reply)
+
+
+def ask_listed(conversation: Conversation, names: Names, listed: Sequence[bytes]) -> tuple[Control, Names]:
+    """A recipient at a listed domain must be taken; the names say from then on which domain that is."""
+    begin(conversation, names)
+    reply = Reply()
+    for word in listed:
+        address = word if b"@" in word else b"postmaster@" + word
+        reply = conversation.command(b"RCPT TO:<" + address + b">")
+        if reply.kind == 2:
+            names = names._replace(listed=address.rpartition(b"@")[2])
+            return Control(LISTED, True, f"{address.decode('ascii', 'replace')} is taken", reply), names
+        if reply.kind == 0:
+            break
+    tried = b", ".join(listed).decode("ascii", "replace")
+    why = f"it takes no mail for {tried}: name a domain that it takes mail for with --listed"
+    if not listed:
+        why = "name a domain that it takes mail for with --listed"
+    return Control(LISTED, False, reply.trouble or why, reply), names
+
+
+def ask_recipients(conversation: Conversation, names: Names) -> Control:
+    """Some recipient that cannot be must be refused."""
+    reply = Reply()
+    for template in IMPOSSIBLE:
+        begin(conversation, names)
+        reply = conversation.command(fill(template, names))
+        if reply.kind != 2:
+            return Control(RECIPIENTS, True, "refused", reply)
+    why = "it takes any recipient, even impossible ones: what it relays only a message can tell (--send)"
+    return Control(RECIPIENTS, False, why, reply)
+
+
+def begin(conversation: Conversation, names: Names) -> None:
+    """A new transaction with a null sender, or another where that is refused."""
+    conversation.command(b"RSET")
+    if conversation.command(b"MAIL FROM:<>").kind != 2:
+        conversation.command(fill(b"MAIL FROM:<{sender}@{out}>", names))

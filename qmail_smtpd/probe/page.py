@@ -1,0 +1,171 @@
+"""A report as one self-contained page: the verdict on top, who may do what, what went wrong, what to change. Pure.
+
+No script, nothing from elsewhere (and a policy that says so), readable on a phone and on paper. Text of the server's is
+escaped twice: by text.shown, and for HTML.
+"""
+
+from collections.abc import Iterator
+from html import escape
+
+from qmail_smtpd.probe.judge import (
+    CANNOT_TELL,
+    CLOSED,
+    INSIDE,
+    NEEDS_SEND,
+    OPEN,
+    REFUSED,
+    SENT,
+    TAKEN_BELOW,
+    count,
+    plural,
+)
+from qmail_smtpd.probe.lines import because
+from qmail_smtpd.probe.report import DENIED, Finding, Part, Report, asked, findings, first_of_each
+from qmail_smtpd.probe.text import shown
+
+COLOURS = {CLOSED: "good", REFUSED: "good", DENIED: "good", OPEN: "bad", INSIDE: "calm"}  # else: "fair"
+HEADLINES = {
+    CLOSED: "Closed",
+    OPEN: "Open relay",
+    INSIDE: "You are inside",
+    CANNOT_TELL: "Cannot tell",
+}
+MEANINGS = {
+    OPEN: "Mail for somebody outside was taken.",
+    CANNOT_TELL: "Neither a yes nor a no: below is why.",
+    SENT: "A message was accepted. If it arrives, this is an open relay.",
+    NEEDS_SEND: "Taken at a domain of yours, or without one. A later mailer may send it on, or not: only a message"
+    " can tell (--send).",
+    TAKEN_BELOW: "Everything below a listed domain is taken: right only if that is wanted.",
+}
+STYLE = """
+:root { color-scheme: light dark; --good: #1a7f37; --bad: #cf222e; --fair: #9a6700; --calm: #0969da;
+  --line: #8884; --dim: #888; }
+@media (prefers-color-scheme: dark) { :root { --good: #3fb950; --bad: #ff7b72; --fair: #d29922; --calm: #58a6ff; } }
+* { box-sizing: border-box; }
+body { margin: 0; font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 2rem; line-height: 1.2; margin: 0; }
+h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
+p { margin: .25rem 0; }
+code, pre, .answer { font: .85rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
+pre { white-space: pre-wrap; margin: .5rem 0; padding: .5rem .75rem; border: 1px solid var(--line); }
+header { border-left: .5rem solid; padding: .25rem 1rem; }
+.good { border-color: var(--good); } .bad { border-color: var(--bad); } .fair { border-color: var(--fair); }
+.calm { border-color: var(--calm); } b.calm, h1.calm { color: var(--calm); }
+b.good { color: var(--good); } b.bad { color: var(--bad); } b.fair { color: var(--fair); }
+h1.good { color: var(--good); } h1.bad { color: var(--bad); } h1.fair { color: var(--fair); }
+.dim { color: var(--dim); }
+ul { list-style: none; margin: 0; padding: 0; }
+li, details { border-top: 1px solid var(--line); padding: .5rem 0; overflow-wrap: anywhere; }
+summary { cursor: pointer; }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; }
+td, th { text-align: left; vertical-align: top; padding: .2rem .5rem .2rem 0; border-top: 1px solid var(--line);
+  overflow-wrap: anywhere; }
+th:first-child { width: 30%; } th:nth-child(2) { width: 8rem; }
+@media (max-width: 40rem) {
+  table, tbody, tr, td { display: block; } thead { display: none; }
+  tr { border-top: 1px solid var(--line); padding: .3rem 0; } td { border: 0; padding: 0; }
+}
+"""
+HEAD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>relaytest: {title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+"""
+FOOT = """</main>
+</body>
+</html>
+"""
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    title = escape(f"{report.verdict.word}: {report.asked}")
+    return HEAD.format(title=title, style=STYLE) + "\n".join(body(report)) + "\n" + FOOT
+
+
+def body(report: Report) -> Iterator[str]:
+    """Its parts, in the order in which one wants to know."""
+    word = report.verdict.word
+    yield f'<header class="{colour(word)}"><h1 class="{colour(word)}">{HEADLINES[word]}</h1>'
+    yield f"<p>{escape(report.verdict.why)}</p>"
+    yield f'<p class="dim">{escape(report.asked)}</p></header>'
+    if report.changes:
+        yield "<h2>What to change</h2><ul>"
+        for change in report.changes:
+            yield f"<li><code>{escape(change.where)}</code><br>{escape(change.what)}</li>"
+        yield "</ul>"
+    yield "<h2>Who may do what</h2><ul>"
+    for part in report.parts:
+        yield from client(part)
+    yield "</ul>"
+    several = len(report.parts) > 1
+    for part in first_of_each(report.parts):
+        yield from probes(part, f": {part.who}" if several else "")
+
+
+def client(part: Part) -> Iterator[str]:
+    """One client or vantage, in a few lines."""
+    yield f"<li>{badge(part.word)} <code>{escape(part.who)}</code>"
+    yield f' <span class="dim">{escape(part.reason)}</span>'
+    yield f"<p>{escape(part.why)}</p>"
+    if part.rule:
+        yield f"<p><code>{escape(', '.join([part.rule, *part.environment]))}</code></p>"
+    for control in part.controls:
+        if not control.passed:
+            said = f'<br><span class="answer">{escape(shown(control.reply.text))}</span>' if control.reply.text else ""
+            yield f'<p><b class="fair">control failed</b> {escape(control.name)}: {escape(control.why)}{said}</p>'
+    yield "</li>"
+
+
+def probes(part: Part, of: str) -> Iterator[str]:
+    """What was asked for a client: what went wrong, with its transcripts, then everything."""
+    found = findings(part)
+    if found:
+        yield f"<h2>What was not refused{escape(of)}</h2>"
+    for finding in found:
+        yield from finding_block(finding)
+    if part.results:
+        counts = ", ".join(f"{word} {number}" for word, number in count(part.results).items())
+        yield f"<h2>All probes{escape(of)}</h2><details><summary>{escape(counts)}</summary>"
+        yield "<table><thead><tr><th>probe</th><th>result</th><th>answer</th></tr></thead><tbody>"
+        for result in asked(part):
+            answer = shown(result.reply.text) or result.why
+            yield f"<tr><td>{escape(result.probe.name)}</td><td>{badge(result.word)}</td>"
+            yield f'<td class="answer">{escape(answer)}</td></tr>'
+        yield "</tbody></table></details>"
+
+
+def finding_block(finding: Finding) -> Iterator[str]:
+    """One kind of probe. What went wrong is shown at once, with every transcript; for the rest one will do."""
+    wrong = finding.word in (OPEN, CANNOT_TELL, SENT)
+    first = finding.results[0]
+    senders = f" ({plural(len(finding.senders), 'sender')}: {', '.join(finding.senders)})" if finding.senders else ""
+    yield f"<details{' open' if wrong else ''}><summary>{badge(finding.word)}"
+    yield f" {escape(finding.name)}{escape(senders)}</summary>"
+    yield f"<p>{escape(MEANINGS[finding.word])}</p>"
+    yield f'<p class="dim">{escape(first.probe.why)} ({escape(first.probe.source)})</p>'
+    for result in finding.results if wrong else finding.results[:1]:
+        lines = [f"{who}: {shown(line)}" for who, line in result.transcript]
+        lines += [because(result)] if because(result) else []
+        if lines:
+            yield f"<pre>{escape(chr(10).join(lines))}</pre>"
+    yield "</details>"
+
+
+def badge(word: str) -> str:
+    """A word in its colour."""
+    return f'<b class="{colour(word)}">{escape(word)}</b>'
+
+
+def colour(word: str) -> str:
+    """The class that goes with a word."""
+    return COLOURS.get(word, "fair")
