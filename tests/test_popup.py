@@ -1,4 +1,4 @@
-"""qmail-popup as a process: the original's dialogue, what a checker is told, what its end means, who may be in clear."""
+"""qmail-popup as a process: the dialogue, what a checker is told, what its end means, who may speak in clear."""
 
 import os
 import re
