@@ -19,7 +19,7 @@ class EchoScram:
         if client == b"junk":
             raise Malformed
         if client == b"wrong":
-            raise Failed(replies.AUTH_FAILED, b"password")
+            raise Failed(replies.AUTH_FAILED, b"password", self.user)
         self.done = client == b"proof"
         return b"heard " + client
 
@@ -39,6 +39,7 @@ class Echo:
         self.given_up: list[bytes] = []
         self.credentials: list[tuple[bytes, bytes, bytes]] = []
         self.pauses = 0
+        self.told_before_pause = 0
         self.sender_lists: dict[bytes, frozenset[bytes]] = {}
         self.identity: tuple[bytes | None, bytes | None] | None = None
         self.identities: list[tuple[bytes | None, bytes | None]] = []
@@ -96,6 +97,7 @@ class Echo:
 
     def pause(self) -> None:
         self.pauses += 1
+        self.told_before_pause = len(self.decisions)
 
     def senders(self, user: bytes) -> frozenset[bytes] | None:
         if self.trouble:

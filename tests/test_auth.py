@@ -309,6 +309,15 @@ def test_an_unreadable_authsenders_logs_nobody_in() -> None:
     assert (session.status, session.user, session.settings.relayclient) == (1, None, None)
 
 
+@pytest.mark.parametrize("text", [WRONG, LOGIN_WRONG, f"AUTH SCRAM-SHA-256 {b64('first')}\r\n{b64('wrong')}\r\n"])
+def test_a_guess_is_in_the_log_with_its_user_before_the_client_has_to_wait(text: str) -> None:
+    """fail2ban need not wait for it, and a client that leaves in the pause was here all the same."""
+    _, _, echo = said(text)
+    [(event, facts)] = echo.decisions
+    assert (event, facts[b"result"], facts[b"user"]) == (b"login", b"no", b"joe")
+    assert echo.told_before_pause == 1
+
+
 def test_the_log_says_who_and_how_and_why_not() -> None:
     _, _, echo = said("EHLO here\r\n" + WRONG + "AUTH PLAIN !\r\n" + "AUTH LOGIN\r\n*\r\nAUTH X\r\n" + PLAIN)
     logins = [facts for event, facts in echo.decisions if event == b"login"]

@@ -157,7 +157,7 @@ def test_scram_tells_nobody_who_is_there(home: Path, users: Path, user: str) -> 
     client = ScramClient(["SCRAM-SHA-256"], user, "wrong")
     client.set_server_first(challenge(session.say(f"AUTH SCRAM-SHA-256 {b64(client.get_client_first())}")).decode())
     assert session.say(b64(client.get_client_final())) == FAILED
-    assert b"result=no reason=password mechanism=SCRAM-SHA-256" in session.end()
+    assert f"result=no reason=password mechanism=SCRAM-SHA-256 user={user}\n".encode() in session.end()
 
 
 def test_a_client_of_scram_that_does_not_believe_the_server_is_not_logged_in(home: Path, users: Path) -> None:

@@ -48,12 +48,12 @@ def begin(session: "Session", argument: bytes) -> None:
         session.log(b"refused", {b"reason": b"maxauth"})
         session.finish(1, replies.TOO_MANY_LOGINS, b"maxauth")
     elif mechanism not in settings.auth.mechanisms:
-        fail(session, mechanism, b"", replies.AUTH_UNKNOWN, b"mechanism")
+        fail(session, mechanism, replies.AUTH_UNKNOWN, b"mechanism")
     else:
         try:
             steps = MECHANISMS[mechanism](session, rest.lstrip(b" "))
         except sasl.Malformed:
-            fail(session, mechanism, b"", replies.AUTH_MALFORMED, b"malformed")
+            fail(session, mechanism, replies.AUTH_MALFORMED, b"malformed")
         else:
             go_on(session, mechanism, steps, None)
 
@@ -66,11 +66,11 @@ def go_on(session: "Session", mechanism: bytes, steps: "sasl.Steps", line: bytes
     except StopIteration as end:
         conclude(session, mechanism, end.value)
     except sasl.Cancelled:
-        fail(session, mechanism, b"", replies.AUTH_CANCELLED, b"cancelled")
+        fail(session, mechanism, replies.AUTH_CANCELLED, b"cancelled")
     except sasl.Malformed:
-        fail(session, mechanism, b"", replies.AUTH_MALFORMED, b"malformed")
+        fail(session, mechanism, replies.AUTH_MALFORMED, b"malformed")
     except sasl.Failed as failure:
-        refuse(session, mechanism, b"", failure.reply, failure.reason)
+        refuse(session, mechanism, failure.user, failure.reply, failure.reason)
     else:
         session.exchange = lambda answer: go_on(session, mechanism, steps, answer)
         session.backend.reply(b"334 " + sasl.encode(challenge))
@@ -89,14 +89,23 @@ def conclude(session: "Session", mechanism: bytes, result: "sasl.Credentials | s
 
 
 def refuse(session: "Session", mechanism: bytes, user: bytes, reply: bytes, reason: bytes) -> None:
-    """A wrong password, or nobody who could say: it counts, and whoever guesses has to wait."""
+    """A wrong password, or nobody who could say: it counts, and whoever guesses has to wait.
+
+    The log does not: a client that leaves, or comes again meanwhile, has been seen.
+    """
     session.failed_logins += 1
+    note(session, mechanism, user, reason)
     session.backend.pause()
-    fail(session, mechanism, user, reply, reason)
+    session.answer(reply)
 
 
-def fail(session: "Session", mechanism: bytes, user: bytes, reply: bytes, reason: bytes) -> None:
-    """An exchange without a login."""
+def fail(session: "Session", mechanism: bytes, reply: bytes, reason: bytes) -> None:
+    """An exchange that came to nothing."""
+    note(session, mechanism, b"", reason)
+    session.answer(reply)
+
+
+def note(session: "Session", mechanism: bytes, user: bytes, reason: bytes) -> None:
+    """Log an exchange without a login."""
     facts = {b"result": b"no", b"reason": reason, b"mechanism": mechanism}
     session.log(b"login", {**facts, b"user": user} if user else facts)
-    session.answer(reply)

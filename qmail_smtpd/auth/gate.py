@@ -119,9 +119,9 @@ class ScramExchange:
         except scram.Malformed as error:
             raise sasl.Malformed from error
         except scram.Wrong as error:
-            raise sasl.Failed(replies.AUTH_FAILED, b"password") from error
+            raise sasl.Failed(replies.AUTH_FAILED, b"password", self.user) from error
         except users.Trouble as trouble:
-            raise sasl.Failed(replies.AUTH_TROUBLE, trouble.why.replace(b" ", b"_")) from trouble
+            raise sasl.Failed(replies.AUTH_TROUBLE, trouble.why.replace(b" ", b"_"), self.user) from trouble
 
 
 def word(error: OSError) -> bytes:

@@ -40,12 +40,13 @@ class Cancelled(Exception):
 
 
 class Failed(Exception):
-    """The login is refused before there are credentials: the reply, and a word for the log."""
+    """The login of this user is refused before there are credentials: the reply, and a word for the log."""
 
-    def __init__(self, reply: bytes, reason: bytes) -> None:
-        super().__init__(reply, reason)
+    def __init__(self, reply: bytes, reason: bytes, user: bytes) -> None:
+        super().__init__(reply, reason, user)
         self.reply = reply
         self.reason = reason
+        self.user = user
 
 
 class Proven:
