@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.wire import Wire
 
 TLS_1_2 = 0x0303  # ssl.TLSVersion.TLSv1_2
+OLD = b"TLSv1.2"
 RECORD = 16384  # RFC 8446 section 5.1: what one record can hold
 HANDSHAKE_BLOCK = 8192
 HANDSHAKE_SECONDS = 300.0  # postconf(5), smtpd_starttls_timeout: as long as another patient server waits
@@ -109,6 +110,8 @@ class Layer:
         self.protocol = (self.records.version() or "").encode()
         cipher = self.records.cipher()
         self.cipher = cipher[0].encode() if cipher else b""
+        if self.protocol == OLD:
+            self.wire.flush()  # so that what OpenSSL has to say from now on is about renegotiation (read)
 
     def shaken(self) -> bool:
         """One step of the handshake. False where the client has to say more."""
@@ -143,6 +146,8 @@ class Layer:
             data: bytes = self.records.read(min(size, RECORD))
             return data
         except _ssl.SSLWantReadError:
+            if self.protocol == OLD and self.outgoing.pending:  # its alert for who wants to negotiate again
+                self.fail(None)
             return None
         except _ssl.SSLError as error:
             self.fail(error)
@@ -175,13 +180,13 @@ class Layer:
             parts.append(data)
         return b"".join(parts)
 
-    def fail(self, error: _ssl.SSLError) -> "NoReturn":
+    def fail(self, error: _ssl.SSLError | None) -> "NoReturn":
         """Tell the client by OpenSSL's alert, if it still listens, and everybody else by Broken."""
         try:
             self.wire.flush()
         except (Closed, TimedOut):
             pass
-        raise Broken(reason(error)) from error
+        raise Broken(reason(error) if error else b"no renegotiation") from error
 
     def seal(self, data: bytearray) -> bytearray:
         """Make records of all the data, which is empty then. Returns what is to be written; the caller removes it."""
