@@ -318,6 +318,23 @@ def test_a_guess_is_in_the_log_with_its_user_before_the_client_has_to_wait(text:
     assert echo.told_before_pause == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "logged"),
+    [
+        ("AUTH xoauth2\r\n", b"XOAUTH2"),
+        ("AUTH X-1_2\r\n", b"X-1_2"),
+        ("AUTH\r\n", b""),
+        (f"AUTH {b64(chr(0) + 'joe' + chr(0) + 'secret')}\r\n", b"?"),  # a client that forgets the mechanism
+        ("AUTH PLAIN:x\r\n", b"?"),
+        ("AUTH " + "A" * 21 + "\r\n", b"?"),
+    ],
+)
+def test_what_is_no_name_of_a_mechanism_is_not_logged_since_it_may_be_a_password(text: str, logged: bytes) -> None:
+    lines, _, echo = said(text)
+    assert lines == ["504 auth type unimplemented (#5.5.1)"]
+    assert [facts[b"mechanism"] for _, facts in echo.decisions] == [logged]
+
+
 def test_the_log_says_who_and_how_and_why_not() -> None:
     _, _, echo = said("EHLO here\r\n" + WRONG + "AUTH PLAIN !\r\n" + "AUTH LOGIN\r\n*\r\nAUTH X\r\n" + PLAIN)
     logins = [facts for event, facts in echo.decisions if event == b"login"]

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     Opening = Callable[[Session, bytes], sasl.Steps]
 
+LONGEST_NAME = 20  # RFC 4422 section 3.1, as the next one
+NAME_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+
 
 def open_cram(session: "Session", argument: bytes) -> "sasl.Steps":
     """CRAM-MD5. An argument is ignored, as ever."""
@@ -48,7 +51,7 @@ def begin(session: "Session", argument: bytes) -> None:
         session.log(b"refused", {b"reason": b"maxauth"})
         session.finish(1, replies.TOO_MANY_LOGINS, b"maxauth")
     elif mechanism not in settings.auth.mechanisms:
-        fail(session, mechanism, replies.AUTH_UNKNOWN, b"mechanism")
+        fail(session, named(mechanism), replies.AUTH_UNKNOWN, b"mechanism")
     else:
         try:
             steps = MECHANISMS[mechanism](session, rest.lstrip(b" "))
@@ -56,6 +59,11 @@ def begin(session: "Session", argument: bytes) -> None:
             fail(session, mechanism, replies.AUTH_MALFORMED, b"malformed")
         else:
             go_on(session, mechanism, steps, None)
+
+
+def named(word: bytes) -> bytes:
+    """The word, if it can be a mechanism's name: a client that forgets the name says a password in its place."""
+    return word if len(word) <= LONGEST_NAME and not word.strip(NAME_LETTERS) else b"?"
 
 
 def go_on(session: "Session", mechanism: bytes, steps: "sasl.Steps", line: bytes | None) -> None:
