@@ -6,6 +6,7 @@ The interface is djb's (cr.yp.to/checkpwd/interface.html). Knows no SMTP.
 import errno
 import os
 from select import POLLIN
+from time import monotonic, sleep
 
 from qmail_smtpd.child import start
 from qmail_smtpd.wire import ready
@@ -14,6 +15,7 @@ from tcpserver import chain
 FIELDS_DESCRIPTOR = 3
 LONGEST_FIELDS = 512  # bytes: what the interface promises to a checker. They fit into a pipe that nobody reads yet
 PATIENCE = 30.0  # seconds for a checker; a DNS or LDAP question has its own, shorter, limits
+BETWEEN_LOOKS = 0.01  # seconds
 MISUSED = 2  # the checker says that we called it wrongly
 TROUBLE = 100  # this exit code and all above it are no verdict: 111 is a temporary failure, 126 and 127 a shell's
 NO = b"password"
@@ -31,7 +33,7 @@ def why_not(program: list[bytes], environ: dict[bytes, bytes], fields: bytes, de
     finally:
         os.close(null)
     try:
-        reason = judge(wait(pid, deadline))
+        reason = verdict(pid, deadline)
         unread = reason is None and b"/" not in program[0] and os.read(fields_end, 1)
         return b"unread" if unread else reason
     finally:
@@ -68,24 +70,35 @@ def filled_pipe(fields: bytes) -> int:
     return reader
 
 
-def wait(pid: int, deadline: float | None) -> int | None:
-    """The wait status; None where there is none to be had. A checker that does not end is killed."""
+def verdict(pid: int, deadline: float | None) -> bytes | None:
+    """What the checker says, as `why_not` says it. One that does not end is killed."""
     try:
-        ended = os.pidfd_open(pid)
-    except OSError:  # no such process: somebody else has taken its status
-        return None
-    try:
-        if not ready(ended, POLLIN, PATIENCE, deadline):
+        in_time = ends(pid, deadline)
+        if not in_time:
             os.kill(pid, 9)
-        return os.waitpid(pid, 0)[1]
-    except (ChildProcessError, ProcessLookupError):
-        return None
+        status = os.waitpid(pid, 0)[1]
+    except (ChildProcessError, ProcessLookupError):  # somebody else has taken it
+        return judge(None)
+    return judge(status) if in_time else b"timeout"
+
+
+def ends(pid: int, deadline: float | None) -> bool:
+    """Wait until the process has ended, for PATIENCE, and never longer than the session may last."""
+    try:
+        handle = os.pidfd_open(pid)
+    except (OSError, AttributeError):  # Linux before 5.3, some sandboxes, FreeBSD: look again and again
+        last = monotonic() + PATIENCE if deadline is None else min(monotonic() + PATIENCE, deadline)
+        while not (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and monotonic() < last:
+            sleep(BETWEEN_LOOKS)
+        return ended is not None
+    try:
+        return ready(handle, POLLIN, PATIENCE, deadline)
     finally:
-        os.close(ended)
+        os.close(handle)
 
 
 def judge(status: int | None) -> bytes | None:
-    """The verdict in a wait status. Only an exit code of 0 is a yes."""
+    """The verdict in a wait status, None for one that is lost. Only an exit code of 0 is a yes."""
     if status is None:
         return b"no-status"
     if os.WIFSIGNALED(status):
