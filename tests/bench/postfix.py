@@ -1,7 +1,8 @@
-"""Debian's Postfix for bench_store.py: an instance of its own that takes mail on a port of loopback, and holds it all.
+"""Debian's Postfix for the benchmarks: an instance of its own that takes mail on a port of loopback, and holds it all.
 
-On hold a message is stored, with cleanup's fsync of its file, and no delivery takes its share of the machine. smtpd
-does not fsync the directory, which maildir-queue and aiosmtpd_store.py do.
+With TLS (bench_tls.py) it wants logins, which an instance of Dovecot judges. On hold a message is stored, with
+cleanup's fsync of its file, and no delivery takes its share of the machine. smtpd does not fsync the directory, which
+maildir-queue and aiosmtpd_store.py do.
 """
 
 import os
@@ -41,13 +42,46 @@ qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
 """
 
+TLS_MAIN = """\
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_key_file = {key}
+smtpd_tls_security_level = may
+smtpd_tls_auth_only = yes
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {top}/auth
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
+"""
+
+TLS_MASTER = "tlsmgr unix - - n 1000? 1 tlsmgr\n"
+
+DOVECOT = """\
+protocols =
+base_dir = {top}/dovecot
+log_path = {top}/dovecot.log
+ssl = no
+passdb {{
+  driver = passwd-file
+  args = {top}/users
+}}
+service auth {{
+  client_limit = 1000
+  unix_listener {top}/auth {{
+    mode = 0666
+  }}
+}}
+service anvil {{
+  client_limit = 1003
+}}
+"""
+
 
 class Postfix:
-    """A running instance; `port` is where it listens."""
+    """A running instance; `port` is where it listens. `tls`: a certificate, its key, and a line of a passwd-file."""
 
     top = Path()  # of the instance that runs: there is one at a time
 
-    def __init__(self) -> None:
+    def __init__(self, tls: tuple[Path, Path, str] | None = None) -> None:
         Postfix.top = Path(tempfile.mkdtemp(prefix="postfix-"))
         self.top.chmod(0o755)
         for name in ("conf", "queue", "data"):
@@ -57,9 +91,22 @@ class Postfix:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        (self.top / "conf" / "main.cf").write_text(MAIN.format(top=self.top))
-        (self.top / "conf" / "master.cf").write_text(MASTER.format(port=self.port))
+        main, master = MAIN.format(top=self.top), MASTER.format(port=self.port)
+        self.dovecot = tls is not None
+        if tls:
+            main += TLS_MAIN.format(top=self.top, certificate=tls[0], key=tls[1])
+            master += TLS_MASTER
+            (self.top / "users").write_text(tls[2])
+            (self.top / "dovecot.conf").write_text(DOVECOT.format(top=self.top))
+            subprocess.run(["dovecot", "-c", self.top / "dovecot.conf"], check=True)
+        (self.top / "conf" / "main.cf").write_text(main)
+        (self.top / "conf" / "master.cf").write_text(master)
         self.control("start")
+
+    def processes(self) -> list[int]:
+        """The first process of each tree."""
+        files = [self.top / "queue/pid/master.pid", *([self.top / "dovecot/master.pid"] if self.dovecot else [])]
+        return [int(file.read_text()) for file in files]
 
     def control(self, word: str) -> None:
         subprocess.run(["postfix", "-c", self.top / "conf", word], capture_output=True, check=True)
@@ -74,4 +121,6 @@ class Postfix:
 
     def stop(self) -> None:
         self.control("stop")
+        if self.dovecot:
+            subprocess.run(["doveadm", "-c", self.top / "dovecot.conf", "stop"], check=True)
         shutil.rmtree(self.top)

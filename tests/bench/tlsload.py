@@ -1,0 +1,95 @@
+"""TLS clients for the benchmarks, in processes of their own; what a tree of processes has used of the CPU."""
+
+import base64
+import os
+import socket
+import ssl
+import time
+from pathlib import Path
+
+TICK = os.sysconf("SC_CLK_TCK")
+LOGIN = b"AUTH PLAIN " + base64.b64encode(b"\0joe\0secret") + b"\r\n"
+
+
+class Visitor:
+    """One client after another. `resume`: each takes up the TLS session of the one before."""
+
+    def __init__(self, port: int, resume: bool) -> None:
+        self.port, self.resume = port, resume
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
+        self.session: ssl.SSLSession | None = None
+        self.resumed = 0
+
+    def visit(self, script: list[bytes]) -> None:
+        """STARTTLS, then each line of the script when the answer before it is there."""
+        with socket.create_connection(("127.0.0.1", self.port)) as plain:
+            expect(plain, b"220")
+            plain.sendall(b"EHLO client.example\r\n")
+            expect(plain, b"250")
+            plain.sendall(b"STARTTLS\r\n")
+            expect(plain, b"220")
+            with self.context.wrap_socket(plain, session=self.session, suppress_ragged_eofs=True) as client:
+                self.resumed += client.session_reused
+                for line in script:
+                    client.sendall(line)
+                    expect(client, b"")
+                client.sendall(b"QUIT\r\n")
+                expect(client, b"221")
+                if self.resume:
+                    self.session = client.session
+
+
+def expect(client: socket.socket, code: bytes) -> None:
+    """Read one reply, of one line or more."""
+    answer = b""
+    while not (answer.endswith(b"\r\n") and answer[answer.rfind(b"\n", 0, -1) + 4 :][:1] == b" "):
+        part = client.recv(4096)
+        assert part, answer
+        answer += part
+    assert answer.startswith(code or (b"2", b"3")), answer
+
+
+def visit(port: int, sessions: int, processes: int, script: list[bytes], resume: bool = False) -> tuple[float, int]:
+    """So many sessions, by so many clients at once. Returns the seconds that it took, and how many were resumed."""
+    started = time.perf_counter()
+    share = sessions // processes
+    ends, children = os.pipe(), []
+    for _ in range(processes):
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                visitor = Visitor(port, resume)
+                for _ in range(share):
+                    visitor.visit(script)
+                os.write(ends[1], b"%9d" % visitor.resumed)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    assert not [pid for pid in children if os.waitpid(pid, 0)[1]], "a client has failed"
+    seconds = time.perf_counter() - started
+    os.close(ends[1])
+    with os.fdopen(ends[0], "rb") as told:
+        resumed = sum(int(number) for number in iter(lambda: told.read(9), b""))
+    return seconds, resumed
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU of a process, of all below it that live, and of those that were waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(ticks) for ticks in fields[11:15]) / TICK + sum(cpu(int(child)) for child in below)
+
+
+def settled(pid: int) -> float:
+    """The same, once it stands still."""
+    before = -1.0
+    while before != (now := cpu(pid)):
+        before = now
+        time.sleep(0.1)
+    return now
