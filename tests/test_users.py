@@ -39,7 +39,11 @@ FILES = {  # content -> (user, password) pairs that are right
     b"\n\n# joe:{PLAIN}b\n:joe:{PLAIN}c\njoe:{PLAIN}a\n\n": [(b"joe", b"a")],
     b"joe:{PLAIN}a\njoe:{PLAIN}b\n": [(b"joe", b"a")],
     b"joe:{PLAIN}a\r\nann:{PLAIN}b:1:1::/home/ann\r\n": [(b"joe", b"a"), (b"ann", b"b")],
-    b"joey:{PLAIN}b\njo:{PLAIN}c\nJoe:{PLAIN}d\n joe:{PLAIN}e\njoe:{PLAIN}a\n": [(b"joe", b"a"), (b"Joe", b"d"), (b"jo", b"c")],
+    b"joey:{PLAIN}b\njo:{PLAIN}c\nJoe:{PLAIN}d\n joe:{PLAIN}e\njoe:{PLAIN}a\n": [
+        (b"joe", b"a"),
+        (b"Joe", b"d"),
+        (b"jo", b"c"),
+    ],
     b"joe@example.com:{PLAIN}a\nj\xf6:{PLAIN}\xf6\nwith blank:{PLAIN}with blank\n": [
         (b"joe@example.com", b"a"),
         (b"j\xf6", b"\xf6"),
@@ -210,6 +214,17 @@ def test_a_wrong_password_costs_the_same_whether_there_is_such_a_user_or_not(
         assert seen == WORK[content]
 
 
+def test_the_whole_file_is_looked_through_wherever_a_name_stands() -> None:
+    found = Users.__new__(Users)
+    found.path = b"users"
+    lines = [b"joe:{PLAIN}a", b"joey:{PLAIN}b", b"#joe:x", b"joe", b"ann:{PLAIN}joe:", b"joe\r", b"joe:{PLAIN}c"]
+    found.content = b"\n".join(lines)
+    begins = [len(b"\n".join([*lines[:number], b""])) for number in (0, 3, 5, 6)]
+    assert found.places(b"joe") == begins
+    assert found.places(b"nobody") == []
+    assert [found.where(Entry(b"", begin)) for begin in begins] == [b"users, line %d: " % n for n in (1, 4, 6, 7)]
+
+
 def test_a_decoy_that_cannot_be_checked_makes_no_trouble_for_others(lay: Lay) -> None:
     path = lay(b"ann:{SCRAM-SHA-256}broken\njoe:{PLAIN}a\n")
     assert not verify(path, b"nobody", b"a")
@@ -238,7 +253,8 @@ def test_any_bytes_give_an_answer_or_trouble(content: bytes, user: bytes, passwo
         entry = found.find(user)
     except Trouble:
         return
-    assert entry is None or content.split(b"\n")[entry.line - 1].removesuffix(b"\r").split(b":")[0] == user != b""
+    assert entry is None or content[entry.start :].split(b"\n")[0].removesuffix(b"\r").split(b":")[0] == user != b""
+    assert entry is None or content[: entry.start].endswith(b"\n") or entry.start == 0
 
 
 @given(st.lists(st.sampled_from([b"joe", b":", b"{PLAIN}", b"a", b"\n", b"#", b"\r", b" "]), max_size=12).map(b"".join))

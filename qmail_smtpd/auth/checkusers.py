@@ -54,14 +54,14 @@ def judge(given: Credentials, environ: dict[bytes, bytes]) -> bool:
     entry = users.check(given.login, lambda stored: accepts(stored, given))
     if entry is None:
         return False
-    settle(entry, users.path, environ)
+    settle(entry, users, environ)
     return True
 
 
-def settle(entry: Entry, path: bytes, environ: dict[bytes, bytes]) -> None:
+def settle(entry: Entry, users: Users, environ: dict[bytes, bytes]) -> None:
     """What checkpassword.c does for the user, but for the uid, which is never changed. Raises Trouble."""
     if entry.field(UID) and os.geteuid() == 0:
-        raise Trouble(b"%b, line %d: it has a uid, which root would have to become" % (path, entry.line))
+        raise Trouble(users.where(entry) + b"it has a uid, which root would have to become")
     environ[b"USER"] = entry.fields[0]
     environ[b"SHELL"] = entry.shell
     environ.pop(b"HOME", None)  # that of whoever has started the server

@@ -30,9 +30,10 @@ def judge(given: Credentials, environ: dict[bytes, bytes]) -> bool:
 
 
 def find(content: bytes, login: bytes) -> bytes | None:
-    """The password of the first `login:password` line of this login. It ends at a colon: the original uses strtok."""
-    for line in content.split(b"\n"):
-        name, _, rest = line.partition(b":")
-        if name == login:
-            return rest.partition(b":")[0]
-    return None
+    """The password of the first `login:password` line of this login. It ends at a colon: the original uses strtok.
+
+    All lines are looked at, wherever the login stands: the time does not tell.
+    """
+    lines = [line.partition(b":") for line in content.split(b"\n") if line.startswith(login)]
+    passwords = [rest.partition(b":")[0] for name, _, rest in lines if name == login]
+    return passwords[0] if passwords else None

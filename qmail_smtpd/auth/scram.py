@@ -105,7 +105,7 @@ class Scram:
         users = Users(self.path)
         entry = users.find(self.user)
         if entry and entry.secret:
-            with place(self.path, entry):
+            with place(users, entry):
                 scheme, value = split(entry.secret)
                 if scheme == SCHEME:
                     return usable(Verifier.from_value(value))

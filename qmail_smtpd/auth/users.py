@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NO_ENTRY = (b"", b"#", b":")  # what such a line begins with (Dovecot, db-passwd-file.c)
+AFTER_NAME = (b":", b"\r", b"\n", b"")  # the first byte behind a name
 SECRET, UID, HOME, SHELL, EXTRA = 1, 2, 5, 6, 7  # fields of a line
 FOR_MAILBOXES = b"userdb_"  # extra fields that say where mail lies; any other one may restrict who logs in
 SHELL_DEFAULT = b"/bin/sh"  # passwd(5) for an empty field
@@ -29,13 +30,13 @@ def verify_digest(path: bytes, user: bytes, challenge: bytes, digest: bytes) -> 
 
 
 class Entry:
-    """What the file says of a user. `line` is counted from 1."""
+    """What the file says of a user. `start`: where the line begins."""
 
-    __slots__ = ("fields", "line")
+    __slots__ = ("fields", "start")
 
-    def __init__(self, text: bytes, line: int) -> None:
+    def __init__(self, text: bytes, start: int) -> None:
         self.fields = text.split(b":")
-        self.line = line
+        self.start = start
 
     def field(self, number: int) -> bytes:
         """Empty where the line ends before it."""
@@ -59,12 +60,12 @@ class Entry:
 
 
 class place:
-    """`with place(path, entry):` tells where the trouble of its body lies, by line: no client's text gets logged."""
+    """`with place(users, entry):` tells where the trouble of its body lies, by line: no client's text gets logged."""
 
-    __slots__ = ("entry", "path")
+    __slots__ = ("entry", "users")
 
-    def __init__(self, path: bytes, entry: Entry) -> None:
-        self.path = path
+    def __init__(self, users: "Users", entry: Entry) -> None:
+        self.users = users
         self.entry = entry
 
     def __enter__(self) -> None:
@@ -72,7 +73,7 @@ class place:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if isinstance(error, Trouble):
-            raise Trouble(b"%b, line %d: %b" % (self.path, self.entry.line, error.why)) from None
+            raise Trouble(self.users.where(self.entry) + error.why) from None
 
 
 class Users:
@@ -86,20 +87,47 @@ class Users:
 
     def entries(self) -> "Iterator[Entry]":
         """All of them, also those that are no good."""
-        for number, line in enumerate(self.content.split(b"\n"), 1):
-            if line[:1] not in NO_ENTRY:
-                yield Entry(line.removesuffix(b"\r"), number)
+        start = 0
+        while start < len(self.content):
+            entry = self.entry(start)
+            if entry:
+                yield entry
+            start = self.end(start) + 1
+
+    def entry(self, start: int) -> Entry | None:
+        """What the line that begins there says; None if it says nothing of a user."""
+        line = self.content[start : self.end(start)]
+        return None if line[:1] in NO_ENTRY else Entry(line.removesuffix(b"\r"), start)
+
+    def end(self, start: int) -> int:
+        """Where the line ends that begins there."""
+        end = self.content.find(b"\n", start)
+        return end if end >= 0 else len(self.content)
+
+    def where(self, entry: Entry) -> bytes:
+        """The place of an entry, for the administrator."""
+        return b"%b, line %d: " % (self.path, self.content.count(b"\n", 0, entry.start) + 1)
 
     def find(self, user: bytes) -> Entry | None:
         """The first entry of this very name: upper and lower case differ. Raises Trouble for one that is no good."""
-        for number, line in enumerate(self.content.split(b"\n"), 1):
-            if line.startswith(user) and line[:1] not in NO_ENTRY:
-                entry = Entry(line.removesuffix(b"\r"), number)
-                if entry.fields[0] == user:
-                    with place(self.path, entry):
-                        entry.insist()
-                    return entry
+        for start in self.places(user):
+            entry = self.entry(start)
+            if entry and entry.fields[0] == user:
+                with place(self, entry):
+                    entry.insist()
+                return entry
         return None
+
+    def places(self, user: bytes) -> list[int]:
+        """Where this name begins a line. The whole file is looked through: no time tells where, or whether, it is."""
+        places = [0] if self.content.startswith(user) else []
+        before = b"\n" + user
+        newline = self.content.find(before)
+        while newline >= 0:
+            places.append(newline + 1)
+            newline = self.content.find(before, newline + 1)
+        behind = len(user)
+        return [start for start in places if self.content[start + behind : start + behind + 1] in AFTER_NAME]
 
     def decoy(self) -> bytes:
         """The first secret whose checking takes time: what is spent on whom the file does not know."""
@@ -110,14 +138,15 @@ class Users:
 
         A no takes as long for a name that is not there as for one whose password is hashed.
         """
+        decoy = self.decoy()
         entry = self.find(user)
         if entry and entry.secret:
-            with place(self.path, entry):
+            with place(self, entry):
                 if is_right(entry.secret):
                     return entry
         if not entry or not takes_time(entry.secret):
             try:
-                is_right(self.decoy())
+                is_right(decoy)
             except Trouble:
                 pass  # it is another user's
         return None
