@@ -233,9 +233,9 @@ def show(home: Path, ports: list[int]) -> None:
     """Say where things lie, and what can be tried."""
     values = {"home": shlex.quote(str(home)), "checkusers": shlex.quote(str(PROGRAMS / "checkusers"))}
     named = dict(zip(SERVICES, ports, strict=True))
-    print(
-        TEXT.format(address=ADDRESS, users=" ".join(USERS), password=PASSWORD, mail=MAIL, **values, **named), flush=True
-    )
+    text = TEXT.format(address=ADDRESS, users=" ".join(USERS), password=PASSWORD, mail=MAIL, **values, **named)
+    sys.stdout.write(text)  # in one piece: the servers write to the same place
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
