@@ -64,6 +64,11 @@ def test_form(words: list[str], checker: list[str], cram: list[str], host: str |
         (["mx.test", "/bin/true", CP], "may not be true"),
         (["/bin/sh", "-c", "exit 0"], "may not be sh"),
         (["bash", "x"], "may not be bash"),
+        (["/bin/../bin/true", "x"], "may not be true"),
+        (["./true", "x"], "may not be true"),
+        (["/usr/bin/zsh5", "x"], "may not be zsh5"),
+        (["/bin/bash-static", "x"], "may not be bash-static"),
+        (["", "/bin/true", "x"], "may not be true"),
         (["mx.test", "/usr/bin/busybox", "true"], "may not be busybox"),
     ],
 )

@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TRUE = b"true"
-NO_CHECKERS = (TRUE, *b"sh ash bash busybox csh dash fish ksh mksh rbash tcsh yash zsh".split())  # all say yes to all
+SHELLS = (  # names from Debian's /etc/shells, and the boxes that are shells among other things
+    b"sh ash bash bash-static bsd-csh busybox csh dash elvish es fish ksh ksh93 lksh mksh mksh-static posh pwsh rbash rc "
+    b"rksh rksh93 rzsh sash tcsh toybox yash zsh zsh-static zsh5"
+)
+NO_CHECKERS = (TRUE, *SHELLS.split())  # with nothing to read all of them say yes to all
 PAIR_WORDS = 4  # CHECKER true CRAMCHECKER true
 
 
