@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 TRUE = b"true"
 SHELLS = (  # names from Debian's /etc/shells, and the boxes that are shells among other things
-    b"sh ash bash bash-static bsd-csh busybox csh dash elvish es fish ksh ksh93 lksh mksh mksh-static posh pwsh rbash rc "
-    b"rksh rksh93 rzsh sash tcsh toybox yash zsh zsh-static zsh5"
+    b"sh ash bash bash-static bsd-csh busybox csh dash elvish es fish ksh ksh93 lksh mksh mksh-static posh pwsh rbash "
+    b"rc rksh rksh93 rzsh sash tcsh toybox yash zsh zsh-static zsh5"
 )
 NO_CHECKERS = (TRUE, *SHELLS.split())  # with nothing to read all of them say yes to all
 PAIR_WORDS = 4  # CHECKER true CRAMCHECKER true
