@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dovecotserver import free_ports
 from maildrop import AS_SOMEBODY, Maildir
 from mailhome import lay_home
-from server import PATIENCE, Server, read_all
-from support import peer, script
+from server import PATIENCE, Server, needs_root, read_all
+from support import ROOT, peer, script
 from tlspeer import certify, trusting
 from tracer import traced
 
@@ -280,3 +281,50 @@ def test_a_certificate_that_nobody_trusts_is_no_session(secure: Pop) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         poplib.POP3_SSL("localhost", secure.server.port, timeout=PATIENCE, context=ssl.create_default_context())
     assert secure.maildir.names() == set(MESSAGES)
+
+
+@pytest.mark.parametrize("service", ["pop3", "pop3s"])
+def test_the_page_shows_the_run_script_as_it_is(service: str) -> None:
+    shown = "".join(f"    {line}\n" for line in (ROOT / "examples" / service / "run").read_text().splitlines())
+    assert shown in (ROOT / "docs/roaming.md").read_text()
+
+
+@needs_root
+@pytest.mark.parametrize("service", ["pop3", "pop3s"])
+def test_the_run_script_serves_and_records_who_has_logged_in(service: str, tmp_path: Path, home: Path) -> None:
+    """As nobody, in a namespace in which that is us."""
+    maildir = Maildir(tmp_path / "Maildir")
+    maildir.put("new/1.host", MESSAGES["new/2.host"])
+    (tmp_path / "relay").mkdir()
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control/me").write_text("mail.example.org\n")
+    (tmp_path / "control/users").write_text(USERS.format(home=tmp_path))
+    (tmp_path / "control/users").chmod(0o600)
+    if service == "pop3s":
+        shutil.copytree(home / "control", tmp_path / "control", dirs_exist_ok=True)
+    environ = {"PATH": f"{SCRIPTS}:/usr/bin:/bin", "QMAILHOME": str(tmp_path), "RELAY_DIR": str(tmp_path / "relay")}
+    environ |= {
+        "RELAY_PROXIES": "192.0.2.1",
+        "ACCOUNT": "nobody",
+        "ADDRESS": "127.0.0.1",
+        "PORT": str(free_ports(1)[0]),
+    }
+    namespace = ["unshare", "--user", "--map-user=nobody", "--map-group=nogroup"]
+    command = [*namespace, str(ROOT / "examples" / service / "run")]
+    trust = trusting(home / "control/servercert.pem")
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        try:
+            assert server.stdout.readline() == b"tcpserver: status: 0/100\n"
+            if service == "pop3":
+                client = poplib.POP3("127.0.0.1", int(environ["PORT"]), PATIENCE)
+            else:
+                client = poplib.POP3_SSL("localhost", int(environ["PORT"]), timeout=PATIENCE, context=trust)
+            client.user("joe")
+            client.pass_("secret")
+            assert client.stat()[0] == 1
+            client.quit()
+        finally:
+            server.terminate()
+    assert b" joe" in (tmp_path / "relay/127.0.0.1").read_bytes()
+    assert maildir.names() == {"cur/1.host:2,"}
