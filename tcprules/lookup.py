@@ -8,13 +8,13 @@ import errno
 import os
 from struct import Struct
 
-from tcprules.network import canonical, containing, expand
+from tcprules.network import canonical, containing, expand, ipv4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Rules", "Verdict", "canonical", "expand", "judge", "keys", "open_rules"]
+__all__ = ["Rules", "Verdict", "canonical", "expand", "ipv4", "judge", "keys", "open_rules"]
 
 HEADER = 2048  # cdb.txt: 256 pairs of position and number of slots
 PAIR = Struct("<LL")

@@ -5,19 +5,17 @@ The texts are tcpserver's own (tcprules/network.py): RFC 5952, an IPv4-mapped ad
 connection.
 """
 
-from tcprules.lookup import canonical, expand, keys
+from tcprules.lookup import canonical, expand, ipv4, keys
 
-LONGEST = 64  # bytes: an address has 45 at most (RFC 4291 section 2.2), a zone IFNAMSIZ
+LONGEST = 64  # bytes that are looked at: an address has 45 at most (RFC 4291 section 2.2)
 
 
 def normalise(text: bytes) -> bytes | None:
     """The canonical text of an IPv4 or IPv6 address, without its zone. None for everything else."""
-    if len(text) > LONGEST:
-        return None
-    if b":" in text:
-        address, percent, zone = text.partition(b"%")
-        return None if percent and not zone else canonical(address)
-    return canonical(b"::ffff:" + text) if b"." in text else None
+    if b":" not in text:
+        return None if ipv4(text) is None else text
+    address, percent, zone = text[:LONGEST].partition(b"%")
+    return None if percent and not zone else canonical(address)
 
 
 def networks(text: bytes) -> frozenset[bytes]:
