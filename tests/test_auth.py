@@ -234,6 +234,12 @@ def test_what_is_no_guess_does_not_count_as_a_failed_login_and_costs_no_pause() 
     assert (session.failed_logins, echo.pauses) == (0, 0)
 
 
+def test_a_failed_login_is_a_failed_command_too() -> None:
+    lines, session, echo = said(WRONG * 3, maxerrors=1)
+    assert lines == [FAILED, "421 too many errors (#4.7.0)"]
+    assert (session.status, session.user, echo.pauses) == (1, None, 2)
+
+
 def test_maxauth_of_zero_is_no_limit() -> None:
     assert said(WRONG * 20, maxauth=0)[0] == [FAILED] * 20
 

@@ -13,6 +13,7 @@ from checker import Checker
 from mailhome import CLIENT, CONTROL, Result, lay_home, start, talk
 
 from qmail_smtpd.auth import checkpassword
+from qmail_smtpd.auth.gate import arrange
 
 FAILED, TROUBLE = b"535 authentication failed (#5.7.1)", b"454 oops, problem with child and I can't auth (#4.3.0)"
 NOT_STARTED = b"454 oops, child won't start and I can't auth (#4.3.0)"
@@ -139,6 +140,11 @@ def test_512_bytes_are_asked_about_and_513_are_refused_without_asking(home: Path
     assert answers(result) == [FAILED, FAILED]
     assert [len(fields) for fields, _ in checker.asked] == [512]
     assert b"reason=too-long" in result.stderr
+    (home / "control/maxauth").write_text("1\n")
+    result = login(home, [checker.path, "true"], plain(user + "u") + plain(JOE))
+    assert answers(result)[0] == FAILED
+    assert result.stdout.endswith(b"\r\n421 too many failed logins (#4.7.0)\r\n")  # it has counted as a guess
+    assert len(checker.asked) == 1
 
 
 def test_a_checker_that_writes_to_its_stdout_does_not_speak_to_the_client(home: Path, checker: Checker) -> None:
@@ -259,11 +265,24 @@ def test_the_checker_has_the_whole_environment_and_no_descriptor_but_0_to_3(home
 
 
 def test_a_failed_login_waits_authsleep_seconds_and_a_good_one_does_not(home: Path, checker: Checker) -> None:
-    for user, seconds in ((JOE, "60"), ("nobody", "1")):
+    begun = time.monotonic()
+    assert answers(login(home, [checker.path, "true"], plain(JOE), {"AUTHSLEEP": "1000"})) == [OK]
+    for user, reply in (("nobody", FAILED), ("temp", TROUBLE), ("u" * 512, FAILED)):
         begun = time.monotonic()
-        login(home, [checker.path, "true"], plain(user), {"AUTHSLEEP": seconds})
-        taken = time.monotonic() - begun
-    assert taken >= 1
+        assert answers(login(home, [checker.path, "true"], plain(user), {"AUTHSLEEP": "1"})) == [reply]
+        assert time.monotonic() - begun >= 1
+
+
+@pytest.mark.parametrize(
+    ("authsleep", "seconds"), [(None, 5), (b"0", 0), (b"17", 17), (b"2s", 2), (b"", 5), (b"-1", 5)]
+)
+def test_without_authsleep_the_pause_is_five_seconds(authsleep: bytes | None, seconds: int) -> None:
+    warnings: list[bytes] = []
+    environ = {} if authsleep is None else {b"AUTHSLEEP": authsleep}
+    _, gate = arrange([b"/bin/checkpassword", b"true"], environ, warnings)
+    assert gate is not None
+    assert gate.seconds == seconds
+    assert len(warnings) == (authsleep in (b"", b"-1"))
 
 
 def test_authsleep_without_digits_is_named_and_stays_what_it_was(home: Path, checker: Checker) -> None:
@@ -300,6 +319,9 @@ def test_authsenders_is_read_from_the_home(home: Path, checker: Checker) -> None
     assert answers(result)[:6] == [b"250 ok"] * 4 + [b"250 flushed", OK]
     assert answers(result)[6:] == [b"250 ok", refused, b"250 ok", b"250 ok"]
     assert b"sender=boss@ok.test reason=authsenders\n" in result.stderr
+    mails = "MAIL FROM:<loud@ok.test>\r\nMAIL FROM:<>\r\n"
+    unlisted = answers(login(home, [checker.path, "true"], plain("loud") + mails))
+    assert unlisted == [OK, refused, b"250 ok"]
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,43 @@ def look(home: Path, content: bytes, keys: list[bytes]) -> list[bool | None]:
     return answers
 
 
+AUTHSENDERS = b"""# user: senders
+joe: Joe@ok.test @list.test\t*@not.a.pattern
+ ann :ann@ok.test
+joe:second@ok.test
+nobody:
+JOE: *
+crlf: crlf@ok.test\r
+no colon
+a:b: x@ok.test
+j\xf6: *
+"""
+
+
+@pytest.mark.parametrize(
+    ("user", "senders"),
+    [
+        (b"joe", {b"joe@ok.test", b"@list.test", b"*@not.a.pattern", b"second@ok.test"}),
+        (b"ann", {b"ann@ok.test"}),
+        (b"JOE", {b"*"}),  # the names of users are not case-folded: whose file has Joe and JOE has two users
+        (b"crlf", {b"crlf@ok.test"}),
+        (b"j\xf6", {b"*"}),
+        (b"nobody", set()),
+        (b"jo", set()),
+        (b"joe:", set()),
+        (b"a:b", set()),
+        (b" ann ", set()),
+        (b"no colon", set()),
+        (b"# user", set()),
+        (b"*", set()),
+    ],
+)
+def test_authsenders_of_a_user_are_those_of_this_very_name(home: Path, user: bytes, senders: set[bytes]) -> None:
+    assert control.authsenders(user) is None
+    (home / "control/authsenders").write_bytes(AUTHSENDERS)
+    assert control.authsenders(user) == senders
+
+
 def test_what_is_in_a_cdb_is_found_and_nothing_else(home: Path) -> None:
     content = image(home)
     assert look(home, content, KEYS) == [True] * len(KEYS)
