@@ -2,16 +2,16 @@
 
 A process that was exec'd builds a context when its client wants TLS. A parent that preloads keeps one for its children,
 who see for themselves whether the files are still the same: a renewed certificate counts from the next connection.
+OpenSSL (tls.py) is loaded where a context is made.
 """
 
 import os
 from time import time
 
-from qmail_smtpd import tls
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _ssl
+    from types import ModuleType
 
     Identity = tuple[tuple[int, int, int, int, int], ...]
 
@@ -23,6 +23,13 @@ OLDEST = 86400.0  # seconds; with the context go its keys for session tickets, w
 NOWHERE = (0, 0, 0, 0, 0)
 
 
+class Trouble(Exception):
+    """There is no TLS to be had, and that is not the client's fault. `why` is one line for the log."""
+
+    def __init__(self, why: bytes) -> None:
+        self.why = why
+
+
 class Kept:
     """The context that a parent has ready for its children."""
 
@@ -32,7 +39,7 @@ class Kept:
 
 
 def context(home: bytes = b".") -> "_ssl._SSLContext":
-    """The context for the files of the home as they are now. Raises tls.Trouble."""
+    """The context for the files of the home as they are now. Raises Trouble."""
     if Kept.context is not None and identity(home) == Kept.identity:
         return Kept.context
     return build(home)
@@ -46,11 +53,12 @@ def keep(home: bytes) -> None:
         return
     Kept.context, Kept.identity, Kept.built = None, (), now
     changed = max(max(file[3:]) for file in found) / 1e9
-    if now - changed < SETTLED:
-        return
     try:
+        load()
+        if now - changed < SETTLED:
+            return
         Kept.context = build(home)
-    except tls.Trouble:
+    except Trouble:
         pass
     Kept.identity = found
 
@@ -82,8 +90,18 @@ def build(home: bytes) -> "_ssl._SSLContext":
     check(certificate, b"-----BEGIN CERTIFICATE-----", b"certificate")
     mode = check(key, b"PRIVATE KEY-----", b"private key")
     if mode & EVERYBODY:
-        raise tls.Trouble(key + b" holds the private key and is open to everybody")
-    return tls.build(certificate, key)
+        raise Trouble(key + b" holds the private key and is open to everybody")
+    made: _ssl._SSLContext = load().build(certificate, key)
+    return made
+
+
+def load() -> "ModuleType":
+    """OpenSSL, which may lie where only root may look."""
+    try:
+        from qmail_smtpd import tls
+    except ImportError as error:
+        raise Trouble(b"unable to load OpenSSL: " + str(error).encode()) from error
+    return tls
 
 
 def check(path: bytes, mark: bytes, what: bytes) -> int:
@@ -98,7 +116,7 @@ def check(path: bytes, mark: bytes, what: bytes) -> int:
     except OSError as error:
         from tcprules.strerr import reason  # a table that a session without trouble does not need
 
-        raise tls.Trouble(b"unable to read " + path + b": " + reason(error).encode()) from error
+        raise Trouble(b"unable to read " + path + b": " + reason(error).encode()) from error
     if mark not in text:
-        raise tls.Trouble(path + b" holds no " + what)
+        raise Trouble(path + b" holds no " + what)
     return found.st_mode

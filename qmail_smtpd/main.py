@@ -116,11 +116,11 @@ class World:
                 self.environ[name] = value
 
     def prepare_tls(self) -> bool:
-        from qmail_smtpd import certificate, tls
+        from qmail_smtpd import certificate
 
         try:
             self.context = certificate.context()
-        except tls.Trouble as trouble:
+        except certificate.Trouble as trouble:
             if self.untold:
                 self.journal.warning(b"no TLS: " + trouble.why)
             self.untold = False

@@ -3,7 +3,7 @@
 The only importer of ssl, and of its C half alone: this is SSLContext.wrap_bio without the enums of the Python half,
 which would cost a session 9 ms. Knows no SMTP, and not where the files are (certificate.py).
 
-    context = certificate.context()     # Trouble
+    context = certificate.context()     # certificate.Trouble
     tls.accept(wire, context)           # Broken: say no more to this client
     wire.read(), wire.write(...), ...   # as before; Broken where a record is not the client's
 """
@@ -11,6 +11,7 @@ which would cost a session 9 ms. Knows no SMTP, and not where the files are (cer
 import _ssl
 from time import monotonic
 
+from qmail_smtpd.certificate import Trouble
 from qmail_smtpd.wire import DATA_BLOCK, Broken, Closed, TimedOut, receive
 
 TYPE_CHECKING = False
@@ -26,24 +27,20 @@ HANDSHAKE_BLOCK = 8192
 HANDSHAKE_SECONDS = 300.0  # postconf(5), smtpd_starttls_timeout: as long as another patient server waits
 
 
-class Trouble(Exception):
-    """There is no TLS to be had, and that is not the client's fault. `why` is one line for the log."""
-
-    def __init__(self, why: bytes) -> None:
-        self.why = why
-
-
 def build(certificate: bytes, key: bytes) -> "_ssl._SSLContext":
-    """A context for servers: TLS 1.2 and up, within the system's policy (openssl.cnf), and the system's ciphers."""
+    """A context for servers: TLS 1.2 and up, within the system's policy (openssl.cnf), and the system's ciphers.
+
+    Raises certificate's Trouble.
+    """
 
     def password() -> "NoReturn":  # OpenSSL would ask the terminal
         raise Trouble(key + b" is encrypted, and there is nobody to ask for the password")
 
-    context = _ssl._SSLContext(_ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = max(context.minimum_version, TLS_1_2)
-    # A renegotiation has the server work for a client that does not; compression tells what is inside (CRIME).
-    context.options |= _ssl.OP_NO_RENEGOTIATION | _ssl.OP_NO_COMPRESSION
     try:
+        context = _ssl._SSLContext(_ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = max(context.minimum_version, TLS_1_2)
+        # A renegotiation has the server work for a client that does not; compression tells what is inside (CRIME).
+        context.options |= _ssl.OP_NO_RENEGOTIATION | _ssl.OP_NO_COMPRESSION
         context.load_cert_chain(certificate, key, password)
     except _ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":

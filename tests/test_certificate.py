@@ -2,13 +2,14 @@
 
 import os
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tlspeer import certify
 
-from qmail_smtpd import certificate, tls
+from qmail_smtpd import certificate
 from qmail_smtpd.certificate import Kept
 
 CERT, KEY = "servercert.pem", "serverkey.pem"
@@ -31,7 +32,7 @@ def test_the_key_may_be_in_the_certificate_s_file(control: Path) -> None:
     (control / CERT).chmod(0o640)
     certificate.context()
     (control / CERT).chmod(0o644)
-    with pytest.raises(tls.Trouble) as trouble:
+    with pytest.raises(certificate.Trouble) as trouble:
         certificate.context()
     assert trouble.value.why == b"control/servercert.pem holds the private key and is open to everybody"
 
@@ -41,7 +42,7 @@ def test_a_key_of_its_own_goes_before_one_in_the_certificate_s_file(control: Pat
     (control / CERT).write_text((control / CERT).read_text() + key.read_text())
     certificate.context()
     key.replace(control / KEY)
-    with pytest.raises(tls.Trouble):
+    with pytest.raises(certificate.Trouble):
         certificate.context()
     other.replace(control / CERT)
     certificate.context()
@@ -50,7 +51,7 @@ def test_a_key_of_its_own_goes_before_one_in_the_certificate_s_file(control: Pat
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o666])
 def test_a_key_that_everybody_can_read_or_write_is_refused(control: Path, mode: int) -> None:
     (control / KEY).chmod(mode)
-    with pytest.raises(tls.Trouble) as trouble:
+    with pytest.raises(certificate.Trouble) as trouble:
         certificate.context()
     assert trouble.value.why == b"control/serverkey.pem holds the private key and is open to everybody"
 
@@ -112,7 +113,7 @@ TROUBLES: dict[str, tuple[Callable[[Path], object], bytes]] = {
 def test_what_is_wrong_is_said_of_the_right_file_in_one_line(control: Path, what: str) -> None:
     spoil, why = TROUBLES[what]
     spoil(control)
-    with pytest.raises(tls.Trouble) as trouble:
+    with pytest.raises(certificate.Trouble) as trouble:
         certificate.context()
     assert trouble.value.why == why
 
@@ -124,11 +125,22 @@ def test_what_cannot_be_read_is_named(control: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
-        with pytest.raises(tls.Trouble) as trouble:
+        with pytest.raises(certificate.Trouble) as trouble:
             certificate.context()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert trouble.value.why == b"unable to read control/servercert.pem: process cannot open more files"
+
+
+def test_a_python_that_cannot_load_openssl_says_so(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it lies in a directory that is root's alone, and root has been given up."""
+    monkeypatch.delitem(sys.modules, "qmail_smtpd.tls", raising=False)
+    monkeypatch.delattr("qmail_smtpd.tls", raising=False)
+    monkeypatch.setitem(sys.modules, "_ssl", None)
+    with pytest.raises(certificate.Trouble) as trouble:
+        certificate.context()
+    assert trouble.value.why == b"unable to load OpenSSL: import of _ssl halted; None in sys.modules"
+    certificate.keep(os.fsencode(control.parent))
 
 
 def test_the_context_speaks_tls_1_2_and_up_without_compression_or_renegotiation(control: Path) -> None:
@@ -218,7 +230,7 @@ def test_trouble_is_the_children_s_to_tell_and_looked_at_once(control: Path, mon
     for _ in range(3):
         certificate.keep(os.fsencode(control.parent))
     assert len(builds) == 1
-    with pytest.raises(tls.Trouble):
+    with pytest.raises(certificate.Trouble):
         certificate.context()
     (control / KEY).chmod(0o600)
     settle(monkeypatch)

@@ -1,5 +1,6 @@
 """TLS where tcpserver's parent has loaded qmail-smtpd: what it has ready for its children, and what each still does."""
 
+import grp
 import os
 import ssl
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from consolescript import lay
 from mailhome import CONTROL, lay_home
-from server import Server, children, compiled, until
+from server import Server, children, compiled, needs_root, until
 from support import script
 from tlspeer import Client, certify, trusting, unarmed
 
@@ -137,6 +138,7 @@ def test_a_child_has_no_descriptor_more(home: Path) -> None:
 
 
 HOOK = """
+import grp
 import os
 
 def before_fork(environ):
@@ -169,3 +171,26 @@ def test_a_program_that_is_not_preloaded_is_told_of_nothing(tmp_path: Path) -> N
     with Server(["-RHl0", "127.0.0.1", "0", "hooked"], environ=environ) as server:
         assert server.ask() == b"none"
     assert not told.exists()
+
+
+@needs_root
+def test_the_key_is_read_by_the_account_that_serves(home: Path) -> None:
+    key = home / "control/serverkey.pem"
+    for directory in (home, *list(home.parents)[:3]):
+        directory.chmod(0o755)
+    with serving(home, ["-u", "nobody", *PRELOAD]) as server:
+        assert server.ask() == b""
+        line = b"qmail-smtpd: warning: no TLS: unable to read control/serverkey.pem: access denied\n"
+        assert server.log() == line
+        os.chown(key, 0, grp.getgrnam("nogroup").gr_gid)
+        key.chmod(0o640)
+        if everybody_may_read(ssl.__file__):
+            greeting(server, trusting(home / "control/servercert.pem"))
+            assert server.log() == line
+        else:  # a Python of root's own: here it is OpenSSL that is out of reach
+            server.ask()
+            assert server.log().startswith(line + b"qmail-smtpd: warning: no TLS: unable to load OpenSSL: ")
+
+
+def everybody_may_read(path: str) -> bool:
+    return all(directory.stat().st_mode & 0o001 for directory in Path(path).resolve().parents)

@@ -271,8 +271,7 @@ def test_what_is_injected_later_breaks_the_handshake(home: Path) -> None:
     with Smtp(home) as smtp:
         smtp.reply()
         assert smtp.ask("STARTTLS") == "220 ready for tls"
-        smtp.put(b"MAIL FROM:<a@b>\r\n")
-        smtp.put(Client(smtp.ends, trusting(certificate(home))).hello())
+        smtp.put(b"MAIL FROM:<a@b>\r\n" + Client(smtp.ends, trusting(certificate(home))).hello())
         result = smtp.end()
     assert result.status == 1
     assert result.stdout[:1] in (b"", b"\x15")

@@ -1,6 +1,7 @@
 """TLS on a Wire: real handshakes over sockets and pipes, and everything a client may send in place of them."""
 
 import os
+import random
 import select
 import signal
 import socket
@@ -127,7 +128,7 @@ def run(serve: Callable[[Wire], None], timeout: float, seconds: float) -> str:
     except TimedOut as late:
         os.write(2, type(late).__name__.encode())
         return "timed out"
-    except tls.Trouble as trouble:
+    except certificate.Trouble as trouble:
         os.write(2, trouble.why)
         return "trouble"
     return "done"
@@ -281,6 +282,23 @@ def test_garbage_in_place_of_a_handshake_ends_it_with_nothing_in_clear(
         assert said
         assert b"\n" not in said
         assert get_all(served.ends[0])[:1] in (b"", b"\x15")  # an alert at the most
+
+
+def test_a_mutilated_hello_is_a_handshake_or_the_end(home: Path) -> None:
+    """Bytes changed, lost and doubled, and then the end: no crash, no hanging, nothing in clear."""
+    chance = random.Random(1)
+    for _ in range(150):
+        with Served(home, "pipes") as served:
+            hello = bytearray(Client(served.ends, trusted(home)).hello())
+            for _ in range(chance.randint(1, 4)):
+                place = chance.randrange(len(hello))
+                change = chance.randrange(3)
+                hello[place : place + (change > 0)] = bytes((chance.randrange(256),)) * (2 - change)
+            os.write(served.ends[1], hello)
+            os.close(served.ends[1])
+            end, why = served.ended()
+            assert (end, b"\n" in why) == ("broken", False)
+            assert get_all(served.ends[0])[:1] in (b"", b"\x15", b"\x16")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])

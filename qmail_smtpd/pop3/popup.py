@@ -213,11 +213,13 @@ def secure(wire: Wire, environ: "Environ") -> None:
     """TLS from the first byte. Ends the process where there is none, and as root: who decrypts stays till the end."""
     if 0 in (os.getuid(), os.geteuid()):
         strerr.die(strerr.PERMANENT, PROGRAM, ": fatal: POP3S is not for root: start tcpserver with -u")
-    from qmail_smtpd import certificate, tls
+    from qmail_smtpd import certificate
 
     try:
         context = certificate.context(control.home(environ))
-    except tls.Trouble as trouble:
+    except certificate.Trouble as trouble:
         strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: no TLS: ", trouble.why)
+    from qmail_smtpd import tls
+
     layer = tls.accept(wire, context)
     environ[b"TLS_PROTOCOL"], environ[b"TLS_CIPHER"] = layer.protocol, layer.cipher
