@@ -87,7 +87,7 @@ def ask_smuggling(conversation: Conversation, probe: Probe, names: Names, to: by
         return Answer(BROKEN, reply, b"DATA", MUST, UNPREPARED)
     text = message.removesuffix(b"\r\n") + probe.ending + b"NOOP\r\nNOOP\r\n.\r\n" + NONSENSE_COMMAND
     trouble = conversation.say(text + b"\r\n")
-    return smuggled(repr(probe.ending)[2:-1].encode(), trouble or conversation.reply(), conversation)
+    return smuggled(probe.ending, trouble or conversation.reply(), conversation)
 
 
 def smuggled(ending: bytes, first: Reply, conversation: Conversation) -> Answer:

@@ -71,7 +71,10 @@ def default_clients(rules: Rules) -> list[Client]:
     ]
     for key in dict.fromkeys(key for key, _ in rules.records()):
         found += clients_of(key, stranger, rules)
-    return list({client[:3]: client for client in reversed(found)}.values())[::-1]
+    distinct: dict[tuple[bytes, bytes | None, bytes | None], Client] = {}
+    for client in found:
+        distinct.setdefault(client[:3], client)
+    return list(distinct.values())
 
 
 def outsider(rules: Rules, addresses: Iterable[bytes]) -> bytes | None:

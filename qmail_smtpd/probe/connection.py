@@ -8,7 +8,7 @@ from qmail_smtpd.probe.conversation import Conversation, Reply
 from qmail_smtpd.probe.transport import Transport
 
 ATTEMPTS = 3  # to get a conversation
-WAITS = (1.0, 5.0)  # seconds between them
+WAITS = (1.0, 5.0)  # seconds between them, and never more than until a 4xx is asked again
 NOT_TRIED = Reply()
 
 Dial = Callable[[], Transport]
@@ -64,7 +64,7 @@ class Connection:
         lost = Lost("", NOT_TRIED)
         for attempt in range(ATTEMPTS):
             if attempt:
-                time.sleep(WAITS[attempt - 1])
+                time.sleep(min(WAITS[attempt - 1], self.pace.again))
             try:
                 transport = self.dial()
             except OSError as error:

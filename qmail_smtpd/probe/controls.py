@@ -53,6 +53,8 @@ def ask_listed(conversation: Conversation, names: Names, listed: Sequence[bytes]
             break
     tried = b", ".join(listed).decode("ascii", "replace")
     why = f"it takes no mail for {tried}: name a domain that it takes mail for with --listed"
+    if reply.kind == 4:
+        why = f"it puts off mail for {tried}: ask again later (--again)"
     if not listed:
         why = "name a domain that it takes mail for with --listed"
     return Control(LISTED, False, reply.trouble or why, reply), names

@@ -19,7 +19,7 @@ ENDLESS = "an answer without an end"
 NO_REPLY = "no SMTP reply"
 NO_SERVICE = "the server has no service for us"
 OUT_OF_STEP = "more answers than questions"
-UNAVAILABLE = "421"  # RFC 5321 section 3.8: the server closes; that is no answer to what was said
+UNAVAILABLE = "421, the server goes away"  # RFC 5321 section 3.8: that is no answer to what was said
 
 
 class Reply(NamedTuple):

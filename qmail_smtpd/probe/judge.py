@@ -38,6 +38,7 @@ BY_READING = {
 }
 YOU_ARE_INSIDE = "you are inside, and may relay: ask from outside, or use --rules or --pipe"
 NOTHING_TO_FIND = "not asked: the plain case is taken already"
+PROOFS = (FORGED, LOGIN)  # roles of answers that show a hole whatever else the server says
 EXITS = {CLOSED: 0, OPEN: 1, INSIDE: 2, CANNOT_TELL: 2}
 
 # postconf(5), defer_unauth_destination, which Postfix has by default: the one 4xx that says what it means.
@@ -123,20 +124,27 @@ def is_trusted(results: Sequence[Result]) -> bool:
 def verdict(controls: Sequence[Control], results: Sequence[Result], inside: bool) -> Verdict:
     """All in one word. `inside`: whoever asked is a client that may well relay."""
     failed = [control for control in controls if not control.passed]
-    if failed:
-        return Verdict(CANNOT_TELL, failed[0].why)
+    proven = [result for result in results if result.word == OPEN and result.role in PROOFS]
+    if failed and not proven:
+        sent = undecided({SENT: sent_of(results)}) if sent_of(results) else ""
+        return Verdict(CANNOT_TELL, "; ".join(text for text in (failed[0].why, sent) if text))
     counts = count(results)
     if counts.get(OPEN):
         if inside and is_trusted(results):
             return Verdict(INSIDE, YOU_ARE_INSIDE)
         return Verdict(OPEN, f"{plural(counts[OPEN], 'probe')} went through")
-    if not counts.get(REFUSED):
-        return Verdict(CANNOT_TELL, "nothing was asked that could be refused")
     if counts.get(CANNOT_TELL) or counts.get(SENT):
         return Verdict(CANNOT_TELL, undecided(counts))
     if counts.get(NOT_ASKED):
         return Verdict(CANNOT_TELL, f"{plural(counts[NOT_ASKED], 'probe')} could not be asked")
+    if not counts.get(REFUSED):
+        return Verdict(CANNOT_TELL, "nothing was asked that could be refused")
     return Verdict(CLOSED, remark(counts))
+
+
+def sent_of(results: Sequence[Result]) -> int:
+    """How many messages were accepted."""
+    return sum(result.outcome == SENT for result in results)
 
 
 def undecided(counts: dict[str, int]) -> str:

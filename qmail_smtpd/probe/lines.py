@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from qmail_smtpd.probe.judge import CANNOT_TELL, OPEN, Control, Result, count, plural
+from qmail_smtpd.probe.judge import CANNOT_TELL, INSIDE, OPEN, Control, Result, count, plural
 from qmail_smtpd.probe.report import Finding, Part, Report, asked, findings, first_of_each
 from qmail_smtpd.probe.text import shown
 
@@ -33,7 +33,7 @@ def part_lines(part: Part, several: bool, every: bool, in_full: bool) -> Iterato
             yield f"{prefix}{result.word}: {result.probe.name}: {result_text(result)}"
     for finding in findings(part) if in_full else ():
         yield prefix + finding_text(finding)
-    if part.results and in_full:
+    if part.results and in_full and part.word != INSIDE:
         yield f"{prefix}counts: " + ", ".join(f"{word} {number}" for word, number in count(part.results).items())
     if several:
         how = f" ({', '.join([part.rule, *part.environment])})" if part.rule else ""

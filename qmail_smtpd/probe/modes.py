@@ -13,7 +13,7 @@ from qmail_smtpd.probe.network import Dialer, split
 from qmail_smtpd.probe.options import BadUse, Options
 from qmail_smtpd.probe.pipe import SERVER_IP, Piper, base, client_variables
 from qmail_smtpd.probe.report import Part, Report, together
-from qmail_smtpd.probe.rules import Ask, ask_clients
+from qmail_smtpd.probe.rules import Ask, ask_clients, with_log
 from qmail_smtpd.probe.run import Examination, Plan, Run, Tell
 from qmail_smtpd.probe.text import octets, shown
 from qmail_smtpd.probe.vantage import described
@@ -78,7 +78,7 @@ def ask_pipe(options: Options, tell: Tell) -> Report:
     environ = environment(options) | client_variables(ip.encode())
     plan = Plan(options.hello(), names._replace(ip=SERVER_IP.encode()), "", options.pace(), mailbox)
     piper = Piper(argv, environ)
-    found = with_log(Run(piper, plan).examine(options.probes(mailbox), listed, tell), piper)
+    found = with_log(piper, Run(piper, plan).examine(options.probes(mailbox), listed, tell))
     is_inside = not options.as_outside and options.own().has(ip)
     asked = f"{shown(octets(' '.join(options.words)))} on a pipe, asked as {described(ip)}"
     return report(part(described(ip), "the client that the program is told of", found, is_inside), home, asked, options)
@@ -122,15 +122,6 @@ def report(only: Part, home: Home | None, asked: str, options: Options) -> Repor
     """Of one vantage."""
     sent = options.send or ""
     return Report(together([only]), asked, (only,), changes([only], home, None, ""), sent)
-
-
-def with_log(found: Examination, piper: Piper) -> Examination:
-    """Where a program does not even greet, what it wrote to its log says why."""
-    first, *rest = found.controls
-    said = piper.last_words()
-    if first.passed or not said:
-        return found
-    return found._replace(controls=(first._replace(why=f"{first.why}; its log says: {shown(said)}"), *rest))
 
 
 def home_of(options: Options) -> Home | None:

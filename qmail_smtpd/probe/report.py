@@ -18,7 +18,7 @@ from qmail_smtpd.probe.judge import (
     Verdict,
     plural,
 )
-from qmail_smtpd.probe.probes import Names
+from qmail_smtpd.probe.probes import ENVELOPE, Names
 
 DENIED = "denied"
 WENT_WRONG = (OPEN, CANNOT_TELL, SENT, NEEDS_SEND, TAKEN_BELOW)  # the worst first
@@ -81,7 +81,7 @@ def findings(part: Part) -> list[Finding]:
 
 def sender_of(result: Result) -> str:
     """The kind of sender, empty for a probe that has none of its own."""
-    return result.probe.name.rpartition("/")[0]
+    return result.probe.name.rpartition("/")[0] if result.probe.kind == ENVELOPE else ""
 
 
 def together(parts: Sequence[Part]) -> Verdict:

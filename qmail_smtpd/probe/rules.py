@@ -83,11 +83,20 @@ def examine(client: Client, rule: Rule, ask: Ask, known: dict[bytes, Examination
     key = rule.data
     piper = Piper(ask.argv, environ)
     if key in known and word(known[key]) == CLOSED:
-        short = Run(piper, ask.plan).examine(ask.plain, ask.listed, silent)
+        short = with_log(piper, Run(piper, ask.plan).examine(ask.plain, ask.listed, silent))
         if all(control.passed for control in short.controls) and all(r.word == REFUSED for r in short.results):
             return known[key]._replace(controls=short.controls)
-    known[key] = Run(piper, ask.plan).examine(ask.probes, ask.listed, silent)
+    known[key] = with_log(piper, Run(piper, ask.plan).examine(ask.probes, ask.listed, silent))
     return known[key]
+
+
+def with_log(piper: Piper, found: Examination) -> Examination:
+    """Where a program does not even greet, what it wrote to its log says why."""
+    first, *rest = found.controls
+    said = piper.last_words()
+    if first.passed or not said:
+        return found
+    return found._replace(controls=(first._replace(why=f"{first.why}; its log says: {shown(said)}"), *rest))
 
 
 def word(examination: Examination) -> str:

@@ -110,7 +110,8 @@ class Run:
             tell(number, len(probes), probe.name)
             why = self.why_stop(broken, results)
             results[probe.name] = Result(probe, SKIPPED, why=why) if why else self.ask_patiently(probe)
-            broken = broken + 1 if results[probe.name].outcome == BROKEN else 0
+            if not why:
+                broken = broken + 1 if results[probe.name].outcome == BROKEN else 0
         later = [result.probe for result in results.values() if result.outcome == LATER]
         if later:
             tell(len(probes), len(probes), "waiting, to ask again")
@@ -141,9 +142,9 @@ class Run:
         return NOTHING_TO_FIND if plain and plain.word == OPEN else ""
 
     def ask_patiently(self, probe: Probe) -> Result:
-        """Ask; where there is no answer, once more on a new connection."""
+        """Ask; where a conversation goes wrong, once more in a new one."""
         result = self.ask_once(probe)
-        return self.ask_once(probe) if result.outcome == BROKEN else result
+        return self.ask_once(probe) if result.outcome == BROKEN and result.transcript else result
 
     def ask_once(self, probe: Probe) -> Result:
         """Ask, with all that stands around it."""

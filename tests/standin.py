@@ -1,0 +1,154 @@
+"""An SMTP server made for one test: on loopback, in threads, with an answer that a test can replace.
+
+By itself it is well-behaved: it takes mail for example.com, and refuses everything else.
+"""
+
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+PATIENCE = 30.0  # seconds; nobody waits for it
+LISTED = b"@example.com"
+END = b"\r\n.\r\n"
+
+
+class Visit:
+    """One connection: what it has said so far."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number  # from 1
+        self.commands: list[bytes] = []
+        self.mail: bytes | None = None
+        self.recipients: list[bytes] = []
+        self.reading = False  # a message
+
+
+def behave(visit: Visit, line: bytes) -> bytes:
+    """The answers of the well-behaved server, with their line ends."""
+    verb = line[:4].upper()
+    if verb in (b"HELO", b"EHLO"):
+        visit.mail = None
+        return b"250-standin.example\r\n250 PIPELINING\r\n"
+    if verb == b"MAIL":
+        visit.mail = line
+        visit.recipients = []
+        return b"250 ok\r\n"
+    if verb == b"RCPT":
+        return recipient(visit, line)
+    if verb == b"RSET":
+        visit.mail = None
+        return b"250 flushed\r\n"
+    if verb == b"DATA" and visit.recipients:
+        visit.reading = True
+        return b"354 go ahead\r\n"
+    return {b"NOOP": b"250 ok\r\n", b"QUIT": b"221 bye\r\n"}.get(verb, b"502 unimplemented\r\n")
+
+
+def recipient(visit: Visit, line: bytes) -> bytes:
+    """RCPT: only a plain address at the listed domain."""
+    if visit.mail is None:
+        return b"503 MAIL first\r\n"
+    address = line[len(b"RCPT TO:<") : -1]
+    if line[:9].upper() != b"RCPT TO:<" or not address.endswith(LISTED) or set(b'@%!:\0\r\t,"') & set(address[:-12]):
+        return b"553 not here\r\n"
+    visit.recipients.append(address)
+    return b"250 ok\r\n"
+
+
+Answer = Callable[[Visit, bytes], bytes | None]
+
+
+class StandIn:
+    """It serves from the start of a with block to its end. An answer of None closes the connection."""
+
+    def __init__(
+        self,
+        answer: Answer = behave,
+        greeting: bytes | Callable[[Visit], bytes] = b"220 standin.example ESMTP\r\n",
+        endings: Sequence[bytes] = (END,),
+        host: str = "127.0.0.1",
+    ) -> None:
+        self.answer, self.greeting, self.endings = answer, greeting, endings
+        self.listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.port: int = self.listener.getsockname()[1]
+        self.lock = threading.Lock()
+        self.visits: list[Visit] = []
+        self.messages: list[tuple[list[bytes], bytes]] = []
+        self.at_once = self.most_at_once = 0
+        self.threads: list[threading.Thread] = []
+
+    def __enter__(self) -> "StandIn":
+        self.thread = threading.Thread(target=self.accept)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for thread in (self.thread, *self.threads):
+            thread.join(PATIENCE)
+
+    @property
+    def commands(self) -> list[bytes]:
+        """Everything that all clients have said."""
+        return [line for visit in self.visits for line in visit.commands]
+
+    def accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            connection.settimeout(PATIENCE)
+            with self.lock:
+                visit = Visit(len(self.visits) + 1)
+                self.visits.append(visit)
+                self.at_once += 1
+                self.most_at_once = max(self.most_at_once, self.at_once)
+            thread = threading.Thread(target=self.serve, args=(connection, visit))
+            self.threads.append(thread)
+            thread.start()
+
+    def serve(self, connection: socket.socket, visit: Visit) -> None:
+        with connection:
+            try:
+                self.converse(connection, visit)
+            except OSError:
+                pass
+            with self.lock:
+                self.at_once -= 1
+
+    def converse(self, connection: socket.socket, visit: Visit) -> None:
+        connection.sendall(self.greeting(visit) if callable(self.greeting) else self.greeting)
+        buffer = b""
+        while True:
+            text, buffer, complete = self.take(visit, buffer)
+            if not complete:
+                part = connection.recv(65536)
+                if not part:
+                    return
+                buffer += part
+                continue
+            answer = self.answer_to(visit, text)
+            if answer is None:
+                return
+            connection.sendall(answer)
+            if text[:4].upper() == b"QUIT" and not visit.reading:
+                return
+
+    def take(self, visit: Visit, buffer: bytes) -> tuple[bytes, bytes, bool]:
+        """The next command, or the whole message, and what follows."""
+        ends = self.endings if visit.reading else (b"\n",)
+        found = [(buffer.find(end), end) for end in ends if end in buffer]
+        if not found:
+            return b"", buffer, False
+        at, end = min(found)
+        return buffer[:at].removesuffix(b"\r"), buffer[at + len(end) :], True
+
+    def answer_to(self, visit: Visit, text: bytes) -> bytes | None:
+        if visit.reading:
+            visit.reading = False
+            self.messages.append((visit.recipients, text))
+            return b"250 queued\r\n"
+        visit.commands.append(text)
+        return self.answer(visit, text)
