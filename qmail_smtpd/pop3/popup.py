@@ -14,6 +14,7 @@ from qmail_smtpd import control
 from qmail_smtpd.policy import Unreadable
 from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
+from qmail_smtpd.pop3.login import run
 from qmail_smtpd.wire import COMMAND_BLOCK, Broken, Closed, TimedOut, Wire, settle_descriptors
 from tcprules import strerr
 
@@ -64,8 +65,6 @@ class Popup:
 
     def log_in(self, user: bytes, secret: bytes) -> None:
         """Run the checker. Over when that was the whole session, or the last try."""
-        from qmail_smtpd.pop3.login import run
-
         fields = b"\0".join((user, secret, self.challenge, b""))
         self.wire.flush()
         refusal = run(self.program, self.environ, fields, self.wire, self.commands)
@@ -171,6 +170,7 @@ VERBS: "dict[bytes, Callable[[Popup, bytes], None]]" = {
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
     """What tcpserver's parent does before it forks for a client, where this program is preloaded."""
     if environ.get(b"POP3S"):
+        import qmail_smtpd.pop3.tunnel  # noqa: F401
         from qmail_smtpd.certificate import keep
 
         keep(control.home(environ))
