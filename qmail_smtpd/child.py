@@ -15,16 +15,23 @@ if TYPE_CHECKING:
 NOT_RUN = 120  # qmail.c, qmail_open: what a child ends with that cannot become the program
 
 
-def start(path: bytes, argv: list[bytes], environ: dict[bytes, bytes], descriptors: dict[int, int]) -> int:
+def start(
+    path: bytes,
+    argv: list[bytes],
+    environ: dict[bytes, bytes],
+    descriptors: dict[int, int],
+    defaults: tuple[int, ...] = (SIGXFSZ,),
+) -> int:
     """The pid of the program. `descriptors`: its own -> ours, in the order in which they are made. Raises OSError.
 
-    SIGXFSZ is ignored by Python, and default where qmail-smtpd runs a program; SIGPIPE stays ignored there, too.
+    `defaults`: signals that it finds at their defaults. Python ignores SIGXFSZ and SIGPIPE; in the original the former
+    is as it was everywhere, the latter stays ignored in the queue program (qmail.c).
     """
     script = chain.preloaded_as(path) if chain.preloaded else None
     if script:
         return call(script, path, argv, environ, descriptors)
     actions = [(os.POSIX_SPAWN_DUP2, ours, own) for own, ours in descriptors.items()]
-    return os.posix_spawn(path, argv, environ, file_actions=actions, setsigdef=[SIGXFSZ])
+    return os.posix_spawn(path, argv, environ, file_actions=actions, setsigdef=defaults)
 
 
 def call(

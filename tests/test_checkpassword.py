@@ -264,6 +264,17 @@ def test_the_checker_has_the_whole_environment_and_no_descriptor_but_0_to_3(home
     assert len(descriptors) == 6  # ls itself has opened the directory, and the test hands down one
 
 
+def test_the_checker_starts_with_sigpipe_at_its_default_and_our_parents_other_signals(
+    home: Path, tmp_path: Path
+) -> None:
+    """authenticate() in qmail-smtpd.c of the patches: sig_pipedefault."""
+    shows = program(tmp_path, f"cat <&3 >/dev/null; grep SigIgn /proc/self/status >{tmp_path}/ignored; exit 1")
+    process = start(home, QUICK, [shows, "true"], preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.communicate((plain(JOE) + "QUIT\r\n").encode())
+    ignored = int((tmp_path / "ignored").read_text().split()[1], 16) & 0x7FFFFFFF  # glibc leaves 32 and 33 ignored
+    assert ignored == 1 << signal.SIGHUP - 1
+
+
 def test_a_failed_login_waits_authsleep_seconds_and_a_good_one_does_not(home: Path, checker: Checker) -> None:
     begun = time.monotonic()
     assert answers(login(home, [checker.path, "true"], plain(JOE), {"AUTHSLEEP": "1000"})) == [OK]

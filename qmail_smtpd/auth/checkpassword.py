@@ -5,6 +5,7 @@ The interface is djb's (cr.yp.to/checkpwd/interface.html). Knows no SMTP.
 
 import errno
 import os
+from _signal import SIGPIPE, SIGXFSZ  # type: ignore[import-not-found]  # see main: the C half of signal is free
 from select import POLLIN
 from time import monotonic, sleep
 
@@ -45,16 +46,19 @@ def launch(
 ) -> tuple[int, int]:
     """Start the program, found as exec finds it, with `descriptors` (its own -> ours) and the fields on descriptor 3.
 
-    Returns its pid, and a reading end of the pipe, for whoever wants to know what it has left there. Raises OSError.
+    Returns its pid, and a reading end of the pipe, for whoever wants to know what it has left there. SIGPIPE is at its
+    default: sig_pipedefault in qmail-smtpd.c of the patches, and in qmail-popup.c. Raises OSError.
     """
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     fields_end = filled_pipe(fields)
     for path in chain.candidates(program[0]):
         try:
-            return start(path, program, environ, {**descriptors, FIELDS_DESCRIPTOR: fields_end}), fields_end
+            pid = start(path, program, environ, {**descriptors, FIELDS_DESCRIPTOR: fields_end}, (SIGPIPE, SIGXFSZ))
         except OSError as error:
             if error.errno != errno.ENOENT:
                 failure = error
+        else:
+            return pid, fields_end
     os.close(fields_end)
     raise failure
 

@@ -5,7 +5,6 @@ The checker gets user, password or digest, and challenge on its descriptor 3; 0 
 
 import errno
 import os
-from _signal import SIG_DFL, SIG_IGN, SIGPIPE, signal  # type: ignore[import-not-found]  # see popup
 
 from qmail_smtpd.auth.checkpassword import LONGEST_FIELDS, TROUBLE, judge, launch
 from qmail_smtpd.pop3 import replies
@@ -77,12 +76,8 @@ def tunnel(program: list[bytes], environ: "Environ", fields: bytes, wire: "Wire"
 
 
 def start(program: list[bytes], environ: "Environ", fields: bytes, descriptors: dict[int, int]) -> int:
-    """The checker's pid. It starts with SIGPIPE at its default: sig_pipedefault in qmail-popup.c. Raises OSError."""
-    signal(SIGPIPE, SIG_DFL)
-    try:
-        pid, fields_end = launch(program, environ, fields, descriptors)
-    finally:
-        signal(SIGPIPE, SIG_IGN)
+    """The checker's pid. Raises OSError."""
+    pid, fields_end = launch(program, environ, fields, descriptors)
     os.close(fields_end)
     return pid
 
