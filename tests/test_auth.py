@@ -92,6 +92,8 @@ DIALOGUES = [
     (PLAIN + PLAIN, [OK, "503 you're already authenticated (#5.5.0)"]),
     (WRONG + PLAIN, [FAILED, OK]),
     ("MAIL FROM:<>\r\n" + PLAIN, ["250 ok", "503 no auth during mail transaction (#5.5.0)"]),
+    ("MAIL FROM:<>\r\nAUTH X\r\n", ["250 ok", "503 no auth during mail transaction (#5.5.0)"]),
+    (PLAIN + "MAIL FROM:<>\r\nAUTH X\r\n", [OK, "250 ok", "503 you're already authenticated (#5.5.0)"]),
     ("MAIL FROM:<>\r\nRSET\r\n" + PLAIN, ["250 ok", "250 flushed", OK]),
 ]
 
