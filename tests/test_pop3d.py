@@ -9,10 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from maildrop import AN_HOUR, AS_SOMEBODY, ENVIRON, Dialogue, Maildir, command, talk
 from server import until
-from support import script
+from support import peer, script
 from test_startup import check, imported
+
+from qmail_smtpd.pop3.mailbox import Mailbox
+from qmail_smtpd.pop3.pop3d import Session, converse
+from qmail_smtpd.wire import Wire
 
 FIRST = b"Subject: one\n\nthe first\n.dot\n"
 SECOND = b"Subject: two\n\nno end of line"
@@ -343,6 +349,60 @@ def test_many_sessions_on_one_maildir_lose_nothing(tmp_path: Path) -> None:
     left = {path.read_bytes().replace(b"\n", b"\r\n") for path in maildir.path.glob("*/*")}
     assert fetched | left == texts
     assert fetched
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("call", "times"), [("unlink", 1), ("unlink", 2), ("rename", 1), ("rename", 2)])
+def test_a_session_that_is_killed_in_quit_loses_nothing_that_was_not_marked(
+    call: str, times: int, maildir: Maildir, tmp_path: Path
+) -> None:
+    for number in range(3, 6):
+        maildir.put(f"new/{number}0.c.host", b"%d\n" % number, age=1000 - number)
+    kill = [peer("/usr/bin/strace"), "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={times}"]
+    said = b"DELE 1\r\nDELE 3\r\nQUIT\r\n"  # 20.a.host and 30.c.host
+    done = subprocess.run([*kill, *command()], input=said, capture_output=True, cwd=tmp_path, env=ENVIRON)
+    assert done.returncode == -9
+    left = {name.partition("/")[2].partition(":")[0] for name in maildir.names()}
+    removed = times if call == "unlink" else 2
+    assert left == {"10.b.host", "40.c.host", "50.c.host"} | {"20.a.host", "30.c.host"} - set(
+        ["20.a.host", "30.c.host"][:removed]
+    )
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"STAT", b"LIST", b"LIST 2", b"UIDL", b"RETR 1", b"TOP 2 1", b"DELE 1", b"RSET", b"LAST"])
+        | st.binary(max_size=20)
+    ),
+    st.integers(1, 9),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_session_survives_any_bytes_and_answers_alike_however_they_come(
+    maildir: Maildir, monkeypatch: pytest.MonkeyPatch, lines: list[bytes], size: int
+) -> None:
+    monkeypatch.chdir(maildir.path)
+    said = b"\r\n".join(line for line in lines if not line.lower().startswith(b"quit")) + b"\r\n"
+    whole = Canned([said])
+    pieces = Canned([said[start : start + size] for start in range(0, len(said), size)])
+    for wire in (whole, pieces):
+        converse(Session(wire, Mailbox()))
+    assert pieces.said == whole.said
+    assert whole.said.startswith(GREETING)
+
+
+class Canned(Wire):
+    """A client whose words are known before; `said` is what it has heard."""
+
+    def __init__(self, words: list[bytes]) -> None:
+        super().__init__(1)
+        self.words = words
+        self.said = b""
+
+    def read(self) -> bytes:
+        return self.words.pop(0) if self.words else b""
+
+    def write(self, data: bytes) -> None:
+        self.said += data
 
 
 # -- no session
