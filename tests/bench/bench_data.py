@@ -1,11 +1,13 @@
 """DATA, 50 MB: `python tests/bench/bench_data.py [ROUNDS]`. MB/s from the answer to DATA until the message is accepted.
 
-Our qmail-smtpd, preloaded and exec'd, hands the message to `cat > /dev/null`; beside it smtpfront-echo (C, package
-mailfront), which throws it away itself. Loopback, one client, in turns, medians; the peak memory of the session.
+Our qmail-smtpd, preloaded and exec'd, in clear and under TLS, hands the message to `cat > /dev/null`; beside it
+smtpfront-echo (C, package mailfront), which throws it away itself. Loopback, one client, in turns, medians; the peak
+memory of the session.
 """
 
 import os
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from load import Server
+from tlsload import certify, trusting_everybody
 
 PROGRAMS = Path(sys.executable).parent
 QUICK = ["-1", "-q", "-H", "-R", "-l", "0"]
@@ -39,9 +42,10 @@ def peak(server: Server) -> float:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
 
 
-def send(server: Server, text: bytes) -> tuple[float, float]:
+def send(server: Server, text: bytes, context: ssl.SSLContext | None) -> tuple[float, float]:
     """One message. Returns MB/s and the session's peak memory in MB."""
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
+    with socket.create_connection(("127.0.0.1", server.port)) as plain:
+        client = context.wrap_socket(plain) if context else plain
         expect(client, b"220")
         for command in (b"MAIL FROM:<a@example.com>\r\n", b"RCPT TO:<b@example.com>\r\n"):
             client.sendall(command)
@@ -51,7 +55,9 @@ def send(server: Server, text: bytes) -> tuple[float, float]:
         started = time.perf_counter()
         client.sendall(text)
         expect(client, b"250")
-        return len(text) / (time.perf_counter() - started) / 1e6, peak(server)
+        seconds, memory = time.perf_counter() - started, peak(server)
+        client.close()
+        return len(text) / seconds / 1e6, memory
 
 
 def main() -> None:
@@ -64,17 +70,21 @@ def main() -> None:
         drain = Path(f"{home}/drain")
         drain.write_text("#!/bin/sh\ncat >/dev/null\nexec cat <&1 >/dev/null\n")
         drain.chmod(0o755)
+        certify(Path(home))
         os.environ.update(QMAILHOME=home, QMAILQUEUE=str(drain))
+        smtps = os.environ | {"SMTPS": "1"}
         ours, smtpd = str(PROGRAMS / "tcpserver"), str(PROGRAMS / "qmail-smtpd")
         servers = {
             "smtpfront-echo": Server([*MAY_RELAY, "/usr/bin/tcpserver", *QUICK, *WHERE, "/usr/sbin/smtpfront-echo"]),
             "preloaded": Server([ours, *QUICK, "--preload", "qmail-smtpd", *WHERE, smtpd]),
             "exec'd": Server([ours, *QUICK, *WHERE, smtpd]),
+            "preloaded, TLS": Server([ours, *QUICK, "--preload", "qmail-smtpd", *WHERE, smtpd], smtps),
+            "exec'd, TLS": Server([ours, *QUICK, *WHERE, smtpd], smtps),
         }
         seen: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
         for _ in range(rounds):
             for name, server in servers.items():
-                seen[name].append(send(server, text))
+                seen[name].append(send(server, text, trusting_everybody() if name.endswith("TLS") else None))
         for server in servers.values():
             server.stop()
     print(f"{MEGABYTES} MB, medians of {rounds} rounds; bounds for ours: >= {LEAST_RATE} MB/s, < {MOST_RSS} MB")

@@ -8,7 +8,6 @@ Dovecot. A certificate of P-256, TLS 1.3, four clients at once on loopback, in t
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from statistics import median
 
 from load import Server
 from postfix import Postfix
-from tlsload import LOGIN, settled, visit
+from tlsload import LOGIN, certify, settled, visit
 
 PROGRAMS = Path(sys.executable).parent
 QUICK = ["-1", "-q", "-c", "100", "-b", "100", "-H", "-R", "-l", "0"]
@@ -35,16 +34,6 @@ KINDS: dict[str, tuple[list[bytes], bool]] = {
 }
 
 Started = tuple[int, list[int], Callable[[], int], Callable[[], None]]  # port, processes, take the mail, stop
-
-
-def certify(folder: Path) -> tuple[Path, Path]:
-    """A certificate and its key."""
-    certificate, key = folder / "control/servercert.pem", folder / "control/serverkey.pem"
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=mx.example.com"]
-    command = ["openssl", "req", "-x509", *kind, "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-    key.chmod(0o600)
-    return certificate, key
 
 
 def ours(folder: Path, options: list[str]) -> Started:

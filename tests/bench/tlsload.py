@@ -4,6 +4,7 @@ import base64
 import os
 import socket
 import ssl
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,13 +12,29 @@ TICK = os.sysconf("SC_CLK_TCK")
 LOGIN = b"AUTH PLAIN " + base64.b64encode(b"\0joe\0secret") + b"\r\n"
 
 
+def certify(home: Path) -> tuple[Path, Path]:
+    """A certificate of P-256 for a home, and its key."""
+    certificate, key = home / "control/servercert.pem", home / "control/serverkey.pem"
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=mx.example.com"]
+    command = ["openssl", "req", "-x509", *kind, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    key.chmod(0o600)
+    return certificate, key
+
+
+def trusting_everybody() -> ssl.SSLContext:
+    """A client's context that does not look at certificates: it is the server that is measured."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 class Visitor:
     """One client after another. `resume`: each takes up the TLS session of the one before."""
 
     def __init__(self, port: int, resume: bool) -> None:
         self.port, self.resume = port, resume
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
+        self.context = trusting_everybody()
         self.session: ssl.SSLSession | None = None
         self.resumed = 0
 
