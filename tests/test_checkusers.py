@@ -156,6 +156,18 @@ def test_it_reads_to_the_end_however_slowly_that_comes(users: Users) -> None:
     assert process.returncode == YES
 
 
+def test_after_512_bytes_it_still_waits_for_the_end(users: Users) -> None:
+    for more, status in ((b"x", NO), (b"", YES)):
+        process, writer = start([script("checkusers"), "echo", "in"], real(users))
+        os.write(writer, RIGHT + b"x" * (512 - len(RIGHT)))
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        os.write(writer, more)
+        os.close(writer)
+        assert process.wait(PATIENCE) == status
+        process.communicate()
+
+
 def test_the_513th_byte_ends_it_without_waiting_for_more(users: Users) -> None:
     process, writer = start([script("checkusers"), "echo", "in"], real(users))
     os.write(writer, RIGHT + b"x" * (513 - len(RIGHT)))

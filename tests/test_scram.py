@@ -314,6 +314,15 @@ def test_after_the_end_there_is_no_further_step(path: bytes) -> None:
         assert server.done == final_is_right
 
 
+@pytest.mark.parametrize("message", [b"", b"\xff", b"n,,n=broken,r=abc"])
+def test_after_a_first_message_that_failed_there_is_no_second_try(path: bytes, message: bytes) -> None:
+    server = Scram(path)
+    with pytest.raises((Malformed, Trouble)):
+        server.step(message)
+    with pytest.raises(Malformed):
+        server.step(b"n,,n=joe,r=abc")
+
+
 def test_a_users_file_that_is_no_good_is_trouble(path: bytes, lay: Lay) -> None:
     with pytest.raises(Trouble, match="line 7"):
         first(path, "broken")
