@@ -128,6 +128,36 @@ def test_cram_md5_has_its_fields_in_the_order_of_the_form(
     assert len(bytes.fromhex(left.partition(b".")[0].decode())) * 8 == 128
 
 
+OLD = "250-mx.example.org|250-AUTH LOGIN CRAM-MD5 PLAIN|250-AUTH=LOGIN CRAM-MD5 PLAIN|250-PIPELINING|250 8BITMIME"
+NEW = "250-mx.example.org|250-PIPELINING|250-8BITMIME|250 AUTH LOGIN PLAIN"
+NONE = "250-mx.example.org|250-PIPELINING|250 8BITMIME"
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "ehlo", "cram"),
+    [
+        ("here.test {CP} true", {}, OLD, "334"),
+        ("{CP} true {CP} true", {}, OLD, "334"),
+        ("{CP} true", {}, NONE, "503"),
+        ("here.test {CP} true", {"SMTPAUTH": ""}, NEW, "504"),
+        ("{CP} true {CP} true", {"SMTPAUTH": ""}, NEW, "504"),
+        ("{CP} true", {"SMTPAUTH": ""}, NEW, "504"),
+        ("here.test {CP} true", {"SMTPAUTH": "-"}, NONE, "503"),
+        ("here.test {CP} true", {"SMTPAUTH": "!cram"}, NEW.replace("LOGIN PLAIN", "CRAM-MD5"), "334"),
+    ],
+)
+def test_what_each_form_offers(
+    home: Path, checker: Checker, words: str, env: dict[str, str], ehlo: str, cram: str
+) -> None:
+    unset = {key: value for key, value in QUICK.items() if key != "SMTPAUTH"}
+    text = "EHLO x\r\nAUTH CRAM-MD5\r\n*\r\nQUIT\r\n"
+    result = talk(home, text, {**unset, **env}, words=words.replace("{CP}", checker.path).split())
+    *lines, answer, _ = answers(result)
+    assert b"|".join(lines).decode() == ehlo
+    assert answer[:3].decode() == cram
+    assert b"warning: AUTH is not offered" not in result.stderr
+
+
 def test_challenges_are_never_the_same(home: Path, checker: Checker) -> None:
     text = "AUTH CRAM-MD5\r\n*\r\n" * 20
     said = answers(login(home, [checker.path, "true"], text, {"SMTPAUTH": "cram"}))[::2]
