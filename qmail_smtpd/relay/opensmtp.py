@@ -5,6 +5,7 @@ Beside a real vchkpw, in the place of clearopensmtp. Checks take no lock: everyb
 
 import fcntl
 import os
+from time import time_ns
 
 from qmail_smtpd.relay.entry import Entry
 from qmail_smtpd.relay.openlist import compose, find, parse
@@ -122,7 +123,7 @@ class OpenSmtp(Store):
             cdb, rules = os.stat(self.cdb), os.stat(self.rules)
         except OSError:
             return True  # to make it will tell why
-        same = old.st_mtime_ns == cdb.st_mtime_ns <= self.clock() * 1_000_000_000
+        same = old.st_mtime_ns == cdb.st_mtime_ns <= time_ns()
         return not same or max(rules.st_mtime_ns, rules.st_ctime_ns) >= cdb.st_mtime_ns
 
     def rebuild(self, seen: Seen) -> None:
