@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from maildrop import AN_HOUR, AS_SOMEBODY, ENVIRON, Dialogue, Maildir, command, talk
 from server import until
 from support import peer, script
@@ -366,6 +367,13 @@ def test_a_session_that_is_killed_in_quit_loses_nothing_that_was_not_marked(
     assert (len(left) > 3) == (call == "unlink")
 
 
+@given(
+    st.lists(
+        st.sampled_from([b"STAT", b"LIST", b"LIST 2", b"UIDL", b"RETR 1", b"TOP 2 1", b"DELE 1", b"RSET", b"LAST"])
+        | st.binary(max_size=20)
+    ),
+    st.integers(1, 9),
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_session_survives_any_bytes_and_answers_alike_however_they_come(
     maildir: Maildir, monkeypatch: pytest.MonkeyPatch, lines: list[bytes], size: int
