@@ -62,6 +62,12 @@ class Home:
         assert (done.stderr, done.exit) == (b"", 0)
         return done.stdout
 
+    def environment_after_check(self, address: bytes, **changes: bytes) -> dict[str, bytes]:
+        """All that the program after relay-check finds."""
+        done = self.run(check.main, b"/usr/bin/env", b"-0", TCPREMOTEIP=address, **changes)
+        pairs = [line.partition(b"=") for line in done.stdout.split(b"\0")[:-1]]
+        return {name.decode(): value for name, _, value in pairs}
+
     def clear(self, **changes: bytes | None) -> forked.Result:
         return self.run(clear.main, **changes)
 
