@@ -17,6 +17,10 @@ RELAYCLIENT = "RELAYCLIENT="
 
 # group of the catalogue -> where, and what, in whoever's server it is
 CURES = {
+    "plain": (
+        "the relay rules",
+        "no sender may open them: anybody can write any sender. Client addresses (RELAYCLIENT) or AUTH must",
+    ),
     "helo": ("the relay rules", "no name in HELO may open them: anybody can give any name"),
     "state": ("the server", "a recipient is taken without the checks of its own transaction: update it"),
     "proxy": (
@@ -34,10 +38,6 @@ CURES = {
     ),
     "control": ("the server", "an address must not hold a NUL, nor be two: some later program may end it there"),
 }
-BY_SENDER = (
-    "the relay rules",
-    "no sender may open them: anybody can write any sender. Client addresses (RELAYCLIENT) or AUTH must",
-)
 BY_TRICK = (
     "the check of recipients",
     "the address is read in one way when it is checked, and in another when it is sent",
@@ -105,8 +105,7 @@ def cures(part: Part, home: Home | None, source: Source | None, cdb: str) -> lis
         return [rule_change(part, source, cdb)]
     if home is not None and home.rcpthosts is None:
         return [Change(home.control("rcpthosts"), MISSING)]
-    plain = next(result for result in part.results if result.word == OPEN)
-    return [Change(*(EVERYBODY if plain.probe.name == "outside/plain" else BY_SENDER))]
+    return [Change(*EVERYBODY)]
 
 
 def rule_change(part: Part, source: Source | None, cdb: str) -> Change:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from types import TracebackType
 from typing import Any, NoReturn
 
 import click
@@ -48,14 +49,20 @@ def stop(number: int, frame: object) -> NoReturn:
     raise Stopped(number)
 
 
+def crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+    """A fault of ours is shown as one: but Python's exit code for it is 1, which would call the relay open."""
+    sys.__excepthook__(kind, error, trace)
+    os._exit(strerr.TEMPORARY)
+
+
 def main() -> NoReturn:
     """The console script."""
+    sys.excepthook = crash
     for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
     try:
         status = relaytest.main(standalone_mode=False)
-        sys.stdout.flush()
         os._exit(status or 0)
     except (click.UsageError, BadUse, BadHost) as bad:
         text = bad.format_message() if isinstance(bad, click.UsageError) else str(bad)
@@ -64,10 +71,6 @@ def main() -> NoReturn:
         strerr.die(strerr.TEMPORARY, FATAL, str(failure))
     except NoConnection as none:
         strerr.die(strerr.TEMPORARY, FATAL, f"unable to talk to the server: {none}")
-    except BrokenPipeError:
-        os._exit(strerr.TEMPORARY)
-    except OSError as error:
-        strerr.die(strerr.TEMPORARY, FATAL, str(unable("write output", error)))
     except Stopped as stopped:
         signal.signal(stopped.args[0], signal.SIG_DFL)
         os.kill(os.getpid(), stopped.args[0])
@@ -103,8 +106,7 @@ def main() -> NoReturn:
 def relaytest(verbose: bool, as_json: bool, html: str | None, list_probes: bool, **typed: Any) -> int:
     """Is this server an open relay? Exit code 0: closed, 1: open, 2: cannot tell, 111: no connection."""
     if list_probes:
-        for line in listing(trick_probes()):
-            click.echo(line)
+        write("\n".join(listing(trick_probes())))
         return 0
     options = Options(**typed)
     options.check()
@@ -119,14 +121,23 @@ def relaytest(verbose: bool, as_json: bool, html: str | None, list_probes: bool,
 def show(report: Report, verbose: bool, as_json: bool) -> None:
     """Print it: for a program, for a person at a terminal, for whoever reads lines."""
     if as_json:
-        click.echo(lines.as_json(report))
+        write(lines.as_json(report))
     elif not verbose and sys.stdout.isatty() and find_spec("rich"):
         from qmail_smtpd.probe import table
 
-        table.show(report)
+        write(table.drawn(report))
     else:
-        for line in lines.plain(report, verbose):
-            click.echo(line)
+        write("\n".join(lines.plain(report, verbose)))
+
+
+def write(text: str) -> None:
+    """To descriptor 1. Raises Unable: click would make 1 of a broken pipe, which says that the relay is open."""
+    data = (text.rstrip("\n") + "\n").encode("utf-8", "replace")
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except OSError as error:
+        raise unable("write output", error) from error
 
 
 @contextmanager

@@ -38,6 +38,7 @@ BY_READING = {
 }
 YOU_ARE_INSIDE = "you are inside, and may relay: ask from outside, or use --rules or --pipe"
 NOTHING_TO_FIND = "not asked: the plain case is taken already"
+PLAINEST = "outside/plain"  # from a stranger to a stranger
 PROOFS = (FORGED, LOGIN)  # roles of answers that show a hole whatever else the server says
 EXITS = {CLOSED: 0, OPEN: 1, INSIDE: 2, CANNOT_TELL: 2}
 
@@ -117,8 +118,8 @@ def count(results: Sequence[Result]) -> dict[str, int]:
 
 
 def is_trusted(results: Sequence[Result]) -> bool:
-    """Whether the server takes the plain case: whoever asked may relay."""
-    return any(result.probe.group == "plain" and result.outcome in (TAKEN, SENT) for result in results)
+    """Whether the server takes the plain case, from anybody's sender: whoever asked may relay."""
+    return any(result.probe.name == PLAINEST and result.outcome in (TAKEN, SENT) for result in results)
 
 
 def verdict(controls: Sequence[Control], results: Sequence[Result], inside: bool) -> Verdict:

@@ -26,8 +26,8 @@ def split(text: str) -> tuple[str, int]:
     """Host and port. An IPv6 address has brackets, or no port."""
     host, port = text, str(PORT)
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest[1:] if rest.startswith(":") else port if not rest else ""
+        host, bracket, rest = text[1:].partition("]")
+        port = rest[1:] if rest.startswith(":") else port if bracket and not rest else ""
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= PORTS):

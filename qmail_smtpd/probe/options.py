@@ -3,12 +3,14 @@
 import os
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from math import isnan
 from typing import NamedTuple
 
 from qmail_smtpd.probe.catalogue import address_probes
 from qmail_smtpd.probe.clients import BadClient, Client, parse
 from qmail_smtpd.probe.connection import Pace
 from qmail_smtpd.probe.home import OUTSIDERS, Home
+from qmail_smtpd.probe.judge import PLAINEST
 from qmail_smtpd.probe.mailbox import Mailbox
 from qmail_smtpd.probe.network import host_name
 from qmail_smtpd.probe.probes import LETTERS, Names, Probe, is_name
@@ -18,7 +20,7 @@ from qmail_smtpd.probe.vantage import BadInside, Inside
 
 PIPE_PACE = Pace(pause=0.0, again=0.2, per_connection=100)  # a process of one's own needs no sparing
 LOCAL_PART = LETTERS + b"_+="
-PLAIN = ("outside/plain", "null/plain")
+PLAIN = (PLAINEST, "null/plain")
 
 
 class BadUse(ValueError):
@@ -60,6 +62,10 @@ class Options(NamedTuple):
             raise BadUse("--client and --source go with --rules")
         if not self.rules and not self.words:
             raise BadUse("HOST[:PORT], or --pipe PROGRAM, or --rules CDB --home DIR")
+        if any(
+            seconds is not None and isnan(seconds) for seconds in (self.pause, self.timeout, self.again, self.total)
+        ):
+            raise BadUse("--pause, --timeout, --again and --total want seconds")
         if not self.pipe and not self.rules and len(self.words) > 1:
             raise BadUse("one HOST at a time")
 
@@ -152,7 +158,7 @@ class Options(NamedTuple):
         for pattern in self.only:
             if not any(fnmatchcase(probe.name, pattern) for probe in found):
                 raise BadUse(f"--only: no probe is like {shown(octets(pattern))} (see --list)")
-        wanted = (*self.only, PLAIN[0]) if self.only else ("*",)  # without the plain case nothing is closed
+        wanted = (*self.only, PLAINEST) if self.only else ("*",)  # without the plain case nothing is closed
         return [probe for probe in found if any(fnmatchcase(probe.name, pattern) for pattern in wanted)]
 
     def plain(self) -> list[Probe]:

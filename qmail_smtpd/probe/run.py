@@ -12,7 +12,18 @@ from qmail_smtpd.probe import controls
 from qmail_smtpd.probe.ask import Answer, ask, ask_smuggling
 from qmail_smtpd.probe.connection import Connection, Dial, Lost, Pace
 from qmail_smtpd.probe.conversation import Conversation
-from qmail_smtpd.probe.judge import BROKEN, LATER, NOTHING_TO_FIND, OPEN, REFUSED, SENT, SKIPPED, Control, Result
+from qmail_smtpd.probe.judge import (
+    BROKEN,
+    LATER,
+    NOTHING_TO_FIND,
+    OPEN,
+    PLAINEST,
+    REFUSED,
+    SENT,
+    SKIPPED,
+    Control,
+    Result,
+)
 from qmail_smtpd.probe.mailbox import Mailbox
 from qmail_smtpd.probe.probes import OPAQUE, OUTSIDE, SMUGGLING, STARTTLS, UNCLEAR, Names, Probe, fill
 
@@ -138,7 +149,7 @@ class Run:
             return GIVEN_UP
         if time.monotonic() >= self.end:
             return OVER
-        plain = results.get("outside/plain")
+        plain = results.get(PLAINEST)
         return NOTHING_TO_FIND if plain and plain.word == OPEN else ""
 
     def ask_patiently(self, probe: Probe) -> Result:

@@ -35,7 +35,7 @@ class Bar:
             MofNCompleteColumn(),
             TextColumn("{task.fields[what]}", markup=False),
         )
-        self.progress = Progress(*columns, console=Console(), transient=True)
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self.task = self.progress.add_task("", total=None, what="")
 
     def __enter__(self) -> "Bar":
@@ -50,9 +50,16 @@ class Bar:
         self.progress.update(self.task, completed=done, total=of, what=what)
 
 
-def show(report: Report) -> None:
-    """Print it."""
+def drawn(report: Report) -> str:
+    """All of it, as the terminal takes it."""
     console = Console(highlight=False)
+    with console.capture() as capture:
+        draw(report, console)
+    return capture.get()
+
+
+def draw(report: Report, console: Console) -> None:
+    """Its parts."""
     if len(report.parts) > 1:
         console.print(clients(report.parts))
     for part in first_of_each(report.parts):
