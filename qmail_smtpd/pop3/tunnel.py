@@ -11,8 +11,6 @@ from qmail_smtpd.wire import TimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from qmail_smtpd.wire import Wire
 
 BLOCK = 65536
@@ -32,7 +30,7 @@ class Tunnel:
     def __enter__(self) -> "Tunnel":
         return self
 
-    def __exit__(self, *_: "type[BaseException] | BaseException | TracebackType | None") -> None:
+    def __exit__(self, *_: object) -> None:
         self.outer.close()
         if self.inner >= 0:
             os.close(self.inner)
