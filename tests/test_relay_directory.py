@@ -81,6 +81,17 @@ def test_members_of_the_group_renew_each_others_entries_and_others_only_read(hom
 
 
 @needs_root
+def test_a_lock_that_root_makes_is_for_the_directorys_owner_and_group(home: Home) -> None:
+    """cron's first run before anybody's first login, in a directory without the set-group-id bit."""
+    os.chown(home.store, 50001, 50002)
+    home.store.chmod(0o750)
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    home.open(NOW + 9999).expire()
+    found = (home.store / ".lock").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (50001, 50002, 0o660)
+
+
+@needs_root
 def test_an_entry_that_the_checker_may_not_read_is_trouble(home: Home) -> None:
     home.open().allow(V4, JOE, b"pop3")
     (home.store / "192.0.2.7").chmod(0o600)

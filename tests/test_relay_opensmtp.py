@@ -167,6 +167,16 @@ def test_root_leaves_the_list_and_the_cdb_to_their_owner(home: Home) -> None:
         assert (found.st_uid, found.st_gid) == (89, 89)
 
 
+@needs_root
+def test_what_root_makes_belongs_to_the_directorys_owner(home: Home) -> None:
+    """cron's first run before anybody's first login: vchkpw is not root, and opens the list for writing."""
+    os.chown(home.store, 89, 90)
+    home.open(NOW).expire()
+    for name in ("open-smtp", "open-smtp.lock"):
+        found = (home.store / name).stat()
+        assert (found.st_uid, found.st_gid) == (89, 90)
+
+
 @pytest.mark.parametrize("what", ["a link", "a directory", "a FIFO"])
 def test_what_is_no_list_is_trouble_and_stays(home: Home, tmp_path: Path, what: str) -> None:
     victim = tmp_path / "victim"

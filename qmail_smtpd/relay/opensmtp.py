@@ -9,7 +9,7 @@ from time import time_ns
 
 from qmail_smtpd.relay.entry import Entry
 from qmail_smtpd.relay.openlist import compose, find, parse
-from qmail_smtpd.relay.place import Lock, read_file, remove, remove_abandoned, sane, temporary_name, write_file
+from qmail_smtpd.relay.place import MODE, Lock, read_file, remove, remove_abandoned, sane, temporary_name, write_file
 from qmail_smtpd.relay.settings import SECONDS, absolute
 from qmail_smtpd.relay.store import Store
 from qmail_smtpd.relay.trouble import Trouble, unable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LIST, LOCK, RULES = b"/open-smtp", b"/open-smtp.lock", b"/tcp.smtp"
 LOCK_MODE = 0o600  # vpopmail.c
+PERMISSIONS = 0o777  # of a mode: not the set-id bits
 LARGEST = 64 << 20  # bytes of a list: more than a million addresses
 Seen = dict[bytes, int]
 
@@ -105,7 +106,8 @@ class OpenSmtp(Store):
         """Put the new list in its place, with the old one's time if the cdb is right for both."""
         temporary = temporary_name(self.directory)
         try:
-            write_file(temporary, text, old)
+            owner = os.stat(self.directory) if old is None else old
+            write_file(temporary, text, MODE if old is None else old.st_mode & PERMISSIONS, owner)
             if old is not None and not stale:
                 os.utime(temporary, ns=(old.st_mtime_ns, old.st_mtime_ns))
             os.rename(temporary, self.list)

@@ -11,7 +11,6 @@ from time import monotonic, sleep, time
 
 from qmail_smtpd.relay.trouble import Trouble, unable
 
-PERMISSIONS = 0o777
 MODE = 0o644  # whatever the umask: who logs in is not who checks
 UNFINISHED = b".tmp."  # begins the name of a file that is not in its place yet
 ABANDONED = 3600  # seconds after which nobody is going to move it there
@@ -43,13 +42,13 @@ def temporary_name(directory: bytes) -> bytes:
     return b"%b/%b%d.%b" % (directory, UNFINISHED, os.getpid(), os.urandom(8).hex().encode())
 
 
-def write_file(path: bytes, content: bytes, old: os.stat_result | None = None) -> None:
-    """Make a new file, on disk, with the mode and, where we may, the owner of the `old` one. Raises OSError."""
+def write_file(path: bytes, content: bytes, mode: int = MODE, owner: os.stat_result | None = None) -> None:
+    """Make a new file, on disk, with this mode and, where we may, the owner of another. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        if old is not None and (old.st_uid, old.st_gid) != os.fstat(descriptor)[4:6]:
-            give(descriptor, old)
-        os.fchmod(descriptor, MODE if old is None else old.st_mode & PERMISSIONS)
+        if owner is not None:
+            give(descriptor, owner)
+        os.fchmod(descriptor, mode)
         remaining = memoryview(content)
         while remaining:
             remaining = remaining[os.write(descriptor, remaining) :]
@@ -58,12 +57,14 @@ def write_file(path: bytes, content: bytes, old: os.stat_result | None = None) -
         os.close(descriptor)
 
 
-def give(descriptor: int, old: os.stat_result) -> None:
-    """Let the owner of the old file have the new one, if that is ours to say."""
+def give(descriptor: int, owner: os.stat_result) -> None:
+    """Let the file of root belong to somebody else: who logs in, and is not root, must be able to use it."""
+    if os.geteuid() != 0:
+        return
     try:
-        os.fchown(descriptor, old.st_uid, old.st_gid)
-    except PermissionError:
-        pass  # vchkpw leaves the file to whoever ran last, too
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    except OSError:
+        pass  # a user namespace that does not know the owner
 
 
 def remove(path: bytes) -> bool:
@@ -128,7 +129,8 @@ class Lock:
                 descriptor = os.open(self.path, LOCK_FLAGS | os.O_CREAT | os.O_EXCL, self.mode)
             except FileExistsError:
                 continue
-            os.fchmod(descriptor, self.mode)
+            os.fchmod(descriptor, self.mode)  # whatever the umask
+            give(descriptor, os.stat(os.path.dirname(self.path)))
             return descriptor
 
     def wait(self) -> None:
