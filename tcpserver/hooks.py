@@ -1,7 +1,8 @@
 """PARENT: what preloaded modules want to do before each fork, so that the children need not do it one by one.
 
 Such a module has a function `before_fork(environ)`, which is told tcpserver's own environment, without what rules set.
-It is called as the account that serves, at the start and for each client. It must neither wait nor raise.
+It is called as the account that serves, at the start and for each client. It must not wait; what it cannot load or
+open, its children find out for themselves, and say so.
 """
 
 TYPE_CHECKING = False
@@ -24,4 +25,7 @@ def learn(module: "ModuleType") -> None:
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
     """In the parent, a fork is coming."""
     for hook in known:
-        hook(environ)
+        try:
+            hook(environ)
+        except (ImportError, OSError):
+            continue  # the server goes on

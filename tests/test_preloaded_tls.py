@@ -164,6 +164,16 @@ def test_a_preloaded_module_is_told_of_each_fork_in_the_parent(tmp_path: Path, o
         assert told.read_text() == f"{server.pid} b'x' None\n" * 4
 
 
+@pytest.mark.parametrize("trouble", ["import nothing_of_that_name", "open('/nonexistent')"])
+def test_what_a_module_cannot_have_ready_does_not_stop_the_server(tmp_path: Path, trouble: str) -> None:
+    source = f"import os\n\ndef before_fork(environ):\n    {trouble}\n\ndef main():\n    os.write(1, b'here')\n"
+    lay(tmp_path, "unready", source)
+    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
+    with Server(["-RHl0", "--preload", "unready", "127.0.0.1", "0", "unready"], environ=environ) as server:
+        assert [server.ask() for _ in range(2)] == [b"here"] * 2
+        assert server.log() == b""
+
+
 def test_a_program_that_is_not_preloaded_is_told_of_nothing(tmp_path: Path) -> None:
     lay(tmp_path, "hooked", HOOK)
     told = tmp_path / "told"
