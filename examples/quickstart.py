@@ -28,10 +28,11 @@ FOREIGN = ("RELAYCLIENT", "DATABYTES", "SMTPAUTH", "SMTPAUTHFILE", "SMTPS", "LIS
 TEXT = """\
 quickstart: {address} port {port} takes mail for example.com from everybody, and for all domains from 127.0.0.1
 quickstart: the rules are in {rules}, control files and mail in {home}
-quickstart: Ctrl-C ends it. Three commands to try in another terminal:
+quickstart: Ctrl-C ends it. Four commands to try in another terminal:
   {python} {send} {port} 127.0.0.1 someone@elsewhere.example  # taken: 127.0.0.1 may relay
   {python} {send} {port} 127.0.0.2 someone@elsewhere.example  # refused: 127.0.0.2 may not
-  cat {home}/Maildir/new/*"""
+  cat {home}/Maildir/new/*
+  {relaytest} {address}:{port} --from-ip 127.0.0.2 --pause 0  # is it an open relay?"""
 
 
 def main() -> int:
@@ -153,6 +154,7 @@ def listening_port(server: subprocess.Popen[str]) -> int:
 def show(home: Path, port: int) -> None:
     """Say where things lie, and what can be tried."""
     paths = {"python": PROGRAMS / "python3", "send": EXAMPLES / "send.py", "rules": EXAMPLES / "tcp.smtp", "home": home}
+    paths["relaytest"] = PROGRAMS / "relaytest"
     print(TEXT.format(address=ADDRESS, port=port, **{name: shlex.quote(str(path)) for name, path in paths.items()}))
     sys.stdout.flush()
 

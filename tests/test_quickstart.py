@@ -67,7 +67,7 @@ class Running:
     def __init__(self, tree, port, process, output):
         self.tree, self.port, self.process, self.output = tree, port, process, output
         self.lines = []
-        while not self.lines or "Maildir/new/*" not in self.lines[-1]:
+        while not self.lines or "open relay?" not in self.lines[-1]:
             line = output.readline()
             assert line, self.lines
             if not line.startswith("tcpserver: "):
@@ -169,17 +169,19 @@ def test_rules_that_do_not_compile_are_named(tree):
 def test_it_says_in_under_ten_lines_where_things_lie_and_what_to_try(tree):
     with serving(tree) as running:
         text = "\n".join(running.lines)
-        assert len(running.lines) < 8  # and two more where it has to make .venv first
+        assert len(running.lines) < 9  # and two more where it has to make .venv first
         assert f"127.0.0.1 port {running.port} takes mail" in text
         assert f"{tree}/examples/tcp.smtp" in text
         assert f"{tree}/.quickstart" in text
         commands = [line for line in running.lines if line.startswith("  ")]
         results = [subprocess.run(command, shell=True, capture_output=True, text=True) for command in commands]
-    taken, refused, shown = results
+    taken, refused, shown, asked = results
     assert (taken.returncode, taken.stdout[:7]) == (0, "250 ok ")
     assert (refused.returncode, refused.stdout) == (1, REFUSED + "\n")
     assert shown.stdout.startswith(f"Return-Path: <me@home.example>\nDelivered-To: {OUTSIDE}\nReceived: ")
     assert shown.stdout.endswith("\nSubject: quick start\n\nHello.\n")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert "\nrelaytest: closed: " in asked.stdout
 
 
 def test_control_files_and_mail_of_an_earlier_run_are_kept(tree):
