@@ -78,6 +78,7 @@ def as_json(report: Report) -> str:
             "why": report.verdict.why,
             "exit": report.verdict.exit,
             "asked": report.asked,
+            "when": report.when,
             "sent_to": report.mailbox or None,
             "clients": [part_object(part, id(part) in told) for part in report.parts],
             "change": [change._asdict() for change in report.changes],

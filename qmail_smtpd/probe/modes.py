@@ -4,6 +4,7 @@ import getpass
 import os
 import shutil
 import sys
+from email.utils import formatdate
 
 from qmail_smtpd.probe import clients
 from qmail_smtpd.probe.advice import Source, changes, source_of
@@ -109,7 +110,8 @@ def ask_rules(options: Options, cdb: str, tell: Tell) -> Report:
         raise unable(f"read {shown(octets(cdb))}", error) from error
     asked = f"{shown(octets(cdb))} and {shown(octets(' '.join(words)))}, with the home {shown(octets(home.path))}"
     source = read_source(options, cdb)
-    return Report(together(parts), asked, tuple(parts), changes(parts, home, source, shown(octets(cdb))))
+    found = changes(parts, home, source, shown(octets(cdb)))
+    return Report(together(parts), asked, tuple(parts), found, when=formatdate())
 
 
 def part(who: str, reason: str, found: Examination, is_inside: bool) -> Part:
@@ -121,7 +123,7 @@ def part(who: str, reason: str, found: Examination, is_inside: bool) -> Part:
 def report(only: Part, home: Home | None, asked: str, options: Options) -> Report:
     """Of one vantage."""
     sent = options.send or ""
-    return Report(together([only]), asked, (only,), changes([only], home, None, ""), sent)
+    return Report(together([only]), asked, (only,), changes([only], home, None, ""), sent, formatdate())
 
 
 def home_of(options: Options) -> Home | None:

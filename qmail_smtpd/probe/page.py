@@ -40,8 +40,10 @@ MEANINGS = {
 }
 STYLE = """
 :root { color-scheme: light dark; --good: #1a7f37; --bad: #cf222e; --fair: #9a6700; --calm: #0969da;
-  --line: #8884; --dim: #888; }
-@media (prefers-color-scheme: dark) { :root { --good: #3fb950; --bad: #ff7b72; --fair: #d29922; --calm: #58a6ff; } }
+  --line: #8884; --dim: #666; }
+@media (prefers-color-scheme: dark) {
+  :root { --good: #3fb950; --bad: #ff7b72; --fair: #d29922; --calm: #58a6ff; --dim: #999; }
+}
 * { box-sizing: border-box; }
 body { margin: 0; font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
@@ -97,7 +99,7 @@ def body(report: Report) -> Iterator[str]:
     word = report.verdict.word
     yield f'<header class="{colour(word)}"><h1 class="{colour(word)}">{HEADLINES[word]}</h1>'
     yield f"<p>{escape(report.verdict.why)}</p>"
-    yield f'<p class="dim">{escape(report.asked)}</p></header>'
+    yield f'<p class="dim">{escape(report.asked)}, {escape(report.when)}</p></header>'
     if report.changes:
         yield "<h2>What to change</h2><ul>"
         for change in report.changes:
@@ -119,6 +121,9 @@ def client(part: Part) -> Iterator[str]:
     yield f"<p>{escape(part.why)}</p>"
     if part.rule:
         yield f"<p><code>{escape(', '.join([part.rule, *part.environment]))}</code></p>"
+    if part.controls:
+        names = f"{shown(part.names.listed)} is listed, {shown(part.names.out)} is outside"
+        yield f'<p class="dim">{escape(names)}</p>'
     for control in part.controls:
         if not control.passed:
             said = f'<br><span class="answer">{escape(shown(control.reply.text))}</span>' if control.reply.text else ""

@@ -64,6 +64,7 @@ class Report(NamedTuple):
     parts: tuple[Part, ...]
     changes: tuple[Change, ...]
     mailbox: str = ""  # where messages went
+    when: str = ""
 
 
 def findings(part: Part) -> list[Finding]:
