@@ -248,7 +248,23 @@ def test_a_refused_sender_refuses_the_probe_unless_it_is_about_its_domain():
     def no_domain(visit, line):
         return b"550 5.1.8 no such domain\r\n" if b"sender@example.net" in line else behave(visit, line)
 
+    def no_domain_at_rcpt(visit, line):  # Postfix, smtpd_delay_reject
+        bad = line[:4] == b"RCPT" and b"sender@example.net" in (visit.mail or b"")
+        return b"550 5.7.27 nullMX\r\n" if bad else behave(visit, line)
+
     assert ask(no_domain).exit == 2
+    assert ask(no_domain_at_rcpt).exit == 2
+
+
+def test_a_server_that_hangs_up_on_what_it_does_not_like_is_asked_on():
+    def hangs_up(visit, line):
+        return None if b"\0" in line else behave(visit, line)
+
+    done = ask(hangs_up, "--json")
+    assert done.exit == 2
+    undecided = {name.partition("/")[2] for name, word in done.results.items() if word == "cannot tell"}
+    assert undecided == {"nul", "nul-recipient", "nul-after"}
+    assert "not asked" not in done.results.values()
 
 
 # holes

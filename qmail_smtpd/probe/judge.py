@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qmail_smtpd.probe.conversation import Reply
-from qmail_smtpd.probe.probes import ASK, BELOW, FORGED, HERE, LOGIN, OPAQUE, OUTSIDE, SENDER, UNCLEAR, Probe
+from qmail_smtpd.probe.probes import ASK, BELOW, FORGED, HERE, LOGIN, OPAQUE, OUTSIDE, UNCLEAR, Probe
 
 # What became of a probe.
 REFUSED = "refused"
@@ -45,10 +45,8 @@ EXITS = {CLOSED: 0, OPEN: 1, INSIDE: 2, CANNOT_TELL: 2}
 # postconf(5), defer_unauth_destination, which Postfix has by default: the one 4xx that says what it means.
 NOT_EVER = re.compile(rb"454[ -]4\.7\.1 .*Relay access denied", re.DOTALL)
 # RFC 3463 section 3.2, RFC 7504, RFC 7505: it is the domain that is not good, whoever asks.
-BAD_DOMAIN = {
-    ASK: re.compile(rb"(?:5[0-9]{2}[ -]5\.1\.(?:2|10)|556)\b"),
-    SENDER: re.compile(rb"5..[ -]5\.(?:1\.8|7\.27)\b"),
-}
+BAD_RECIPIENT_DOMAIN = re.compile(rb"(?:5..[ -]5\.1\.(?:2|10)|556)\b")
+BAD_SENDER_DOMAIN = re.compile(rb"5..[ -]5\.(?:1\.8|7\.27)\b")  # at MAIL, or as Postfix does, at RCPT
 
 
 class Result(NamedTuple):
@@ -76,9 +74,9 @@ class Result(NamedTuple):
     @property
     def is_about_the_domain(self) -> bool:
         """Whether the refusal would have come from an open relay, too: the name is not one that mail can go to."""
-        pattern = BAD_DOMAIN.get(self.role)
-        asked = self.probe.group == "plain" or self.role == SENDER
-        return bool(asked and pattern and pattern.match(self.reply.text))
+        text = self.reply.text
+        plain = self.probe.group == "plain" and self.role == ASK
+        return bool(BAD_SENDER_DOMAIN.match(text) or (plain and BAD_RECIPIENT_DOMAIN.match(text)))
 
 
 class Control(NamedTuple):

@@ -14,6 +14,8 @@ def plain(report: Report, every: bool) -> Iterator[str]:
     """One line for each thing that was found, the verdict last. With `every` one for each probe, too."""
     several = len(report.parts) > 1
     yield PREFIX + report.asked
+    for note in report.notes:
+        yield f"{PREFIX}note: {note}"
     told = {id(part) for part in first_of_each(report.parts)}
     for part in report.parts:
         yield from part_lines(part, several, every, id(part) in told)
@@ -79,7 +81,7 @@ def as_json(report: Report) -> str:
             "exit": report.verdict.exit,
             "asked": report.asked,
             "when": report.when,
-            "sent_to": report.mailbox or None,
+            "notes": list(report.notes),
             "clients": [part_object(part, id(part) in told) for part in report.parts],
             "change": [change._asdict() for change in report.changes],
         },

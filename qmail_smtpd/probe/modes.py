@@ -10,6 +10,7 @@ from qmail_smtpd.probe import clients
 from qmail_smtpd.probe.advice import Source, changes, source_of
 from qmail_smtpd.probe.home import Home
 from qmail_smtpd.probe.judge import verdict
+from qmail_smtpd.probe.mailbox import Mailbox
 from qmail_smtpd.probe.network import Dialer, split
 from qmail_smtpd.probe.options import BadUse, Options
 from qmail_smtpd.probe.pipe import SERVER_IP, Piper, base, client_variables
@@ -65,7 +66,7 @@ def ask_network(options: Options, tell: Tell) -> Report:
     is_inside = not options.as_outside and (inside.has(client) or client == server)
     reason = "the address that relaytest asks from"
     asked = f"{shown(octets(host))} ({server}) port {port}, asked from {described(client)}"
-    return report(part(described(client), reason, found, is_inside), home, asked, options)
+    return report(part(described(client), reason, found, is_inside), home, asked, options, mailbox)
 
 
 def ask_pipe(options: Options, tell: Tell) -> Report:
@@ -82,7 +83,9 @@ def ask_pipe(options: Options, tell: Tell) -> Report:
     found = with_log(piper, Run(piper, plan).examine(options.probes(mailbox), listed, tell))
     is_inside = not options.as_outside and options.own().has(ip)
     asked = f"{shown(octets(' '.join(options.words)))} on a pipe, asked as {described(ip)}"
-    return report(part(described(ip), "the client that the program is told of", found, is_inside), home, asked, options)
+    return report(
+        part(described(ip), "the client that the program is told of", found, is_inside), home, asked, options, mailbox
+    )
 
 
 def ask_rules(options: Options, cdb: str, tell: Tell) -> Report:
@@ -111,7 +114,7 @@ def ask_rules(options: Options, cdb: str, tell: Tell) -> Report:
     asked = f"{shown(octets(cdb))} and {shown(octets(' '.join(words)))}, with the home {shown(octets(home.path))}"
     source = read_source(options, cdb)
     found = changes(parts, home, source, shown(octets(cdb)))
-    return Report(together(parts), asked, tuple(parts), found, when=formatdate())
+    return Report(together(parts), asked, tuple(parts), found, options.notes(None), formatdate())
 
 
 def part(who: str, reason: str, found: Examination, is_inside: bool) -> Part:
@@ -120,10 +123,10 @@ def part(who: str, reason: str, found: Examination, is_inside: bool) -> Part:
     return Part(who, reason, judged.word, judged.why, found.names, found.controls, found.results)
 
 
-def report(only: Part, home: Home | None, asked: str, options: Options) -> Report:
+def report(only: Part, home: Home | None, asked: str, options: Options, mailbox: Mailbox | None) -> Report:
     """Of one vantage."""
-    sent = options.send or ""
-    return Report(together([only]), asked, (only,), changes([only], home, None, ""), sent, formatdate())
+    found = changes([only], home, None, "")
+    return Report(together([only]), asked, (only,), found, options.notes(mailbox), formatdate())
 
 
 def home_of(options: Options) -> Home | None:

@@ -151,6 +151,19 @@ class Options(NamedTuple):
         inside = own[0] if outside and own else b"" if outside else octets(self.send)
         return Mailbox(self.send if outside else "", inside, server, user, os.uname().nodename)
 
+    def notes(self, mailbox: Mailbox | None) -> tuple[str, ...]:
+        """What somebody must know who reads the report."""
+        notes = []
+        if self.only:
+            patterns = ", ".join([PLAINEST, *(shown(octets(pattern)) for pattern in self.only)])
+            notes.append(f"only these probes were asked: {patterns}")
+        if mailbox:
+            where = " and ".join(shown(a) for a in (octets(mailbox.address), mailbox.inside) if a)
+            notes.append(f"messages went to {where}, where they were taken: one for each kind of probe at most")
+            if not mailbox.inside:
+                notes.append("no message was smuggled: that wants --listed USER@DOMAIN, a mailbox of the server's own")
+        return tuple(notes)
+
     def probes(self, mailbox: Mailbox | None) -> list[Probe]:
         """The catalogue, as far as it is wanted. Raises BadUse where nothing is left of it."""
         asked_for = {""} | ({"auth"} if self.auth else set()) | ({"send"} if mailbox and mailbox.inside else set())

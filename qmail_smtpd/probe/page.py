@@ -99,7 +99,8 @@ def body(report: Report) -> Iterator[str]:
     word = report.verdict.word
     yield f'<header class="{colour(word)}"><h1 class="{colour(word)}">{HEADLINES[word]}</h1>'
     yield f"<p>{escape(report.verdict.why)}</p>"
-    yield f'<p class="dim">{escape(report.asked)}, {escape(report.when)}</p></header>'
+    yield f'<p class="dim">{escape(report.asked)}, {escape(report.when)}</p>'
+    yield "".join(f'<p class="dim">{escape(note)}</p>' for note in report.notes) + "</header>"
     if report.changes:
         yield "<h2>What to change</h2><ul>"
         for change in report.changes:

@@ -63,7 +63,7 @@ class Report(NamedTuple):
     asked: str
     parts: tuple[Part, ...]
     changes: tuple[Change, ...]
-    mailbox: str = ""  # where messages went
+    notes: tuple[str, ...] = ()  # what is to be known of the run itself
     when: str = ""
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from qmail_smtpd.probe import controls
 from qmail_smtpd.probe.ask import Answer, ask, ask_smuggling
 from qmail_smtpd.probe.connection import Connection, Dial, Lost, Pace
-from qmail_smtpd.probe.conversation import Conversation
+from qmail_smtpd.probe.conversation import SILENT, Conversation
 from qmail_smtpd.probe.judge import (
     BROKEN,
     LATER,
@@ -122,7 +122,7 @@ class Run:
             why = self.why_stop(broken, results)
             results[probe.name] = Result(probe, SKIPPED, why=why) if why else self.ask_patiently(probe)
             if not why:
-                broken = broken + 1 if results[probe.name].outcome == BROKEN else 0
+                broken = broken + 1 if is_hopeless(results[probe.name]) else 0
         later = [result.probe for result in results.values() if result.outcome == LATER]
         if later:
             tell(len(probes), len(probes), "waiting, to ask again")
@@ -198,3 +198,8 @@ class Run:
         ):
             return b""
         return self.mailbox.message(probe)
+
+
+def is_hopeless(result: Result) -> bool:
+    """Whether the server was not there at all, or silent. One that hangs up on what it does not like is there."""
+    return result.outcome == BROKEN and (not result.transcript or result.why == SILENT)

@@ -69,7 +69,13 @@ def draw(report: Report, console: Console) -> None:
         console.print(Text.assemble(("change ", "bold"), change.where, ": ", change.what))
     word = report.verdict.word
     line = Text.assemble((word, STYLES[word]), ": ", report.verdict.why)
-    console.print(Panel(Group(line, Text(report.asked, style="dim")), title="relaytest", title_align="left"))
+    console.print(
+        Panel(
+            Group(line, Text("\n".join([report.asked, *report.notes]), style="dim")),
+            title="relaytest",
+            title_align="left",
+        )
+    )
 
 
 def clients(parts: tuple[Part, ...]) -> Table:

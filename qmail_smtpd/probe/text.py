@@ -18,8 +18,3 @@ def shown(text: bytes, longest: int = LONGEST) -> str:
 def octets(text: str) -> bytes:
     """The bytes of a word of the command line."""
     return os.fsencode(text)
-
-
-def word(text: str) -> str:
-    """A word of the command line, to be shown."""
-    return shown(octets(text))
