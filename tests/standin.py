@@ -4,6 +4,7 @@ By itself it is well-behaved: it takes mail for example.com, and refuses everyth
 """
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 
@@ -67,7 +68,10 @@ class StandIn:
         greeting: bytes | Callable[[Visit], bytes] = b"220 standin.example ESMTP\r\n",
         endings: Sequence[bytes] = (END,),
         host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        forgets: bool = True,
     ) -> None:
+        self.tls, self.forgets = tls, forgets  # whether STARTTLS drops what was sent behind it
         self.answer, self.greeting, self.endings = answer, greeting, endings
         self.listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port: int = self.listener.getsockname()[1]
@@ -120,7 +124,9 @@ class StandIn:
 
     def converse(self, connection: socket.socket, visit: Visit) -> None:
         connection.sendall(self.greeting(visit) if callable(self.greeting) else self.greeting)
-        buffer = b""
+        self.talk(connection, visit, b"")
+
+    def talk(self, connection: socket.socket, visit: Visit, buffer: bytes) -> None:
         while True:
             text, buffer, complete = self.take(visit, buffer)
             if not complete:
@@ -133,6 +139,10 @@ class StandIn:
             if answer is None:
                 return
             connection.sendall(answer)
+            if self.tls and text == b"STARTTLS":
+                with self.tls.wrap_socket(connection, server_side=True) as inner:
+                    self.talk(inner, visit, b"" if self.forgets else buffer)
+                return
             if text[:4].upper() == b"QUIT" and not visit.reading:
                 return
 
@@ -151,4 +161,6 @@ class StandIn:
             self.messages.append((visit.recipients, text))
             return b"250 queued\r\n"
         visit.commands.append(text)
+        if self.tls and text == b"STARTTLS":
+            return b"220 ready\r\n"
         return self.answer(visit, text)
