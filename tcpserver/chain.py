@@ -6,6 +6,7 @@ exec'd is a script that tcpserver has preloaded, that script's main is called in
 
 import errno
 import os
+import sys
 from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]  # the free half of signal
 
 TYPE_CHECKING = False
@@ -44,6 +45,14 @@ def become(argv: list[bytes], environ: dict[bytes, bytes] | None) -> OSError:
     return failure
 
 
+def go_on() -> OSError:
+    """Become the program that sys.argv names behind this one's name, as `become` with None does, for still less."""
+    words = sys.argv[1:]
+    if preloaded and "/" in words[0] and (script := preloaded_as(words[0])):
+        script.run(words)
+    return become([os.fsencode(word) for word in words], None)
+
+
 def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) -> None:
     """exec, with the signals that Python ignores as a C program of the chain would have left them."""
     for number in PYTHON_IGNORES:
@@ -54,7 +63,7 @@ def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) 
         os.execve(path, argv, environ)
 
 
-def preloaded_as(path: bytes) -> "Script | None":
+def preloaded_as(path: bytes | str) -> "Script | None":
     """What runs the script at `path` in this process, if that very file is preloaded and could be exec'd."""
     try:
         found = os.stat(path)

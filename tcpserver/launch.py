@@ -122,4 +122,4 @@ def call(script: "Script", words: list[bytes], connection: int, signals: Signals
     os.dup2(connection, 1)
     os.close(connection)
     default(signals.for_a_call)
-    script.run(words)
+    script.run([os.fsdecode(word) for word in words])

@@ -97,14 +97,14 @@ class Script:
         if environ is not None:
             change_environment(environ)
             leave_behind()
-        self.run([path, *argv[1:]])
+        self.run([os.fsdecode(word) for word in (path, *argv[1:])])
 
-    def run(self, words: list[bytes]) -> "NoReturn":
+    def run(self, words: list[str]) -> "NoReturn":
         """Run as a script whose environment, signals and streams are right already.
 
         Its errors end here: whoever has called, in the process that this was, must not take them for its own.
         """
-        sys.argv[:] = [os.fsdecode(word) for word in words]
+        sys.argv[:] = words
         signal(SIGINT, default_int_handler)
         sys.excepthook = end_of_child
         code: object = UNCAUGHT

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qmail_smtpd.relay.address import NO_CLIENT, is_within, networks, normalise
+from tcprules.lookup import keys
 
 TABLE = {
     b"192.0.2.7": b"192.0.2.7",
@@ -120,6 +121,16 @@ WITHIN = [
 @pytest.mark.parametrize(("text", "address", "wanted"), WITHIN)
 def test_networks_hold_what_they_should(text: bytes, address: bytes, wanted: bool) -> None:
     assert is_within(address, networks(text)) is wanted
+
+
+@given(
+    st.ip_addresses(), st.lists(st.sampled_from([b"1.", b"1.2.", b"255.255.255.", b"::1", b"ff/", b"2/", b"", b"0."]))
+)
+def test_a_network_holds_an_address_whose_rule_it_would_be(address: object, found: list[bytes]) -> None:
+    text = normalise(str(address).encode())
+    assert text is not None
+    for networks_ in (frozenset(found), frozenset([*found, text])):
+        assert is_within(text, networks_) == any(key in networks_ for key in keys(text, None, None))
 
 
 @pytest.mark.parametrize("text", [b"proxy", b"10.0.0.1/8", b"127.", b"::1 10.0.0.0/33", b"=proxy.example", b"::/0"])

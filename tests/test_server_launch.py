@@ -255,6 +255,20 @@ def test_a_called_program_becomes_the_next_of_its_chain(
         assert obeyed(server, code, b"line\n") == answer, way
 
 
+@pytest.mark.parametrize("case", BECOME)
+def test_a_called_program_goes_on_with_the_words_behind_its_own(
+    servers: dict[str, Server], home: Path, case: str
+) -> None:
+    name, answer = BECOME[case]
+    code = (
+        f"HOME = {os.fsencode(home)}; import os, sys; from tcpserver import chain; "
+        f"os.environ['NEW'] = 'new'; del os.environ['GIVEN']; sys.argv[1:] = [os.fsdecode({name}), '1', '']; "
+        "error = chain.go_on(); print(error)"
+    )
+    for way, server in servers.items():
+        assert obeyed(server, code, b"line\n") == answer, way
+
+
 def test_what_a_program_opened_for_itself_is_closed_for_the_next_of_its_chain(
     servers: dict[str, Server], home: Path
 ) -> None:

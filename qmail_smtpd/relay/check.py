@@ -23,15 +23,14 @@ PROGRAM = "relay-check"
 
 def main() -> "NoReturn":
     """The program."""
-    argv = [os.fsencode(word) for word in sys.argv[1:]]
-    if not argv:
+    if len(sys.argv) < 2:
         strerr.die(strerr.PERMANENT, PROGRAM, ": usage: ", PROGRAM, " program [ arg ... ]")
     try:
         let_relay(os.environb)
     except Trouble as trouble:
         warn(PROGRAM, b"no relaying: " + trouble.text)
-    error = chain.become(argv, None)
-    strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to run ", argv[0], ": ", strerr.reason(error))
+    error = chain.go_on()
+    strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to run ", sys.argv[1], ": ", strerr.reason(error))
 
 
 def let_relay(environ: "MutableMapping[bytes, bytes]") -> None:
