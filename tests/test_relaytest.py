@@ -12,6 +12,8 @@ from server import compiled
 from standin import END, StandIn, Visit, behave
 from support import ROOT, script
 
+from qmail_smtpd.probe.vantage import Inside
+
 QMAIL_SMTPD = script("qmail-smtpd")
 ME = {"me": "mail.example.com\n"}
 CLOSED = {**ME, "rcpthosts": "example.com\n"}
@@ -141,6 +143,75 @@ def test_it_says_what_it_is_and_asks_on_one_connection_at_a_time() -> None:
         assert server.most_at_once == 1
         assert server.visits[0].commands[0].startswith(b"EHLO relaytest.")
         assert {len(visit.commands) for visit in server.visits} <= set(range(40))  # nine probes each
+
+
+# whom it asks about
+
+
+def names_of(home: Path, *words: object) -> tuple[str, str]:
+    """The listed domain and the one outside that a run asks about."""
+    [client] = pipe(home, "--json", "--only", "null/plain", *words).json["clients"]
+    assert client["verdict"] == "closed", client
+    return client["listed"], client["outside"]
+
+
+def test_the_home_says_which_domains_are_listed_and_which_are_not(tmp_path: Path) -> None:
+    control = {**ME, "rcpthosts": "#x\n.wild.example\nmine.example\nexample.net\n"}
+    home = lay_home(tmp_path / "home", dict(control))
+    assert names_of(home) == ("example.net", "example.org")
+    assert names_of(home, "--listed", "a.wild.example", "--outside", "Other.Test") == ("a.wild.example", "other.test")
+    (home / "control" / "rcpthosts").write_text(".wild.example\n.org\n.net\n")
+    assert names_of(home) == ("relaytest.net", "example.com")
+
+
+def test_morercpthosts_alone_says_which_domain_is_listed(tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home", {**ME, "rcpthosts": "", "morercpthosts": "more.example\nexample.net\n"})
+    subprocess.run([script("qmail-newmrh")], env={"QMAILHOME": str(home)}, check=True)
+    assert names_of(home) == ("more.example", "example.org")
+
+
+def test_an_outside_domain_that_is_listed_is_refused(home: Path) -> None:
+    (home / "control" / "rcpthosts").write_text("example.com\n.elsewhere.test\n")
+    done = pipe(home, "--outside", "mail.elsewhere.test")
+    assert (done.exit, done.stdout) == (100, "")
+    assert "mail.elsewhere.test is listed: it is not outside" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ip", "inside"),
+    [
+        ("127.0.0.9", True),
+        ("10.255.255.255", True),
+        ("172.31.0.1", True),
+        ("172.32.0.1", False),
+        ("192.168.1.1", True),
+        ("169.254.1.1", True),
+        ("100.64.0.1", False),
+        ("192.0.2.1", False),
+        ("8.8.8.8", False),
+        ("::1", True),
+        ("fd00::1", True),
+        ("fe80::1%eth0", True),
+        ("2001:db8::1", False),
+        ("::ffff:10.0.0.1", True),
+        ("::ffff:8.8.8.8", False),
+        ("198.51.100.77", True),
+        ("2001:db8:7::1", True),
+        ("unknown", False),
+        ("", False),
+    ],
+)
+def test_inside_is_what_the_internet_cannot_send_from_and_what_is_called_so(ip: str, inside: bool) -> None:
+    assert Inside(["198.51.100.0/24", "2001:db8:7::/48"]).has(ip) == inside
+
+
+def test_a_client_is_inside_by_name_only_if_its_name_is_called_so() -> None:
+    inside = Inside(["=mail.example", "=.friend.example"])
+    assert inside.has("8.8.8.8", "mail.example")
+    assert inside.has("8.8.8.8", "a.friend.example")
+    assert not inside.has("8.8.8.8", "a.mail.example")
+    assert not inside.has("8.8.8.8", "friend.example")
+    assert not inside.has("8.8.8.8", "")
 
 
 # with --send

@@ -145,6 +145,13 @@ def test_variables_of_the_rules_reach_the_session(tmp_path: Path, home: Path) ->
     assert words_of(done)["192.0.2.1"] == "closed"
 
 
+def test_a_variable_of_a_rule_replaces_the_clients_own_as_with_tcpserver(tmp_path: Path, home: Path) -> None:
+    code = 'import os; os.environ.update(RELAYCLIENT="") if os.environ["TCPREMOTEIP"] == "9.9.9.9" else None; '
+    code += f'os.execv({script("qmail-smtpd")!r}, ["qmail-smtpd"])'
+    words = ("--client", "8.8.8.8", "--json", sys.executable, "-c", code)
+    assert words_of(ask(tmp_path, home, '8.8.8.8:allow,TCPREMOTEIP="9.9.9.9"\n', *words)) == {"8.8.8.8": "open"}
+
+
 def test_a_rule_of_no_connections_denies(tmp_path: Path, home: Path) -> None:
     done = ask(tmp_path, home, '8.8.8.8:allow,MAXCONIP="0"\n:allow\n', "--json", "--only", "null/plain")
     assert words_of(done)["8.8.8.8"] == "denied"
