@@ -47,15 +47,22 @@ def read_rules(rules: bytes) -> list[tuple[bytes, bytes]]:
 def merged(static: list[tuple[bytes, bytes]], live: "Iterable[bytes]") -> "Iterator[tuple[bytes, bytes]]":
     """The static records, and then those of the live addresses. Of a key that comes twice the first record counts."""
     first = dict(reversed(static))
-    granted = {address: data for address in live if (data := grant(first, address)) is not None}
+    known: dict[bytes, bytes | None] = {}  # the data of static rules, of which there are few, as they are granted
+    granted: dict[bytes, bytes] = {}
+    for address in live:
+        data = next((first[key] for key in keys(address, None, None) if key in first), b"")
+        if data not in known:
+            known[data] = grant(data)
+        more = known[data]
+        if more is not None:
+            granted[address] = more
     for key, data in static:
         yield key, granted.pop(key, data)
     yield from granted.items()
 
 
-def grant(static: dict[bytes, bytes], address: bytes) -> bytes | None:
-    """The data for a live address, None if the static rules deny it. Rules by name or ident are not known here."""
-    data = next((static[key] for key in keys(address, None, None) if key in static), b"")
+def grant(data: bytes) -> bytes | None:
+    """What a live address gets that has this static rule; None if that denies. Rules by name or ident are not known."""
     verdict = Verdict(None, data, [])
     if verdict.deny:
         return None
