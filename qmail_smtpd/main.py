@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.auth.sasl import Credentials, ScramServer
 
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
+TAKEN = (b"accepted", b"queued")  # what relay-check's RELAY_USER may have made possible
 
 
 class World:
@@ -136,6 +137,8 @@ class World:
         return layer.cipher
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
+        if event in TAKEN and b"RELAYCLIENT" in self.environ and b"RELAY_USER" in self.environ:
+            facts = {**facts, b"relay_user": self.environ[b"RELAY_USER"]}
         self.journal.decision(event, facts)
 
 

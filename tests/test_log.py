@@ -43,6 +43,17 @@ def test_all_decisions(home: Path) -> None:
     ]
 
 
+def test_whose_recent_login_let_mail_pass_is_told(home: Path) -> None:
+    env = {"SMTPD_LOG": "all", "RELAYCLIENT": "", "RELAY_USER": "joe@example.com"}
+    assert log_of(home, "HELO me\r\n" + MESSAGE + "QUIT\r\n", **env) == [
+        EVENT.format("accepted", "s@sender.test recipient=u@example.com relay_user=joe@example.com"),
+        EVENT.format("queued", "s@sender.test recipients=1 bytes=18 relay_user=joe@example.com"),
+        "qmail-smtpd: event=end ip=192.0.2.1 helo=me reason=quit messages=1 recipients=1 refused=0 errors=0",
+    ]
+    del env["RELAYCLIENT"]  # inherited from somewhere: the client may not relay
+    assert not [text for text in log_of(home, "HELO me\r\n" + MESSAGE, **env) if "relay_user" in text]
+
+
 @pytest.mark.parametrize("level", [{}, {"SMTPD_LOG": ""}, {"SMTPD_LOG": "refusals"}])
 def test_refusals_are_the_default(level: dict[str, str], home: Path) -> None:
     assert log_of(home, **level) == [EVENT.format("refused", "s@s recipient=u@evil.test reason=rcpthosts")]
