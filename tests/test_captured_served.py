@@ -54,12 +54,13 @@ def test_a_served_session_is_answered_as_the_original_answered_it(number: int, s
     server, root = served
     case, ip = CASES[number], address(number)
     with server.connect(source=ip) as client:
-        client.sendall(latin(case["stdin"]))
-        if case.get("stdin_hold"):
-            stdout = read_all(client)  # it is the server that ends these
-        else:
-            client.shutdown(socket.SHUT_WR)
-            stdout = read_all(client)
+        try:
+            client.sendall(latin(case["stdin"]))
+            if not case.get("stdin_hold"):  # it is the server that ends those that have it
+                client.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # a session that cannot begin has ended before it could be told anything
+        stdout = read_all(client)
     stdout = re.sub(rb"250 ok \d+ qp \d+\r\n", b"250 ok {TIME} qp {PID}\r\n", stdout)
     assert without_size(stdout) == latin(case["stdout"])
     assert exit_status(server, ip) == case["exit"]
