@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from relayhome import LIVE, NOT_LIVE, SHOW, SILENT, Home
-from support import script
+from support import ROOT, script
 
 from qmail_smtpd.relay import allow, check, clear
 
@@ -150,7 +150,7 @@ TROUBLES: dict[str, tuple[Callable[[Home], object], bytes]] = {
     ),
     "a wrong number": (
         lambda home: home.control("relayseconds", "forty"),
-        b"RELAY_SECONDS is no number of seconds",
+        b"RELAY_SECONDS is no number of seconds, or more than thirty years",
     ),
     "a wrong network": (
         lambda home: home.control("relayproxies", "10.1/8") or home.environ.pop(b"RELAY_PROXIES"),
@@ -412,6 +412,14 @@ def test_trouble_with_the_store_is_one_line_for_relay_list(home: Home) -> None:
     assert listing(home) == ([], b"relay-list: fatal: everybody may write in %b\n" % bytes(home.store), 111)
 
 
+@pytest.mark.parametrize("words", [(), (b"--json",), (b"--help",)])
+def test_what_cannot_be_written_is_one_line(home: Home, words: tuple[bytes, ...]) -> None:
+    home.login(V4)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([script("relay-list"), *words], env=home.environ, stdout=full, stderr=subprocess.PIPE)
+    assert (done.stderr, done.returncode) == (b"relay-list: fatal: unable to write output: out of disk space\n", 111)
+
+
 def test_a_reader_that_leaves_ends_it(home: Home) -> None:
     for number in range(3000):
         (home.store / f"10.0.{number >> 8}.{number & 255}").write_text(
@@ -426,3 +434,22 @@ def test_a_reader_that_leaves_ends_it(home: Home) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == -13
+
+
+def blocks(page: str) -> list[str]:
+    """The indented blocks of a page, without their indentation."""
+    text = (ROOT / "docs" / page).read_text()
+    return [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", text)]
+
+
+def test_what_the_pages_say_to_try_does_what_they_say(tmp_path: Path) -> None:
+    _, login, login_said, *_ = blocks("relay-allow.md")
+    _, check_it, check_said, *_ = blocks("relay-check.md")
+    script_text = (login + check_it).replace("/tmp/relay", str(tmp_path / "relay"))
+    path = f"{Path(script('relay-allow')).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["sh", "-c", script_text], env={"PATH": path, "QMAILHOME": str(tmp_path)}, capture_output=True
+    )
+    said = re.sub(rb"\d{10}", b"TIME", done.stdout)
+    assert said == re.sub(rb"\d{10}", b"TIME", (login_said + check_said).encode())
+    assert done.stderr == b""
