@@ -164,6 +164,14 @@ def test_the_window_can_be_set_and_can_be_none(home: Home) -> None:
     assert home.open(NOW, RELAY_SECONDS=b"0").check(V4) is None
 
 
+def test_the_longest_window_that_is_taken_counts(home: Home) -> None:
+    longest = b"1000000000"
+    home.open(NOW, RELAY_SECONDS=longest).allow(V4, JOE, b"pop3")
+    assert home.open(NOW + 10**9 - 1, RELAY_SECONDS=longest).check(V4)
+    with pytest.raises(Trouble, match="RELAY_SECONDS is no number of seconds, or more than thirty years"):
+        home.open(RELAY_SECONDS=b"1000000001")
+
+
 JUMPS = [(-3600, False), (-121, False), (-120, True), (-1, True), (3600, False)]
 
 
@@ -228,7 +236,7 @@ def test_what_is_unset_or_empty_comes_from_the_control_files(tmp_path: Path) -> 
 
 
 WRONG = {
-    "RELAY_SECONDS": [b"forty", b"-1", b"2400s", b"1e3", b"0x10", b"9" * 5000, b"24 00"],
+    "RELAY_SECONDS": [b"forty", b"-1", b"2400s", b"1e3", b"0x10", b"9" * 5000, b"9" * 15, b"24 00"],
     "RELAY_DIR": [b"relay", b"./relay", b"~/relay"],
     "RELAY_PROXIES": [b"proxy", b"127.", b"10.0.0.1/8", b"127.0.0.1,::1", b"127.0.0.1 \xff"],
     "RELAY_STORE": [

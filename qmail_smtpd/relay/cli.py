@@ -39,12 +39,16 @@ class Row(TypedDict):
 def main() -> "NoReturn":
     """The console script."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         os._exit(show_or_deny.main(standalone_mode=False) or 0)
     except click.UsageError:
         strerr.die(strerr.PERMANENT, USAGE)
     except Trouble as trouble:
         strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: ", trouble.text)
+    except OSError as error:  # click's echo: each file of the store has its own
+        strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to write output: ", strerr.reason(error))
 
 
 @click.command(PROGRAM)

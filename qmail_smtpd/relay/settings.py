@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SECONDS = 2400  # forty minutes, the article's window
+LONGEST = 10**9  # seconds, thirty years: an entry's expiry has no more digits than entry.DIGITS
 DIRECTORY = b"/var/lib/relay"
 PROXIES = b"127.0.0.0/8 ::1"  # webmail and other programs of this host, behind which everybody is
 VARIABLES = (b"QMAILHOME", b"RELAY_STORE", b"RELAY_DIR", b"RELAY_SECONDS", b"RELAY_PROXIES")
@@ -61,8 +62,8 @@ def variables(environ: "Mapping[bytes, bytes]") -> list[bytes | None]:
 def window(text: bytes) -> int | None:
     """A number of seconds, None for no text."""
     seconds = moment(text)
-    if text and seconds is None:
-        raise Trouble(b"RELAY_SECONDS is no number of seconds")
+    if text and (seconds is None or seconds > LONGEST):
+        raise Trouble(b"RELAY_SECONDS is no number of seconds, or more than thirty years")
     return seconds
 
 
