@@ -20,6 +20,7 @@ SLOW_SECONDS = 600.0  # DATA has to bring, in each ten minutes of waiting for it
 SLOW_BYTES = 600 * 1024  # one kB for every second
 LONGEST_POLL = 2_000_000.0  # seconds: poll counts milliseconds in a C int
 LAST_WORDS = 1.0  # seconds for the reply that says that the time is over
+UNHEARD_BLOCKS = 64  # how many are read at the end at most, from a client that does not stop
 
 
 class TimedOut(Exception):
@@ -147,6 +148,19 @@ def receive(size: int) -> bytes:
         return os.read(0, size)
     except OSError:
         return b""
+
+
+def discard_unheard() -> None:
+    """Read what the client has said already, and nobody will answer, after the last reply.
+
+    A connection that is closed with something unread in it is reset (RFC 1122 section 4.2.2.13), and of the last reply
+    the client loses what is still on its way: all of it, where Nagle's algorithm waits for the one before.
+    """
+    poller = poll()
+    poller.register(0, POLLIN)
+    for _ in range(UNHEARD_BLOCKS):
+        if not poller.poll(0) or not receive(COMMAND_BLOCK):
+            return
 
 
 def settle_descriptors() -> None:

@@ -122,6 +122,28 @@ def test_who_is_wrong_does_not_come_in(user: str, password: str, pop: Pop) -> No
     assert b"-ERR" in answer
 
 
+LAST_WORDS = {  # what a client says all at once -> how the last answer ends; nobody reads what is said behind that
+    "a wrong password": (b"USER nobody\r\nPASS secret\r\nSTAT\r\n", b"-ERR authorization failed\r\n"),
+    "no password": (b"QUIT\r\nSTAT\r\n", b"+OK \r\n"),
+    "no Maildir": (b"USER joe\r\nPASS secret\r\nSTAT\r\n", b"-ERR this user has no $HOME/Maildir\r\n"),
+    "much behind QUIT": (b"USER joe\r\nPASS secret\r\nQUIT\r\n" + b"NOOP\r\n" * 5000, b"+OK \r\n"),
+}
+
+
+@pytest.mark.parametrize("case", LAST_WORDS)
+def test_the_last_words_come_with_an_end_and_not_with_a_reset(case: str, pop: Pop) -> None:
+    """A socket that is closed with something unread in it is reset, and what the client has not got yet is lost."""
+    said, last = LAST_WORDS[case]
+    if case == "no Maildir":
+        pop.maildir.path.rename(pop.maildir.path.with_name("elsewhere"))
+    with pop.server.connect() as client:
+        client.sendall(said)
+        told = b""
+        while part := client.recv(65536):  # ConnectionResetError is a failure
+            told += part
+    assert told.endswith(last)
+
+
 def test_a_user_whose_entry_is_no_good_is_not_told_of_a_wrong_password(pop: Pop) -> None:
     answer = pop.server.ask(b"USER ann\r\nPASS secret\r\n")
     assert answer.endswith(b"-ERR [SYS/TEMP] unable to check the password\r\n")

@@ -13,7 +13,7 @@ from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
 from qmail_smtpd.pop3.mailbox import BLOCK, Mailbox, clean, unique_id
 from qmail_smtpd.pop3.outgoing import Outgoing
-from qmail_smtpd.wire import Closed, TimedOut, Wire
+from qmail_smtpd.wire import Closed, TimedOut, Wire, discard_unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -213,6 +213,7 @@ def serve(wire: Wire, words: list[bytes]) -> None:
         except MemoryError:
             wire.write(replies.NO_MEMORY)
         wire.flush()
+        discard_unheard()
     except (Closed, TimedOut):
         pass
 

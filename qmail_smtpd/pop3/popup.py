@@ -15,7 +15,7 @@ from qmail_smtpd.policy import Unreadable
 from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
 from qmail_smtpd.pop3.login import run
-from qmail_smtpd.wire import COMMAND_BLOCK, Broken, Closed, TimedOut, Wire, settle_descriptors
+from qmail_smtpd.wire import COMMAND_BLOCK, Broken, Closed, TimedOut, Wire, discard_unheard, settle_descriptors
 from tcprules import strerr
 
 TYPE_CHECKING = False
@@ -74,6 +74,14 @@ class Popup:
         if refusal is not None:
             self.log(user, refusal[1])
             self.say(refusal[0])
+            if self.over:
+                self.hang_up()
+
+    def hang_up(self) -> None:
+        """End a session in which this program had the last word."""
+        self.over = True
+        self.wire.flush()
+        discard_unheard()
 
     def log(self, user: bytes, reason: bytes) -> None:
         """Tell the administrator, and fail2ban, who did not come in."""
@@ -141,7 +149,7 @@ def noop(popup: Popup, _: bytes) -> None:
 
 def quit_session(popup: Popup, _: bytes) -> None:
     popup.say(replies.OK)
-    popup.over = True
+    popup.hang_up()
 
 
 def capa(popup: Popup, _: bytes) -> None:
