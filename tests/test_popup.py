@@ -260,6 +260,7 @@ TRIES = {  # $POPAUTHTRIES, what the client says -> the answers
     "unset": (None, b"USER x\r\nPASS y\r\n" + JOE, OK + WRONG),
     "none": ("0", b"USER x\r\nPASS y\r\n" + JOE, OK + WRONG),
     "nonsense": ("many", b"USER x\r\nPASS y\r\n" + JOE, OK + WRONG),
+    "more digits than Python takes": ("9" * 5000, b"APOP x y\r\n" * 3 + b"QUIT\r\n", WRONG * 3 + OK),
     "two, right at last": ("2", b"USER x\r\nPASS y\r\n" + JOE + b"behind", OK + WRONG + OK + b"behind"),
     "two, both wrong": ("2", (b"USER x\r\nPASS y\r\n" * 2) + JOE, (OK + WRONG) * 2),
     "a user is asked for one password": ("3", b"USER x\r\nPASS y\r\nPASS z\r\n", OK + WRONG + b"-ERR USER first\r\n"),

@@ -51,4 +51,4 @@ def leading_number(text: bytes) -> tuple[int | None, bytes]:
     """The number at the beginning, None where there is no digit, and what follows it (scan_ulong.c, without a wrap)."""
     rest = text.lstrip(DIGITS)
     digits = text[: len(text) - len(rest)]
-    return int(digits) if digits else None, rest
+    return int(digits[:LONGEST_LINE]) if digits else None, rest  # Python converts 4300 at most
