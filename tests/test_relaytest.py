@@ -272,6 +272,26 @@ def test_fixcrio_before_our_server_is_found(home: Path, tmp_path: Path) -> None:
     assert "change: what ends a message: only CRLF.CRLF may: no fixcrio before the server" in done.stdout
 
 
+def test_a_message_whose_fate_is_unknown_is_not_sent_again() -> None:
+    """The server is silent after the last dot: the message may be stored."""
+    begun = []
+
+    def silent(visit: Visit, line: bytes) -> bytes:
+        if line == b"RCPT TO:<me%mine.test@example.com>":
+            visit.recipients.append(line)
+            return b"250 ok\r\n"
+        if line == b"DATA":
+            begun.append(visit.number)
+            return b"354 go ahead\r\n"
+        return b"" if begun[-1:] == [visit.number] else behave(visit, line)
+
+    with StandIn(silent) as server:
+        words = ("--listed", "example.com", "--send", "me@mine.test", "--only", "*/percent-listed", "--timeout", "0.5")
+        done = over_network(server.port, *words)
+    assert done.exit == 2
+    assert len(begun) == 1
+
+
 def test_one_that_takes_any_recipient_is_asked_with_send_and_the_mailbox_must_tell() -> None:
     def take(visit: Visit, line: bytes) -> bytes:
         if line[:4] == b"RCPT" and visit.mail:

@@ -84,6 +84,20 @@ def test_the_listed_domain_is_found_from_the_servers_own_name():
         assert over_network(server.port).exit == 0
 
 
+def test_one_that_shuts_us_out_with_5xx_in_the_middle_is_not_closed():
+    """After so many refusals it takes nothing from us any more: that tells nothing of relaying."""
+    refused = []
+
+    def shut(visit, line):
+        answer = behave(visit, line)
+        refused.extend([line] if answer.startswith(b"553") else [])
+        return b"550 you are on our list now\r\n" if len(refused) > 100 and line[:4] == b"RCPT" else answer
+
+    done = ask(shut)
+    assert done.exit == 2
+    assert "at the end it did not take what it had taken before" in done.verdict
+
+
 # no answer is no refusal
 
 
@@ -130,11 +144,11 @@ def test_an_error_limit_makes_it_connect_again_and_go_on(how):
 
 
 def test_an_answer_too_many_ends_the_connection_and_is_never_read_as_another():
-    """A server that answers RSET twice from the second connection on: all later answers would be one too late."""
+    """A server that answers RSET twice, on its second connection: all later answers would be one too late."""
 
     def twice(visit, line):
         answer = behave(visit, line)
-        return answer * 2 if line == b"RSET" and visit.number > 1 else answer
+        return answer * 2 if line == b"RSET" and visit.number == 2 else answer
 
     done = ask(twice, "--only", "*/plain", "--json")
     assert done.results["outside/plain"] == "refused"
@@ -326,6 +340,23 @@ def test_logins_are_tried_only_when_asked_for():
     assert done.exit == 1
     assert "open: auth-plain: AUTH PLAIN " in done.stdout
     assert "change: the password checker" in done.stdout
+
+
+def test_a_login_that_is_never_over_is_given_up_before_the_question():
+    """It answers 334 to everything but *: what comes next would be taken for a password."""
+
+    def endless(visit, line):
+        if line.startswith(b"AUTH"):
+            visit.reading_login = True
+            return b"334 more\r\n"
+        if getattr(visit, "reading_login", False):
+            visit.reading_login = line != b"*"
+            return b"501 cancelled\r\n" if line == b"*" else b"334 more\r\n"
+        return behave(visit, line)
+
+    done = ask(endless, "--auth", "--json")
+    assert done.exit == 0
+    assert done.results["auth-plain"] == done.results["auth-login"] == "refused"
 
 
 def test_a_failed_login_that_opens_the_relay_is_found():

@@ -20,6 +20,7 @@ class Answer(NamedTuple):
     command: bytes
     role: str
     why: str = ""
+    with_message: bool = False  # whether a message was begun: it must not be sent again
 
 
 def ask(conversation: Conversation, probe: Probe, names: Names, message: bytes = b"") -> Answer:
@@ -28,6 +29,8 @@ def ask(conversation: Conversation, probe: Probe, names: Names, message: bytes =
     for step in probe.steps:
         if step.role == DIALOGUE and previous != CONTINUE:
             continue
+        if step.role != DIALOGUE and previous == CONTINUE:
+            conversation.command(b"*")  # or the next command would be taken for a part of the login
         command = fill(step.text, names)
         reply = conversation.command(command)
         answer = judged(step, command, reply)
@@ -64,7 +67,7 @@ def send(conversation: Conversation, message: bytes, taken: Answer) -> Answer:
         trouble = conversation.say(message + b".\r\n")
         reply = trouble or conversation.reply()
     outcome = {2: SENT, 4: LATER, 5: REFUSED}.get(reply.kind, BROKEN)
-    return Answer(outcome, reply, taken.command, ASK, reply.trouble)
+    return Answer(outcome, reply, taken.command, ASK, reply.trouble, with_message=True)
 
 
 def ask_smuggling(conversation: Conversation, probe: Probe, names: Names, to: bytes, message: bytes) -> Answer:
@@ -84,10 +87,11 @@ def ask_smuggling(conversation: Conversation, probe: Probe, names: Names, to: by
             return answer
     reply = conversation.command(b"DATA")
     if reply.code != GO_AHEAD or reply.trouble:
-        return Answer(BROKEN, reply, b"DATA", MUST, UNPREPARED)
+        return Answer(BROKEN, reply, b"DATA", MUST, UNPREPARED, with_message=True)
     text = message.removesuffix(b"\r\n") + probe.ending + b"NOOP\r\nNOOP\r\n.\r\n" + NONSENSE_COMMAND
     trouble = conversation.say(text + b"\r\n")
-    return smuggled(probe.ending, trouble or conversation.reply(), conversation)
+    answer = smuggled(probe.ending, trouble or conversation.reply(), conversation)
+    return answer._replace(with_message=True)
 
 
 def smuggled(ending: bytes, first: Reply, conversation: Conversation) -> Answer:

@@ -47,7 +47,7 @@ def ask_listed(conversation: Conversation, names: Names, listed: Sequence[bytes]
         address = word if b"@" in word else b"postmaster@" + word
         reply = conversation.command(b"RCPT TO:<" + address + b">")
         if reply.kind == 2:
-            names = names._replace(listed=address.rpartition(b"@")[2])
+            names = names._replace(listed=address.rpartition(b"@")[2], inside=address)
             return Control(LISTED, True, f"{address.decode('ascii', 'replace')} is taken", reply), names
         if reply.kind == 0:
             break

@@ -39,6 +39,7 @@ BY_READING = {
 YOU_ARE_INSIDE = "you are inside, and may relay: ask from outside, or use --rules or --pipe"
 NOTHING_TO_FIND = "not asked: the plain case is taken already"
 PLAINEST = "outside/plain"  # from a stranger to a stranger
+AT_THE_END = "listed recipient, at the end"
 PROOFS = (FORGED, LOGIN)  # roles of answers that show a hole whatever else the server says
 EXITS = {CLOSED: 0, OPEN: 1, INSIDE: 2, CANNOT_TELL: 2}
 
@@ -122,7 +123,7 @@ def is_trusted(results: Sequence[Result]) -> bool:
 
 def verdict(controls: Sequence[Control], results: Sequence[Result], inside: bool) -> Verdict:
     """All in one word. `inside`: whoever asked is a client that may well relay."""
-    failed = [control for control in controls if not control.passed]
+    failed = [control for control in controls if not control.passed and control.name != AT_THE_END]
     proven = [result for result in results if result.word == OPEN and result.role in PROOFS]
     if failed and not proven:
         sent = undecided({SENT: sent_of(results)}) if sent_of(results) else ""
@@ -136,6 +137,9 @@ def verdict(controls: Sequence[Control], results: Sequence[Result], inside: bool
         return Verdict(CANNOT_TELL, undecided(counts))
     if counts.get(NOT_ASKED):
         return Verdict(CANNOT_TELL, f"{plural(counts[NOT_ASKED], 'probe')} could not be asked")
+    shut_out = [control for control in controls if not control.passed]
+    if shut_out:
+        return Verdict(CANNOT_TELL, shut_out[0].why)
     if not counts.get(REFUSED):
         return Verdict(CANNOT_TELL, "nothing was asked that could be refused")
     return Verdict(CLOSED, remark(counts))

@@ -29,7 +29,7 @@ SMUGGLING = "smuggling"
 
 
 class Step(NamedTuple):
-    """One command, without its line end. {user} {out} {listed} {me} {ip} {sender} stand for what is asked about."""
+    """One command, without its line end. {user}, {out} and so on stand for what is asked about (Names)."""
 
     text: bytes
     role: str
@@ -66,6 +66,7 @@ class Names(NamedTuple):
     me: bytes = b"localhost"  # the server's own name
     ip: bytes = b"127.0.0.1"  # its address, as a literal has it
     sender: bytes = b"relaytest-sender"
+    inside: bytes = b"postmaster@localhost"  # a recipient at the listed domain that is taken
 
 
 LETTERS = (string.ascii_letters + string.digits + ".-").encode()

@@ -13,6 +13,7 @@ from qmail_smtpd.probe.ask import Answer, ask, ask_smuggling
 from qmail_smtpd.probe.connection import Connection, Dial, Lost, Pace
 from qmail_smtpd.probe.conversation import SILENT, Conversation
 from qmail_smtpd.probe.judge import (
+    AT_THE_END,
     BROKEN,
     LATER,
     NOTHING_TO_FIND,
@@ -29,6 +30,7 @@ from qmail_smtpd.probe.probes import OPAQUE, OUTSIDE, SMUGGLING, STARTTLS, UNCLE
 
 MOST_BROKEN = 3  # probes in a row that found no answer: there is no use in more
 CONTROLS_FAILED = "not asked: see the controls"
+SHUT_OUT = "at the end it did not take what it had taken before: it may have refused us, not the relaying"
 OVER = "not asked: the time is over"
 GIVEN_UP = "not asked: the server does not answer any more"
 
@@ -70,6 +72,7 @@ class Run:
             found = self.check(listed)
             if self.may_go_on(found):
                 results = self.ask_all(self.distinct(probes), tell)
+                found += self.check_again(results)
             else:
                 results = [Result(probe, SKIPPED, why=CONTROLS_FAILED) for probe in probes]
         finally:
@@ -104,6 +107,24 @@ class Run:
             found.append(controls.ask_recipients(conversation, self.names))
         self.connection.hang_up()
         return found
+
+    def check_again(self, results: Sequence[Result]) -> list[Control]:
+        """At the end a listed recipient must still be taken: a server that has shut us out refuses everything."""
+        if not any(result.outcome == REFUSED for result in results):
+            return []
+        control = self.ask_listed()
+        if control.reply.kind == 4 and self.wait():
+            control = self.ask_listed()
+        why = control.why if control.passed else f"{SHUT_OUT}: {control.why}"
+        return [control._replace(name=AT_THE_END, why=why)]
+
+    def ask_listed(self) -> Control:
+        """The listed recipient, on a connection of its own."""
+        try:
+            conversation = self.connection.fresh(b"", self.hello)
+        except Lost as lost:
+            return Control(controls.LISTED, False, str(lost), lost.greeting)
+        return controls.ask_listed(conversation, self.names, [self.names.inside])[0]
 
     def wait(self) -> bool:
         """Wait before something is asked again, on a new connection; False where there is no time for it."""
@@ -155,7 +176,8 @@ class Run:
     def ask_patiently(self, probe: Probe) -> Result:
         """Ask; where a conversation goes wrong, once more in a new one."""
         result = self.ask_once(probe)
-        return self.ask_once(probe) if result.outcome == BROKEN and result.transcript else result
+        again = result.outcome == BROKEN and result.transcript and probe.recipient not in self.sent
+        return self.ask_once(probe) if again else result
 
     def ask_once(self, probe: Probe) -> Result:
         """Ask, with all that stands around it."""
@@ -173,7 +195,7 @@ class Run:
             del conversation.transcript[:]
         answer = self.put(conversation, probe)
         transcript = tuple(conversation.transcript)
-        if answer.outcome == SENT:
+        if answer.with_message:
             self.sent.add(probe.recipient)
         self.connection.finish(keep=not probe.alone and answer.outcome not in (BROKEN, SENT))
         return Result(probe, answer.outcome, answer.reply, answer.command, answer.role, transcript, answer.why)

@@ -22,7 +22,7 @@ from qmail_smtpd.probe.probes import (
 
 MAIL = Step(b"MAIL FROM:<{sender}@{out}>", SENDER)
 AGAIN = Step(b"MAIL FROM:<{sender}@{listed}>", MAY)
-INSIDE = Step(b"RCPT TO:<postmaster@{listed}>", MAY)
+INSIDE = Step(b"RCPT TO:<{inside}>", MAY)
 RCPT = Step(b"RCPT TO:<{user}@{out}>", ASK)
 RSET = Step(b"RSET", MAY)
 EHLO = Step(b"EHLO localhost", MAY)
