@@ -229,6 +229,27 @@ def test_what_killed_logins_have_left_goes_after_an_hour(home: Home) -> None:
 # trouble
 
 
+@needs_root
+def test_a_file_that_the_clearer_may_not_read_does_not_keep_it_from_the_others(home: Home) -> None:
+    """Planted by a member of the group, where the clearer is not root."""
+    os.chown(home.store, NOBODY, NOBODY)
+    for last in range(1, 9):
+        home.open(NOW).allow(b"192.0.2.%d" % last, JOE, b"pop3")
+    (home.store / "192.0.2.4").chmod(0o600)
+    for path in (home.path, *home.path.parents[:4]):
+        path.chmod(0o755)
+    store = home.open(NOW + 9999)
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(Trouble, match=r"unable to read .*/192\.0\.2\.4: access denied"):
+            store.expire()
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    assert names(home) == ["192.0.2.4"]
+
+
 def test_a_full_disk_leaves_the_old_entry_and_nothing_else(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.open().allow(V4, JOE, b"pop3")
 
@@ -241,6 +262,21 @@ def test_a_full_disk_leaves_the_old_entry_and_nothing_else(home: Home, monkeypat
     monkeypatch.undo()
     assert names(home) == ["192.0.2.7"]
     assert facts(home.open().check(V4)) == (V4, JOE, b"pop3", NOW, NOW + 2400)
+
+
+def test_on_a_read_only_file_system_it_is_told_what_could_not_be_written(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """unlink(2) of a name that is not there says EROFS, too."""
+    store = home.open()
+
+    def read_only(*words: object) -> None:
+        raise OSError(30, os.strerror(30))
+
+    for call in ("open", "unlink"):
+        monkeypatch.setattr(place.os, call, read_only)
+    with pytest.raises(Trouble, match=r"unable to write .*/192\.0\.2\.7: read-only file system"):
+        store.allow(V4, JOE, b"pop3")
 
 
 def test_a_store_of_which_only_the_lock_is_missing_makes_it(home: Home) -> None:
@@ -257,6 +293,25 @@ def test_a_login_does_not_wait_longer_than_the_deadline(home: Home, monkeypatch:
         home.open(NOW + 60).allow(V4, b"ann", b"imap")
     assert names(home) == ["192.0.2.7"]
     assert home.open().check(V4)
+
+
+@pytest.mark.parametrize("kind", ["directory", "open-smtp"])
+def test_a_lock_whose_closing_fails_is_trouble_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """NFS tells of failures at close."""
+    home = Home(tmp_path / "other", kind)
+    close = os.close
+
+    def close_badly(descriptor: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        close(descriptor)
+        if name.endswith("lock"):
+            raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr(place.os, "close", close_badly)
+    with pytest.raises(Trouble, match=r"unable to unlock .*lock: input/output error"):
+        home.open().allow(V4, JOE, b"pop3")
 
 
 def test_logins_do_not_wait_for_each_other(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

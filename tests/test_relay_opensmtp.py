@@ -18,6 +18,7 @@ from support import peer
 from qmail_smtpd.relay import openlist, place, rebuild
 from qmail_smtpd.relay.opensmtp import OpenSmtp
 from qmail_smtpd.relay.trouble import Trouble
+from tcprules import install
 from tcprules.lookup import judge, open_rules
 
 JOE = b"joe@example.com"
@@ -477,6 +478,26 @@ def test_a_cdb_directory_that_cannot_be_written_is_trouble_and_the_login_is_in_t
         store.allow(V4, JOE, b"pop3")
     assert store.check(V4)
     assert sorted(os.listdir(rules.parent)) == ["tcp.smtp", "tcp.smtp.cdb"]
+
+
+@pytest.mark.parametrize("call", ["flock", "fstat", "fsync"])
+def test_a_cdb_that_cannot_be_made_is_trouble_and_leaves_no_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """NFS without locks, with failures anywhere: a login goes on, and the directory does not fill up."""
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    before = sorted(os.listdir(home.store))
+    good = cdb(home).read_bytes()
+
+    def failing(*words: object) -> object:
+        raise OSError(37, os.strerror(37))
+
+    monkeypatch.setattr(install.fcntl if call == "flock" else install.os, call, failing)
+    with pytest.raises(Trouble, match=r"unable to .*: no locks available"):
+        rebuild.rebuild(bytes(home.store / "tcp.smtp"), bytes(cdb(home)), [V6])
+    monkeypatch.undo()
+    assert sorted(os.listdir(home.store)) == before
+    assert cdb(home).read_bytes() == good
 
 
 def test_cron_says_nothing_where_nothing_is_wrong(home: Home) -> None:

@@ -9,9 +9,9 @@ import os
 
 from qmail_smtpd.relay.address import normalise
 from qmail_smtpd.relay.entry import LONGEST, Entry, compose, parse
-from qmail_smtpd.relay.place import Lock, remove, remove_abandoned, sane, temporary_name, write_file
+from qmail_smtpd.relay.place import Lock, discard, remove, remove_abandoned, sane, temporary_name, write_file
 from qmail_smtpd.relay.store import Store
-from qmail_smtpd.relay.trouble import unable
+from qmail_smtpd.relay.trouble import Trouble, unable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Directory(Store):
         except OSError as error:
             raise unable(b"write " + self.file(entry.address), error) from None
         finally:
-            self.remove_file(temporary)
+            discard(temporary)
 
     def get(self, key: bytes) -> Entry | None:
         """What the file of this address says. What is no entry for it, a link, a directory, a long file, is none."""
@@ -71,16 +71,31 @@ class Directory(Store):
         return self.remove_file(self.file(key))
 
     def expire(self) -> None:
-        """Unlink the files that nobody can relay by, and those that were never finished."""
+        """Unlink the files that nobody can relay by, and those that were never finished.
+
+        A file that cannot be read, which a member of the group may have planted, does not keep the others.
+        """
+        trouble = None
         for key in self.keys():
-            if self.is_dead(key):
-                with self.lock(fcntl.LOCK_EX):
-                    if self.is_dead(key):  # it was before we had the lock; meanwhile its client may have come again
-                        self.remove_file(self.file(key))
+            try:
+                dead = self.is_dead(key)
+            except Trouble as found:
+                trouble = found
+                continue
+            if dead:
+                self.remove_dead(key)
         try:
             remove_abandoned(self.path)
         except OSError as error:
             raise unable(b"clean " + self.path, error) from None
+        if trouble:
+            raise trouble
+
+    def remove_dead(self, key: bytes) -> None:
+        """Unlink the file of this address if it is still dead: its client may have come before we had the lock."""
+        with self.lock(fcntl.LOCK_EX):
+            if self.is_dead(key):
+                self.remove_file(self.file(key))
 
     def is_dead(self, key: bytes) -> bool:
         """Whether the file is no entry, has expired, or comes from the future: when that is here, nobody remembers."""

@@ -9,7 +9,7 @@ from time import time_ns
 
 from qmail_smtpd.relay.entry import Entry
 from qmail_smtpd.relay.openlist import compose, find, parse
-from qmail_smtpd.relay.place import MODE, Lock, read_file, remove, remove_abandoned, sane, temporary_name, write_file
+from qmail_smtpd.relay.place import MODE, Lock, discard, read_file, remove_abandoned, sane, temporary_name, write_file
 from qmail_smtpd.relay.settings import SECONDS, absolute
 from qmail_smtpd.relay.store import Store
 from qmail_smtpd.relay.trouble import Trouble, unable
@@ -112,7 +112,7 @@ class OpenSmtp(Store):
                 os.utime(temporary, ns=(old.st_mtime_ns, old.st_mtime_ns))
             os.rename(temporary, self.list)
         except OSError as error:
-            remove(temporary)
+            discard(temporary)
             raise unable(b"write " + self.list, error) from None
 
     def has_rules(self) -> bool:

@@ -76,6 +76,14 @@ def remove(path: bytes) -> bool:
     return True
 
 
+def discard(path: bytes) -> None:
+    """Unlink our own file that did not get to its place, if that can be done: why it did not is what is told."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # ENOENT, or EROFS, which a read-only file system says of any name
+
+
 def remove_abandoned(directory: bytes) -> None:
     """Remove what was left of processes that were killed. Raises OSError."""
     for name in os.listdir(directory):
@@ -115,8 +123,12 @@ class Lock:
             raise unable(b"lock " + self.path, error) from None
 
     def __exit__(self, *_: object) -> None:
-        if self.descriptor >= 0:
+        if self.descriptor < 0:
+            return
+        try:
             os.close(self.descriptor)
+        except OSError as error:  # NFS; the descriptor is closed all the same
+            raise unable(b"unlock " + self.path, error) from None
 
     def open(self) -> int:
         """A descriptor on the file, which is made where there is none."""

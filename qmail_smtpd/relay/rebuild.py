@@ -7,7 +7,7 @@ RBLSMTPD besides; one that is denied gets nothing.
 import os
 
 from qmail_smtpd.log import escaped
-from qmail_smtpd.relay.place import temporary_name
+from qmail_smtpd.relay.place import discard, temporary_name
 from qmail_smtpd.relay.trouble import Trouble, unable
 from tcprules.compile import BadLine, Unable, records, write_cdb
 from tcprules.lookup import Verdict, keys
@@ -23,13 +23,17 @@ GRANTED = (b"RELAYCLIENT", b"RBLSMTPD")
 def rebuild(rules: bytes, cdb: bytes, live: "Iterable[bytes]") -> None:
     """Make the cdb anew. Raises Trouble; then it is as it was."""
     static = read_rules(rules)
+    temporary = temporary_name(os.path.dirname(cdb))
     umask = os.umask(UMASK)
     try:
-        write_cdb(cdb, temporary_name(os.path.dirname(cdb)), merged(static, live))
+        write_cdb(cdb, temporary, merged(static, live))
     except Unable as failure:
         raise Trouble(failure.text) from None
+    except OSError as error:
+        raise unable(b"make " + cdb, error) from None
     finally:
         os.umask(umask)
+        discard(temporary)
 
 
 def read_rules(rules: bytes) -> list[tuple[bytes, bytes]]:

@@ -22,10 +22,10 @@ def unable(what: bytes, error: OSError) -> Trouble:
 
 
 def warn(program: str, text: bytes) -> None:
-    """Write the line, unless descriptor 2 is the client, as under inetd, or nobody takes it."""
+    """Write the line, unless nobody takes it or descriptor 2 is the client, as under inetd. A terminal is none."""
     try:
         log = os.fstat(2)
-        if any(os.path.samestat(log, os.fstat(descriptor)) for descriptor in (0, 1)):
+        if not os.isatty(2) and any(os.path.samestat(log, os.fstat(descriptor)) for descriptor in (0, 1)):
             return
     except OSError:
         return
