@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import socket
 import subprocess
@@ -234,6 +235,19 @@ def test_trouble_is_not_told_to_the_client_under_inetd(home: Home, name: str) ->
         )
         theirs.shutdown(socket.SHUT_WR)
         assert ours.recv(4096) == b"on\n"
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_trouble_is_told_in_a_terminal(home: Home, name: str) -> None:
+    """Who tries a chain by hand has descriptors 0, 1 and 2 on one device."""
+    home.store.rmdir()
+    ours, theirs = pty.openpty()
+    environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
+    subprocess.run([script(name), "true"], env=environ, stdin=theirs, stdout=theirs, stderr=theirs, check=True)
+    os.set_blocking(ours, False)
+    assert os.read(ours, 4096).startswith(b"%b: warning: " % name.encode())
+    os.close(ours)
+    os.close(theirs)
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
