@@ -1,4 +1,4 @@
-"""Logins and clearers that are killed before each system call: what was live stays so, and the next one mends the rest."""
+"""Logins and clearers that are killed before each system call: what was live stays so, and the next one mends it."""
 
 import os
 import signal
