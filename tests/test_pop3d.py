@@ -258,6 +258,18 @@ def test_a_message_that_is_gone_is_not_opened_and_needs_no_removing(pop: Dialogu
     assert maildir.names() == {"cur/20.a.host:2,S"}
 
 
+def test_messages_that_are_one_file_by_several_names_are_each_found_again(maildir: Maildir, tmp_path: Path) -> None:
+    for name in ("new/30.c.host", "new/40.d.host"):
+        os.link(maildir.path / "new/10.b.host", maildir.path / name)
+    with Dialogue(command(), tmp_path) as pop:
+        for name in ("10.b.host", "30.c.host", "40.d.host"):
+            (maildir.path / "new" / name).rename(maildir.path / "cur" / f"{name}:2,S")
+        assert [pop.ask(b"LIST %d" % number) for number in (2, 3, 4)] == [b"+OK %d 32\r\n" % n for n in (2, 3, 4)]
+        assert [pop.ask(b"DELE %d" % number) for number in (2, 4)] == [b"+OK \r\n"] * 2
+        assert pop.ask(b"QUIT") == b"+OK \r\n"
+    assert maildir.names() == {"cur/20.a.host:2,S", "cur/30.c.host:2,S"}
+
+
 def test_a_namesake_of_a_message_that_is_gone_is_not_taken_for_it(pop: Dialogue, maildir: Maildir) -> None:
     namesake = maildir.put("cur/10.b.host:2,S", b"another\n")
     (maildir.path / "new/10.b.host").unlink()

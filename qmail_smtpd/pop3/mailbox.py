@@ -61,10 +61,10 @@ class Mailbox:
         if state is not None and state == self.state:
             return
         self.state = state
-        ours = {message.inode: message for message in self.messages}
+        ours = {(message.inode, unique(message.path)): message for message in self.messages}
         for entry in entries():
-            message = ours.get(entry.inode())
-            if message is not None and unique(message.path) == unique(entry.path):
+            message = ours.get((entry.inode(), unique(entry.path)))
+            if message is not None:
                 message.path = entry.path
 
     def octets(self, message: Message) -> int:
