@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from relayhome import NOW, SILENT, Home
 from relaystress import copy_and_append
-from server import needs_root
-from support import peer
+from server import Server, compiled, needs_root
+from support import peer, script
 
 from qmail_smtpd.relay import openlist, place, rebuild
 from qmail_smtpd.relay.opensmtp import OpenSmtp
@@ -498,6 +498,22 @@ def test_a_cdb_that_cannot_be_made_is_trouble_and_leaves_no_file(
     monkeypatch.undo()
     assert sorted(os.listdir(home.store)) == before
     assert cdb(home).read_bytes() == good
+
+
+def test_relay_check_ends_to_the_second_what_the_list_opened_and_not_what_a_cdb_says(home: Home) -> None:
+    """tcpserver with the static rules alone, and with the cdb that is made of the list, when the window has ended."""
+    static = home.path / "static.cdb"
+    compiled(static, ':allow,DEFAULT="1"\n')
+    write_rules(home, ':allow,DEFAULT="1"\n')
+    environ = {name.decode(): value.decode() for name, value in home.environ.items()} | {"RELAY_PROXIES": "::1"}
+    words = [script("relay-check"), "sh", "-c", 'echo "${RELAYCLIENT-unset},$DEFAULT"']
+    home.open(time.time() - 2000, RELAY_PROXIES=b"::1").allow(b"127.0.0.5", JOE, b"pop3")
+    answers = []
+    for rules, window in ((static, "2400"), (static, "1999"), (cdb(home), "1999")):
+        environ["RELAY_SECONDS"] = window
+        with Server(["-HRl0", "-x", str(rules), "127.0.0.1", "0", *words], environ=environ) as server:
+            answers.append(server.ask(b"", "127.0.0.5"))
+    assert answers == [b",1\n", b"unset,1\n", b",1\n"]
 
 
 def test_cron_says_nothing_where_nothing_is_wrong(home: Home) -> None:
