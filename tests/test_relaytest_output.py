@@ -137,6 +137,11 @@ def test_a_terminal_without_rich_gets_plain_lines(tmp_path, evil):
     assert "\x1b" not in output
 
 
+def test_rich_and_ssl_are_loaded_only_where_they_are_needed():
+    code = "import sys, qmail_smtpd.probe.cli; print({'rich', 'ssl'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"
+
+
 def test_a_pipe_gets_lines_with_the_verdict_last(evil):
     done = over_network(evil.port, *LISTED, "--only", "null/plain")
     assert all(line.startswith("relaytest: ") for line in done.lines)

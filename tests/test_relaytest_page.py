@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from functools import cache
 from html import unescape
 from pathlib import Path
 
@@ -46,6 +47,7 @@ document.getElementById("frame").onload = function () {{
 </script>"""
 
 
+@cache
 def look(file: Path, width: int) -> dict:
     """What a browser shows of the page in a window of this width."""
     looking = file.with_name(f"look-{width}.html")

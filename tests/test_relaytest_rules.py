@@ -227,7 +227,7 @@ def explained(cdb: Path, client: clients.Client) -> list[bytes]:
 
 
 @given(seed=some.integers(0, 2**32), relay=some.sampled_from([b'RELAYCLIENT=""', b'RELAYCLIENT="@x"', b'A="b"']))
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_tcprulescheck_and_relaytest_agree_on_every_client(
     tmp_path_factory: pytest.TempPathFactory, seed: int, relay: bytes
 ) -> None:

@@ -138,7 +138,7 @@ class Conversation:
 
     def close(self) -> None:
         """QUIT, for whose answer nobody waits long, and the end."""
-        if not self.buffer:
+        if self.greeting.kind == 2 and not self.buffer:
             try:
                 self.transport.send(b"QUIT\r\n", time.monotonic() + 1)
                 self.transport.receive(time.monotonic() + 1)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from qmail_smtpd.probe.transport import Descriptor
 
-GRACE = 2.0  # seconds from QUIT to SIGTERM, and from there to SIGKILL
+GRACE = 1.0  # seconds from QUIT to SIGTERM, and from there to SIGKILL
 LOG_TAIL = 4096  # bytes
 
 # In our own environment they would tell the program of another client than the one that is asked about.

@@ -108,20 +108,26 @@ def trick_probes() -> list[Probe]:
             alone=True,
         ),
         *login_probes(),
-        *(
-            Probe(
-                f"smuggling/{name}",
-                "smuggling",
-                "CVE-2023-51764",
-                "does anything but CRLF.CRLF end a message?",
-                FORGED,
-                kind=SMUGGLING,
-                alone=True,
-                ending=ending,
-                needs="send",
-            )
-            for name, ending in ENDINGS
-        ),
+        *smuggling_probes(),
+    ]
+
+
+def smuggling_probes() -> list[Probe]:
+    """A message each, with an end that is none."""
+    why = "does anything but CRLF.CRLF end a message?"
+    return [
+        Probe(
+            f"smuggling/{name}",
+            "smuggling",
+            "CVE-2023-51764",
+            why,
+            FORGED,
+            kind=SMUGGLING,
+            alone=True,
+            ending=ending,
+            needs="send",
+        )
+        for name, ending in ENDINGS
     ]
 
 
