@@ -89,7 +89,7 @@ def accept(wire: "Wire", context: "_ssl._SSLContext") -> "Layer":
 class Layer:
     """One TLS connection, as its server. `protocol` and `cipher` are OpenSSL's names, known after the handshake."""
 
-    __slots__ = ("cipher", "incoming", "outgoing", "protocol", "records", "sealed", "wire")
+    __slots__ = ("cipher", "incoming", "outgoing", "over", "protocol", "records", "sealed", "wire")
 
     def __init__(self, wire: "Wire", context: "_ssl._SSLContext") -> None:
         self.wire = wire
@@ -97,10 +97,20 @@ class Layer:
         self.records: Any = context._wrap_bio(self.incoming, self.outgoing, True)  # type: ignore[attr-defined]
         self.sealed = bytearray()  # records that are to be written
         self.protocol = self.cipher = b""
+        self.over = False  # whether take_ready and rest have come to the client's end
 
     def shake_hands(self) -> None:
-        """The handshake, in the time for one read."""
+        """The handshake, in the time for one read: to the wire it ends the session, so that writing ends then, too."""
+        whole = self.wire.deadline
         until = monotonic() + min(self.wire.timeout, HANDSHAKE_SECONDS)
+        self.wire.deadline = until if whole is None else min(until, whole)
+        try:
+            self.complete(until)
+        finally:
+            self.wire.deadline = whole
+
+    def complete(self, until: float) -> None:
+        """Step by step, to its end."""
         while not self.shaken():
             if not self.refill(until, HANDSHAKE_BLOCK):
                 raise Closed
@@ -168,13 +178,16 @@ class Layer:
         """
         data = receive(DATA_BLOCK)
         self.incoming.write(data)
-        return self.rest() or (None if data else b"")
+        text = self.rest()
+        self.over = self.over or not data
+        return text or (b"" if self.over else None)
 
     def rest(self) -> bytes:
         """Everything that the client has said in records that are whole, without reading the descriptor."""
         parts = []
         while data := self.read(RECORD):
             parts.append(data)
+        self.over = data is not None  # its goodbye
         return b"".join(parts)
 
     def fail(self, error: _ssl.SSLError | None) -> "NoReturn":

@@ -170,6 +170,20 @@ def test_what_is_no_tls_in_the_middle_ends_the_chain(whole: Session, tmp_path: P
     assert len(list(tmp_path.glob("Maildir/new/*"))) == 2
 
 
+@pytest.mark.parametrize("behind", [b"", b"two\r\n"])
+def test_the_chain_hears_the_goodbye_of_a_client_that_stays(
+    certificate: Path, checker: Checker, tmp_path: Path, behind: bytes
+) -> None:
+    with Session(certificate, [checker.path, "sh", "-c", "echo first; cat; echo last"], tmp_path) as session:
+        session.begin(JOE + b"one\r\n")
+        assert session.client.hear_until(b"one\r\n").endswith(b"first\none\r\n")
+        words = session.client.sealed(behind) if behind else b""
+        with pytest.raises(ssl.SSLWantReadError):
+            session.client.tls.unwrap()
+        session.client.put(words + session.client.outgoing.read())
+        assert session.client.hear_until(b"last\n") == behind + b"last\n"
+
+
 def test_the_chain_hears_the_end_of_a_client_that_still_listens(
     certificate: Path, checker: Checker, tmp_path: Path
 ) -> None:

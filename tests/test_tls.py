@@ -1,5 +1,6 @@
 """TLS on a Wire: real handshakes over sockets and pipes, and everything a client may send in place of them."""
 
+import fcntl
 import os
 import random
 import select
@@ -323,6 +324,21 @@ def test_the_session_s_end_comes_in_a_handshake_too(home: Path) -> None:
         assert served.ended() == ("broken", b"timeout in the handshake")
 
 
+def test_a_client_that_does_not_take_its_part_of_the_handshake_is_not_waited_for_longer(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate with a chain longer than the pipe: it is the server's writing that comes to a stop."""
+    monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.5)
+    control = tmp_path / "control"
+    control.mkdir()
+    (control / "servercert.pem").write_text((home / "control/servercert.pem").read_text() * 30)
+    (control / "serverkey.pem").symlink_to(home / "control/serverkey.pem")
+    with Served(tmp_path, "pipes", timeout=60) as served:
+        fcntl.fcntl(served.ends[0], fcntl.F_SETPIPE_SZ, 4096)
+        os.write(served.ends[1], Client(served.ends, trusted(home)).hello())
+        assert served.ended() == ("broken", b"timeout in the handshake")
+
+
 def test_a_handshake_that_trickles_has_the_time_of_one_read(home: Path) -> None:
     with Served(home, timeout=1) as served:
         hello = Client(served.ends, trusted(home)).hello()
@@ -410,10 +426,8 @@ def relay(wire: Wire) -> None:
     wire.flush()
     poller = select.poll()
     poller.register(0, select.POLLIN)
-    while poller.poll(20_000):
+    while not layer.over and poller.poll(20_000):
         data = layer.take_ready()
-        if data == b"":
-            return
         wire.write(b"-" if data is None else data)
         wire.flush()
 
@@ -433,3 +447,23 @@ def test_a_loop_of_its_own_misses_nothing_and_waits_for_nothing(home: Path) -> N
         assert client.hear() == b"c"
         served.hang_up()
         assert served.ended() in OVER
+
+
+@pytest.mark.parametrize("words", [b"", b"last words"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_loop_of_its_own_hears_a_goodbye_while_the_connection_stays_open(
+    home: Path, version: ssl.TLSVersion, words: bytes
+) -> None:
+    context = trusted(home)
+    context.maximum_version = version
+    with Served(home, serve=relay) as served:
+        client = Client(served.ends, context).shake_hands()
+        client.say(b"user")
+        assert client.hear_until(b"<>") == b"user<>"
+        last = client.sealed(words) if words else b""
+        with pytest.raises(ssl.SSLWantReadError):
+            client.tls.unwrap()
+        client.put(last + client.outgoing.read())
+        if words:
+            assert client.hear_until(words) == words
+        assert served.ended() == ("done", b"")

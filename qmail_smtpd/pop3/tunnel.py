@@ -45,14 +45,14 @@ class Tunnel:
         self.inner = -1
         assert wire.layer is not None
         self.inward = early + wire.layer.rest()
+        self.client_speaks = not wire.layer.over
         while True:
             events = self.wait(wire.timeout)
             if self.outer.fileno() in events and not self.outward(wire, events[self.outer.fileno()]):
                 return self.inward
             if 0 in events:
-                said = wire.layer.take_ready()
-                self.client_speaks = said != b""
-                self.inward += said or b""
+                self.inward += wire.layer.take_ready() or b""
+                self.client_speaks = not wire.layer.over
             if self.program_spoke:
                 self.push()
             wire.flush()
