@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CERTIFICATE = b"control/servercert.pem"  # netqmail's TLS patch: certificate, chain and key
 KEY = b"control/serverkey.pem"  # the key, where it is not in that file
+SECRET = b"PRIVATE KEY-----"
 EVERYBODY = 0o006  # the mode's bits for others, to read and to write
 SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
 OLDEST = 86400.0  # seconds; with the context go its keys for session tickets, which open recorded TLS 1.2 sessions
@@ -88,9 +89,7 @@ def build(home: bytes) -> "_ssl._SSLContext":
     if not os.path.lexists(key):
         key = certificate
     check(certificate, b"-----BEGIN CERTIFICATE-----", b"certificate")
-    mode = check(key, b"PRIVATE KEY-----", b"private key")
-    if mode & EVERYBODY:
-        raise Trouble(key + b" holds the private key and is open to everybody")
+    check(key, SECRET, b"private key")
     made: _ssl._SSLContext = load().build(certificate, key)
     return made
 
@@ -104,8 +103,8 @@ def load() -> "ModuleType":
     return tls
 
 
-def check(path: bytes, mark: bytes, what: bytes) -> int:
-    """The mode of a file that holds such a thing."""
+def check(path: bytes, mark: bytes, what: bytes) -> None:
+    """Whether the file holds such a thing, and no key for everybody, be it one that is not used."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -119,4 +118,5 @@ def check(path: bytes, mark: bytes, what: bytes) -> int:
         raise Trouble(b"unable to read " + path + b": " + reason(error).encode()) from error
     if mark not in text:
         raise Trouble(path + b" holds no " + what)
-    return found.st_mode
+    if SECRET in text and found.st_mode & EVERYBODY:
+        raise Trouble(path + b" holds the private key and is open to everybody")

@@ -110,7 +110,7 @@ class Setup:
         if not settings.auth or not settings.auth.mechanisms or environ.get(b"SMTPS"):
             return
         explicit = control.read(b"authcleartext") is not None
-        forbidden = control.read(b"authtls") is not None
+        forbidden = control.exists(b"authtls")
         settings.auth_in_clear = not forbidden and (explicit or not (settings.starttls or b"SMTPAUTHFILE" in environ))
         if settings.auth_in_clear and not explicit:
             self.warnings.append(b"AUTH is offered in clear: there is no control/servercert.pem")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TLS_1_2 = 0x0303  # ssl.TLSVersion.TLSv1_2
 OLD = b"TLSv1.2"
 RECORD = 16384  # RFC 8446 section 5.1: what one record can hold
+MISMATCHED = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second where they are of two kinds
 HANDSHAKE_BLOCK = 8192
 HANDSHAKE_SECONDS = 300.0  # postconf(5), smtpd_starttls_timeout: as long as another patient server waits
 
@@ -43,8 +44,8 @@ def build(certificate: bytes, key: bytes) -> "_ssl._SSLContext":
         context.options |= _ssl.OP_NO_RENEGOTIATION | _ssl.OP_NO_COMPRESSION
         context.load_cert_chain(certificate, key, password)
     except _ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise Trouble(key + b" is not the key of " + certificate) from error
+        if error.reason in MISMATCHED:  # a chain in the wrong order is such a case
+            raise Trouble(key + b" does not hold the key of the first certificate in " + certificate) from error
         if error.reason is None:  # OpenSSL says no more than that it was reading PEM
             raise Trouble((key if is_readable(certificate) else certificate) + b" is broken") from error
         raise Trouble(b"unable to use " + certificate + b": " + reason(error)) from error

@@ -2,12 +2,14 @@
 
 import os
 import ssl
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tlspeer import certify
+from support import peer
+from tlspeer import OPENSSL, certify
 
 from qmail_smtpd import certificate
 from qmail_smtpd.certificate import Kept
@@ -26,6 +28,20 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "control"
 
 
+@pytest.fixture
+def chain(control: Path) -> Path:
+    """The same, where the certificate is another's, its issuer's: leaf.pem, issuer.pem, key.pem."""
+    issuer, signing = certify(control, "issuer")
+    words = ["req", "-new", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=x", "-keyout", control / "key.pem"]
+    request = subprocess.run([peer(OPENSSL), *words], check=True, capture_output=True).stdout
+    words = ["x509", "-req", "-CA", issuer, "-CAkey", signing, "-set_serial", "1", "-out", control / "leaf.pem"]
+    subprocess.run([peer(OPENSSL), *words], input=request, check=True, capture_output=True)
+    issuer.rename(control / "issuer.pem")
+    (control / CERT).write_text((control / "leaf.pem").read_text() + (control / "issuer.pem").read_text())
+    (control / KEY).write_bytes((control / "key.pem").read_bytes())
+    return control
+
+
 def test_the_key_may_be_in_the_certificate_s_file(control: Path) -> None:
     (control / CERT).write_text((control / KEY).read_text() + (control / CERT).read_text())
     (control / KEY).unlink()
@@ -40,6 +56,7 @@ def test_the_key_may_be_in_the_certificate_s_file(control: Path) -> None:
 def test_a_key_of_its_own_goes_before_one_in_the_certificate_s_file(control: Path) -> None:
     other, key = certify(control, "other")
     (control / CERT).write_text((control / CERT).read_text() + key.read_text())
+    (control / CERT).chmod(0o640)
     certificate.context()
     key.replace(control / KEY)
     with pytest.raises(certificate.Trouble):
@@ -56,16 +73,81 @@ def test_a_key_that_everybody_can_read_or_write_is_refused(control: Path, mode: 
     assert trouble.value.why == b"control/serverkey.pem holds the private key and is open to everybody"
 
 
+def test_a_key_beside_the_certificate_is_refused_like_one_of_its_own_if_everybody_can_read_it(control: Path) -> None:
+    """Most likely they are the same."""
+    (control / CERT).write_text((control / CERT).read_text() + (control / KEY).read_text())
+    (control / CERT).chmod(0o644)
+    with pytest.raises(certificate.Trouble) as trouble:
+        certificate.context()
+    assert trouble.value.why == b"control/servercert.pem holds the private key and is open to everybody"
+
+
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o640, 0o660])
 def test_a_key_for_its_owner_and_a_group_is_taken(control: Path, mode: int) -> None:
     (control / KEY).chmod(mode)
     certificate.context()
 
 
+KINDS = {
+    "RSA": ("-newkey", "rsa:2048"),
+    "RSA-PSS": ("-newkey", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"),
+    "P-384": ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp384r1"),
+    "Ed25519": ("-newkey", "ed25519"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_key_is_taken(control: Path, kind: str) -> None:
+    certify(control, "server", *KINDS[kind])
+    certificate.context()
+
+
+def converted(path: Path, *words: str) -> None:
+    """The file as an openssl command writes it."""
+    made = subprocess.run([peer(OPENSSL), *words, "-in", str(path)], check=True, capture_output=True)
+    path.write_bytes(made.stdout)
+
+
+@pytest.mark.parametrize("words", [("rsa", "-traditional"), ("pkey",)], ids=["PKCS #1", "PKCS #8"])
+def test_every_form_of_an_rsa_key_is_taken(control: Path, words: tuple[str, ...]) -> None:
+    certify(control, "server", *KINDS["RSA"])
+    converted(control / KEY, *words)
+    certificate.context()
+
+
+def test_line_ends_may_be_those_of_windows_and_text_may_stand_before(control: Path) -> None:
+    for path in (control / CERT, control / KEY):
+        path.write_bytes(b"Bag Attributes\r\n" + path.read_bytes().replace(b"\n", b"\r\n"))
+    certificate.context()
+
+
+@pytest.mark.parametrize("order", ["key leaf issuer", "leaf key issuer", "leaf issuer key"])
+def test_one_file_may_hold_all_in_each_order_that_has_the_leaf_first(chain: Path, order: str) -> None:
+    (chain / CERT).write_text("".join((chain / f"{name}.pem").read_text() for name in order.split()))
+    (chain / CERT).chmod(0o600)
+    (chain / KEY).unlink()
+    certificate.context()
+
+
+def test_a_chain_in_the_wrong_order_is_named(chain: Path) -> None:
+    (chain / CERT).write_text((chain / "issuer.pem").read_text() + (chain / "leaf.pem").read_text())
+    with pytest.raises(certificate.Trouble) as trouble:
+        certificate.context()
+    why = b"control/serverkey.pem does not hold the key of the first certificate in control/servercert.pem"
+    assert trouble.value.why == why
+
+
+def test_an_expired_certificate_is_shown_as_it_is(control: Path) -> None:
+    """Its clients complain; without it they would speak in clear."""
+    words = ["x509", "-new", "-subj", "/CN=x", "-key", control / KEY, "-days", "-1", "-out", control / CERT]
+    made = subprocess.run([peer(OPENSSL), *words], capture_output=True)
+    if made.returncode:  # OpenSSL 1.1.1 cannot
+        pytest.skip(made.stderr.decode())
+    certificate.context()
+
+
 def encrypted(control: Path) -> None:
-    os.system(f"openssl ec -aes128 -passout pass:x -in {control / KEY} -out {control}/new 2>/dev/null")
-    (control / "new").chmod(0o600)
-    (control / "new").replace(control / KEY)
+    converted(control / KEY, "ec", "-aes128", "-passout", "pass:x")
 
 
 def garbled(path: Path) -> None:
@@ -90,6 +172,19 @@ def small(control: Path) -> None:
     certify(control, "server", "-newkey", "rsa:512")
 
 
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def together(control: Path) -> None:
+    """A certificate, and the key of another one."""
+    _, key = certify(control, "other")
+    (control / CERT).write_text((control / CERT).read_text() + key.read_text())
+    (control / CERT).chmod(0o600)
+    (control / KEY).unlink()
+
+
 NO_FILE = b": file does not exist"
 TROUBLES: dict[str, tuple[Callable[[Path], object], bytes]] = {
     "no certificate": (lambda at: (at / CERT).unlink(), b"unable to read control/servercert.pem" + NO_FILE),
@@ -98,13 +193,32 @@ TROUBLES: dict[str, tuple[Callable[[Path], object], bytes]] = {
         b"unable to read control/serverkey.pem" + NO_FILE,
     ),
     "a directory": (lambda at: directory(at / CERT), b"unable to read control/servercert.pem: is a directory"),
-    "a pipe": (lambda at: ((at / CERT).unlink(), os.mkfifo(at / CERT)), b"control/servercert.pem holds no certificate"),
+    "a pipe": (lambda at: piped(at / CERT), b"control/servercert.pem holds no certificate"),
+    "a pipe for a key": (lambda at: piped(at / KEY), b"control/serverkey.pem holds no private key"),
+    "a directory for a key": (lambda at: directory(at / KEY), b"unable to read control/serverkey.pem: is a directory"),
+    "DER": (
+        lambda at: converted(at / CERT, "x509", "-outform", "DER"),
+        b"control/servercert.pem holds no certificate",
+    ),
+    "a key in DER": (
+        lambda at: converted(at / KEY, "pkey", "-outform", "DER"),
+        b"control/serverkey.pem holds no private key",
+    ),
+    "a public key": (lambda at: converted(at / KEY, "pkey", "-pubout"), b"control/serverkey.pem holds no private key"),
+    "another's key beside it": (
+        together,
+        b"control/servercert.pem does not hold the key of the first certificate in control/servercert.pem",
+    ),
     "empty": (lambda at: (at / CERT).write_text(""), b"control/servercert.pem holds no certificate"),
     "an empty key": (lambda at: (at / KEY).write_text(""), b"control/serverkey.pem holds no private key"),
     "swapped": (swapped, b"control/servercert.pem holds no certificate"),
     "garbled certificate": (lambda at: garbled(at / CERT), b"control/servercert.pem is broken"),
     "garbled key": (lambda at: garbled(at / KEY), b"control/serverkey.pem is broken"),
     "encrypted": (encrypted, b"control/serverkey.pem is encrypted, and there is nobody to ask for the password"),
+    "encrypted in PKCS #8": (
+        lambda at: converted(at / KEY, "pkey", "-aes128", "-passout", "pass:x"),
+        b"control/serverkey.pem is encrypted, and there is nobody to ask for the password",
+    ),
     "a small key": (small, b"unable to use control/servercert.pem: ee key too small"),
 }
 

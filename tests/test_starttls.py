@@ -385,7 +385,10 @@ def cut_short(control: Path) -> None:
 
 
 TROUBLES = {
-    "mismatched": (mismatched, b"control/serverkey.pem is not the key of control/servercert.pem"),
+    "mismatched": (
+        mismatched,
+        b"control/serverkey.pem does not hold the key of the first certificate in control/servercert.pem",
+    ),
     "no key": (lambda control: (control / "serverkey.pem").unlink(), b"control/servercert.pem holds no private key"),
     "public key": (
         lambda control: (control / "serverkey.pem").chmod(0o604),
@@ -458,6 +461,15 @@ def test_when_auth_is_there_in_clear(tmp_path: Path, files: str, offered: bool, 
     assert result.codes[-2] == ("538" if not offered else "235" if file else "535")
     lines = result.stderr.splitlines(keepends=True)
     assert b"".join(line for line in lines if b"warning" in line) == warning
+
+
+def test_a_link_named_authtls_that_leads_nowhere_forbids_too(tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home")
+    (home / "control/authtls").symlink_to("/nowhere")
+    environ = {**CLIENT, "SMTPAUTH": "", "AUTHSLEEP": "0"}
+    result = talk(home, f"EHLO me\r\n{PLAIN}\r\nQUIT\r\n", environ, words=["/bin/false", "/bin/echo"])
+    assert b"AUTH" not in result.stdout
+    assert result.codes[-2] == "538"
 
 
 def test_with_smtps_auth_needs_no_word_about_certificates(home: Path) -> None:
