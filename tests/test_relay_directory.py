@@ -1,5 +1,6 @@
 """The directory of logins: what may lie in it without harm, who writes what, and that nobody loses an entry."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -12,7 +13,7 @@ import pytest
 from relayhome import NOW, Home, facts
 from server import needs_root
 
-from qmail_smtpd.relay import place
+from qmail_smtpd.relay import directory, place
 from qmail_smtpd.relay.directory import Directory
 from qmail_smtpd.relay.entry import Entry, compose
 from qmail_smtpd.relay.trouble import Trouble
@@ -209,6 +210,7 @@ OTHERS = ["README", "..x", "192.0.2.07", "::FFFF:192.0.2.9", "2001:DB8::9", "192
 def test_files_that_are_not_named_as_entries_stay_and_mean_nothing(home: Home) -> None:
     for name in OTHERS:
         (home.store / name).write_bytes(line(b"192.0.2.9"))
+        os.utime(home.store / name, (1, 1))
     store = home.open()
     assert store.entries() == []
     assert store.check(b"192.0.2.9") is None
@@ -224,6 +226,22 @@ def test_what_killed_logins_have_left_goes_after_an_hour(home: Home) -> None:
     home.open().expire()
     assert names(home) == [".tmp.2.b", ".tmp.3.c", ".tmp.4.d"]
     assert home.open().entries() == []
+
+
+def test_a_file_in_the_temporary_names_place_is_not_written_to(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name has 64 random bits; whoever guesses it all the same gains nothing."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    temporary = home.store / ".tmp.guessed"
+    monkeypatch.setattr(directory, "temporary_name", lambda path: bytes(temporary))
+    for make in (lambda: temporary.symlink_to(victim), lambda: os.link(victim, temporary)):
+        make()
+        with pytest.raises(Trouble, match="file already exists"):
+            home.open().allow(V4, JOE, b"pop3")
+        assert victim.read_bytes() == b"precious"
+        temporary.unlink(missing_ok=True)
 
 
 # trouble
@@ -312,6 +330,23 @@ def test_a_lock_whose_closing_fails_is_trouble_as_any_other(
     monkeypatch.setattr(place.os, "close", close_badly)
     with pytest.raises(Trouble, match=r"unable to unlock .*lock: input/output error"):
         home.open().allow(V4, JOE, b"pop3")
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_both_words_of_the_kernel_for_a_lock_that_is_held_are_understood(
+    home: Home, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    answers = iter([OSError(number, os.strerror(number)), None])
+
+    def held_once(descriptor: int, kind: int) -> None:
+        answer = next(answers)
+        if answer:
+            raise answer
+
+    monkeypatch.setattr(place.fcntl, "lockf", held_once)
+    home.open().allow(V4, JOE, b"pop3")
+    assert home.open().check(V4)
+    assert next(answers, "both were used") == "both were used"
 
 
 def test_logins_do_not_wait_for_each_other(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

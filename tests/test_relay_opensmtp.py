@@ -96,6 +96,9 @@ LINES = {
     b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t-1795500000': False,
     b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000 1': False,
     b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\tsoon': False,
+    b'192.0.2.7:allow,RELAYCLIENT="': False,
+    b"192.0.2.7:allow\t1795500000": False,  # a rule that lets nobody relay
+    b'192.0.2.7:allow,SCAN="1",RBLSMTPD=""\t1795500000': False,
     b"192.0.2.7:deny\t1795500000": False,
     b"192.0.2.7\t1795500000": False,
     b'192.0.2.7 :allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000': False,
@@ -190,6 +193,22 @@ def test_what_is_no_list_is_trouble_and_stays(home: Home, tmp_path: Path, what: 
             ask()
     assert victim.read_bytes() == RULE % (V4, NOW)
     assert not path.is_file() or path.is_symlink()
+
+
+def test_a_list_that_is_too_long_is_trouble(home: Home) -> None:
+    (home.store / "open-smtp").touch()
+    os.truncate(home.store / "open-smtp", (64 << 20) + 1)
+    for ask in (home.open().entries, home.open().expire):
+        with pytest.raises(Trouble, match="this is no list: "):
+            ask()
+
+
+def test_where_nothing_has_changed_nothing_is_written(home: Home) -> None:
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    settle(home)
+    before = (home.store / "open-smtp").stat(), cdb(home).stat()
+    home.open(NOW).expire()
+    assert ((home.store / "open-smtp").stat(), cdb(home).stat()) == before
 
 
 # the lock
@@ -293,6 +312,18 @@ def test_the_static_rules_stand_first_and_unchanged(home: Home) -> None:
     now = list(open_rules(bytes(cdb(home))).records())
     assert now[: len(static)] == static
     assert [key for key, _ in now[len(static) :]] == [b"8.8.8.8", b"2001:470::1"]
+
+
+def test_of_two_static_rules_for_one_address_the_first_counts(home: Home) -> None:
+    write_rules(home, '192.0.2.7:allow,FIRST="1"\n192.0.2.7:deny\n192.0.2.:allow,NET="1"\n192.0.2.:deny\n')
+    for address, wanted in ((V4, b"FIRST"), (b"192.0.2.8", b"NET")):
+        home.open().allow(address, JOE, b"pop3")
+        assert environment(home, address) == [(wanted, b"1"), *GRANTED]
+
+
+def test_an_address_that_is_denied_has_no_record_of_its_own(home: Home) -> None:
+    home.open().allow(b"198.51.100.8", JOE, b"pop3")
+    assert b"198.51.100.8" not in dict(open_rules(bytes(cdb(home))).records())
 
 
 def test_what_a_rule_grants_already_is_not_granted_in_another_way(home: Home) -> None:
@@ -440,6 +471,13 @@ def test_without_rules_and_cdb_there_is_only_the_list(home: Home) -> None:
     home.open(NOW).expire()
     assert home.open(NOW).check(V4)
     assert sorted(os.listdir(home.store)) == ["open-smtp", "open-smtp.lock"]
+
+
+def test_a_list_that_is_gone_leaves_the_cdb_without_its_addresses(home: Home) -> None:
+    home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+    (home.store / "open-smtp").unlink()
+    home.open(NOW).expire()
+    assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1")]
 
 
 def test_a_cdb_that_is_gone_is_made_again(home: Home) -> None:

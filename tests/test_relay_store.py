@@ -156,6 +156,15 @@ def test_a_shorter_window_of_the_checker_counts(home: Home) -> None:
     assert home.open(NOW + 900, RELAY_SECONDS=b"900").entries() == []
 
 
+def test_the_window_of_who_records_is_in_the_entry(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.open(NOW, RELAY_SECONDS=b"60").allow(V4, JOE, b"pop3")
+    assert home.open(NOW + 59).check(V4)
+    assert home.open(NOW + 60).check(V4) is None
+    home.open(NOW, RELAY_SECONDS=b"9000").allow(V4, JOE, b"pop3")
+    assert home.open(NOW + 8999).check(V4)
+
+
 def test_the_window_can_be_set_and_can_be_none(home: Home) -> None:
     home.open(NOW, RELAY_SECONDS=b"60").allow(V4, JOE, b"pop3")
     assert home.open(NOW + 59, RELAY_SECONDS=b"60").check(V4)
@@ -265,6 +274,13 @@ def test_a_control_file_that_cannot_be_read_is_trouble(tmp_path: Path) -> None:
     (home.path / "control" / "relayseconds").mkdir()
     with pytest.raises(Trouble, match="unable to read control/relayseconds: is a directory"):
         home.open()
+
+
+def test_a_path_with_a_nul_in_a_control_file_is_trouble(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.control("relaydir", "/var/lib\0/relay\n")
+    with pytest.raises(Trouble):
+        home.open(RELAY_DIR=b"")
 
 
 def test_a_store_in_which_everybody_may_write_is_trouble(home: Home) -> None:

@@ -7,14 +7,12 @@ connection.
 
 from tcprules.lookup import canonical, expand, ipv4, keys
 
-LONGEST = 64  # bytes that are looked at: an address has 45 at most (RFC 4291 section 2.2)
-
 
 def normalise(text: bytes) -> bytes | None:
     """The canonical text of an IPv4 or IPv6 address, without its zone. None for everything else."""
     if b":" not in text:
         return None if ipv4(text) is None else text
-    address, percent, zone = text[:LONGEST].partition(b"%")
+    address, percent, zone = text.partition(b"%")
     return None if percent and not zone else canonical(address)
 
 

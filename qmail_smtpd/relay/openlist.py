@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-VERDICT = b":allow"
+VERDICT = b':allow,RELAYCLIENT="'  # in every release
 RULE = b'%b:allow,RELAYCLIENT="",RBLSMTPD=""\t%d\n'  # vpopmail.c, open_smtp_relay
 
 
@@ -44,7 +44,7 @@ def find(content: bytes, key: bytes) -> int | None:
     while (start := content.find(b"\n" + key + VERDICT, start + 1)) >= 0:
         end = content.find(b"\n", start + 1)
         login = parse_line(content[start + 1 : end if end >= 0 else len(content)])
-        if login and login[0] == key:
+        if login:
             found = max(login[1], found or 0)
     return found
 
