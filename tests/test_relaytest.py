@@ -164,6 +164,11 @@ def test_the_home_says_which_domains_are_listed_and_which_are_not(tmp_path: Path
     assert names_of(home) == ("relaytest.net", "example.com")
 
 
+def test_where_all_domains_for_examples_are_listed_nobodys_is_outside(tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home", {**ME, "rcpthosts": "example.net\nexample.org\nexample.com\n"})
+    assert names_of(home) == ("example.com", "relaytest.invalid")
+
+
 def test_morercpthosts_alone_says_which_domain_is_listed(tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", {**ME, "rcpthosts": "", "morercpthosts": "more.example\nexample.net\n"})
     subprocess.run([script("qmail-newmrh")], env={"QMAILHOME": str(home)}, check=True)

@@ -59,6 +59,25 @@ def test_one_that_takes_everything_at_rcpt_cannot_be_told():
     assert done.verdict.startswith("cannot tell: it takes any recipient, even impossible ones")
 
 
+@pytest.mark.parametrize("end", [None, b"421 too long\r\n", b"354 go on\r\n"])
+def test_no_answer_to_an_impossible_recipient_is_no_refusal_of_it(end):
+    def take(visit, line):
+        if line[:4] == b"RCPT" and visit.mail:
+            return end if len(line) > 512 else b"250 ok\r\n"
+        return behave(visit, line)
+
+    done = ask(take)
+    assert done.exit == 2
+    assert done.verdict.startswith("cannot tell: it takes any recipient, even impossible ones")
+
+
+def test_one_that_hangs_up_on_the_first_impossible_recipient_is_asked_the_next():
+    assert (
+        ask(lambda visit, line: None if line == b"RCPT TO:<>" else behave(visit, line), "--only", "null/plain").exit
+        == 0
+    )
+
+
 def test_one_that_takes_everything_cannot_be_told():
     done = ask(lambda visit, line: b"250 ok\r\n")
     assert done.exit == 2
@@ -225,6 +244,33 @@ def test_greylisting_of_the_listed_recipient_is_waited_for():
     assert ask(grey).exit == 0
 
 
+def test_greylisting_of_every_sender_is_waited_for():
+    seen = []
+
+    def grey(visit, line):
+        if line[:4] == b"MAIL" and len(seen) < 2:  # the null sender, and the other
+            seen.append(line)
+            return b"451 greylisted\r\n"
+        return behave(visit, line)
+
+    assert ask(grey).exit == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"530 5.7.0 Authentication required\r\n", "it wants a login, or TLS, before any mail"),
+        (b"451 later\r\n", "it puts off every sender: ask again later (--again)"),
+        (b"550 no\r\n", "it takes no sender"),
+    ],
+)
+def test_one_that_takes_no_sender_cannot_be_told_and_its_answer_is_shown(answer, why):
+    done = ask(lambda visit, line: answer if line[:4] == b"MAIL" else behave(visit, line))
+    assert done.exit == 2
+    assert done.verdict.startswith(f"cannot tell: {why}")
+    assert answer.decode().strip() in done.stdout
+
+
 def test_postfix_says_a_never_with_a_4xx_and_is_believed():
     def postfix(visit, line):
         answer = behave(visit, line)
@@ -376,6 +422,21 @@ def test_a_failed_login_that_opens_the_relay_is_found():
 
 
 # the vantage
+
+
+def test_an_inside_client_whose_domain_alone_is_not_liked_is_inside():
+    """A Postfix on this host that trusts loopback, but not a sender at example.net: its MX is null."""
+
+    def trust(visit, line):
+        if line.startswith(b"MAIL FROM:<relaytest-sender@example.net"):
+            return b"550 5.7.27 Sender address rejected: Domain example.net does not accept mail (nullMX)\r\n"
+        return b"250 ok\r\n" if is_plain(line) and visit.mail else behave(visit, line)
+
+    with StandIn(trust) as server:
+        done = relaytest(f"127.0.0.1:{server.port}", *LISTED, *FAST)
+        assert done.exit == 2
+        assert done.verdict.startswith("inside: ")
+        assert over_network(server.port, *LISTED).exit == 1
 
 
 def test_an_inside_client_for_whom_a_trick_alone_works_has_found_a_hole():

@@ -1,7 +1,7 @@
 """What must be so before an answer is believed: no service to nonsense, mail for a listed domain is taken."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qmail_smtpd.probe.ask import NONSENSE_COMMAND
 from qmail_smtpd.probe.conversation import Conversation, Reply
@@ -12,6 +12,9 @@ GREETING, COMMAND, LISTED, RECIPIENTS = "greeting", "invalid command", "listed r
 
 # No server that looks at addresses takes all of them: notqmail refuses the second, mailfront the first and the third.
 IMPOSSIBLE = (b"RCPT TO:<>", b"RCPT TO:<" + b"x" * 1900 + b"@{out}>", b"RCPT TO:<{user}@..>")
+
+TAKES_ANY = "it takes any recipient, even impossible ones: what it relays only a message can tell (--send)"
+LOGIN_FIRST = 530  # RFC 4954 section 6, RFC 3207 section 4
 
 
 def own_name(greeting: Reply, default: bytes) -> bytes:
@@ -41,8 +44,9 @@ def ask_command(conversation: Conversation) -> Control:
 
 def ask_listed(conversation: Conversation, names: Names, listed: Sequence[bytes]) -> tuple[Control, Names]:
     """A recipient at a listed domain must be taken; the names say from then on which domain that is."""
-    begin(conversation, names)
-    reply = Reply()
+    reply = begin(conversation, names)
+    if reply.kind != 2:
+        return Control(LISTED, False, reply.trouble or why_no_sender(reply), reply), names
     for word in listed:
         address = word if b"@" in word else b"postmaster@" + word
         reply = conversation.command(b"RCPT TO:<" + address + b">")
@@ -60,20 +64,30 @@ def ask_listed(conversation: Conversation, names: Names, listed: Sequence[bytes]
     return Control(LISTED, False, reply.trouble or why, reply), names
 
 
-def ask_recipients(conversation: Conversation, names: Names) -> Control:
-    """Some recipient that cannot be must be refused."""
-    reply = Reply()
+def why_no_sender(reply: Reply) -> str:
+    """Why no recipient can be asked about."""
+    if reply.code == LOGIN_FIRST:
+        return "it wants a login, or TLS, before any mail: ask at the port where mail for your domains comes in"
+    return "it puts off every sender: ask again later (--again)" if reply.kind == 4 else "it takes no sender"
+
+
+def ask_recipients(conversation: Conversation, fresh: Callable[[], Conversation], names: Names) -> Control:
+    """Some recipient that cannot be must be refused. No answer is no refusal: the next is asked on a new connection."""
+    found = Control(RECIPIENTS, False, "")
     for template in IMPOSSIBLE:
         begin(conversation, names)
         reply = conversation.command(fill(template, names))
-        if reply.kind != 2:
+        if reply.kind in (4, 5):
             return Control(RECIPIENTS, True, "refused", reply)
-    why = "it takes any recipient, even impossible ones: what it relays only a message can tell (--send)"
-    return Control(RECIPIENTS, False, why, reply)
+        if reply.kind == 2 or not found.why:
+            found = Control(RECIPIENTS, False, reply.trouble or TAKES_ANY, reply)
+        if reply.trouble:
+            conversation = fresh()
+    return found
 
 
-def begin(conversation: Conversation, names: Names) -> None:
-    """A new transaction with a null sender, or another where that is refused."""
+def begin(conversation: Conversation, names: Names) -> Reply:
+    """A new transaction with a null sender, or another where that is refused. The answer to MAIL."""
     conversation.command(b"RSET")
-    if conversation.command(b"MAIL FROM:<>").kind != 2:
-        conversation.command(fill(b"MAIL FROM:<{sender}@{out}>", names))
+    reply = conversation.command(b"MAIL FROM:<>")
+    return reply if reply.kind in (0, 2) else conversation.command(fill(b"MAIL FROM:<{sender}@{out}>", names))

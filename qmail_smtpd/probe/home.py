@@ -10,6 +10,7 @@ from tcprules.lookup import Rules, open_rules
 
 MOST_CANDIDATES = 5
 OUTSIDERS = (b"example.net", b"example.org", b"example.com")  # RFC 2606
+LAST_OUTSIDER = b"relaytest.invalid"  # RFC 2606: nobody's
 
 
 class Home:
@@ -56,7 +57,3 @@ class Home:
         if not found and self.more is not None:
             found = [key for key, _ in self.more.records() if is_name(key)][:1]
         return found[:MOST_CANDIDATES]
-
-    def outside(self) -> bytes:
-        """A domain that is not listed; the last resort cannot be."""
-        return next((domain for domain in OUTSIDERS if not self.takes(domain)), b"relaytest.invalid")

@@ -39,6 +39,7 @@ BY_READING = {
 YOU_ARE_INSIDE = "you are inside, and may relay: ask from outside, or use --rules or --pipe"
 NOTHING_TO_FIND = "not asked: the plain case is taken already"
 PLAINEST = "outside/plain"  # from a stranger to a stranger
+PLAIN_BOUNCE = "null/plain"
 AT_THE_END = "listed recipient, at the end"
 PROOFS = (FORGED, LOGIN)  # roles of answers that show a hole whatever else the server says
 EXITS = {CLOSED: 0, OPEN: 1, INSIDE: 2, CANNOT_TELL: 2}
@@ -117,8 +118,14 @@ def count(results: Sequence[Result]) -> dict[str, int]:
 
 
 def is_trusted(results: Sequence[Result]) -> bool:
-    """Whether the server takes the plain case, from anybody's sender: whoever asked may relay."""
-    return any(result.probe.name == PLAINEST and result.outcome in (TAKEN, SENT) for result in results)
+    """Whether the server takes the plain case, from anybody's sender: whoever asked may relay.
+
+    Where it has no answer for a stranger's sender (whose domain it may not like), a bounce is as good.
+    """
+    said = {result.probe.name: result for result in results}
+    plain = [said[name] for name in (PLAINEST, PLAIN_BOUNCE) if name in said]
+    decided = [result.outcome for result in plain if result.word != CANNOT_TELL]
+    return bool(decided) and decided[0] in (TAKEN, SENT)
 
 
 def verdict(controls: Sequence[Control], results: Sequence[Result], inside: bool) -> Verdict:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from qmail_smtpd.probe.catalogue import address_probes
 from qmail_smtpd.probe.clients import BadClient, Client, parse
 from qmail_smtpd.probe.connection import Pace
-from qmail_smtpd.probe.home import OUTSIDERS, Home
-from qmail_smtpd.probe.judge import PLAINEST
+from qmail_smtpd.probe.home import LAST_OUTSIDER, OUTSIDERS, Home
+from qmail_smtpd.probe.judge import PLAIN_BOUNCE, PLAINEST
 from qmail_smtpd.probe.mailbox import Mailbox
 from qmail_smtpd.probe.network import host_name
 from qmail_smtpd.probe.probes import LETTERS, Names, Probe, is_name
@@ -20,7 +20,7 @@ from qmail_smtpd.probe.vantage import BadInside, Inside
 
 PIPE_PACE = Pace(pause=0.0, again=0.2, per_connection=100)  # a process of one's own needs no sparing
 LOCAL_PART = LETTERS + b"_+="
-PLAIN = (PLAINEST, "null/plain")
+PLAIN = (PLAINEST, PLAIN_BOUNCE)
 
 
 class BadUse(ValueError):
@@ -127,8 +127,9 @@ class Options(NamedTuple):
         return names
 
     def default_outside(self, domains: set[bytes], home: Home | None) -> bytes:
-        """A domain of nobody's that is not listed."""
-        return next(domain for domain in OUTSIDERS if domain not in domains and not (home and home.takes(domain)))
+        """A domain of nobody's that is not listed; a test site may have listed all of them but the last."""
+        free = (domain for domain in OUTSIDERS if domain not in domains and not (home and home.takes(domain)))
+        return next(free, LAST_OUTSIDER)
 
     def is_send_outside(self, domains: set[bytes], home: Home | None) -> bool:
         """Whether --send names somebody outside; else it is a mailbox of the server's own. Raises BadUse."""

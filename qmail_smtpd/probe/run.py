@@ -104,9 +104,16 @@ class Run:
         taken, self.names = controls.ask_listed(conversation, self.names, domains)
         found = [greeting, command, taken]
         if taken.passed:
-            found.append(controls.ask_recipients(conversation, self.names))
+            found.append(self.ask_recipients(conversation))
         self.connection.hang_up()
         return found
+
+    def ask_recipients(self, conversation: Conversation) -> Control:
+        """The impossible ones, on more connections where they end one."""
+        try:
+            return controls.ask_recipients(conversation, lambda: self.connection.fresh(b"", self.hello), self.names)
+        except Lost as lost:
+            return Control(controls.RECIPIENTS, False, str(lost), lost.greeting)
 
     def check_again(self, results: Sequence[Result]) -> list[Control]:
         """At the end a listed recipient must still be taken: a server that has shut us out refuses everything."""
