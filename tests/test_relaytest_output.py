@@ -308,6 +308,37 @@ time.sleep(600)"""
         assert not os.path.exists(f"/proc/{pid}")
 
 
+def test_what_a_script_has_started_ends_with_it(tmp_path):
+    pid = tmp_path / "pid"
+    done = relaytest("--pipe", "--timeout", "0.2", "sh", "-c", f"sleep 600 & echo $! > {pid}; wait")
+    assert done.exit == 2
+    started = int(pid.read_text())
+    deadline = time.monotonic() + PATIENCE
+    while is_running(started):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    """Whether it is there, and no zombie that only waits for its parent."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_descriptor_is_no_traceback_and_nothing_is_said_to_the_server_by_mistake(closed):
+    with StandIn() as server:
+        command = f"{script('relaytest')} 127.0.0.1:{server.port} --only null/plain {' '.join((*FAST, *LISTED))}"
+        words = ["sh", "-c", f"{command} --as-outside {closed}"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert not any(b"relaytest:" in line for line in server.commands)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (111 if ">&-" in closed.split() else 0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_leaves_nothing(tmp_path, number):
     with StandIn(lambda visit, line: b"" if line[:4] == b"RCPT" else behave(visit, line)) as server:

@@ -55,9 +55,22 @@ def crash(kind: type[BaseException], error: BaseException, trace: TracebackType 
     os._exit(strerr.TEMPORARY)
 
 
+def occupy_standard_descriptors() -> None:
+    """If one of 0 to 2 were closed, a connection would get its number, and the server our report.
+
+    Reading and writing fail with EBADF, as on a closed one.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
+
+
 def main() -> NoReturn:
     """The console script."""
     sys.excepthook = crash
+    occupy_standard_descriptors()
     for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
@@ -122,7 +135,7 @@ def show(report: Report, verbose: bool, as_json: bool) -> None:
     """Print it: for a program, for a person at a terminal, for whoever reads lines."""
     if as_json:
         write(lines.as_json(report))
-    elif not verbose and sys.stdout.isatty() and find_spec("rich"):
+    elif not verbose and os.isatty(1) and find_spec("rich"):
         from qmail_smtpd.probe import table
 
         write(table.drawn(report))
@@ -143,7 +156,7 @@ def write(text: str) -> None:
 @contextmanager
 def progress() -> Iterator[Tell]:
     """A bar, where somebody looks at it."""
-    if sys.stderr.isatty() and find_spec("rich"):
+    if os.isatty(2) and find_spec("rich"):
         from qmail_smtpd.probe import table
 
         with table.Bar() as bar:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from qmail_smtpd.probe.conversation import Conversation, Reply
+from qmail_smtpd.probe.conversation import SILENT, Conversation, Reply
 from qmail_smtpd.probe.transport import Transport
 
 ATTEMPTS = 3  # to get a conversation
@@ -80,16 +80,19 @@ class Connection:
                 return conversation
             lost = Lost(why, conversation.greeting)
             conversation.close()
-            if conversation.greeting.kind == 5:
+            if conversation.greeting.kind == 5 or why == SILENT:
                 break
         raise lost
 
     def finish(self, keep: bool) -> None:
-        """A probe is over: RSET, or the end of the connection."""
+        """A probe is over: RSET, and the end of the connection where it cannot serve for the next one."""
         self.used += 1
-        keep = keep and self.used < self.pace.per_connection
-        if not (keep and self.conversation and self.conversation.command(b"RSET").kind == 2):
+        if not (self.reset() and keep and self.used < self.pace.per_connection):
             self.hang_up()
+
+    def reset(self) -> bool:
+        """Whether the server has forgotten the probe."""
+        return self.conversation is not None and self.conversation.command(b"RSET").kind == 2
 
     def hang_up(self) -> None:
         """End the connection, if there is one."""

@@ -52,7 +52,9 @@ class Piper:
         ours, theirs = socket.socketpair()
         try:
             end = theirs.fileno()
-            process = subprocess.Popen(self.argv, stdin=end, stdout=end, stderr=self.log.fileno(), env=self.environ)
+            process = subprocess.Popen(
+                self.argv, stdin=end, stdout=end, stderr=self.log.fileno(), env=self.environ, process_group=0
+            )
         except ValueError as error:  # an environment that no process can have
             ours.close()
             raise OSError(str(error)) from error
@@ -78,12 +80,12 @@ class Piped(Descriptor):
         self.process = process
 
     def close(self) -> None:
-        """Close the stream, and see to it that the program ends."""
+        """Close the stream, and see to it that the program ends, with all that a script has started."""
         super().close()
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 self.process.wait(GRACE)
                 return
             except subprocess.TimeoutExpired:
-                self.process.send_signal(number)
+                os.killpg(self.process.pid, number)
         self.process.wait()

@@ -105,7 +105,7 @@ class Run:
         found = [greeting, command, taken]
         if taken.passed:
             found.append(self.ask_recipients(conversation))
-        self.connection.hang_up()
+        self.leave(found)
         return found
 
     def ask_recipients(self, conversation: Conversation) -> Control:
@@ -122,8 +122,15 @@ class Run:
         control = self.ask_listed()
         if control.reply.kind == 4 and self.wait():
             control = self.ask_listed()
+        self.leave([control])
         why = control.why if control.passed else f"{SHUT_OUT}: {control.why}"
         return [control._replace(name=AT_THE_END, why=why)]
+
+    def leave(self, found: Sequence[Control]) -> None:
+        """End the connection, with RSET where there is an answer to that."""
+        if all(control.passed for control in found):
+            self.connection.reset()
+        self.connection.hang_up()
 
     def ask_listed(self) -> Control:
         """The listed recipient, on a connection of its own."""
@@ -204,7 +211,10 @@ class Run:
         transcript = tuple(conversation.transcript)
         if answer.with_message:
             self.sent.add(probe.recipient)
-        self.connection.finish(keep=not probe.alone and answer.outcome not in (BROKEN, SENT))
+        if answer.outcome in (BROKEN, SENT) or probe.kind == SMUGGLING:
+            self.connection.hang_up()
+        else:
+            self.connection.finish(keep=not probe.alone)
         return Result(probe, answer.outcome, answer.reply, answer.command, answer.role, transcript, answer.why)
 
     def put(self, conversation: Conversation, probe: Probe) -> Answer:
