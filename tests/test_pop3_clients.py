@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -39,7 +39,12 @@ class Pop:
     """A server of the chain for one user, joe, whose password is secret; `maildir` has two messages."""
 
     def __init__(
-        self, folder: Path, options: list[str], tls: Path | None = None, rest: list[str] | None = None
+        self,
+        folder: Path,
+        options: list[str],
+        tls: Path | None = None,
+        rest: list[str] | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self.maildir = Maildir(folder / "Maildir")
         for age, (name, text) in enumerate(MESSAGES.items()):
@@ -49,6 +54,7 @@ class Pop:
         users.chmod(0o600)
         environ = {"PATH": f"{SCRIPTS}:/usr/bin:/bin", "CHECKUSERS_FILE": str(users), "QMAILHOME": str(tls or folder)}
         environ |= {"POP3S": "1"} if tls else {}
+        environ |= dict(more or {})
         words = ["-HRl", "mx", "-c", "100", *options, "127.0.0.1", "0", "qmail-popup", "mx.example.org", "checkusers"]
         words += rest or ["qmail-pop3d", "Maildir"]
         self.server = Server(words, environ=environ, before=AS_SOMEBODY)
@@ -192,6 +198,20 @@ def test_curl_lists_fetches_and_removes(pop: Pop) -> None:
     assert curl(pop, "", "-X", "UIDL") == b"1 1.host\r\n2 2.host\r\n"
     assert curl(pop, "1", "-X", "DELE", "-l") == b""
     assert pop.maildir.names() == {"cur/2.host:2,"}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("way", WAYS)
+def test_who_prefers_apop_comes_in_with_a_password_that_is_stored_as_a_hash(way: str, tmp_path: Path) -> None:
+    """curl tries APOP, and nothing else, wherever the greeting has a challenge."""
+    with Pop(tmp_path, WAYS[way], more={"POPNOAPOP": "1"}) as pop:
+        environ = {"CHECKUSERS_FILE": str(tmp_path / "users")}
+        subprocess.run([script("checkusers"), "--set", "joe"], input=b"secret\n", env=environ, check=True)
+        users = tmp_path / "users"
+        text = re.sub(r"(?m)^(joe:[^:\n]*).*", rf"\1::::{tmp_path}", users.read_text())
+        assert "joe:{SCRAM-SHA-256}" in text
+        users.write_text(text)
+        assert [curl(pop, str(number)) for number in (1, 2)] == RECEIVED
 
 
 @pytest.mark.peer

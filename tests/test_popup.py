@@ -97,6 +97,20 @@ def test_the_challenge_is_another_one_each_time_and_holds_the_time(checker: Chec
     assert len(set(times)) <= 2
 
 
+def test_a_greeting_without_a_challenge_is_for_checkers_that_know_no_apop(checker: Checker) -> None:
+    words = [script("qmail-popup"), HOST, checker.path, "cat"]
+    for said, answers in ((b"APOP x y\r\n", b"-ERR authorization first\r\n"), (JOE + b"behind", OK + b"behind")):
+        done = subprocess.run(words, input=said, capture_output=True, env=ENVIRON | CLIENT | {"POPNOAPOP": "1"})
+        assert done.stdout == b"+OK mail.example.org\r\n" + answers
+    (fields, _), *more = checker.asked
+    assert re.fullmatch(rb"joe@example\.com\0secret\0<\d+\.\d+@mail\.example\.org>\0", fields)
+    assert not more
+
+
+def test_an_empty_variable_asks_for_no_other_greeting(checker: Checker) -> None:
+    assert popup(b"APOP x y\r\n", [checker.path, "true"], {"POPNOAPOP": ""})[1].stdout == WRONG
+
+
 def test_a_silent_client_is_left_after_a_while_without_a_word() -> None:
     hasty = "from qmail_smtpd.pop3 import popup; popup.TIMEOUT = 0.01; popup.main()"
     with Dialogue([sys.executable, "-c", hasty, "h", "true"], ROOT) as client:

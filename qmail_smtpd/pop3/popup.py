@@ -34,13 +34,14 @@ RANDOM_BYTES = 16
 class Popup:
     """One client that has not logged in yet. `tries`: how often it may still be wrong; `clear`: if passwords may be."""
 
-    __slots__ = ("challenge", "clear", "commands", "environ", "over", "program", "tries", "user", "wire")
+    __slots__ = ("challenge", "clear", "commands", "environ", "greeting", "over", "program", "tries", "user", "wire")
 
     def __init__(self, wire: Wire, host: bytes, program: list[bytes], environ: "Environ") -> None:
         self.wire = wire
         self.program = program
         self.environ = environ
         self.challenge = challenge(host)
+        self.greeting = host if environ.get(b"POPNOAPOP") else self.challenge
         self.clear = wire.layer is not None or may_be_clear(environ)
         self.tries = leading_number(environ.get(b"POPAUTHTRIES", b""))[0] or 1
         self.commands = Commands()
@@ -52,7 +53,7 @@ class Popup:
 
     def converse(self) -> None:
         """Greet, read and obey until the session is over, or the client gone."""
-        self.say(b"+OK " + self.challenge + b"\r\n")
+        self.say(b"+OK " + self.greeting + b"\r\n")
         while not self.over:
             self.wire.flush()
             # What the client says behind its password is for the rest of the chain, which reads the same descriptor.
@@ -135,9 +136,11 @@ def password(popup: Popup, argument: bytes) -> None:
 
 
 def apop(popup: Popup, argument: bytes) -> None:
-    """The digest says nothing to who listens, so it may always come."""
+    """The digest says nothing to who listens, so it may always come, where there is a challenge to digest."""
     name, space, digest = argument.partition(b" ")
-    if space:
+    if popup.greeting != popup.challenge:
+        popup.say(replies.AUTHORIZE_FIRST)
+    elif space:
         popup.log_in(name, digest)
     else:
         popup.say(replies.SYNTAX)
