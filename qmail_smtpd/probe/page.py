@@ -45,12 +45,12 @@ STYLE = """
   :root { --good: #3fb950; --bad: #ff7b72; --fair: #d29922; --calm: #58a6ff; --dim: #999; }
 }
 * { box-sizing: border-box; }
-body { margin: 0; font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 0; font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 2rem; line-height: 1.2; margin: 0; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 p { margin: .25rem 0; }
-code, pre, .answer { font: .85rem/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
+code, pre, .answer { font: .85rem/1.45 ui-monospace, monospace; }
 pre { white-space: pre-wrap; margin: .5rem 0; padding: .5rem .75rem; border: 1px solid var(--line); }
 header { border-left: .5rem solid; padding: .25rem 1rem; }
 .good { border-color: var(--good); } .bad { border-color: var(--bad); } .fair { border-color: var(--fair); }
@@ -59,11 +59,10 @@ b.good { color: var(--good); } b.bad { color: var(--bad); } b.fair { color: var(
 h1.good { color: var(--good); } h1.bad { color: var(--bad); } h1.fair { color: var(--fair); }
 .dim { color: var(--dim); }
 ul { list-style: none; margin: 0; padding: 0; }
-li, details { border-top: 1px solid var(--line); padding: .5rem 0; overflow-wrap: anywhere; }
+li, details { border-top: 1px solid var(--line); padding: .5rem 0; }
 summary { cursor: pointer; }
 table { border-collapse: collapse; width: 100%; table-layout: fixed; }
-td, th { text-align: left; vertical-align: top; padding: .2rem .5rem .2rem 0; border-top: 1px solid var(--line);
-  overflow-wrap: anywhere; }
+td, th { text-align: left; vertical-align: top; padding: .2rem .5rem .2rem 0; border-top: 1px solid var(--line); }
 th:first-child { width: 30%; } th:nth-child(2) { width: 8rem; }
 @media (max-width: 40rem) {
   table, tbody, tr, td { display: block; } thead { display: none; }
