@@ -47,8 +47,9 @@ class Directory(Store):
 
     def get(self, key: bytes) -> Entry | None:
         """What the file of this address says. What is no entry for it, a link, a directory, a long file, is none."""
+        path = self.path + b"/" + key
         try:
-            descriptor = os.open(self.file(key), FLAGS)
+            descriptor = os.open(path, FLAGS)
             try:
                 line = os.read(descriptor, LONGEST + 1)
             finally:
@@ -56,7 +57,7 @@ class Directory(Store):
         except OSError as error:
             if error.errno in NO_ENTRY:
                 return None
-            raise unable(b"read " + self.file(key), error) from None
+            raise unable(b"read " + path, error) from None
         return parse(line, key)
 
     def all(self) -> "Iterator[Entry]":

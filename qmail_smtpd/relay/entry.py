@@ -29,7 +29,7 @@ class Entry:
 
         A clock that was wrong for a while must not open the relay later, or for longer.
         """
-        return self.seen <= now + AHEAD and now < self.end(seconds)
+        return self.seen <= now + AHEAD and now < self.expires and (seconds is None or now < self.seen + seconds)
 
     def end(self, seconds: int | None) -> int:
         """When the entry stops to count, for an asker with this window."""
@@ -50,10 +50,11 @@ def parse(line: bytes, address: bytes) -> Entry | None:
     ):
         return None
     _, _, service, seen, expires, user = line.split(b" ")
-    begin, end = moment(seen), moment(expires)
-    if begin is None or end is None or not service or len(user) < 2 or user[-1:] != b"\n":
+    if not (service and seen.isdigit() and expires.isdigit() and len(user) > 1 and user.endswith(b"\n")):
         return None
-    return Entry(address, user[:-1], service, begin, end)
+    if len(seen) > DIGITS or len(expires) > DIGITS:
+        return None
+    return Entry(address, user[:-1], service, int(seen), int(expires))
 
 
 def moment(digits: bytes) -> int | None:
