@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import peer
-from tlspeer import OPENSSL, certify
+from tlspeer import OPENSSL, certify, certify_by_authority
 
 from qmail_smtpd import certificate
 from qmail_smtpd.certificate import Kept
@@ -30,15 +30,8 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def chain(control: Path) -> Path:
-    """The same, where the certificate is another's, its issuer's: leaf.pem, issuer.pem, key.pem."""
-    issuer, signing = certify(control, "issuer")
-    words = ["req", "-new", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=x", "-keyout", control / "key.pem"]
-    request = subprocess.run([peer(OPENSSL), *words], check=True, capture_output=True).stdout
-    words = ["x509", "-req", "-CA", issuer, "-CAkey", signing, "-set_serial", "1", "-out", control / "leaf.pem"]
-    subprocess.run([peer(OPENSSL), *words], input=request, check=True, capture_output=True)
-    issuer.rename(control / "issuer.pem")
-    (control / CERT).write_text((control / "leaf.pem").read_text() + (control / "issuer.pem").read_text())
-    (control / KEY).write_bytes((control / "key.pem").read_bytes())
+    """The same, where the certificate is not signed by itself: leafcert.pem, middlecert.pem, serverkey.pem."""
+    certify_by_authority(control)
     return control
 
 
@@ -121,16 +114,26 @@ def test_line_ends_may_be_those_of_windows_and_text_may_stand_before(control: Pa
     certificate.context()
 
 
-@pytest.mark.parametrize("order", ["key leaf issuer", "leaf key issuer", "leaf issuer key"])
-def test_one_file_may_hold_all_in_each_order_that_has_the_leaf_first(chain: Path, order: str) -> None:
-    (chain / CERT).write_text("".join((chain / f"{name}.pem").read_text() for name in order.split()))
+@pytest.mark.parametrize("order", ["serverkey leafcert middlecert", "leafcert middlecert serverkey"])
+def test_one_file_may_hold_all_where_the_leaf_comes_before_its_issuer(chain: Path, order: str) -> None:
+    whole = "".join((chain / f"{name}.pem").read_text() for name in order.split())
+    (chain / CERT).write_text(whole)
     (chain / CERT).chmod(0o600)
     (chain / KEY).unlink()
     certificate.context()
 
 
 def test_a_chain_in_the_wrong_order_is_named(chain: Path) -> None:
-    (chain / CERT).write_text((chain / "issuer.pem").read_text() + (chain / "leaf.pem").read_text())
+    (chain / CERT).write_text((chain / "middlecert.pem").read_text() + (chain / "leafcert.pem").read_text())
+    with pytest.raises(certificate.Trouble) as trouble:
+        certificate.context()
+    why = b"control/serverkey.pem does not hold the key of the first certificate in control/servercert.pem"
+    assert trouble.value.why == why
+
+
+def test_a_key_of_another_kind_is_named_as_any_other(control: Path) -> None:
+    """OpenSSL says of it that there is no certificate."""
+    certify(control, "other", *KINDS["RSA"])[1].replace(control / KEY)
     with pytest.raises(certificate.Trouble) as trouble:
         certificate.context()
     why = b"control/serverkey.pem does not hold the key of the first certificate in control/servercert.pem"

@@ -103,6 +103,18 @@ def test_what_is_pipelined_behind_starttls_is_never_obeyed(before: bytes, inject
     assert not echo.credentials
 
 
+def test_wherever_its_packets_begin_and_end_what_is_behind_starttls_is_dropped() -> None:
+    before = b"EHLO me\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n"
+    for place in range(len(before)):
+        session, echo = converse(b"", 0, starttls=True)
+        session.feed(before[:place])
+        session.feed(before[place:] + INJECTED[1])
+        assert echo.replies == []
+        session.feed(b"RCPT TO:<u@ok.test>\r\n")
+        assert echo.replies == [b"503 MAIL first (#5.5.1)"]
+        assert not echo.queued
+
+
 def test_hello_sender_recipients_and_size_are_forgotten() -> None:
     text = "EHLO me\nMAIL <a@b> SIZE=1\nRCPT <u@ok.test>\nSTARTTLS\nDATA\nMAIL <a@b> SIZE=x\nRCPT <v@ok.test>\nDATA\n."
     replies, _, echo = under_tls(text, databytes=100)
@@ -160,6 +172,14 @@ def test_where_auth_needs_tls_it_is_neither_offered_nor_taken_in_clear() -> None
 def test_who_must_log_in_and_may_not_in_clear_sends_nothing_in_clear() -> None:
     replies, _, _ = under_tls("MAIL <a@b>", auth=Offer((b"LOGIN",), required=True), auth_in_clear=False)
     assert replies[1:] == [b"530 Authorization required (#5.7.1) "]
+
+
+def test_who_must_log_in_must_do_so_again_under_tls() -> None:
+    """A login in clear, where it may be, is not one under TLS."""
+    text = f"{PLAIN}\nMAIL <a@b>\nRSET\nSTARTTLS\nMAIL <a@b>\n{PLAIN}\nMAIL <a@b>"
+    replies, _, echo = under_tls(text, auth=Offer((b"PLAIN",), required=True))
+    assert [reply[:3] for reply in echo.before_tls] == [b"220", b"235", b"250", b"250", b"220"]
+    assert [reply[:3] for reply in replies] == [b"530", b"235", b"250"]
 
 
 def test_received_says_how() -> None:
@@ -265,6 +285,18 @@ def test_what_is_injected_on_the_wire_is_dropped(home: Path, injected: bytes) ->
         assert smtp.ask("RCPT TO:<u@example.com>") == "503 MAIL first (#5.5.1)"
         assert smtp.ask("NOOP") == "250 ok"
         assert not smtp.end().queue
+
+
+def test_a_hello_in_the_packet_of_starttls_is_dropped_too(home: Path) -> None:
+    """It may be somebody else's. A client waits for the 220."""
+    with Smtp(home) as smtp:
+        smtp.reply()
+        hello = Client(smtp.ends, trusting(certificate(home))).hello()
+        smtp.put(b"STARTTLS\r\n" + hello)
+        assert smtp.reply() == b"220 ready for tls\r\n"
+        smtp.secure(certificate(home))
+        assert smtp.ask("NOOP") == "250 ok"
+        assert smtp.end().stderr == b""
 
 
 def test_what_is_injected_later_breaks_the_handshake(home: Path) -> None:

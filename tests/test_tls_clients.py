@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from server import Server, until
 from support import peer, script
-from tlspeer import OPENSSL, certify, get, get_all, trusting
+from tlspeer import OPENSSL, certify, certify_by_authority, get, get_all, trusting
 
 SENDER, INSIDE, OUTSIDE = "me@home.example", "someone@example.com", "someone@elsewhere.example"
 PRELOAD = ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
@@ -22,7 +22,7 @@ TEXT = "Subject: t\n\nhello\n"
 class Mail:
     """Two servers over one home: STARTTLS on `port`, TLS from the first byte on `secure`. joe's password is secret."""
 
-    def __init__(self, home: Path, options: list[str]) -> None:
+    def __init__(self, home: Path, options: list[str], program: str | None = None) -> None:
         (home / "control").mkdir(parents=True)
         (home / "control/me").write_text("mx.example.org\n")
         (home / "control/rcpthosts").write_text("example.com\n")
@@ -40,8 +40,8 @@ class Mail:
             "AUTHSLEEP": "0",
         }
         words = ["-q", "-RHl", "mx.example.org", *options, "127.0.0.1", "0", "qmail-smtpd"]
-        self.starttls = Server(words, environ=environ)
-        self.smtps = Server(words, environ={**environ, "SMTPS": "1"})
+        self.starttls = Server(words, program, environ)
+        self.smtps = Server(words, program, {**environ, "SMTPS": "1"})
         self.port, self.secure = self.starttls.port, self.smtps.port
 
     def stop(self) -> None:
@@ -76,7 +76,55 @@ def preloaded(tmp_path: Path) -> Iterator[Mail]:
     mail.stop()
 
 
+@pytest.fixture
+def under_c(tmp_path: Path) -> Iterator[Mail]:
+    """The same under Debian's tcpserver."""
+    mail = Mail(tmp_path / "home", [], peer("/usr/bin/tcpserver"))
+    yield mail
+    mail.stop()
+
+
 # smtplib
+
+
+@pytest.mark.peer
+def test_smtplib_logs_in_and_relays_under_the_c_tcpserver(under_c: Mail) -> None:
+    context = trusting(under_c.certificate)
+    with smtplib.SMTP("127.0.0.1", under_c.port, timeout=30) as smtp:
+        smtp.starttls(context=context)
+        smtp.login("joe", "secret")
+        smtp.sendmail(SENDER, OUTSIDE, TEXT)
+    with smtplib.SMTP_SSL("127.0.0.1", under_c.secure, timeout=30, context=context) as smtp:
+        smtp.login("joe", "secret")
+        smtp.sendmail(SENDER, OUTSIDE, TEXT)
+    assert [" with ESMTPSA (" in message for message in under_c.messages()] == [True, True]
+
+
+def test_smtplib_knows_the_authority_alone_and_verifies_what_it_has_issued(mail: Mail) -> None:
+    context = trusting(certify_by_authority(mail.certificate.parent))
+    for smtp in (
+        smtplib.SMTP("127.0.0.1", mail.port, timeout=30),
+        smtplib.SMTP_SSL("127.0.0.1", mail.secure, timeout=30, context=context),
+    ):
+        with smtp:
+            if not isinstance(smtp, smtplib.SMTP_SSL):
+                smtp.starttls(context=context)
+            smtp.sendmail(SENDER, INSIDE, TEXT)
+    assert len(mail.messages()) == 2
+
+
+def test_smtplib_goes_on_while_the_certificate_is_renewed(mail: Mail) -> None:
+    """A session under TLS does not notice; one that begins TLS now is shown the new certificate."""
+    with (
+        smtplib.SMTP_SSL("127.0.0.1", mail.secure, timeout=30, context=trusting(mail.certificate)) as under_tls,
+        smtplib.SMTP("127.0.0.1", mail.port, timeout=30) as in_clear,
+    ):
+        in_clear.ehlo()
+        root = certify_by_authority(mail.certificate.parent)
+        under_tls.sendmail(SENDER, INSIDE, TEXT)
+        in_clear.starttls(context=trusting(root))
+        in_clear.sendmail(SENDER, INSIDE, TEXT)
+    assert len(mail.messages()) == 2
 
 
 @pytest.mark.parametrize("implicit", [False, True], ids=["starttls", "SMTP_SSL"])
@@ -197,6 +245,55 @@ def test_openssl_may_not_negotiate_again(mail: Mail) -> None:
         rb"^qmail-smtpd: event=refused pid=\d+ ip=127.0.0.1 tls=TLSv1.2 reason=tls:no_renegotiation$"
     )
     assert mail.log().count(b"\n") == 1
+
+
+@pytest.mark.peer
+def test_openssl_may_change_its_keys(mail: Mail) -> None:
+    """RFC 8446 section 4.6.3: `K` changes the client's, and asks for a change of the server's."""
+    client = subprocess.Popen(
+        s_client(mail.secure, "-tls1_3", "-crlf"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert client.stdin
+    assert client.stdout
+    turns = [(b"220 mx", b"K"), (b"KEYUPDATE", b"noop"), (b"250 ok", b"k"), (b"KEYUPDATE", b"quit"), (b"221 mx", b"")]
+    for expected, line in turns:
+        heard = b""
+        while expected not in heard:
+            part = get(client.stdout.fileno())
+            assert part, heard
+            heard += part
+        client.stdin.write(line + b"\n")
+        client.stdin.flush()
+    client.communicate()
+    assert mail.log() == b""
+
+
+@pytest.mark.peer
+def test_openssl_says_early_data_to_nobody(preloaded: Mail, tmp_path: Path) -> None:
+    """Its ticket is another server's, which takes early data. It could be replayed: ours shakes hands, and drops it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    control, session, early = preloaded.certificate.parent, tmp_path / "session", tmp_path / "early"
+    early.write_text(f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{INSIDE}>\r\n")
+    words = ["-cert", str(preloaded.certificate), "-key", str(control / "serverkey.pem"), "-early_data"]
+    other = subprocess.Popen(
+        [peer(OPENSSL), "s_server", "-accept", f"127.0.0.1:{port}", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: preloaded.run(*s_client(port, "-sess_out", str(session)), stdin="Q\n") and session.exists())
+    finally:
+        other.kill()
+        other.communicate()
+    words = ["-crlf", "-ign_eof", "-sess_in", str(session), "-early_data", str(early)]
+    done = preloaded.run(*s_client(preloaded.secure, *words), stdin=f"RCPT TO:<{INSIDE}>\nQUIT\n")
+    assert "Early data was rejected" in done.stdout
+    assert "503 MAIL first" in done.stdout
 
 
 # Postfix

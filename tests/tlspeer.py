@@ -27,6 +27,29 @@ def certify(directory: Path, name: str = "server", *words: str) -> tuple[Path, P
     return certificate, key
 
 
+def issue(directory: Path, name: str, issuer: str, extensions: str) -> tuple[Path, Path]:
+    """A certificate that `certify` or this has given the means for, `issuer`'s, and its key, of RSA."""
+    key, certificate, file = (directory / f"{name}{end}" for end in ("key.pem", "cert.pem", "extensions"))
+    file.write_text(extensions)
+    words = [peer(OPENSSL), "req", "-new", "-nodes", "-newkey", "rsa:2048", "-subj", f"/CN={name}", "-keyout", str(key)]
+    request = subprocess.run(words, check=True, capture_output=True).stdout
+    words = [peer(OPENSSL), "x509", "-req", "-days", "2", "-set_serial", "1", "-out", str(certificate)]
+    words += ["-CA", str(directory / f"{issuer}cert.pem"), "-CAkey", str(directory / f"{issuer}key.pem")]
+    subprocess.run([*words, "-extfile", str(file)], input=request, check=True, capture_output=True)
+    key.chmod(0o600)
+    return certificate, key
+
+
+def certify_by_authority(directory: Path) -> Path:
+    """As `certify` without words, but the certificate is issued by middlecert.pem, and that by the root returned."""
+    root, _ = certify(directory, "root")
+    middle, _ = issue(directory, "middle", "root", "basicConstraints=critical,CA:TRUE\n")
+    leaf, key = issue(directory, "leaf", "middle", f"subjectAltName=DNS:{HOST},IP:127.0.0.1\n")
+    (directory / "servercert.pem").write_text(leaf.read_text() + middle.read_text())
+    key.replace(directory / "serverkey.pem")
+    return root
+
+
 def trusting(*certificates: Path) -> ssl.SSLContext:
     """A client's context that takes these certificates and no others."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
