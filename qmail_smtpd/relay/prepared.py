@@ -23,7 +23,7 @@ class Prepared:
     """The store, None if there is trouble with it, and the variables that have led to it."""
 
     store: "Store | None" = None
-    variables: "list[bytes | None]" = []  # noqa: RUF012  # replaced, never changed
+    variables: "tuple[bytes | None, ...]" = ()
     until = 0.0
 
 

@@ -42,7 +42,10 @@ class Store:
         """The entry by which this client may relay now, if it has one."""
         # Digits and dots alone are the text of one client or of none: nothing to take apart for each connection.
         entry = self.get(normalised(address) if not address or address.translate(None, QUAD) else address)
-        return entry if entry and self.counts(entry) else None
+        settings = self.settings  # what follows is `counts` without its call
+        if entry is None or not entry.is_live(int(self.clock()), settings.seconds):
+            return None
+        return None if is_within(entry.address, settings.never) else entry
 
     def entries(self) -> list[Entry]:
         """All entries by which somebody may relay now."""
