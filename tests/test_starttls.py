@@ -383,6 +383,17 @@ def test_a_client_that_is_silent_under_tls_is_told_so_under_tls(home: Path) -> N
         assert smtp.process.wait(20) == 1
 
 
+def test_a_session_that_lasts_too_long_is_told_so_under_tls(home: Path) -> None:
+    """Nor does half a record make it longer."""
+    (home / "control/timeoutsession").write_text("2\n")
+    with Smtp(home, SMTPS) as smtp:
+        smtp.secure(certificate(home))
+        assert smtp.client
+        smtp.put(smtp.client.sealed(b"NOOP\r\n")[:-1])
+        assert smtp.client.hear_all() == b"220 mx.example.org ESMTP\r\n421 timeout (#4.4.2)\r\n"
+        assert smtp.process.wait(20) == 1
+
+
 def test_a_bad_record_inside_a_message_leaves_no_message_and_one_line(home: Path) -> None:
     with Smtp(home, SMTPS) as smtp:
         smtp.secure(certificate(home))
@@ -440,6 +451,21 @@ def test_a_certificate_that_is_none_is_a_454_and_one_line(home: Path, what: str)
     assert b"\r\n454 TLS not available (#4.3.0)\r\n" in result.stdout
     assert result.stderr == b"qmail-smtpd: warning: no TLS: " + why + b"\n"
     assert b" with SMTP; " in result.queue[0][0]
+
+
+def test_the_certificate_is_looked_for_once_a_session(home: Path) -> None:
+    """A client that says STARTTLS a thousand times costs no more than one that says NOOP."""
+    key = home / "control/serverkey.pem"
+    key.chmod(0o644)
+    with Smtp(home) as smtp:
+        smtp.reply()
+        assert smtp.ask("STARTTLS") == "454 TLS not available (#4.3.0)"
+        key.chmod(0o600)
+        assert smtp.ask("STARTTLS") == "454 TLS not available (#4.3.0)"
+        assert smtp.end().stderr.count(b"\n") == 1
+    with Smtp(home) as smtp:
+        smtp.reply()
+        assert smtp.ask("STARTTLS") == "220 ready for tls"
 
 
 @pytest.mark.parametrize("what", TROUBLES)
