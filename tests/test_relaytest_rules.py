@@ -152,6 +152,22 @@ def test_a_variable_of_a_rule_replaces_the_clients_own_as_with_tcpserver(tmp_pat
     assert words_of(ask(tmp_path, home, '8.8.8.8:allow,TCPREMOTEIP="9.9.9.9"\n', *words)) == {"8.8.8.8": "open"}
 
 
+def test_a_rule_that_gives_an_open_home_is_named(tmp_path: Path, home: Path) -> None:
+    other = lay_home(tmp_path / "other", {"me": "mx.example.org\n"})
+    rules = tmp_path / "tcp.smtp"
+    rules.write_text(f'203.0.113.1:allow,QMAILHOME="{other}"\n:allow\n')
+    done = relaytest("--rules", compiled(tmp_path / "tcp.smtp.cdb", rules.read_text()), "--home", home)
+    assert done.exit == 1
+    assert f"change: {rules}, line 1: 203.0.113.1:allow,QMAILHOME=" in done.stdout
+    assert "gives the server another home" in done.stdout
+
+
+def test_where_all_others_are_denied_only_those_are_counted(tmp_path: Path, home: Path) -> None:
+    cdb = compiled(tmp_path / "tcp.smtp.cdb", '10.:allow,RELAYCLIENT=""\n:deny\n')
+    done = relaytest("--rules", cdb, "--home", home)
+    assert (done.exit, done.verdict) == (0, "closed: 1 inside may, 3 denied")
+
+
 def test_a_rule_of_no_connections_denies(tmp_path: Path, home: Path) -> None:
     done = ask(tmp_path, home, '8.8.8.8:allow,MAXCONIP="0"\n:allow\n', "--json", "--only", "null/plain")
     assert words_of(done)["8.8.8.8"] == "denied"

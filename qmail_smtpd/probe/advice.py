@@ -14,6 +14,7 @@ from qmail_smtpd.probe.text import shown
 from tcprules.compile import BadLine, records
 
 RELAYCLIENT = "RELAYCLIENT="
+QMAILHOME = "QMAILHOME="
 
 # group of the catalogue -> where, and what, in whoever's server it is
 CURES = {
@@ -48,6 +49,7 @@ EVERYBODY = (
 )
 NETWORKS = "name networks that are yours, and call public ones so with --inside"
 NAMES = "gives RELAYCLIENT to whoever writes such a name into the reverse DNS of his address"
+OTHER_HOME = "gives the server another home: it is control/rcpthosts there that lets everybody relay"
 MISSING = "is missing, and so every recipient is taken: write into it the domains that you take mail for, one a line"
 STRICT = "an empty file of this name has our qmail-smtpd refuse addresses that a later mailer may send on"
 
@@ -103,6 +105,8 @@ def cures(part: Part, home: Home | None, source: Source | None, cdb: str) -> lis
         return [cure(finding.results[0]) for finding in findings(part) if finding.word == OPEN]
     if any(variable.startswith(RELAYCLIENT) for variable in part.environment):
         return [rule_change(part, source, cdb)]
+    if any(variable.startswith(QMAILHOME) for variable in part.environment):
+        return [Change(rule_place(part, source, cdb), OTHER_HOME)]
     if home is not None and home.rcpthosts is None:
         return [Change(home.control("rcpthosts"), MISSING)]
     return [Change(*EVERYBODY)]
@@ -118,10 +122,16 @@ def rule_change(part: Part, source: Source | None, cdb: str) -> Change:
         what = "gives RELAYCLIENT to whoever says so by ident: the client's own word"
     elif key[:1] == b"=":
         what = f"{NAMES}, unless tcpserver has -p: {NETWORKS}"
+    return Change(rule_place(part, source, cdb), what)
+
+
+def rule_place(part: Part, source: Source | None, cdb: str) -> str:
+    """Where the rule of this client stands."""
+    key = part.rule_key or b""
     if source is not None and key in source.lines:
         number, line = source.lines[key]
-        return Change(f"{source.path}, line {number}: {shown(line)}", what)
-    return Change(f"{cdb}, {part.rule}", what)
+        return f"{source.path}, line {number}: {shown(line)}"
+    return f"{cdb}, {part.rule}"
 
 
 def cure(result: Result) -> Change:

@@ -96,7 +96,7 @@ def together(parts: Sequence[Part]) -> Verdict:
         return Verdict(CANNOT_TELL, f"{who(of[CANNOT_TELL])}: {of[CANNOT_TELL][0].why}")
     if not of[CLOSED] and not of[DENIED]:
         return Verdict(CANNOT_TELL, "no client outside was asked about")
-    counts = [f"{plural(len(of[CLOSED]), 'client')} may not relay"]
+    counts = [f"{plural(len(of[CLOSED]), 'client')} may not relay"] if of[CLOSED] else []
     counts += [f"{len(of[INSIDE])} inside may"] if of[INSIDE] else []
     counts += [f"{len(of[DENIED])} denied"] if of[DENIED] else []
     return Verdict(CLOSED, ", ".join(counts))
