@@ -9,7 +9,8 @@ import time
 
 from tcprules import strerr
 from tcprules.lookup import Verdict, canonical
-from tcpserver import chain, environ, hooks, launch, script
+from tcpserver import chain, environ, launch, script
+from tcpserver.batch import Batch, Waiting
 from tcpserver.children import Children, Client
 from tcpserver.connection import Child
 from tcpserver.environ import Facts
@@ -20,6 +21,7 @@ from tcpserver.settings import Settings, octets
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket as socket
+    from typing import NoReturn
 
     from tcpserver.linger import Linger
 
@@ -38,12 +40,15 @@ class Door:
         self.local_host = None if settings.local_name is None else octets(settings.local_name)
         self.asks = bool(settings.ask_host or settings.ask_info or settings.banner or self.local_host is None)
         self.signals = launch.Signals()
-        self.stage = script.Stage(base)
+        self.batch = Batch(base, self.signals)
         self.paths = chain.candidates(self.program[0])  # now: a rule's PATH is the program's alone
         self.mine: list[int] = []
 
     def admit(self, connection: "socket.socket", peer: tuple[str, int]) -> None:
-        """Serve the client, or refuse it; the caller closes the connection unless it lingers."""
+        """Serve the client, or refuse it; the caller closes the connection unless it lingers.
+
+        Who is to have a forked child waits for start_waiting().
+        """
         try:
             name = connection.getsockname()
         except OSError as error:  # the client is gone already, and so is its address
@@ -80,47 +85,66 @@ class Door:
     def start_program(self, client: Client, connection: "socket.socket", verdict: Verdict) -> None:
         """Run the program for a client about whom everything is known."""
         edits = environ.variables(client.facts) + list(verdict.environment)
-        descriptor = connection.fileno()
-        try:
-            found = script.preloaded(self.paths)
-            if found:
-                hooks.before_fork(self.base)
-                self.stage.set(edits)
-                pid = launch.fork(self.own_descriptors(), self.signals)
-            else:
-                environment = dict(self.base)
-                environ.edit(environment, edits)
-                pid = launch.spawn(self.paths, self.program, environment, descriptor, self.signals.ignored)
-        except OSError as error:
-            what = b"fork" if error.errno in launch.NO_PROCESS else b"run " + self.program[0]
-            self.drop(what, strerr.reason(error), client)
+        self.children.expect(client)
+        found = script.preloaded(self.paths)
+        if found:
+            waiting = Waiting(client, connection.detach())
+            waiting.call, waiting.key, waiting.edits = found, verdict.key, edits
+            self.batch.waiting.append(waiting)
             return
-        if found and not pid:
-            self.stage.complete()
-            launch.call(found[0], [found[1], *self.program[1:]], descriptor, self.signals)
+        environment = dict(self.base)
+        environ.edit(environment, edits)
+        try:
+            pid = launch.spawn(self.paths, self.program, environment, connection.fileno(), self.signals.ignored)
+        except OSError as error:
+            self.not_started(client, error)
+        else:
+            self.started(pid, client, verdict.key)
+
+    def start_child(self, client: Client, connection: "socket.socket") -> None:
+        """Let a child ask what has to be asked."""
+        waiting = Waiting(client, connection.detach())
+        waiting.others = self.children.others(client)
+        self.children.expect(client)
+        self.children.tell(self.children.status(self.children.coming))
+        self.batch.waiting.append(waiting)
+
+    def start_waiting(self) -> None:
+        """Fork for those who are to have a child: once all are known who have come by now."""
+        if not self.batch.waiting:
+            return
+        for one in self.batch.start(self.own_descriptors(), self.run_child):
+            if one.error:
+                self.not_started(one.client, one.error)
+                if not one.call:
+                    self.children.tell(self.children.status(self.children.coming))
+            elif one.call:
+                self.started(one.pid, one.client, one.key)
+            else:
+                self.children.add(one.pid, one.client)
+
+    def run_child(self, one: Waiting) -> "NoReturn":
+        """CHILD: what is to be done for this client."""
+        if one.call:
+            script.complete(one.edits)
+            launch.call(one.call[0], [one.call[1], *self.program[1:]], one.descriptor, self.signals)
+        facts, lines = one.client.facts, self.children.lines
+        Child(self.settings, one.descriptor, facts, self.base, lines, one.others, self.signals).run()
+
+    def started(self, pid: int, client: Client, key: bytes | None) -> None:
+        """A client about whom everything is known has its process."""
         self.children.add(pid, client)
         if self.children.verbose:
             lines = self.children.lines
             self.children.tell(
-                self.children.status()
-                + lines.arrival(pid, client.facts)
-                + lines.verdict(b"ok", pid, client.facts, verdict.key)
+                self.children.status() + lines.arrival(pid, client.facts) + lines.verdict(b"ok", pid, client.facts, key)
             )
 
-    def start_child(self, client: Client, connection: "socket.socket") -> None:
-        """Let a child ask what has to be asked."""
-        others, lines = self.children.others(client), self.children.lines
-        hooks.before_fork(self.base)
-        self.children.tell(self.children.status(coming=1))
-        try:
-            pid = launch.fork(self.own_descriptors(), self.signals)
-        except OSError as error:
-            self.drop(b"fork", strerr.reason(error), client)
-            self.children.tell(self.children.status())
-            return
-        if not pid:
-            Child(self.settings, connection.detach(), client.facts, self.base, lines, others, self.signals).run()
-        self.children.add(pid, client)
+    def not_started(self, client: Client, error: OSError) -> None:
+        """The system gives us no process, or the program cannot be run: this client is given up."""
+        self.children.missed(client)
+        what = b"fork" if error.errno in launch.NO_PROCESS else b"run " + self.program[0]
+        self.drop(what, strerr.reason(error), client)
 
     def own_descriptors(self) -> list[int]:
         """What a forked child must not keep: the loop's, the rules file, clients that linger."""

@@ -29,22 +29,33 @@ class Client:
 class Children:
     """The children of one server, by pid."""
 
-    __slots__ = ("by_pid", "journal", "limits", "lines", "most", "verbose")
+    __slots__ = ("by_pid", "coming", "journal", "limits", "lines", "most", "verbose")
 
     def __init__(self, settings: "Settings", journal: "Journal", lines: "Lines") -> None:
         self.by_pid: dict[int, Client] = {}
+        self.coming = 0  # clients that are let in, and have no process yet
         self.limits = Limits(settings.address_limit, settings.rate, settings.rate_period)
         self.most = settings.limit
         self.journal, self.lines, self.verbose = journal, lines, settings.verbosity == 2
 
     def full(self) -> bool:
         """Is -c reached?"""
-        return len(self.by_pid) >= self.most
+        return len(self.by_pid) + self.coming >= self.most
+
+    def expect(self, client: Client) -> None:
+        """One more client is let in."""
+        self.coming += 1
+        self.limits.accept(client.group, client.started)
 
     def add(self, pid: int, client: Client) -> None:
-        """One more child."""
+        """An expected client has its process."""
+        self.coming -= 1
         self.by_pid[pid] = client
-        self.limits.accept(client.group, client.started)
+
+    def missed(self, client: Client) -> None:
+        """An expected client gets none."""
+        self.coming -= 1
+        self.limits.release(client.group)
 
     def others(self, client: Client) -> int:
         """How many are connected already from where this client comes."""
@@ -79,7 +90,7 @@ class Children:
                 continue
 
     def status(self, coming: int = 0) -> bytes:
-        """The status line; `coming` is 1 for a client that is about to be served."""
+        """The status line; `coming` is how many are let in, and count already."""
         return self.lines.status(len(self.by_pid) + coming, self.most)
 
     def tell(self, line: bytes) -> None:

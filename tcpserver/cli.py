@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from tcprules import strerr
-from tcpserver import inherited, listen
+from tcpserver import environ, inherited, listen
 from tcpserver.account import Account, account
 from tcpserver.settings import Settings
 
@@ -243,7 +243,9 @@ def scripts(entry: EntryPoint, name: str) -> list[str]:
 
 def become_server(settings: Settings) -> NoReturn:
     """Exec a fresh interpreter that serves. -P: nothing is imported from the directory it was started in."""
+    given = inherited.environ()
+    given.setdefault(environ.BIND_NOW, environ.OURS)
     try:
-        os.execve(sys.executable, [sys.executable, "-P", "-c", SERVE, *settings.words()], inherited.environ())
+        os.execve(sys.executable, [sys.executable, "-P", "-c", SERVE, *settings.words()], given)
     except OSError as error:
         strerr.die(strerr.TEMPORARY, f"tcpserver: fatal: unable to run {sys.executable}: {strerr.reason(error)}")

@@ -5,10 +5,18 @@ None means unset: an inherited variable of that name is removed. Pure.
 
 FOR_US = (b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES", b"NOTIFY_SOCKET")  # told to tcpserver, not to its programs
 
+# ld.so(8): look every C function up at the start. What the parent has not called yet, each forked child would look up
+# for itself: 20 pages of memory. The value tells that it was cli.py's wish, not the administrator's.
+BIND_NOW = b"LD_BIND_NOW"
+OURS = b"tcpserver"
+
 
 def base(inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """What every program's environment starts from."""
-    return {name: value for name, value in inherited.items() if name not in FOR_US}
+    theirs = {name: value for name, value in inherited.items() if name not in FOR_US}
+    if theirs.get(BIND_NOW) == OURS:
+        del theirs[BIND_NOW]
+    return theirs
 
 
 class Facts:

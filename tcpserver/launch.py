@@ -1,22 +1,19 @@
 """The three ways to run the program for a connection: spawn, fork and exec, fork and call.
 
 spawn() serves the parent that has nothing slow to ask; replace() ends a forked child, by exec, or by a call where the
-program is preloaded (script.py); call() is for the parent that knows so. Decides nothing about the client.
+program is preloaded (script.py); call() is for the parent that knows so. Decides nothing about the client, and does not
+fork (batch.py).
 """
 
 import errno
 import os
 import select
 from _signal import (  # type: ignore[import-not-found]  # signal's own functions wrap these in enums: 86 page faults
-    SIG_BLOCK,
     SIG_DFL,
     SIG_IGN,
-    SIG_UNBLOCK,
     SIGKILL,
     SIGSTOP,
     getsignal,
-    pthread_sigmask,
-    set_wakeup_fd,
     signal,
 )
 
@@ -65,26 +62,6 @@ def spawn(
         except ValueError:  # a NUL in a word, or a name that no environment can hold
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
     raise failure
-
-
-def fork(parents: list[int], signals: Signals) -> int:
-    """Fork; in the child give up what is the parent's own, descriptors and signal handlers, and return 0.
-
-    Signals wait meanwhile: one for a child that still had the parent's wake-up descriptor would be one for the parent.
-    What the child then does stands outside of the parent's `try`: its errors must not be taken for fork's.
-    """
-    pthread_sigmask(SIG_BLOCK, signals.caught)
-    try:
-        pid = os.fork()
-        if not pid:
-            set_wakeup_fd(-1)
-            default(signals.caught)
-    finally:
-        pthread_sigmask(SIG_UNBLOCK, signals.caught)
-    if not pid:
-        for descriptor in parents:
-            os.close(descriptor)
-    return pid
 
 
 def say(line: bytes) -> None:

@@ -30,6 +30,7 @@ DESCRIPTORS = "/proc/self/fd"
 WITHOUT_NUMBER = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # variables with ever new values
 BROKEN_OUTPUT = 120  # what Python itself exits with when it cannot flush its standard output
 UNCAUGHT = object()  # in place of what a program returns
+UNSET = object()  # in place of a value that is not staged
 
 modules_own: set[str] = set()  # descriptors that preloaded modules opened: an exec'd script would have opened its own
 outlived: list[object] = []  # streams of programs that have become another: what they still hold is lost, as with exec
@@ -146,35 +147,43 @@ def open_descriptors() -> set[str]:
 
 
 class Stage:
-    """Set by the parent for one call: os.environ is what the child will find. It is put back by the next one's.
+    """What the parent can set of the environment before it forks: what is the same for one client after the other.
 
-    Every page of memory that a process writes to after a fork is copied, some 3 microseconds each, and Python writes
-    to whatever it looks at. The parent's pages are in use anyway; what it prepares, its child need not touch. But
-    setenv(3) never forgets a value that it has seen: of those without number the child takes care (complete).
+    Every page of memory that a process writes to after a fork is copied, some 2 microseconds each, and Python writes
+    to whatever it looks at; what the parent has set, its children need not touch. But setenv(3) never forgets a value
+    that it has seen: those without number are left to the child.
     """
 
-    __slots__ = ("base", "changed", "left")
+    __slots__ = ("base", "staged")
 
     def __init__(self, base: dict[bytes, bytes]) -> None:
         self.base = base
-        self.changed: set[bytes] = set()
-        self.left: Edits = []
+        self.staged: dict[bytes, bytes | None] = {}
         change_environment(base)
 
     def set(self, edits: Edits) -> None:
-        """Make os.environ the base with these edits, but for what is left to the child."""
-        environ, wanted = os.environb, dict(edits)
-        self.left = [(name, wanted.pop(name)) for name in WITHOUT_NUMBER]
-        for name in self.changed - wanted.keys():
+        """In the parent: make os.environ the base with these edits, but for what is left to the child."""
+        environ = os.environb
+        wanted = {name: value for name, value in edits if name not in WITHOUT_NUMBER}
+        if wanted == self.staged:
+            return
+        for name in self.staged.keys() - wanted.keys():
             put(environ, name, self.base.get(name))
         for name, value in wanted.items():
             put(environ, name, value)
-        self.changed = set(wanted)
+        self.staged = wanted
 
-    def complete(self) -> None:
-        """In the child: set what was left."""
-        for name, value in self.left:
-            put(os.environb, name, value)
+    def left(self, edits: Edits) -> Edits:
+        """What a child has to change for these edits to be complete."""
+        wanted = dict(edits)
+        absent = [(name, self.base.get(name)) for name in self.staged if name not in wanted]
+        return absent + [(name, value) for name, value in wanted.items() if self.staged.get(name, UNSET) != value]
+
+
+def complete(edits: Edits) -> None:
+    """In the child: set what was left."""
+    for name, value in edits:
+        put(os.environb, name, value)
 
 
 def put(environ: "MutableMapping[bytes, bytes]", name: bytes, value: bytes | None) -> None:

@@ -114,22 +114,27 @@ class Server:
     def accept_all(self) -> None:
         """Take the clients that wait, as far as there is room. Not all of a crowd: signals have their turn, too."""
         for _ in range(MOST_AT_ONCE):
-            if self.children.full():
-                return
-            try:
-                descriptor, peer = self.listener._accept()  # type: ignore[attr-defined]  # typeshed lacks it
-            except OSError as error:
-                self.not_accepted(error)
-                return
-            self.failing = False
-            connection = socket.socket(self.family, socket.SOCK_STREAM, 0, descriptor)
-            if self.settings.kill_ip_options:
-                clear_ip_options(connection)
-            self.door.admit(connection, peer)
-            if descriptor in self.linger.sockets:
-                self.poll.register(descriptor, select.POLLIN)
-            else:
-                connection.close()
+            if self.children.full() or not self.accept_one():
+                break
+        self.door.start_waiting()
+
+    def accept_one(self) -> bool:
+        """Take one client. False when none is there, or none can be taken."""
+        try:
+            descriptor, peer = self.listener._accept()  # type: ignore[attr-defined]  # typeshed lacks it
+        except OSError as error:
+            self.not_accepted(error)
+            return False
+        self.failing = False
+        connection = socket.socket(self.family, socket.SOCK_STREAM, 0, descriptor)
+        if self.settings.kill_ip_options:
+            clear_ip_options(connection)
+        self.door.admit(connection, peer)
+        if descriptor in self.linger.sockets:
+            self.poll.register(descriptor, select.POLLIN)
+        else:
+            connection.close()
+        return True
 
     def not_accepted(self, error: OSError) -> None:
         """No client there is the normal end of a batch. Trouble is told once, and waited out without spinning."""
