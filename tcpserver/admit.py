@@ -5,12 +5,12 @@ Knows neither the loop nor the signals (serve.py), nor what a child does before 
 
 import errno
 import os
+import sys
 import time
 
 from tcprules import strerr
 from tcprules.lookup import Verdict, canonical
-from tcpserver import chain, environ, launch, script
-from tcpserver.batch import Batch, Waiting
+from tcpserver import chain, environ, hooks, launch, script
 from tcpserver.children import Children, Client
 from tcpserver.connection import Child
 from tcpserver.environ import Facts
@@ -21,12 +21,27 @@ from tcpserver.settings import Settings, octets
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket as socket
+    from collections.abc import Callable
     from typing import NoReturn
 
     from tcpserver.linger import Linger
 
 ALLOWED = Verdict(None, b"", [])  # what no rules at all say
+NONE: environ.Edits = []
 MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 client
+
+
+class Waiting:
+    """A client that is let in, and its connection; whoever is to have a forked child waits for start_waiting()."""
+
+    __slots__ = ("client", "connection", "edits", "key", "others")
+
+    def __init__(
+        self, client: Client, connection: int, key: bytes | None = None, edits: environ.Edits = NONE, others: int = 0
+    ) -> None:
+        self.client, self.connection = client, connection
+        self.key, self.edits = key, edits  # the rule that let it in, and what becomes of the environment
+        self.others = others  # how many more are connected from where this client comes, for a child that has to judge
 
 
 class Door:
@@ -40,7 +55,8 @@ class Door:
         self.local_host = None if settings.local_name is None else octets(settings.local_name)
         self.asks = bool(settings.ask_host or settings.ask_info or settings.banner or self.local_host is None)
         self.signals = launch.Signals()
-        self.batch = Batch(base, self.signals)
+        self.stage = script.Stage(base)
+        self.waiting: list[Waiting] = []
         self.paths = chain.candidates(self.program[0])  # now: a rule's PATH is the program's alone
         self.mine: list[int] = []
 
@@ -84,52 +100,86 @@ class Door:
 
     def start_program(self, client: Client, connection: "socket.socket", verdict: Verdict) -> None:
         """Run the program for a client about whom everything is known."""
-        edits = environ.variables(client.facts) + list(verdict.environment)
         self.children.expect(client)
-        found = script.preloaded(self.paths)
-        if found:
-            waiting = Waiting(client, connection.detach())
-            waiting.call, waiting.key, waiting.edits = found, verdict.key, edits
-            self.batch.waiting.append(waiting)
-            return
-        environment = dict(self.base)
-        environ.edit(environment, edits)
-        try:
-            pid = launch.spawn(self.paths, self.program, environment, connection.fileno(), self.signals.ignored)
-        except OSError as error:
-            self.not_started(client, error)
+        edits = environ.variables(client.facts) + list(verdict.environment)
+        if chain.preloaded:
+            self.waiting.append(Waiting(client, connection.detach(), verdict.key, edits))
         else:
-            self.started(pid, client, verdict.key)
+            self.spawn(client, connection.fileno(), verdict.key, edits)
 
     def start_child(self, client: Client, connection: "socket.socket") -> None:
         """Let a child ask what has to be asked."""
-        waiting = Waiting(client, connection.detach())
-        waiting.others = self.children.others(client)
+        others = self.children.others(client)
         self.children.expect(client)
         self.children.tell(self.children.status(self.children.coming))
-        self.batch.waiting.append(waiting)
+        self.waiting.append(Waiting(client, connection.detach(), others=others))
 
     def start_waiting(self) -> None:
-        """Fork for those who are to have a child: once all are known who have come by now."""
-        if not self.batch.waiting:
+        """Begin with those who wait: everybody is known who has come by now."""
+        batch, self.waiting = self.waiting, []
+        if not batch:
             return
-        for one in self.batch.start(self.own_descriptors(), self.run_child):
-            if one.error:
-                self.not_started(one.client, one.error)
-                if not one.call:
-                    self.children.tell(self.children.status(self.children.coming))
-            elif one.call:
-                self.started(one.pid, one.client, one.key)
-            else:
-                self.children.add(one.pid, one.client)
+        found = None if self.asks else script.preloaded(self.paths)
+        if self.asks:
+            self.ask(batch)
+        elif found:
+            self.call(batch, *found)
+        else:
+            for one in batch:
+                self.spawn(one.client, one.connection, one.key, one.edits)
+                os.close(one.connection)
 
-    def run_child(self, one: Waiting) -> "NoReturn":
-        """CHILD: what is to be done for this client."""
-        if one.call:
-            script.complete(one.edits)
-            launch.call(one.call[0], [one.call[1], *self.program[1:]], one.descriptor, self.signals)
+    def ask(self, batch: list[Waiting]) -> None:
+        """Fork: the children ask, judge, and run the program."""
+        hooks.before_fork(self.base)
+        said = self.fork(self.run_child, [(one,) for one in batch], batch)
+        for one, pid in zip(batch, said, strict=True):
+            if isinstance(pid, OSError):
+                self.not_started(one.client, pid)
+                self.children.tell(self.children.status(self.children.coming))
+            else:
+                self.children.add(pid, one.client)
+
+    def run_child(self, connection: int, closing: list[int], start: "launch.Start") -> "NoReturn":
+        """CHILD: all there is to do for this client."""
+        one = start[0]
+        launch.enter(closing, self.signals.caught)
         facts, lines = one.client.facts, self.children.lines
-        Child(self.settings, one.descriptor, facts, self.base, lines, one.others, self.signals).run()
+        Child(self.settings, connection, facts, self.base, lines, one.others, self.signals).run()
+
+    def call(self, batch: list[Waiting], program: script.Script, path: bytes) -> None:
+        """Fork: the children call the preloaded program."""
+        hooks.before_fork(self.base)
+        self.stage.set(batch[0].edits)
+        sys.argv[:] = [os.fsdecode(word) for word in (path, *self.program[1:])]
+        numbers = self.signals.caught + self.signals.for_a_call
+        said = self.fork(launch.call, [(program.main, self.stage.left(one.edits), numbers) for one in batch], batch)
+        for one, pid in zip(batch, said, strict=True):
+            if isinstance(pid, OSError):
+                self.not_started(one.client, pid)
+            else:
+                self.started(pid, one.client, one.key)
+
+    def fork(
+        self,
+        run: "Callable[[int, list[int], launch.Start], NoReturn]",
+        starts: "list[launch.Start]",
+        batch: list[Waiting],
+    ) -> list[int | OSError]:
+        """Fork for the batch, and close its connections."""
+        connections = [one.connection for one in batch]
+        return launch.fork_each(run, starts, connections, self.own_descriptors(), self.signals.caught)
+
+    def spawn(self, client: Client, connection: int, key: bytes | None, edits: environ.Edits) -> None:
+        """Start the program by exec."""
+        environment = dict(self.base)
+        environ.edit(environment, edits)
+        try:
+            pid = launch.spawn(self.paths, self.program, environment, connection, self.signals.ignored)
+        except OSError as error:
+            self.not_started(client, error)
+        else:
+            self.started(pid, client, key)
 
     def started(self, pid: int, client: Client, key: bytes | None) -> None:
         """A client about whom everything is known has its process."""

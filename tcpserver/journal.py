@@ -8,7 +8,7 @@ import errno
 import os
 import select
 import stat
-from collections import deque
+from _collections import deque  # type: ignore[import-not-found]  # the C half: the other loads four modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 The tables hold only who is connected, or came within the rate's period; what is older is forgotten.
 """
 
-from collections import deque
+from _collections import deque  # type: ignore[import-not-found]  # the C half: the other loads four modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

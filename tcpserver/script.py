@@ -4,7 +4,6 @@ A script that is called behaves as one that is exec'd: same words, environment, 
 not decide when (launch.py, chain.py), and forks nothing.
 """
 
-import atexit
 import os
 import sys
 from _signal import (  # type: ignore[import-not-found]  # see launch
@@ -15,6 +14,8 @@ from _signal import (  # type: ignore[import-not-found]  # see launch
     getsignal,
     signal,
 )
+from atexit import _ncallbacks, _run_exitfuncs  # by their names: to look into a module costs a child 3 pages
+from os import _exit, putenv, unsetenv
 
 from tcprules import strerr
 from tcpserver import chain, hooks
@@ -22,8 +23,7 @@ from tcpserver.environ import Edits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
-    from types import TracebackType
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 DESCRIPTORS = "/proc/self/fd"
@@ -32,6 +32,7 @@ BROKEN_OUTPUT = 120  # what Python itself exits with when it cannot flush its st
 UNCAUGHT = object()  # in place of what a program returns
 UNSET = object()  # in place of a value that is not staged
 
+variables: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # through os.environb it is 8 pages more
 modules_own: set[str] = set()  # descriptors that preloaded modules opened: an exec'd script would have opened its own
 outlived: list[object] = []  # streams of programs that have become another: what they still hold is lost, as with exec
 
@@ -101,24 +102,27 @@ class Script:
         self.run([os.fsdecode(word) for word in (path, *argv[1:])])
 
     def run(self, words: list[str]) -> "NoReturn":
-        """Run as a script whose environment, signals and streams are right already.
-
-        Its errors end here: whoever has called, in the process that this was, must not take them for its own.
-        """
+        """Run as a script whose environment, signals and streams are right already."""
         sys.argv[:] = words
-        signal(SIGINT, default_int_handler)
-        sys.excepthook = end_of_child
-        code: object = UNCAUGHT
-        try:
-            code = self.main()
-        except SystemExit as leave:
-            code = leave.code
-        finally:
-            error = sys.exception()
-            if code is UNCAUGHT and error is not None:
-                sys.excepthook(type(error), error, error.__traceback__)
-                os._exit(finish(1))
-        os._exit(finish(code))
+        perform(self.main)
+
+
+def perform(main: "Callable[[], object]") -> "NoReturn":
+    """Call a main whose words are in sys.argv already, and end the process as its script would.
+
+    Its errors end here: whoever has called, in the process that this was, must not take them for its own.
+    """
+    signal(SIGINT, default_int_handler)
+    code: object = UNCAUGHT
+    try:
+        code = main()
+    except SystemExit as leave:
+        code = leave.code
+    finally:
+        if code is UNCAUGHT:
+            uncaught()
+            _exit(finish(1))
+    _exit(finish(code))
 
 
 def leave_behind() -> None:
@@ -135,6 +139,7 @@ def leave_behind() -> None:
         except OSError:
             continue  # the directory that was listed
     outlived.append((sys.stdin, sys.stdout, sys.stderr))
+    sys.excepthook = sys.__excepthook__
     fresh_streams()
 
 
@@ -160,17 +165,18 @@ class Stage:
         self.base = base
         self.staged: dict[bytes, bytes | None] = {}
         change_environment(base)
+        for name in WITHOUT_NUMBER:
+            put(name, b"")  # a child then finds a place for its value, and need not move them all
 
     def set(self, edits: Edits) -> None:
         """In the parent: make os.environ the base with these edits, but for what is left to the child."""
-        environ = os.environb
         wanted = {name: value for name, value in edits if name not in WITHOUT_NUMBER}
         if wanted == self.staged:
             return
         for name in self.staged.keys() - wanted.keys():
-            put(environ, name, self.base.get(name))
+            put(name, self.base.get(name))
         for name, value in wanted.items():
-            put(environ, name, value)
+            put(name, value)
         self.staged = wanted
 
     def left(self, edits: Edits) -> Edits:
@@ -180,18 +186,14 @@ class Stage:
         return absent + [(name, value) for name, value in wanted.items() if self.staged.get(name, UNSET) != value]
 
 
-def complete(edits: Edits) -> None:
-    """In the child: set what was left."""
-    for name, value in edits:
-        put(os.environb, name, value)
-
-
-def put(environ: "MutableMapping[bytes, bytes]", name: bytes, value: bytes | None) -> None:
-    """Set a variable, or remove it."""
+def put(name: bytes, value: bytes | None) -> None:
+    """Set a variable of os.environ, or remove it."""
     if value is not None:
-        environ[name] = value
-    elif name in environ:
-        del environ[name]
+        variables[name] = value
+        putenv(name, value)
+    elif name in variables:
+        del variables[name]
+        unsetenv(name)
 
 
 def change_environment(environ: dict[bytes, bytes]) -> None:
@@ -206,30 +208,37 @@ def change_environment(environ: dict[bytes, bytes]) -> None:
 
 def finish(code: object) -> int:
     """What a script does when it ends: text goes to stderr, the exit functions run, the buffers are flushed."""
-    status = exit_status(code)
+    status = 0 if code is None else exit_status(code)
     if status and not isinstance(code, int):
         print(code, file=sys.stderr or sys.__stderr__)
-    if atexit._ncallbacks():
-        atexit._run_exitfuncs()
+    if _ncallbacks():
+        _run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None and not stream.closed:
+            if stream is not None:
                 stream.flush()
         except OSError:
             return BROKEN_OUTPUT
+        except ValueError:
+            continue  # it is closed
     return status
 
 
 def exit_status(code: object) -> int:
-    """The status for what main() returned, or SystemExit carries."""
+    """The status for what main() returned, or SystemExit carries, if that is not None."""
     if isinstance(code, int):
         return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF  # pythonrun.c: a long, else -1
-    return 0 if code is None else 1
+    return 1
 
 
-def end_of_child(kind: type[BaseException], error: BaseException, _: "TracebackType | None") -> "NoReturn":
-    """An exception that the called program did not catch ends this child alone, with one line."""
-    text = f"{kind.__name__}: {error}".removesuffix(": ").replace("\n", " ")
+def uncaught() -> None:
+    """An exception that the called program did not catch ends this child alone, with one line, unless it has a hook."""
+    error = sys.exception()
+    assert error is not None
+    if sys.excepthook is not sys.__excepthook__:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return
+    text = f"{type(error).__name__}: {error}".removesuffix(": ").replace("\n", " ")
     name = os.path.basename(sys.argv[0])
     strerr.die(strerr.TEMPORARY, name, ": fatal: ", text.encode("ascii", "backslashreplace"))
 
