@@ -52,14 +52,16 @@ def spawn(
 ) -> int:
     """Start the first of the paths that can be started on the connection and return its pid.
 
-    Raises OSError with pathexec's errno. Which file to try is found by looking (a stat costs a microsecond, a child
-    that fails to exec a few hundred); what cannot be looked at is tried, so that the errno is exec's own.
+    Raises OSError with pathexec's errno. Which of several files to try is found by looking (a stat costs a
+    microsecond, a child that fails to exec a few hundred); what cannot be looked at is tried, so that the errno is exec's own.
     """
-    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    failure = None
     descriptors = [(os.POSIX_SPAWN_DUP2, connection, 0), (os.POSIX_SPAWN_DUP2, connection, 1)]
+    look = len(paths) > 1
     for path in paths:
         try:
-            os.stat(path)
+            if look:
+                os.stat(path)
             return os.posix_spawn(path, argv, environ, file_actions=descriptors, setsigdef=ignored)
         except OSError as error:
             if error.errno in chain.SEARCH_ON:
@@ -68,7 +70,7 @@ def spawn(
                 raise
         except ValueError:  # a NUL in a word, or a name that no environment can hold
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
-    raise failure
+    raise failure or OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def say(line: bytes) -> None:

@@ -10,6 +10,7 @@ from tcprules import lookup
 
 SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
 IN_MEMORY = 4 * 1024 * 1024  # bytes, some 80,000 rules; a larger file is read where a search asks for it
+MOST_VERDICTS = 10_000
 
 Identity = tuple[int, int, int, int, int]
 
@@ -17,13 +18,14 @@ Identity = tuple[int, int, int, int, int]
 class RulesFile:
     """The rules at a path. The file stays open, so that its inode number cannot come back as another file's."""
 
-    __slots__ = ("descriptor", "identity", "path", "rules")
+    __slots__ = ("descriptor", "identity", "path", "rules", "verdicts")
 
     def __init__(self, path: bytes) -> None:
         self.path = path
         self.descriptor = -1
         self.identity: Identity | None = None
         self.rules: lookup.Rules | None = None
+        self.verdicts: dict[bytes, lookup.Verdict] = {}  # of these rules for clients that have come lately
 
     def judge(self, ip: bytes) -> lookup.Verdict:
         """The verdict for a client without a name. Raises OSError when the file cannot be read: nobody gets in."""
@@ -34,8 +36,14 @@ class RulesFile:
             if time.time() - max(found.st_mtime, found.st_ctime) < SETTLED:
                 return self.judge_once(ip)
             self.load()
-        assert self.rules
-        return lookup.judge(self.rules, ip, None, None)
+        verdict = self.verdicts.get(ip)
+        if verdict is None:
+            assert self.rules
+            verdict = lookup.judge(self.rules, ip, None, None)
+            if len(self.verdicts) >= MOST_VERDICTS:
+                self.verdicts.clear()
+            self.verdicts[ip] = verdict
+        return verdict
 
     def judge_once(self, ip: bytes) -> lookup.Verdict:
         """The verdict of the file as it is at this moment, of which nothing is kept."""
@@ -63,3 +71,4 @@ class RulesFile:
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor, self.identity, self.rules = -1, None, None
+        self.verdicts.clear()
