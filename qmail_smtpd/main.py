@@ -165,11 +165,14 @@ def load_auth() -> None:
 
 def main() -> "NoReturn":
     """Run one session. Ends the process: nothing of the interpreter has to be taken down."""
-    os._exit(run())
+    os._exit(serve_client())
 
 
-def run() -> int:
-    """Prepare what the session needs, and return its exit status."""
+def serve_client() -> int:
+    """Run one session and return its exit status, if this process is fit to serve others (tcpserver --reuse).
+
+    One in which something went wrong, or that a password or a key may have passed through, ends here.
+    """
     settle_descriptors()
     signal(SIGCHLD, SIG_DFL)  # inherited as ignored, it would lose the queue program's status, and with it mail
     if getsignal(SIGINT) is default_int_handler:
@@ -183,13 +186,17 @@ def run() -> int:
         journal.warning(b"SMTPD_LOG is neither none nor refusals nor all: refusals are logged")
     smtps = bool(environ.get(b"SMTPS"))  # empty is off, as in netqmail's TLS patch
     try:
-        return converse(prepare(environ, wire, journal), wire, smtps)
+        session = prepare(environ, wire, journal)
+        status = converse(session, wire, smtps)
+        if wire.layer is not None or session.settings.auth is not None:
+            os._exit(status)
+        return status
     except Unreadable as trouble:
         journal.warning(trouble.why)
         reply = trouble.reply
     except MemoryError:
         reply = replies.OUT_OF_MEMORY
-    return 1 if smtps and wire.layer is None else last_words(wire, reply)
+    os._exit(1 if smtps and wire.layer is None else last_words(wire, reply))
 
 
 def last_words(wire: Wire, reply: bytes) -> int:

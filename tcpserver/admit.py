@@ -10,7 +10,7 @@ import time
 
 from tcprules import strerr
 from tcprules.lookup import Verdict, canonical
-from tcpserver import chain, environ, hooks, launch, script
+from tcpserver import chain, environ, hooks, launch, script, worker
 from tcpserver.children import Children, Client
 from tcpserver.connection import Child
 from tcpserver.environ import Facts
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    Run = Callable[[int, list[int], launch.Start], NoReturn]
+
     from tcpserver.linger import Linger
 
 ALLOWED = Verdict(None, b"", [])  # what no rules at all say
 NONE: environ.Edits = []
+NOTHING: list[int] = []
 MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 client
 
 
@@ -122,6 +125,8 @@ class Door:
         found = None if self.asks else script.preloaded(self.paths)
         if self.asks:
             self.ask(batch)
+        elif found and found[0].serve and self.children.pool.most > 1:
+            self.reuse(batch, *found)
         elif found:
             self.call(batch, *found)
         else:
@@ -160,15 +165,53 @@ class Door:
             else:
                 self.started(pid, one.client, one.key)
 
+    def reuse(self, batch: list[Waiting], program: script.Script, path: bytes) -> None:
+        """Give the clients to processes of the preloaded program that wait for one, and fork more where none does."""
+        pool, new = self.children.pool, []
+        for one in batch:
+            pid = pool.hand_over(one.connection, one.edits)
+            if pid is None:
+                new.append(one)
+            else:
+                os.close(one.connection)
+                self.started(pid, one.client, one.key)
+        if new:
+            hooks.before_fork(self.base)
+            sys.argv[:] = [os.fsdecode(word) for word in (path, *self.program[1:])]
+            self.hire(new, program.serve)
+
+    def hire(self, batch: list[Waiting], serve: "Callable[[], object] | None") -> None:
+        """Fork: the children serve these clients first, and then others."""
+        pool = self.children.pool
+        try:
+            ends = pool.hire(len(batch))
+        except OSError as error:  # too many open files, as for a fork that fails
+            for one in batch:
+                os.close(one.connection)
+                self.not_started(one.client, error)
+            return
+        ours, theirs = [end[0] for end in ends], [end[1] for end in ends]
+        starts = [
+            (serve, self.base, one.edits, job, theirs, pool.results[1], pool.most, self.signals)
+            for one, job in zip(batch, theirs, strict=True)
+        ]
+        said = self.fork(worker.serve, starts, batch, ours, keep=pool.results[1])
+        for one, (mine, its), pid in zip(batch, ends, said, strict=True):
+            os.close(its)
+            if isinstance(pid, OSError):
+                os.close(mine)
+                self.not_started(one.client, pid)
+            else:
+                pool.jobs[pid] = mine
+                self.started(pid, one.client, one.key)
+
     def fork(
-        self,
-        run: "Callable[[int, list[int], launch.Start], NoReturn]",
-        starts: "list[launch.Start]",
-        batch: list[Waiting],
+        self, run: "Run", starts: "list[launch.Start]", batch: list[Waiting], more: list[int] = NOTHING, keep: int = -1
     ) -> list[int | OSError]:
-        """Fork for the batch, and close its connections."""
+        """Fork for the batch, and close its connections. The children close our own descriptors, but for `keep`."""
         connections = [one.connection for one in batch]
-        return launch.fork_each(run, starts, connections, self.own_descriptors(), self.signals.caught)
+        mine = [descriptor for descriptor in self.own_descriptors() + more if descriptor != keep]
+        return launch.fork_each(run, starts, connections, mine, self.signals.caught)
 
     def spawn(self, client: Client, connection: int, key: bytes | None, edits: environ.Edits) -> None:
         """Start the program by exec."""
@@ -199,7 +242,7 @@ class Door:
     def own_descriptors(self) -> list[int]:
         """What a forked child must not keep: the loop's, the rules file, clients that linger."""
         rules = [self.rules.descriptor] if self.rules and self.rules.descriptor >= 0 else []
-        return self.mine + rules + list(self.linger.sockets)
+        return self.mine + rules + list(self.linger.sockets) + self.children.pool.descriptors()
 
     def refuse(self, client: Client, connection: "socket.socket", reason: bytes, key: bytes | None = None) -> None:
         """One deny line with our own pid. A client over -C's limit gets the message of -C; no other gets a word."""

@@ -8,6 +8,7 @@ import time
 
 from tcpserver.environ import Facts
 from tcpserver.limits import Limits, group
+from tcpserver.pool import Pool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,13 +30,14 @@ class Client:
 class Children:
     """The children of one server, by pid."""
 
-    __slots__ = ("by_pid", "coming", "journal", "limits", "lines", "most", "verbose")
+    __slots__ = ("by_pid", "coming", "journal", "limits", "lines", "most", "pool", "verbose")
 
     def __init__(self, settings: "Settings", journal: "Journal", lines: "Lines") -> None:
         self.by_pid: dict[int, Client] = {}
         self.coming = 0  # clients that are let in, and have no process yet
         self.limits = Limits(settings.address_limit, settings.rate, settings.rate_period)
         self.most = settings.limit
+        self.pool = Pool(settings.reuse)
         self.journal, self.lines, self.verbose = journal, lines, settings.verbosity == 2
 
     def full(self) -> bool:
@@ -70,10 +72,16 @@ class Children:
                 return
             if not pid:
                 return
-            self.gone(pid, wait_status)
+            if not self.pool.lost(pid):
+                self.gone(pid, wait_status)
+
+    def served(self) -> None:
+        """Note whose client is gone where the process goes on."""
+        for pid, status in self.pool.ended():
+            self.gone(pid, status << 8)
 
     def gone(self, pid: int, wait_status: int) -> None:
-        """Forget a child, and say how it ended."""
+        """Forget a client, and say how its child ended."""
         client = self.by_pid.pop(pid, None)
         if client:
             self.limits.release(client.group)

@@ -89,6 +89,7 @@ def options() -> list[click.Parameter]:
         click.Option(["--rate", "rate"], callback=rate),
         click.Option(["--drain", "drain"], callback=bounded(0, MAX_INT)),
         click.Option(["--preload", "preload"], multiple=True),
+        click.Option(["--reuse", "reuse"], callback=bounded(1, MAX_INT), default="1"),
         click.Option(["--log-format", "log_format"], type=click.Choice(["text", "json"]), default="text"),
         click.Argument(["operands"], nargs=-1, type=click.UNPROCESSED),
     ]
@@ -182,6 +183,7 @@ def settle(params: dict[str, Any], order: list[str], verbosity: int) -> Settings
         rate=params["rate"][0],
         rate_period=params["rate"][1],
         drain=params["drain"],
+        reuse=params["reuse"],
         preload=[console_script(name) for name in params["preload"]],
         log_format=params["log_format"],
         kill_ip_options=int(last(order, "Oo") == "O"),

@@ -52,8 +52,8 @@ def spawn(
 ) -> int:
     """Start the first of the paths that can be started on the connection and return its pid.
 
-    Raises OSError with pathexec's errno. Which of several files to try is found by looking (a stat costs a
-    microsecond, a child that fails to exec a few hundred); what cannot be looked at is tried, so that the errno is exec's own.
+    Raises OSError with pathexec's errno. Which of several files to try is found by looking (a stat costs a microsecond,
+    a child that fails to exec a few hundred); what cannot be looked at is tried, so that the errno is exec's own.
     """
     failure = None
     descriptors = [(os.POSIX_SPAWN_DUP2, connection, 0), (os.POSIX_SPAWN_DUP2, connection, 1)]

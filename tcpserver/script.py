@@ -63,7 +63,7 @@ def preload(specification: str) -> None:
         found = os.stat(path)
     except (ImportError, AttributeError, OSError) as error:
         raise Unloadable(f"unable to preload {os.path.basename(path)}: {error}") from error
-    chain.preloaded[found.st_dev, found.st_ino] = Script(program)
+    chain.preloaded[found.st_dev, found.st_ino] = Script(program, getattr(sys.modules[module], "serve_client", None))
     hooks.learn(sys.modules[module])
 
 
@@ -86,10 +86,11 @@ def exec_only() -> None:
 class Script:
     """A preloaded console script: what chain.become calls in place of exec. Never returns, as exec does not."""
 
-    __slots__ = ("main",)
+    __slots__ = ("main", "serve")
 
-    def __init__(self, main: "Callable[[], object]") -> None:
+    def __init__(self, main: "Callable[[], object]", serve: "Callable[[], object] | None" = None) -> None:
         self.main = main
+        self.serve = serve  # what the module offers to call again and again: serves one client
 
     def __call__(self, path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) -> "NoReturn":
         """Run with this path, these words and exactly this environment, in whatever state the process is in.
@@ -213,22 +214,27 @@ def finish(code: object) -> int:
         print(code, file=sys.stderr or sys.__stderr__)
     if _ncallbacks():
         _run_exitfuncs()
+    return status if flush() else BROKEN_OUTPUT
+
+
+def flush() -> bool:
+    """Write what stands in the buffers of stdout and stderr. False if that fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
         except OSError:
-            return BROKEN_OUTPUT
+            return False
         except ValueError:
             continue  # it is closed
-    return status
+    return True
 
 
 def exit_status(code: object) -> int:
-    """The status for what main() returned, or SystemExit carries, if that is not None."""
+    """The status for what main() returned, or SystemExit carries."""
     if isinstance(code, int):
         return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF  # pythonrun.c: a long, else -1
-    return 1
+    return 0 if code is None else 1
 
 
 def uncaught() -> None:

@@ -34,6 +34,7 @@ class Server:
         self.settings, self.listener, self.door = settings, listener, door
         self.family = listener.family
         self.children, self.linger, self.journal = door.children, door.linger, door.children.journal
+        self.pool = self.children.pool
         self.poll = select.poll()
         self.accepting = False  # is the listener in the poll set?
         self.logging = False  # is the journal's descriptor?
@@ -49,6 +50,8 @@ class Server:
     def run(self) -> "NoReturn":
         """Serve until a signal ends it."""
         self.poll.register(self.wake, select.POLLIN)
+        if self.pool.most > 1:
+            self.poll.register(self.pool.results[0], select.POLLIN)
         self.listener.setblocking(False)
         self.children.tell(self.children.status())
         gc.freeze()  # what is loaded now is never garbage, and a child must not copy it to find that out
@@ -64,6 +67,9 @@ class Server:
             self.look()
         elif descriptor == self.listener.fileno():
             self.accept_all()
+        elif descriptor == self.pool.results[0]:
+            self.children.served()
+            self.leave_if_drained()
         elif descriptor == self.journal.descriptor:
             self.journal.flush()
         elif descriptor in self.linger.sockets and self.linger.drain(descriptor):
@@ -157,11 +163,16 @@ class Server:
         """A signal came: see which, and what it means."""
         numbers = set(os.read(self.wake, 4096))
         if signal.SIGCHLD in numbers:
+            self.children.served()  # what they have said, before what became of them
             self.children.reap()
         if signal.SIGUSR1 in numbers and self.settings.verbosity:
             self.children.tell_connected()
         if signal.SIGTERM in numbers:
             self.terminate()
+        self.leave_if_drained()
+
+    def leave_if_drained(self) -> None:
+        """--drain: the last session has ended."""
         if self.drain_until is not None and not self.children.by_pid:
             self.leave()
 

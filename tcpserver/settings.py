@@ -20,6 +20,7 @@ WORDY = {  # how a field that is not plain text is read back from its word
     "rate": int,
     "rate_period": int,
     "drain": int,
+    "reuse": int,
     "rules_optional": int,
     "print_port": int,
     "ask_host": int,
@@ -61,6 +62,7 @@ class Settings:
         "program",
         "rate",
         "rate_period",
+        "reuse",
         "rules",
         "rules_optional",
         "uid",
@@ -91,6 +93,7 @@ class Settings:
     rate: int  # --rate, accepted from one address in rate_period seconds; 0: no limit
     rate_period: int
     drain: int | None  # --drain, seconds that sessions have to end after SIGTERM
+    reuse: int  # --reuse, clients one after the other in one process
     preload: list[str]  # --preload, each MODULE:FUNCTION:PATH
     log_format: str  # --log-format: text or json
     kill_ip_options: int  # -O

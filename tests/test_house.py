@@ -24,7 +24,7 @@ ONLY_IN = {  # a module of the library -> the rooms that may import it
     "ssl": lambda room: room in ("qmail_smtpd.tls", "qmail_smtpd.probe.starttls"),  # the second is a client
     "socket": lambda room: (
         room in ("tcpserver.listen", "tcpserver.serve", "tcpserver.names", "tcpserver.ident", "qmail_smtpd.ownaddress")
-        or room == "qmail_smtpd.pop3.tunnel"  # a socket pair
+        or room in ("qmail_smtpd.pop3.tunnel", "tcpserver.pool", "tcpserver.worker")  # socket pairs
         or room.startswith(("tcpserver.tools.", "qmail_smtpd.probe.", "qmail_smtpd.relay."))
     ),
 }

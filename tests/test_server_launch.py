@@ -17,8 +17,9 @@ WAYS = {
     "fork and exec": ["-Rhl0"],
     "fork and call": ["-RHl0", "--preload", "obey", "--preload", "other"],
     "fork, ask and call": ["-Rhl0", "--preload", "obey", "--preload", "other"],
+    "call again": ["-RHl0", "--preload", "obey", "--preload", "other", "--reuse", "1000"],
 }
-CALLED = ["fork and call", "fork, ask and call"]
+CALLED = ["fork and call", "fork, ask and call", "call again"]
 WORDS = ["obey", "two words", "", "-v", "\u00e9", "\udcff"]
 GIVEN = {
     "GIVEN": "\u00e9",
@@ -75,7 +76,9 @@ PROBES = {  # what -> an expression, which must have the same value in every way
     "environment": "sorted(pair for pair in os.environb.items() if not pair[0].endswith((b'PORT', b'REMOTEHOST')))",
     "environment of a child": "sorted(line for line in subprocess.run('env', stdout=-1).stdout.split(b'\\n')"
     " if b'PORT=' not in line and b'REMOTEHOST=' not in line)",
-    "descriptors": "sorted(os.listdir('/proc/self/fd'))",
+    # A process that serves one client after the other has three of its own, from 10 on, which nobody inherits.
+    "descriptors": "[n for n in sorted(map(int, os.listdir('/proc/self/fd'))) if n < 10 or os.get_inheritable(n)]",
+    "many descriptors": "len(os.listdir('/proc/self/fd')) < 9",
     "descriptors of a child": "subprocess.run(['ls', '/proc/self/fd'], stdout=subprocess.PIPE).stdout",
     "one socket": "os.fstat(0).st_ino == os.fstat(1).st_ino",
     "inheritable": "[os.get_inheritable(number) for number in range(3)]",
@@ -179,7 +182,8 @@ def ended(server: Server, code: str) -> tuple[bytes, list[bytes]]:
         client.shutdown(socket.SHUT_WR)
         read_all(client)
     pid = line_since(server, before, rb"^tcpserver: ok (\d+) \S+ \S+:%d$" % port)
-    status = line_since(server, before, rb"^tcpserver: end %s status (\d+)$" % pid)
+    begun = server.log().rindex(b"tcpserver: ok %s " % pid)  # with --reuse another client's end may stand before it
+    status = line_since(server, begun, rb"^tcpserver: end %s status (\d+)$" % pid)
     return status, [line for line in server.log()[before:].splitlines() if not line.startswith(b"tcpserver: ")]
 
 
