@@ -18,7 +18,11 @@ from server import PATIENCE, Server, read_all, until
 from support import script
 from test_captured import CASES, DATE, QUEUE_ORDERS, latin, without_size
 
-WAYS = {"exec": [], "preload": ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]}
+WAYS = {
+    "exec": [],
+    "preload": ["--preload", "qmail-smtpd", "--preload", "maildir-queue"],
+    "reuse": ["--preload", "qmail-smtpd", "--preload", "maildir-queue", "--reuse", "100"],
+}
 UNKNOWN = {"TCPREMOTEIP": "unknown", "TCPLOCALHOST": "unknown"}  # what qmail-smtpd takes for the unset ones
 
 
@@ -73,9 +77,9 @@ def exit_status(server: Server, ip: str) -> int:
     """The exit status that the server's log tells for the session of this client."""
     started = re.search(rb"tcpserver: pid (\d+) from " + re.escape(ip.encode()) + rb"\n", wait_for_log(server, ip))
     assert started
-    ended = re.compile(rb"tcpserver: end " + started[1] + rb" status (\d+)\n")
-    until(lambda: ended.search(server.log()))
-    found = ended.search(server.log())
+    ended = re.compile(rb"tcpserver: end " + started[1] + rb" status (\d+)\n")  # the first one from here on
+    until(lambda: ended.search(server.log(), started.start()))
+    found = ended.search(server.log(), started.start())
     assert found
     return int(found[1]) // 256
 

@@ -156,6 +156,8 @@ OURS = {  # where 0.88 guesses, wraps or stays root
         b"-c needs a whole number from 1 to 1000000: " + b"0" * 30 + b"9999999",
         100,
     ),
+    "no client for --reuse": (["--reuse", "0"], b"--reuse needs a whole number from 1 to 2147483647: 0", 100),
+    "a word for --reuse": (["--reuse", "x"], b"--reuse needs a whole number from 1 to 2147483647: x", 100),
     "letters for -b": (["-b", "x"], b"-b needs a whole number from 1 to 2147483647: x", 100),
     "letters for -t": (["-t", "12x"], b"-t needs a whole number from 0 to 2147483647: 12x", 100),
     "letters for -C": (["-C", "x:hello"], b"-C needs a whole number from 1 to 1000000: x", 100),
