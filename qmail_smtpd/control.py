@@ -132,6 +132,12 @@ class MoreRcpthosts:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
+    def close(self) -> None:
+        """Give the file back."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
+
     def has(self, key: bytes) -> bool:
         """Whether the key is there; its data does not matter. Whatever is wrong with the file: Unreadable."""
         if self.descriptor < 0 or len(key) > LONGEST_DOMAIN:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.auth.sasl import Credentials, ScramServer
 
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
+rehearsed: list[bool] = []
 TAKEN = (b"accepted", b"queued")  # what relay-check's RELAY_USER may have made possible
 
 
@@ -143,24 +144,13 @@ class World:
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """What tcpserver's parent does before it forks for a client, where this program is preloaded."""
-    if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
-        load_auth()
-    if control.exists(b"servercert.pem", control.home(environ)):
-        from qmail_smtpd.certificate import keep
+    """What tcpserver's parent does before it forks for clients, where this program is preloaded."""
+    from qmail_smtpd import preload
 
-        keep(control.home(environ))
-
-
-def load_auth() -> None:
-    """Load what a login needs: 2 ms for each child else. What cannot be loaded, those who log in will hear of."""
-    try:
-        import hashlib  # noqa: F401
-        import hmac  # noqa: F401
-
-        from qmail_smtpd.auth import checkpassword, dialogue, gate, users  # noqa: F401
-    except ImportError:
-        pass
+    if not rehearsed:
+        rehearsed.append(True)
+        preload.rehearse(control.home(environ), World)
+    preload.prepare(environ)
 
 
 def main() -> "NoReturn":

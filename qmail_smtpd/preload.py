@@ -1,0 +1,73 @@
+"""PARENT: what tcpserver's parent does for the sessions of its children, where qmail-smtpd is preloaded.
+
+An interpreter specialises the instructions of a function after some calls, and remembers which attribute it found
+where. A child that has to learn that for itself writes to memory that it shares with its parent, which is a seventh of
+what a session costs. So the parent holds some sessions with nobody: nothing is sent, queued or logged.
+"""
+
+import os
+
+from qmail_smtpd import control
+from qmail_smtpd.log import NONE, Log
+from qmail_smtpd.policy import Unreadable
+from qmail_smtpd.session import Session
+from qmail_smtpd.setup import TIMEOUT, Setup
+from qmail_smtpd.wire import Wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from qmail_smtpd.backend import Backend
+
+    World = Callable[[dict[bytes, bytes], Wire, Setup, Log], Backend]
+
+REHEARSALS = 40  # an instruction is specialised some 20 turns after the first
+SAID = (
+    b"EHLO client.example\r\n",
+    b"MAIL FROM:<sender@client.example> SIZE=1000\r\n",
+    b"RCPT TO:<somebody@example.com>\r\n",
+    b"RCPT TO:<somebody@elsewhere.example>\r\n",
+    b"RSET\r\n",
+    b"QUIT\r\n",
+)
+
+
+def rehearse(home: bytes, world: "World") -> None:
+    """Hold sessions in the home, whose control files are read as for a client. What is wrong, clients will be told."""
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        control.enter(home)
+        for _ in range(REHEARSALS):
+            setup = Setup({}, [])
+            setup.more.close()
+            session = Session(setup.settings, world({}, Wire(TIMEOUT), setup, Log(NONE, {})))
+            session.greet()
+            for line in SAID:
+                session.feed(line)
+    except Unreadable:
+        pass
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+def prepare(environ: "Mapping[bytes, bytes]") -> None:
+    """Have ready what sessions with a login or TLS need."""
+    if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
+        load_auth()
+    if control.exists(b"servercert.pem", control.home(environ)):
+        from qmail_smtpd.certificate import keep
+
+        keep(control.home(environ))
+
+
+def load_auth() -> None:
+    """Load what a login needs: 2 ms for each child else. What cannot be loaded, those who log in will hear of."""
+    try:
+        import hashlib  # noqa: F401
+        import hmac  # noqa: F401
+
+        from qmail_smtpd.auth import checkpassword, dialogue, gate, users  # noqa: F401
+    except ImportError:
+        pass
