@@ -35,7 +35,7 @@ def main():
     '''Do what the client says: Python, up to an empty line.'''
     code = b''
     while not code.endswith(b'\\n\\n'):
-        code += os.read(0, 1)
+        code += os.read(0, 1) or sys.exit()  # the client is gone
     found = {}
     exec(code, found)
     return found.get('status')

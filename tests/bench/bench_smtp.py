@@ -1,8 +1,8 @@
 """Whole SMTP sessions beside C, in one run: `python tests/bench/bench_smtp.py [ROUNDS [SESSIONS]]`.
 
-`tcpserver --preload qmail-smtpd` against Debian's tcpserver with smtpfront-echo (package mailfront): EHLO, MAIL, two
-RCPT, QUIT, each sent when the answer before it is there; 20 clients at once on loopback, medians of the rounds. The
-bounds are where the C qmail-smtpd stands beside smtpfront-echo.
+`tcpserver --preload qmail-smtpd`, with and without --reuse, against Debian's tcpserver with smtpfront-echo (package
+mailfront): EHLO, MAIL, two RCPT, QUIT, each sent when the answer before it is there; 20 clients at once on loopback,
+medians of the rounds. The bounds are where the C qmail-smtpd stands beside smtpfront-echo.
 """
 
 import os
@@ -39,6 +39,7 @@ def main() -> None:
         servers = {
             "smtpfront-echo": [*MAY_RELAY, "/usr/bin/tcpserver", *QUICK, *WHERE, SMTPFRONT],
             "preloaded": [ours, *QUICK, "--preload", "qmail-smtpd", *WHERE, smtpd],
+            "the same, --reuse 100": [ours, *QUICK, "--preload", "qmail-smtpd", "--reuse", "100", *WHERE, smtpd],
             "exec'd": [ours, *QUICK, *WHERE, smtpd],
         }
         figures = measure(servers, rounds, sessions, script=SCRIPT)
@@ -46,7 +47,7 @@ def main() -> None:
     echo = figures["smtpfront-echo"]
     for name, figure in figures.items():
         ratios = f"CPU ratio {figure.cost / echo.cost:5.2f} (<= {MOST_CPU}), rate ratio {figure.rate / echo.rate:5.2f}"
-        print(f"{name:16}{figure.cost:8.3f} ms CPU{figure.rate:8.0f} sessions/s   {ratios} (>= {LEAST_RATE})")
+        print(f"{name:22}{figure.cost:8.3f} ms CPU{figure.rate:8.0f} sessions/s   {ratios} (>= {LEAST_RATE})")
 
 
 if __name__ == "__main__":

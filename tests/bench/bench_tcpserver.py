@@ -38,7 +38,7 @@ def install_noop(folder: str) -> None:
     """A console script whose main does nothing, as an installed package on PYTHONPATH."""
     os.makedirs(f"{folder}/noop-1.dist-info")
     os.makedirs(f"{folder}/bin")
-    Path(f"{folder}/noop.py").write_text("def main():\n    pass\n")
+    Path(f"{folder}/noop.py").write_text("def main():\n    pass\n\nserve_client = main\n")
     Path(f"{folder}/noop-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: noop\nVersion: 1\n")
     Path(f"{folder}/noop-1.dist-info/entry_points.txt").write_text("[console_scripts]\nnoop = noop:main\n")
     Path(f"{folder}/noop-1.dist-info/RECORD").write_text("bin/noop,,\n")
@@ -57,11 +57,13 @@ def scenarios(folder: str) -> dict[str, tuple[list[str], list[str], float, float
     denied = [*QUICK, "-H", "-x", deny, *WHERE, C_PROGRAM]
     named = [*QUICK, "-h", *WHERE, C_PROGRAM]
     called = [*QUICK, "-H", "--preload", NOOP, *WHERE, f"{folder}/bin/noop"]
+    reused = [*QUICK, "-H", "--preload", NOOP, "--reuse", "100", *WHERE, f"{folder}/bin/noop"]
     return {
         "a. spawn, C program": ([THEIRS, *plain], [OURS, *plain], 1.05, 0.8),
         "a. the same, -x 20,000 rules": ([THEIRS, *ruled], [OURS, *ruled], 1.05, 0.8),
         "b. refused by a rule": ([THEIRS, *denied], [OURS, *denied], 1.0, 2.0),
         "c. --preload, trivial program": ([THEIRS, *plain], [OURS, *called], 0.8, 1.3),
+        "c. the same, --reuse 100": ([THEIRS, *plain], [OURS, *reused], 0.8, 1.3),
         "d. -h from /etc/hosts (theirs: -H)": ([THEIRS, *plain], [OURS, *named], 2.5, 0.0),
     }
 
