@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DESCRIPTORS = "/proc/self/fd"
 WITHOUT_NUMBER = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # variables with ever new values
 BROKEN_OUTPUT = 120  # what Python itself exits with when it cannot flush its standard output
+REHEARSALS = 40  # an instruction is specialised some 20 calls after the first
 UNCAUGHT = object()  # in place of what a program returns
 UNSET = object()  # in place of a value that is not staged
 
@@ -273,6 +274,8 @@ def streams_off_the_connection() -> None:
     for descriptor, end in enumerate(ends):
         os.dup2(end, descriptor)
     fresh_streams()
+    for _ in range(REHEARSALS):
+        flush()  # what Python learns on the way, no child has to learn
     for descriptor, original in enumerate(saved):
         os.dup2(original, descriptor)
     for descriptor in (*saved, *ends):
