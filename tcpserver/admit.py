@@ -10,7 +10,7 @@ import time
 
 from tcprules import strerr
 from tcprules.lookup import Verdict, canonical
-from tcpserver import chain, environ, hooks, launch, script, worker
+from tcpserver import chain, environ, hooks, launch, script
 from tcpserver.children import Children, Client
 from tcpserver.connection import Child
 from tcpserver.environ import Facts
@@ -182,6 +182,8 @@ class Door:
 
     def hire(self, batch: list[Waiting], serve: "Callable[[], object] | None") -> None:
         """Fork: the children serve these clients first, and then others."""
+        from tcpserver import worker  # what is loaded each fork copies, and most servers have no pool
+
         pool = self.children.pool
         try:
             ends = pool.hire(len(batch))

@@ -5,7 +5,6 @@ by one pipe how their clients ended. A process that ends instead is waited for a
 """
 
 import _socket as socket
-import fcntl
 import os
 import sys
 from struct import Struct
@@ -102,6 +101,8 @@ def high(ends: tuple[int, int]) -> tuple[int, int]:
 
 def out_of_the_way(descriptor: int) -> int:
     """The same file under a number that no program gives to another."""
+    import fcntl  # a library more is five mappings more that each fork copies, and most servers have no pool
+
     try:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST)
     finally:

@@ -12,13 +12,13 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 def fields(pid: str) -> list[int]:
-    """/proc/PID/stat as numbers: the pid itself first, its parent third; zeros for one that is gone."""
+    """/proc/PID/stat as numbers, from the state on, in whose place the pid stands; zeros for one that is gone."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             words = stat.read().rpartition(")")[2].split()
     except OSError:
         return [0] * 20
-    return [int(pid), 0, *map(int, words[1:])]
+    return [int(pid), *map(int, words[1:])]
 
 
 class Server:
@@ -34,7 +34,7 @@ class Server:
         """Seconds of CPU so far: its own, that of its children that have ended, and of those that live."""
         here = self.process.pid
         used = [fields(pid) for pid in os.listdir("/proc") if pid.isdigit()]
-        return sum(sum(one[11:15]) for one in used if here in (one[0], one[2])) / TICK
+        return sum(sum(one[11:15]) for one in used if here in (one[0], one[1])) / TICK
 
     def stop(self) -> None:
         self.process.terminate()
