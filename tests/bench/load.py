@@ -7,7 +7,7 @@ import subprocess
 import time
 from statistics import median
 
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # pip has compiled what it installed; what is compiled anew costs memory
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles what it installs: it takes less memory
 TICK = os.sysconf("SC_CLK_TCK")
 
 
