@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
+    from qmail_smtpd.auth.gate import Gate
     from qmail_smtpd.auth.sasl import Credentials, ScramServer
 
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
@@ -37,11 +38,13 @@ class World:
 
     __slots__ = ("context", "environ", "gate", "journal", "more", "own", "queue", "unheard", "untold", "wire")
 
-    def __init__(self, environ: dict[bytes, bytes], wire: Wire, setup: Setup, journal: Log) -> None:
+    def __init__(
+        self, environ: dict[bytes, bytes], wire: Wire, more: control.MoreRcpthosts, gate: "Gate | None", journal: Log
+    ) -> None:
         self.environ = environ
         self.wire = wire
-        self.more = setup.more
-        self.gate = setup.gate
+        self.more = more
+        self.gate = gate
         self.journal = journal
         self.unheard = journal.unheard
         self.own: frozenset[bytes] | None = None
@@ -149,7 +152,7 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
 
     if not rehearsed:
         rehearsed.append(True)
-        preload.rehearse(control.home(environ), World)
+        preload.rehearse(World)
     preload.prepare(environ)
 
 
@@ -176,9 +179,10 @@ def serve_client() -> int:
         journal.warning(b"SMTPD_LOG is neither none nor refusals nor all: refusals are logged")
     smtps = bool(environ.get(b"SMTPS"))  # empty is off, as in netqmail's TLS patch
     try:
-        session = prepare(environ, wire, journal)
+        session, setup = prepare(environ, wire, journal)
         status = converse(session, wire, smtps)
-        if wire.layer is not None or session.settings.auth is not None:
+        setup.more.close()
+        if wire.layer is not None or setup.gate is not None or session.settings.auth is not None:
             os._exit(status)
         return status
     except Unreadable as trouble:
@@ -199,7 +203,7 @@ def last_words(wire: Wire, reply: bytes) -> int:
     return 1
 
 
-def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> Session:
+def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Session, Setup]:
     """Read everything that a session needs, and say what is wrong with it."""
     control.enter(control.home(environ))
     setup = Setup(environ, [os.fsencode(word) for word in sys.argv[1:]])
@@ -207,7 +211,7 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> Session:
     journal.facts[b"ip"] = setup.settings.remoteip
     for warning in setup.warnings:
         journal.warning(warning)
-    return Session(setup.settings, World(environ, wire, setup, journal))
+    return Session(setup.settings, World(environ, wire, setup.more, setup.gate, journal)), setup
 
 
 def converse(session: Session, wire: Wire, smtps: bool) -> int:

@@ -5,13 +5,12 @@ where. A child that has to learn that for itself writes to memory that it shares
 what a session costs. So the parent holds some sessions with nobody: nothing is sent, queued or logged.
 """
 
-import os
-
 from qmail_smtpd import control
+from qmail_smtpd.control import MoreRcpthosts
 from qmail_smtpd.log import NONE, Log
-from qmail_smtpd.policy import Unreadable
 from qmail_smtpd.session import Session
-from qmail_smtpd.setup import TIMEOUT, Setup
+from qmail_smtpd.settings import Settings
+from qmail_smtpd.setup import TIMEOUT
 from qmail_smtpd.wire import Wire
 
 TYPE_CHECKING = False
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.backend import Backend
 
-    World = Callable[[dict[bytes, bytes], Wire, Setup, Log], Backend]
+    World = Callable[[dict[bytes, bytes], Wire, MoreRcpthosts, None, Log], Backend]
 
 REHEARSALS = 40  # an instruction is specialised some 20 turns after the first
 SAID = (
@@ -33,23 +32,15 @@ SAID = (
 )
 
 
-def rehearse(home: bytes, world: "World") -> None:
-    """Hold sessions in the home, whose control files are read as for a client. What is wrong, clients will be told."""
-    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
-    try:
-        control.enter(home)
-        for _ in range(REHEARSALS):
-            setup = Setup({}, [])
-            setup.more.close()
-            session = Session(setup.settings, world({}, Wire(TIMEOUT), setup, Log(NONE, {})))
-            session.greet()
-            for line in SAID:
-                session.feed(line)
-    except Unreadable:
-        pass
-    finally:
-        os.fchdir(here)
-        os.close(here)
+def rehearse(world: "World") -> None:
+    """Hold the sessions. What the control files say does not matter; they are not read."""
+    settings = Settings()
+    settings.rcpthosts = frozenset((b"example.com",))
+    for _ in range(REHEARSALS):
+        session = Session(settings, world({}, Wire(TIMEOUT), MoreRcpthosts(-1), None, Log(NONE, {})))
+        session.greet()
+        for line in SAID:
+            session.feed(line)
 
 
 def prepare(environ: "Mapping[bytes, bytes]") -> None:

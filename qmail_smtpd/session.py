@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from qmail_smtpd.backend import Backend
     from qmail_smtpd.settings import Settings
 
+    Consumer = Callable[["Session", bytes, int], int]
+
 LINE_LIMIT = 8192  # bytes of a command that are kept. RFC 5321 wants 512; AUTH and parameters need more
 
 
@@ -26,7 +28,7 @@ class Session:
         self.settings = settings
         self.backend = backend
         self.status: int | None = None
-        self.consume = self.take_command
+        self.consume: Consumer = Session.take_command  # not bound: a session must not hold itself
         self.pending = b""  # a command that has not ended yet
         self.helo: bytes | None = None  # None where it tells nothing new
         self.envelope = Envelope()
@@ -48,7 +50,7 @@ class Session:
         """Take what the client sent. What follows the end of the session is not looked at."""
         position = 0
         while position < len(data) and self.status is None:
-            position = self.consume(data, position)
+            position = self.consume(self, data, position)
 
     def finish(self, status: int, reply: bytes, reason: bytes) -> None:
         """End the session; a message that is not over is given up. `reply` is empty where the client is gone."""
@@ -125,7 +127,7 @@ class Session:
     def begin_message(self) -> None:
         """From the next byte on it is a message."""
         self.message = Message(self.settings.databytes, self.settings.refuse_bare_cr)
-        self.consume = self.take_message
+        self.consume = Session.take_message
 
     def take_message(self, data: bytes, position: int) -> int:
         """Take a part of the message and return the position behind it."""
@@ -157,5 +159,5 @@ class Session:
             self.log(b"rejected", {**self.envelope.facts(), **why, b"reply": reply.replace(b" ", b"_")})
         self.message = None
         self.envelope = Envelope()
-        self.consume = self.take_command
+        self.consume = Session.take_command
         self.answer(reply)

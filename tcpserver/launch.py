@@ -13,8 +13,11 @@ from _signal import (  # type: ignore[import-not-found]  # signal's own function
     SIG_IGN,
     SIG_SETMASK,
     SIG_UNBLOCK,
+    SIGCHLD,
+    SIGINT,
     SIGKILL,
     SIGSTOP,
+    default_int_handler,
     getsignal,
     pthread_sigmask,
     set_wakeup_fd,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    Action = tuple[int, Any]  # the number of a signal, and what is done about it
     Start = tuple[Any, ...]  # what a child has to know; made by the parent
 
 NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)  # what fork itself says
@@ -37,14 +41,19 @@ CATCHABLE = [n for n in range(1, 32) if n not in (SIGKILL, SIGSTOP)]
 
 
 class Signals:
-    """What this process does with signals that a program must not inherit: looked at once, before the first client."""
+    """What a program must not inherit of what this process does with signals: looked at before the first client."""
 
-    __slots__ = ("caught", "for_a_call", "ignored")
+    __slots__ = ("for_a_call", "for_exec", "ignored")
 
     def __init__(self) -> None:
-        self.ignored = [number for number in CATCHABLE if getsignal(number) == SIG_IGN]
-        self.caught = [number for number in CATCHABLE if getsignal(number) not in (SIG_IGN, SIG_DFL, None)]
-        self.for_a_call = [number for number in self.ignored if number not in chain.PYTHON_IGNORES]
+        found = {number: getsignal(number) for number in CATCHABLE}
+        self.ignored = [number for number, action in found.items() if action == SIG_IGN]
+        caught = [number for number, action in found.items() if action not in (SIG_IGN, SIG_DFL, None)]
+        self.for_exec: list[Action] = [(number, SIG_DFL) for number in caught]
+        self.for_a_call: list[Action] = [
+            (number, SIG_DFL) for number in caught + self.ignored if number not in (SIGINT, *chain.PYTHON_IGNORES)
+        ]
+        self.for_a_call.append((SIGINT, default_int_handler))
 
 
 def spawn(
@@ -107,19 +116,23 @@ def fork_each(
     starts: "list[Start]",
     connections: list[int],
     mine: list[int],
-    caught: list[int],
+    actions: "list[Action]",
 ) -> list[int | OSError]:
     """Fork for one connection after the other, and close it; what fork said for each: the pid, or an error.
 
     A child does run(connection, what it has to close, its start): `mine`, the parent's own descriptors, and those whose
     turn is still to come. After a fork the parent copies every page of memory that it writes to, some 2 microseconds a
-    page; hence all in a row, and next to nothing between. Signals in `caught` wait, in the child until it lets them
-    come: one for a child that still has the parent's handlers would be the parent's. What a child does stands outside
-    of the parent's `try`: its errors must not pass for fork's.
+    page; hence all in a row, and next to nothing between. What a child does stands outside of the parent's `try`: its
+    errors must not pass for fork's.
+
+    Meanwhile signals wait, in the child until it lets them come, and have the actions that the children are to have.
     """
     said: list[int | OSError] = []
     rest = mine + connections[::-1]
-    pthread_sigmask(SIG_BLOCK, caught)
+    numbers = [number for number, _ in actions]
+    pthread_sigmask(SIG_BLOCK, numbers)
+    wake = set_wakeup_fd(-1)
+    before = [signal(number, action) for number, action in actions]
     for start in starts:
         connection = rest.pop()
         try:
@@ -131,29 +144,36 @@ def fork_each(
                 run(connection, rest, start)
             said.append(pid)
         close(connection)
-    pthread_sigmask(SIG_UNBLOCK, caught)
+    for number, action in zip(numbers, before, strict=True):
+        signal(number, action)
+    set_wakeup_fd(wake, warn_on_full_buffer=False)
+    pthread_sigmask(SIG_UNBLOCK, numbers)
+    look_again(wake)
     return said
 
 
-def enter(closing: list[int], caught: list[int]) -> None:
-    """In a forked child: give up what is the parent's own, descriptors and signal handlers."""
-    set_wakeup_fd(-1)
-    default(caught)
+def look_again(wake: int) -> None:
+    """A SIGCHLD that waited while it had no handler was thrown away: do as if one had come."""
+    try:
+        os.write(wake, bytes([SIGCHLD]))
+    except BlockingIOError:
+        return  # there is something to be looked at already
+
+
+def enter(closing: list[int]) -> None:
+    """In a forked child: let signals come, and close what is not its own."""
     pthread_sigmask(SIG_SETMASK, ())
     for descriptor in closing:
         close(descriptor)
 
 
 def call(connection: int, closing: list[int], start: "Start") -> "NoReturn":
-    """In a forked child: enter(), and run a preloaded main on the connection; its words are in sys.argv already.
+    """In a forked child: run a preloaded main on the connection; its words are in sys.argv already.
 
     In one piece, and with short names: to call a function or to look into a module for the first time costs a child
-    some 5 pages of memory, a thirtieth of what all this takes.
+    some 5 pages of memory, a twentieth of what all this takes.
     """
-    main, edits, numbers = start
-    set_wakeup_fd(-1)
-    for number in numbers:
-        signal(number, SIG_DFL)
+    told, main, edits = start
     pthread_sigmask(SIG_SETMASK, ())
     for descriptor in closing:
         close(descriptor)
@@ -162,4 +182,6 @@ def call(connection: int, closing: list[int], start: "Start") -> "NoReturn":
     close(connection)
     for name, value in edits:
         put(name, value)
+    if told:
+        say(told(os.getpid()))
     perform(main)

@@ -64,7 +64,8 @@ def preload(specification: str) -> None:
         found = os.stat(path)
     except (ImportError, AttributeError, OSError) as error:
         raise Unloadable(f"unable to preload {os.path.basename(path)}: {error}") from error
-    chain.preloaded[found.st_dev, found.st_ino] = Script(program, getattr(sys.modules[module], "serve_client", None))
+    serve = getattr(sys.modules[module], "serve_client", None) if function == "main" else None
+    chain.preloaded[found.st_dev, found.st_ino] = Script(program, serve)
     hooks.learn(sys.modules[module])
 
 
@@ -106,15 +107,15 @@ class Script:
     def run(self, words: list[str]) -> "NoReturn":
         """Run as a script whose environment, signals and streams are right already."""
         sys.argv[:] = words
+        signal(SIGINT, default_int_handler)
         perform(self.main)
 
 
 def perform(main: "Callable[[], object]") -> "NoReturn":
-    """Call a main whose words are in sys.argv already, and end the process as its script would.
+    """Call a main where words, environment, streams and signals are right, and end the process as its script would.
 
     Its errors end here: whoever has called, in the process that this was, must not take them for its own.
     """
-    signal(SIGINT, default_int_handler)
     code: object = UNCAUGHT
     try:
         code = main()
@@ -148,9 +149,18 @@ def leave_behind() -> None:
 def open_descriptors() -> set[str]:
     """The numbers of this process's descriptors, as far as /proc tells."""
     try:
-        return set(os.listdir(DESCRIPTORS))
+        return {number for number in os.listdir(DESCRIPTORS) if is_open(int(number))}
     except OSError:
         return set()
+
+
+def is_open(descriptor: int) -> bool:
+    """Not so the one by which the list was read."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 class Stage:

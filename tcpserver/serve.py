@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ACCEPT_PAUSE = 0.2  # seconds without accepting when the system is out of descriptors or memory
 MOST_AT_ONCE = 64  # clients that are taken between two looks at everything else
 DRAIN_GRACE = 5.0  # seconds between TERM and KILL for sessions that outlived --drain
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 NOTHING_TO_ACCEPT = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1)
 
@@ -129,6 +130,8 @@ class Server:
         try:
             descriptor, peer = self.listener._accept()  # type: ignore[attr-defined]  # typeshed lacks it
         except OSError as error:
+            if error.errno in NO_DESCRIPTOR and self.door.starter.waiting:
+                return False  # those who wait hold them: they come first
             self.not_accepted(error)
             return False
         self.failing = False

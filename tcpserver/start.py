@@ -40,8 +40,16 @@ def main() -> "NoReturn":
         journal = Journal(lines.lost)
         if settings.rules is not None:
             import cdblib  # noqa: F401  (lookup would load it for the first client)
+        if settings.reuse > 1:
+            import fcntl  # noqa: F401  (what is loaded each fork copies, and most servers have no pool)
+
+            from tcpserver import worker  # noqa: F401
         listen.become_user(settings.uid, settings.gid, settings.groups)
         script.change_environment(environ.base(given))
+        if settings.reuse > 1 and not may_return():
+            settings.reuse = 1
+            if settings.verbosity:
+                journal.write(lines.warning(b"no --reuse: a process could not return to the current directory"))
         script.preload_all(settings.preload)
     except (listen.Unable, script.Unloadable) as error:
         if settings.verbosity:
@@ -54,6 +62,21 @@ def main() -> "NoReturn":
     server = Server(settings, listener, door, wake)
     ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
     server.run()
+
+
+def may_return() -> bool:
+    """Could a program that changes its directory be put back into this one by the account that serves?"""
+    try:
+        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.fchdir(here)
+    except OSError:
+        return False
+    finally:
+        os.close(here)
+    return True
 
 
 def wake_up() -> tuple[int, int]:

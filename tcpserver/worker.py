@@ -18,6 +18,7 @@ from _signal import (  # type: ignore[import-not-found]  # see launch
     getsignal,
     pthread_sigmask,
     signal,
+    sigpending,
 )
 from atexit import _ncallbacks
 
@@ -32,20 +33,31 @@ if TYPE_CHECKING:
 
 def serve(connection: int, closing: list[int], start: "launch.Start") -> "NoReturn":
     """In a forked child: become a process that serves this client, and those that the parent sends it."""
-    program, base, edits, job, jobs, results, most, signals = start
-    launch.enter(closing + [other for other in jobs if other != job], signals.caught)
-    launch.default(signals.for_a_call)
+    told, program, base, edits, job, jobs, results, most = start
+    launch.enter(closing + [other for other in jobs if other != job])
+    if told:
+        launch.say(told(os.getpid()))
     for descriptor in (0, 1):
         os.dup2(connection, descriptor)
     os.close(connection)
-    worker = Worker(program, base, job, results)
-    script.perform(lambda: worker.work(edits, most))
+    script.perform(lambda: Worker(program, base, job, results).work(edits, most))
 
 
 class Worker:
     """One process. `program` is the preloaded program's function for one client: it returns what its main would."""
 
-    __slots__ = ("base", "descriptors", "directory", "job", "program", "results", "streams", "umask", "words")
+    __slots__ = (
+        "base",
+        "descriptors",
+        "directory",
+        "identity",
+        "job",
+        "program",
+        "results",
+        "streams",
+        "umask",
+        "words",
+    )
 
     def __init__(self, program: "Callable[[], object]", base: dict[bytes, bytes], job: int, results: int) -> None:
         self.program, self.base, self.results = program, base, results
@@ -53,6 +65,7 @@ class Worker:
         self.words = list(sys.argv)
         self.streams = sys.stdin, sys.stdout, sys.stderr
         self.directory = out_of_the_way(os.open(".", os.O_PATH | os.O_CLOEXEC))
+        self.identity = identity()
         self.umask = os.umask(0)
         os.umask(self.umask)
         self.descriptors = script.open_descriptors()
@@ -83,6 +96,9 @@ class Worker:
             and not _ncallbacks()
             and not _thread._count()
             and not children()
+            and not sigpending()
+            and identity() == self.identity != ()
+            and bool(self.descriptors)
             and script.open_descriptors() == self.descriptors
         )
 
@@ -93,7 +109,7 @@ class Worker:
             os.dup2(nothing, descriptor)
         os.close(nothing)
         for number in launch.CATCHABLE:
-            wanted = at_the_start(number)
+            wanted = SIG_IGN if number in chain.PYTHON_IGNORES else SIG_DFL
             if getsignal(number) != wanted:
                 signal(number, wanted)
         alarm(0)
@@ -112,16 +128,19 @@ class Worker:
         for descriptor in (0, 1):
             os.dup2(connection, descriptor)
         os.close(connection)
+        signal(SIGINT, default_int_handler)  # not while nobody is served: the death of a process is no error
         script.fresh_streams()  # the old ones may hold what the client before has sent
         self.streams = sys.stdin, sys.stdout, sys.stderr
         return environ.edits_of(text)
 
 
-def at_the_start(number: int) -> object:
-    """What a called program finds this signal to do."""
-    if number == SIGINT:
-        return default_int_handler
-    return SIG_IGN if number in chain.PYTHON_IGNORES else SIG_DFL
+def identity() -> tuple[object, ...]:
+    """Who this process is, and where its log goes."""
+    try:
+        log = os.fstat(2)
+    except OSError:
+        return ()
+    return os.getresuid(), os.getresgid(), log.st_dev, log.st_ino
 
 
 def children() -> bool:

@@ -1,40 +1,50 @@
 """The sessions that a parent holds with nobody before it forks: nobody notices them."""
 
+import gc
 import os
-from collections.abc import Mapping
+import re
 from pathlib import Path
 
 import pytest
 from mailhome import CONTROL, lay_home
-from server import Server
+from server import Server, children
 from support import script
 
 from qmail_smtpd import main, preload
+from qmail_smtpd.session import Session
 
 SHORT = b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<u@example.com>\r\nRCPT TO:<u@outside.example>\r\nQUIT\r\n"
 
 
-@pytest.mark.parametrize(
-    "control",
-    [
-        CONTROL,
-        {},
-        {**CONTROL, "rcpthosts": 0o000, "morercpthosts.cdb": "x" * 2048},
-        {"me": "\r\n", "databytes": "many"},
-    ],
-    ids=["as it should be", "nothing there", "odd files", "odd lines"],
-)
-def test_rehearsals_leave_no_trace(
-    tmp_path: Path, control: Mapping[str, object], capfd: pytest.CaptureFixture[str]
-) -> None:
-    home = lay_home(tmp_path / "home", {name: value for name, value in control.items() if isinstance(value, str)})
-    for name, value in control.items():
-        if not isinstance(value, str):
-            (home / "control" / name).mkdir()  # what even root cannot read as a file
-    before = os.getcwd(), sorted(os.listdir("/proc/self/fd")), dict(os.environ), sorted(home.rglob("*"))
-    preload.rehearse(os.fsencode(home), main.World)
-    assert (os.getcwd(), sorted(os.listdir("/proc/self/fd")), dict(os.environ), sorted(home.rglob("*"))) == before
+def test_rehearsals_leave_no_trace(capfd: pytest.CaptureFixture[str]) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = sorted(os.listdir("/proc/self/fd")), dict(os.environ)
+        preload.rehearse(main.World)
+        assert (sorted(os.listdir("/proc/self/fd")), dict(os.environ)) == before
+        assert not [found for found in gc.get_objects() if isinstance(found, (Session, main.World))]
+    finally:
+        gc.enable()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_long_list_of_domains_costs_the_server_no_memory(tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home", {**CONTROL, "rcpthosts": "".join(f"d{n}.example.com\n" for n in range(50_000))})
+    words = ["-v", "-RHl0", "--preload", "qmail-smtpd", "127.0.0.1", "0", script("qmail-smtpd")]
+    for options, most in ([], 20), (["--reuse", "50"], 40):
+        with Server([*options, *words], environ={"QMAILHOME": str(home)}) as server:
+            for number in range(1, 21):
+                server.ask(SHORT)
+                server.wait_for_log(rb"tcpserver: end ", number)
+            assert [resident(pid) < most * 1024 for pid in (server.pid, *children(server.pid))] == [True] * (
+                1 + bool(options)
+            )
+
+
+def resident(pid: int) -> int:
+    """kB of memory."""
+    return int(re.findall(r"RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
 
 
 def test_a_home_that_is_not_there_yet_does_not_keep_the_server_from_starting(tmp_path: Path) -> None:

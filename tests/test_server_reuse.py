@@ -4,17 +4,19 @@ That a program finds the same in each of its turns as a program that was exec'd,
 """
 
 import os
+import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import cdblib
 import pytest
 from consolescript import OBEY, lay
 from mailhome import CONTROL, lay_home
-from server import Server, children, compiled, read_all, until
+from server import Server, children, compiled, needs_root, read_all, until
 from support import script
 from tlspeer import Client, certify, trusting
 
@@ -107,6 +109,9 @@ def test_nothing_of_one_client_is_there_for_the_next(home: Path, tmp_path: Path)
 
 
 LEFT = {
+    "another user": "import os; os.getuid() or os.setresuid(65534, 65534, 65534)",
+    "another log": "import os; os.dup2(os.open('/dev/null', 1), 2)",
+    "a signal that waits": "import os, signal; signal.pthread_sigmask(0, [15]); os.kill(os.getpid(), 15)",
     "a thread": "import threading, time; threading.Thread(target=time.sleep, args=[60], daemon=True).start()",
     "a child": "import os, time; os.fork() or (os.close(0), os.close(1), time.sleep(0.5), os._exit(0))",
     "a child that has ended": "import os; os.fork() or os._exit(0)",
@@ -335,3 +340,127 @@ def test_a_client_sees_the_end_of_its_session_while_others_go_on(home: Path) -> 
             client.sendall(b"x")
             client.settimeout(10)
             assert client.recv(1) == b""
+
+
+def test_a_client_with_a_large_environment_does_not_send_the_others_home(home: Path, tmp_path: Path) -> None:
+    rules = compiled(tmp_path / "rules.cdb", f'127.0.0.2:allow,A="{"x" * 70000}"\n:allow\n')
+    with serving(home, "--reuse", "9", "-x", str(rules)) as server:
+        pid = ask(server)
+        assert ask(server, source="127.0.0.2") != pid
+        assert ask(server) in (pid, b"%d\n" % children(server.pid)[-1])
+        assert int(pid) in children(server.pid)
+
+
+def limited(files: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+
+@pytest.mark.parametrize("files", [100, 300])
+def test_where_descriptors_are_few_clients_are_served_all_the_same_and_none_is_lost(home: Path, files: int) -> None:
+    environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
+    words = ["-v", "-RHl0", "--preload", "obey", "--reuse", "50", "-c", "200", "-b", "300", "127.0.0.1", "0", "obey"]
+    with Server(words, environ=environ, preexec=limited(files)) as server:
+        for _ in range(3):
+            with crowd_of(server, 120) as crowd:
+                for client in crowd:
+                    client.sendall(b"print('here')\n\n")
+                assert [read_all(client) for client in crowd] == [b"here\n"] * 120
+        server.wait_for_log(rb"^tcpserver: end ", 360)
+        assert b"dropping" not in server.log()
+        idle = len(children(server.pid))
+        assert idle <= max(0, files - 256)
+        assert len(os.listdir(f"/proc/{server.pid}/fd")) < 12 + idle
+
+
+@needs_root
+def test_an_account_that_cannot_come_back_serves_each_client_by_itself(home: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
+    words = ["-v", "-RHl0", "-u0", "-g0", "--preload", "obey", "--reuse", "9", "127.0.0.1", "0", "obey"]
+    with Server(words, environ=environ, cwd=closed) as server:
+        assert ask(server) == ask(server)
+    words[2:4] = ["-u65534", "-g65534"]
+    for directory in (home, home.parent, home.parent.parent):
+        directory.chmod(0o755)
+    with Server(words, environ=environ, cwd=closed) as server:
+        assert ask(server) != ask(server)
+        warning = b"tcpserver: warning: no --reuse: a process could not return to the current directory\n"
+        assert server.log().startswith(warning)
+
+
+@needs_root
+def test_what_reuse_needs_is_loaded_before_root_is_given_up(home: Path) -> None:
+    """The library of this Python may lie where only root may look."""
+    environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
+    words = ["-v", "-RHl0", "-u65534", "-g65534", "--preload", "obey", "--reuse", "9", "127.0.0.1", "0", "obey"]
+    for directory in (home, home.parent, home.parent.parent):
+        directory.chmod(0o755)
+    with Server(words, environ=environ, cwd=Path("/")) as server:
+        assert ask(server) == ask(server)
+
+
+TWO = (
+    OBEY
+    + """
+def other():
+    os.write(1, b'other')
+"""
+)
+
+
+def test_only_the_main_of_a_module_is_what_it_offers_to_call_again(home: Path, tmp_path: Path) -> None:
+    found = lay(tmp_path, "two", TWO)
+    for name in ("entry_points.txt", "RECORD"):
+        file = tmp_path / "two-1.dist-info" / name
+        text = file.read_text().replace("two = two:main", "two-other = two:other")
+        file.write_text(text.replace("bin/two", "bin/two-other"))
+    other = found.rename(found.with_name("two-other"))
+    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
+    words = ["-v", "-RHl0", "--preload", "two-other", "--reuse", "9", "127.0.0.1", "0", str(other)]
+    with Server(words, environ=environ) as server:
+        assert [server.ask(), server.ask()] == [b"other"] * 2
+
+
+def test_a_cdb_of_domains_does_not_keep_a_process_from_being_used_again(tmp_path: Path) -> None:
+    mail = lay_home(tmp_path / "home", CONTROL)
+    with open(mail / "control/morercpthosts.cdb", "wb") as file, cdblib.Writer(file) as domains:
+        domains.put(b"more.example", b"")
+    with smtp(mail) as server:
+        for _ in range(3):
+            replies = session(server, "127.0.0.2", "MAIL FROM:<>", "RCPT TO:<x@more.example>", "RCPT TO:<x@z>", "QUIT")
+            assert [reply[:3] for reply in replies] == ["220", "250", "250", "553", "221"]
+        assert len(set(pids(server))) == 1
+
+
+def test_idle_processes_die_of_an_interrupt_without_a_word(home: Path) -> None:
+    with serving(home, "--reuse", "9") as server:
+        pid = int(ask(server))
+        before = server.log()
+        os.kill(pid, signal.SIGINT)
+        until(lambda: pid not in children(server.pid))
+        assert server.log() == before
+
+
+@pytest.mark.parametrize("options", [[], ["--reuse", "9"]], ids=["call", "reuse"])
+def test_the_server_speaks_of_a_client_before_its_program_does(home: Path, options: list[str]) -> None:
+    """However many come at once. What is given to a process that waits is told right after, so once is not always."""
+    with serving(home, *options, "-c", "70", "-b", "100") as server, crowd_of(server, 64) as crowd:
+        for client in crowd:
+            client.sendall(b"import os; os.write(2, b'program %d\\n' % os.getpid())\n\n")
+        for client in crowd:
+            read_all(client)
+        log = server.wait_for_log(rb"^tcpserver: end ", 64)
+        for pid in {line.split()[1] for line in log.splitlines() if line.startswith(b"program ")}:
+            assert log.index(b"tcpserver: pid %s " % pid) < log.index(b"tcpserver: ok %s " % pid)
+            assert log.index(b"tcpserver: ok %s " % pid) < log.index(b"program %s\n" % pid)
+
+
+def test_a_crowd_that_needs_all_descriptors_does_not_make_the_server_pause(home: Path) -> None:
+    environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
+    words = ["-v", "-RHl0", "--preload", "obey", "-c", "200", "-b", "300", "127.0.0.1", "0", "obey"]
+    with Server(words, environ=environ, preexec=limited(20)) as server, crowd_of(server, 100) as crowd:
+        for client in crowd:
+            client.sendall(b"print('here')\n\n")
+        assert [read_all(client) for client in crowd] == [b"here\n"] * 100
+        assert b"unable to accept" not in server.log()
