@@ -20,6 +20,7 @@ from os import _exit, putenv, unsetenv
 from tcprules import strerr
 from tcpserver import chain, hooks
 from tcpserver.environ import Edits
+from tcpserver.streams import flush, fresh_streams, streams_off_the_connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 DESCRIPTORS = "/proc/self/fd"
 WITHOUT_NUMBER = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # variables with ever new values
 BROKEN_OUTPUT = 120  # what Python itself exits with when it cannot flush its standard output
-REHEARSALS = 40  # an instruction is specialised some 20 calls after the first
 UNCAUGHT = object()  # in place of what a program returns
 UNSET = object()  # in place of a value that is not staged
 
@@ -228,19 +228,6 @@ def finish(code: object) -> int:
     return status if flush() else BROKEN_OUTPUT
 
 
-def flush() -> bool:
-    """Write what stands in the buffers of stdout and stderr. False if that fails."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            return False
-        except ValueError:
-            continue  # it is closed
-    return True
-
-
 def exit_status(code: object) -> int:
     """The status for what main() returned, or SystemExit carries."""
     if isinstance(code, int):
@@ -258,35 +245,3 @@ def uncaught() -> None:
     text = f"{type(error).__name__}: {error}".removesuffix(": ").replace("\n", " ")
     name = os.path.basename(sys.argv[0])
     strerr.die(strerr.TEMPORARY, name, ": fatal: ", text.encode("ascii", "backslashreplace"))
-
-
-def fresh_streams() -> None:
-    """Make sys.stdin, stdout and stderr as a program finds them that has just started (create_stdio, pylifecycle.c)."""
-    old = sys.stdin, sys.stdout, sys.stderr
-    new = (
-        open(0, closefd=False, encoding=old[0].encoding, errors=old[0].errors),
-        open(1, "w", closefd=False, encoding=old[1].encoding, errors=old[1].errors),
-        open(2, "w", buffering=1, closefd=False, encoding=old[2].encoding, errors=old[2].errors),
-    )
-    for stream, name in zip(new, ("stdin", "stdout", "stderr"), strict=True):
-        stream.buffer.raw.name = f"<{name}>"  # type: ignore[attr-defined]  # typeshed: Any buffer has no raw
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-
-
-def streams_off_the_connection() -> None:
-    """Make the streams once, before the forks, while 0 and 1 are what cannot seek, as a connection cannot.
-
-    A stream remembers that; and the child of each connection is spared the work.
-    """
-    saved = [os.dup(descriptor) for descriptor in (0, 1)]
-    ends = os.pipe()
-    for descriptor, end in enumerate(ends):
-        os.dup2(end, descriptor)
-    fresh_streams()
-    for _ in range(REHEARSALS):
-        flush()  # what Python learns on the way, no child has to learn
-    for descriptor, original in enumerate(saved):
-        os.dup2(original, descriptor)
-    for descriptor in (*saved, *ends):
-        os.close(descriptor)

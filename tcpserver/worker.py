@@ -22,7 +22,7 @@ from _signal import (  # type: ignore[import-not-found]  # see launch
 )
 from atexit import _ncallbacks
 
-from tcpserver import chain, environ, launch, script
+from tcpserver import chain, environ, launch, script, streams
 from tcpserver.pool import MOST_EDITS, out_of_the_way, record
 
 TYPE_CHECKING = False
@@ -92,7 +92,7 @@ class Worker:
         return (
             (code is None or isinstance(code, int))
             and (sys.stdin, sys.stdout, sys.stderr) == self.streams
-            and script.flush()
+            and streams.flush()
             and not _ncallbacks()
             and not _thread._count()
             and not children()
@@ -129,7 +129,7 @@ class Worker:
             os.dup2(connection, descriptor)
         os.close(connection)
         signal(SIGINT, default_int_handler)  # not while nobody is served: the death of a process is no error
-        script.fresh_streams()  # the old ones may hold what the client before has sent
+        streams.fresh_streams()  # the old ones may hold what the client before has sent
         self.streams = sys.stdin, sys.stdout, sys.stderr
         return environ.edits_of(text)
 
