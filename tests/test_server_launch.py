@@ -389,3 +389,16 @@ def test_a_script_that_cannot_be_loaded_is_one_line_and_nobody_is_told_of_a_port
         assert server.log().count(b"\n") == 1
     finally:
         server.__exit__()
+
+
+@pytest.mark.parametrize("given", [None, "", "1"])
+def test_programs_are_bound_early_only_if_the_administrator_wants_it(home: Path, given: str | None) -> None:
+    environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
+    environ |= {} if given is None else {"LD_BIND_NOW": given}
+    look = "import os, subprocess; print(os.environ.get('LD_BIND_NOW'), flush=True); subprocess.run(['env'])"
+    for way, options in WAYS.items():
+        with Server([*options, "127.0.0.1", "0", "obey"], environ=environ) as server:
+            lines = obeyed(server, look).decode().splitlines()
+            assert lines[0] == str(given), way
+            wished = [line.partition("=")[2] for line in lines[1:] if line.startswith("LD_BIND_NOW=")]
+            assert wished == ([] if given is None else [given]), way

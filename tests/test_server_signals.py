@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from consolescript import lay
+from consolescript import OBEY, lay
 from server import ENVIRON, PATIENCE, Server, children, read_all, refusal, until
 from support import peer, script
 from tracer import traced
@@ -381,3 +381,29 @@ def test_systemds_own_activation_works(listener: socket.socket) -> None:
             assert b"LISTEN_" not in answer
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("options", [["-H"], ["-h"], ["-H", "--reuse", "3"]], ids=["call", "ask", "reuse"])
+def test_signals_that_come_while_the_server_forks_are_not_lost(tmp_path: Path, options: list[str]) -> None:
+    """It has the signal actions of its children meanwhile; a SIGCHLD could be thrown away, a SIGTERM could kill."""
+    home = tmp_path
+    lay(home, "obey", OBEY)
+    environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
+    words = ["-v", "-Rl0", *options, "--preload", "obey", "-c", "30", "127.0.0.1", "0", "obey"]
+    with Server([*words], environ=environ) as server:
+        for turn in range(40):
+            clients = [server.connect() for _ in range(8)]
+            for client in clients:
+                server.send(signal.SIGUSR1)
+                server.send(signal.SIGCHLD)
+                client.sendall(b"print('here')\n\n")
+            for client in clients:
+                assert read_all(client) == b"here\n"
+                client.close()
+            server.wait_for_log(rb"^tcpserver: end ", 8 * (turn + 1))
+        assert server.log().count(b"tcpserver: pid ") == server.log().count(b"tcpserver: end ") == 320
+        assert b"tcpserver: status: 0/30\n" in server.log()[-200:]
+        crowd = [server.connect() for _ in range(20)]
+        assert server.stop() == 0
+        for client in crowd:
+            client.close()
