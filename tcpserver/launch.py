@@ -161,20 +161,19 @@ def look_again(wake: int) -> None:
 
 
 def enter(closing: list[int]) -> None:
-    """In a forked child: let signals come, and close what is not its own."""
+    """In a forked child that asks first: let signals come, and close what is not its own."""
     pthread_sigmask(SIG_SETMASK, ())
     for descriptor in closing:
         close(descriptor)
 
 
 def call(connection: int, closing: list[int], start: "Start") -> "NoReturn":
-    """In a forked child: run a preloaded main on the connection; its words are in sys.argv already.
+    """In a forked child: run a preloaded main on the connection; its words are in sys.argv already. Signals wait.
 
     In one piece, and with short names: to call a function or to look into a module for the first time costs a child
     some 5 pages of memory, a twentieth of what all this takes.
     """
     told, main, edits = start
-    pthread_sigmask(SIG_SETMASK, ())
     for descriptor in closing:
         close(descriptor)
     dup2(connection, 0)
@@ -184,4 +183,4 @@ def call(connection: int, closing: list[int], start: "Start") -> "NoReturn":
         put(name, value)
     if told:
         say(told(os.getpid()))
-    perform(main)
+    perform(main, True)

@@ -9,9 +9,11 @@ import sys
 from _signal import (  # type: ignore[import-not-found]  # see launch
     SIG_DFL,
     SIG_IGN,
+    SIG_SETMASK,
     SIGINT,
     default_int_handler,
     getsignal,
+    pthread_sigmask,
     signal,
 )
 from atexit import _ncallbacks, _run_exitfuncs  # by their names: to look into a module costs a child 3 pages
@@ -111,13 +113,16 @@ class Script:
         perform(self.main)
 
 
-def perform(main: "Callable[[], object]") -> "NoReturn":
+def perform(main: "Callable[[], object]", forked: bool = False) -> "NoReturn":
     """Call a main where words, environment, streams and signals are right, and end the process as its script would.
 
-    Its errors end here: whoever has called, in the process that this was, must not take them for its own.
+    Its errors end here: whoever has called, in the process that this was, must not take them for its own. Signals wait
+    in a process that has just been forked: they come now, and a SIGINT is the program's.
     """
     code: object = UNCAUGHT
     try:
+        if forked:
+            pthread_sigmask(SIG_SETMASK, ())
         code = main()
     except SystemExit as leave:
         code = leave.code

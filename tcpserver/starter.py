@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Ends = tuple[int, int]  # of a socket: ours, and a process's
 NONE: environ.Edits = []
+NOTHING: list[int] = []
 
 
 class Waiting:
@@ -70,7 +71,7 @@ class Starter:
     def start_waiting(self, mine: list[int]) -> None:
         """Fork for those who wait. `mine` are the parent's own descriptors, which no child must keep."""
         batch, self.waiting = self.waiting, []
-        self.mine = mine + self.children.pool.descriptors()
+        self.mine = mine
         found = None if self.asks else script.preloaded(self.paths)
         if self.asks:
             hooks.before_fork(self.base)
@@ -134,15 +135,11 @@ class Starter:
             (self.told(one), serve, self.base, one.edits, its, theirs, pool.results[1], pool.most)
             for one, its in zip(batch, theirs, strict=True)
         ]
-        mine = self.mine + ours
-        self.mine = [descriptor for descriptor in mine + others if descriptor != pool.results[1]]
-        pids = self.fork(worker.serve, starts, batch, self.signals.for_a_call)
-        self.mine = mine
+        pids = self.fork(worker.serve, starts, batch, self.signals.for_a_call, ours + others, keep=pool.results[1])
         for (our, its), pid in zip((ends for _, ends in new), pids, strict=True):
             os.close(its)
             if pid is None:
                 os.close(our)
-                self.mine.remove(our)
             else:
                 pool.jobs[pid] = our
 
@@ -159,13 +156,23 @@ class Starter:
         return lambda pid: lines.arrival(pid, facts) + lines.verdict(b"ok", pid, facts, key)
 
     def fork(
-        self, run: "Run", starts: "list[launch.Start]", batch: list[Waiting], actions: "list[launch.Action]"
+        self,
+        run: "Run",
+        starts: "list[launch.Start]",
+        batch: list[Waiting],
+        actions: "list[launch.Action]",
+        more: list[int] = NOTHING,
+        keep: int = -1,
     ) -> list[int | None]:
-        """Fork for the batch, and close its connections; the pids, None where there is no process."""
+        """Fork for the batch, and close its connections; the pids, None where there is no process.
+
+        The children close what is the parent's own as it is now, and `more`, but for `keep`.
+        """
         for number in range(len(batch)):
             self.children.tell(self.children.status(number + 1))
         connections = [one.connection for one in batch]
-        said = launch.fork_each(run, starts, connections, self.mine, actions)
+        mine = self.mine + self.children.pool.descriptors() + more
+        said = launch.fork_each(run, starts, connections, [number for number in mine if number != keep], actions)
         for one, pid in zip(batch, said, strict=True):
             if isinstance(pid, int):
                 self.children.add(pid, one.client)

@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 def serve(connection: int, closing: list[int], start: "launch.Start") -> "NoReturn":
     """In a forked child: become a process that serves this client, and those that the parent sends it."""
     told, program, base, edits, job, jobs, results, most = start
-    launch.enter(closing + [other for other in jobs if other != job])
+    for descriptor in closing + [other for other in jobs if other != job]:
+        os.close(descriptor)
     if told:
         launch.say(told(os.getpid()))
     for descriptor in (0, 1):
         os.dup2(connection, descriptor)
     os.close(connection)
-    script.perform(lambda: Worker(program, base, job, results).work(edits, most))
+    script.perform(lambda: Worker(program, base, job, results).work(edits, most), forked=True)
 
 
 class Worker:

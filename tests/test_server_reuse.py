@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import cdblib
@@ -464,3 +464,24 @@ def test_a_crowd_that_needs_all_descriptors_does_not_make_the_server_pause(home:
             client.sendall(b"print('here')\n\n")
         assert [read_all(client) for client in crowd] == [b"here\n"] * 100
         assert b"unable to accept" not in server.log()
+
+
+@pytest.mark.parametrize("options", [[], ["--reuse", "5"]], ids=["call", "reuse"])
+def test_processes_that_are_killed_at_any_moment_take_only_their_own_client_with_them(
+    home: Path, options: list[str]
+) -> None:
+    """One that has died, and is not known to, gets no client; its descriptor is nobody's any more."""
+    with serving(home, *options) as server:
+        for number in range(120):
+            with crowd_of(server, 8) as crowd:
+                for client in crowd:
+                    client.sendall(b"print('here')\n\n")
+                for pid in children(server.pid)[number % 3 :: 2]:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)[number % 3])
+                for client in crowd:
+                    assert read_all(client) in (b"here\n", b"")
+        until(lambda: server.log().endswith(b"tcpserver: status: 0/40\n"))
+        assert b"Traceback" not in server.log()
+        assert b"dropping" not in server.log()
+        assert ask(server, "print('still')") == b"still\n"
