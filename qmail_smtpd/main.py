@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from qmail_smtpd.auth.sasl import Credentials, ScramServer
 
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
-rehearsed: list[bool] = []
 TAKEN = (b"accepted", b"queued")  # what relay-check's RELAY_USER may have made possible
+
+rehearsed: list[bool] = []  # not empty once before_fork() has rehearsed
 
 
 class World:

@@ -6,7 +6,6 @@ what a session costs. So the parent holds some sessions with nobody: nothing is 
 """
 
 from qmail_smtpd import control
-from qmail_smtpd.control import MoreRcpthosts
 from qmail_smtpd.log import NONE, Log
 from qmail_smtpd.session import Session
 from qmail_smtpd.settings import Settings
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.backend import Backend
 
-    World = Callable[[dict[bytes, bytes], Wire, MoreRcpthosts, None, Log], Backend]
+    World = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
 
 REHEARSALS = 40  # an instruction is specialised some 20 turns after the first
 SAID = (
@@ -37,7 +36,7 @@ def rehearse(world: "World") -> None:
     settings = Settings()
     settings.rcpthosts = frozenset((b"example.com",))
     for _ in range(REHEARSALS):
-        session = Session(settings, world({}, Wire(TIMEOUT), MoreRcpthosts(-1), None, Log(NONE, {})))
+        session = Session(settings, world({}, Wire(TIMEOUT), control.MoreRcpthosts(-1), None, Log(NONE, {})))
         session.greet()
         for line in SAID:
             session.feed(line)
