@@ -10,14 +10,15 @@ import time
 # The C half of signal, which every interpreter has loaded already: the Python half costs 5 ms of enum, once a session.
 from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
-from qmail_smtpd import control, replies
+from qmail_smtpd import control
 from qmail_smtpd.log import LEVELS, REFUSALS, Log
-from qmail_smtpd.policy import Unreadable
+from qmail_smtpd.net.wire import Broken, Closed, SessionTimedOut, TimedOut, Wire, settle_descriptors
 from qmail_smtpd.queue.client import QueueClient
-from qmail_smtpd.received import date
-from qmail_smtpd.session import Session
 from qmail_smtpd.setup import TIMEOUT, Setup
-from qmail_smtpd.wire import Broken, Closed, SessionTimedOut, TimedOut, Wire, settle_descriptors
+from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.received import date
+from qmail_smtpd.smtp.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from qmail_smtpd.auth.gate import Gate
-    from qmail_smtpd.auth.sasl import Credentials, ScramServer
+    from qmail_smtpd.smtp.sasl import Credentials, ScramServer
 
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
 TAKEN = (b"accepted", b"queued")  # what relay-check's RELAY_USER may have made possible
@@ -123,7 +124,7 @@ class World:
 
     def prepare_tls(self) -> bool:
         if self.untold:
-            from qmail_smtpd import certificate
+            from qmail_smtpd.net import certificate
 
             try:
                 self.context = certificate.context()
@@ -133,7 +134,7 @@ class World:
         return self.context is not None
 
     def start_tls(self) -> bytes:
-        from qmail_smtpd import tls
+        from qmail_smtpd.net import tls
 
         assert self.context is not None
         layer = tls.accept(self.wire, self.context)

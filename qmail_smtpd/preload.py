@@ -7,16 +7,16 @@ what a session costs. So the parent holds some sessions with nobody: nothing is 
 
 from qmail_smtpd import control
 from qmail_smtpd.log import NONE, Log
-from qmail_smtpd.session import Session
-from qmail_smtpd.settings import Settings
+from qmail_smtpd.net.wire import Wire
 from qmail_smtpd.setup import TIMEOUT
-from qmail_smtpd.wire import Wire
+from qmail_smtpd.smtp.session import Session
+from qmail_smtpd.smtp.settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from qmail_smtpd.backend import Backend
+    from qmail_smtpd.smtp.backend import Backend
 
     World = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
 
@@ -47,7 +47,7 @@ def prepare(environ: "Mapping[bytes, bytes]") -> None:
     if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
         load_auth()
     if control.exists(b"servercert.pem", control.home(environ)):
-        from qmail_smtpd.certificate import keep
+        from qmail_smtpd.net.certificate import keep
 
         keep(control.home(environ))
 
@@ -58,6 +58,7 @@ def load_auth() -> None:
         import hashlib  # noqa: F401
         import hmac  # noqa: F401
 
-        from qmail_smtpd.auth import checkpassword, dialogue, gate, users  # noqa: F401
+        from qmail_smtpd.auth import checkpassword, gate, users  # noqa: F401
+        from qmail_smtpd.smtp import login  # noqa: F401
     except ImportError:
         pass

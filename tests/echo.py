@@ -1,10 +1,10 @@
 """The world of a session under test: keeps what the session said, and takes every message."""
 
-from qmail_smtpd import replies
-from qmail_smtpd.auth.sasl import Credentials, Failed, Malformed
-from qmail_smtpd.message import Message
-from qmail_smtpd.session import Session
-from qmail_smtpd.settings import Settings
+from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp.message import Message
+from qmail_smtpd.smtp.sasl import Credentials, Failed, Malformed
+from qmail_smtpd.smtp.session import Session
+from qmail_smtpd.smtp.settings import Settings
 
 LOCAL = bytes((127, 0, 0, 1))
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine import address_of
 
-from qmail_smtpd.address import declared_size, exceeds, literal_octets, parse
+from qmail_smtpd.smtp.address import declared_size, exceeds, literal_octets, parse
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from base64 import b64encode
 import pytest
 from echo import Echo, converse
 
-from qmail_smtpd import replies
-from qmail_smtpd.auth.offer import NOTHING, Offer, offer
-from qmail_smtpd.policy import Unreadable
-from qmail_smtpd.session import Session
+from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp.offer import NOTHING, Offer, offer
+from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.session import Session
 
 ALL = Offer((b"LOGIN", b"PLAIN", b"CRAM-MD5", b"SCRAM-SHA-256"))
 

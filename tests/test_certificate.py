@@ -11,8 +11,8 @@ import pytest
 from support import peer
 from tlspeer import OPENSSL, certify, certify_by_authority
 
-from qmail_smtpd import certificate
-from qmail_smtpd.certificate import Kept
+from qmail_smtpd.net import certificate
+from qmail_smtpd.net.certificate import Kept
 
 CERT, KEY = "servercert.pem", "serverkey.pem"
 
@@ -251,8 +251,8 @@ def test_what_cannot_be_read_is_named(control: Path) -> None:
 
 def test_a_python_that_cannot_load_openssl_says_so(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where it lies in a directory that is root's alone, and root has been given up."""
-    monkeypatch.delitem(sys.modules, "qmail_smtpd.tls", raising=False)
-    monkeypatch.delattr("qmail_smtpd.tls", raising=False)
+    monkeypatch.delitem(sys.modules, "qmail_smtpd.net.tls", raising=False)
+    monkeypatch.delattr("qmail_smtpd.net.tls", raising=False)
     monkeypatch.setitem(sys.modules, "_ssl", None)
     with pytest.raises(certificate.Trouble) as trouble:
         certificate.context()

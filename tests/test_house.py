@@ -21,7 +21,7 @@ LOOKUP_TOO = ("qmail_smtpd.probe.", "qmail_smtpd.relay.")  # these ask the rules
 
 ONLY_IN = {  # a module of the library -> the rooms that may import it
     "click": lambda room: room.rsplit(".", 1)[-1] == "cli",
-    "ssl": lambda room: room in ("qmail_smtpd.tls", "qmail_smtpd.probe.starttls"),  # the second is a client
+    "ssl": lambda room: room in ("qmail_smtpd.net.tls", "qmail_smtpd.probe.starttls"),  # the second is a client
     "socket": lambda room: (
         room in ("tcpserver.listen", "tcpserver.serve", "tcpserver.names", "tcpserver.ident", "qmail_smtpd.ownaddress")
         or room in ("qmail_smtpd.pop3.tunnel", "tcpserver.pool", "tcpserver.worker")  # socket pairs
@@ -48,11 +48,11 @@ PURE = (
     "tcprules.lint",
     "tcpserver.limits",
     "tcpserver.environ",
-    "qmail_smtpd.session",
-    "qmail_smtpd.message",
-    "qmail_smtpd.address",
-    "qmail_smtpd.replies",
-    "qmail_smtpd.policy",
+    "qmail_smtpd.smtp.session",
+    "qmail_smtpd.smtp.message",
+    "qmail_smtpd.smtp.address",
+    "qmail_smtpd.smtp.replies",
+    "qmail_smtpd.smtp.policy",
     "qmail_smtpd.pop3.command",
     "qmail_smtpd.pop3.outgoing",
     "qmail_smtpd.pop3.replies",

@@ -137,7 +137,7 @@ def test_an_idle_client_is_timed_out_by_the_read_and_not_the_session(tmp_path: P
     assert talk(home, "NOOP\r\n", hold=5).stdout.endswith(b"250 ok\r\n451 timeout (#4.4.2)\r\n")
 
 
-SLOW = "import qmail_smtpd.wire as w, qmail_smtpd.main as m; w.SLOW_SECONDS, w.SLOW_BYTES = 1.0, 10_000; m.main()"
+SLOW = "import qmail_smtpd.net.wire as w, qmail_smtpd.main as m; w.SLOW_SECONDS, w.SLOW_BYTES = 1.0, 10_000; m.main()"
 
 
 def slow_session(home: Path, piece: bytes) -> bytes:

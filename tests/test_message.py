@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from machine import BARE_LF, END, machine
 
-from qmail_smtpd.message import Message
+from qmail_smtpd.smtp.message import Message
 
 PIECES = [
     b"\r",

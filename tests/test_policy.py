@@ -3,10 +3,10 @@
 import pytest
 from echo import settings
 
-from qmail_smtpd import replies
-from qmail_smtpd.address import parse
-from qmail_smtpd.envelope import Envelope
-from qmail_smtpd.policy import ENVELOPE_LIMIT, is_bad_sender, why_not_rcpt
+from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp.address import parse
+from qmail_smtpd.smtp.envelope import Envelope
+from qmail_smtpd.smtp.policy import ENVELOPE_LIMIT, is_bad_sender, why_not_rcpt
 
 MORE = (b"more.test", b".deep.test")
 

@@ -16,9 +16,9 @@ from server import until
 from support import peer, script
 from test_startup import check, imported
 
+from qmail_smtpd.net.wire import Wire
 from qmail_smtpd.pop3.mailbox import Mailbox
 from qmail_smtpd.pop3.pop3d import Session, converse
-from qmail_smtpd.wire import Wire
 
 FIRST = b"Subject: one\n\nthe first\n.dot\n"
 SECOND = b"Subject: two\n\nno end of line"

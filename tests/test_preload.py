@@ -11,7 +11,7 @@ from server import Server, children
 from support import script
 
 from qmail_smtpd import main, preload
-from qmail_smtpd.session import Session
+from qmail_smtpd.smtp.session import Session
 
 SHORT = b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<u@example.com>\r\nRCPT TO:<u@outside.example>\r\nQUIT\r\n"
 

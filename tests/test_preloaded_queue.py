@@ -131,9 +131,10 @@ def test_each_end_of_it_has_its_reply(ways: dict[str, Way], name: str, code: str
 
 
 RAISED = ["OSError(28, 'x')", "ChildProcessError(10, 'x')", "BlockingIOError(11, 'x')", "MemoryError()",
-          "KeyboardInterrupt()", "ValueError('x')", "GeneratorExit()", "__import__('qmail_smtpd.wire').wire.Closed()",
-          "__import__('qmail_smtpd.wire').wire.SessionTimedOut()",
-          "__import__('qmail_smtpd.policy').policy.Unreadable(b'250 ok', b'x')"]  # fmt: skip
+          "KeyboardInterrupt()", "ValueError('x')", "GeneratorExit()",
+          "__import__('qmail_smtpd.net.wire').net.wire.Closed()",
+          "__import__('qmail_smtpd.net.wire').net.wire.SessionTimedOut()",
+          "__import__('qmail_smtpd.smtp.policy').smtp.policy.Unreadable(b'250 ok', b'x')"]  # fmt: skip
 
 
 @pytest.mark.parametrize("error", RAISED)

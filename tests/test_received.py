@@ -2,7 +2,7 @@
 
 import pytest
 
-from qmail_smtpd.received import date, received
+from qmail_smtpd.smtp.received import date, received
 
 WHEN = b"1 Jan 2004 00:00:00 -0000"
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from qmail_smtpd import replies
-from qmail_smtpd.policy import Unreadable
+from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp.policy import Unreadable
 
 TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
 MESSAGE = TRANSACTION + b"DATA\r\nhello\r\n.\r\n"

@@ -8,9 +8,9 @@ from echo import Echo, converse
 from mailhome import CLIENT, CONTROL, MESSAGE, lay_home, talk
 from tlspeer import Client, Smtp, certify, get_all, trusting
 
-from qmail_smtpd.auth.offer import Offer
-from qmail_smtpd.received import protocol
-from qmail_smtpd.session import Session
+from qmail_smtpd.smtp.offer import Offer
+from qmail_smtpd.smtp.received import protocol
+from qmail_smtpd.smtp.session import Session
 
 CIPHER = b"TLS_AES_256_GCM_SHA384"
 PLAIN = "AUTH PLAIN " + b64encode(b"\0joe\0secret").decode()

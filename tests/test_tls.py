@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tlspeer import Client, certify, get_all, trusting, unarmed
 
-from qmail_smtpd import certificate, tls
-from qmail_smtpd.wire import Broken, Closed, TimedOut, Wire
+from qmail_smtpd.net import certificate, tls
+from qmail_smtpd.net.wire import Broken, Closed, TimedOut, Wire
 
 ENDS = {"done": 0, "crashed": 1, "broken": 2, "closed": 3, "timed out": 4, "trouble": 5}
 OVER = (("done", b""), ("closed", b""))  # a client that hangs up may be gone before it is told goodbye

@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from qmail_smtpd.wire import ready
+from qmail_smtpd.net.wire import ready
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from select import POLLIN
 from time import monotonic, sleep
 
 from qmail_smtpd.child import start
-from qmail_smtpd.wire import ready
+from qmail_smtpd.net.wire import ready
 from tcpserver import chain
 
 FIELDS_DESCRIPTOR = 3

@@ -6,12 +6,11 @@ Which of it a session has is arranged from its words and its environment, and on
 import os
 from time import monotonic, sleep, time
 
-from qmail_smtpd import replies
-from qmail_smtpd.auth import sasl
-from qmail_smtpd.auth.offer import CRAM_MD5, Offer, offer
 from qmail_smtpd.auth.words import Refused, Words, parse
 from qmail_smtpd.control import leading_digits
-from qmail_smtpd.received import filtered
+from qmail_smtpd.smtp import replies, sasl
+from qmail_smtpd.smtp.offer import CRAM_MD5, Offer, offer
+from qmail_smtpd.smtp.received import filtered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

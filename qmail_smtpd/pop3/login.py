@@ -7,13 +7,13 @@ import errno
 import os
 
 from qmail_smtpd.auth.checkpassword import LONGEST_FIELDS, TROUBLE, judge, launch
+from qmail_smtpd.net.wire import Closed, TimedOut
 from qmail_smtpd.pop3 import replies
-from qmail_smtpd.wire import Closed, TimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qmail_smtpd.net.wire import Wire
     from qmail_smtpd.pop3.command import Commands
-    from qmail_smtpd.wire import Wire
 
     Environ = dict[bytes, bytes]
 

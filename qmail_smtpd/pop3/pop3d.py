@@ -9,11 +9,11 @@ import sys
 # The C half of signal, which every interpreter has loaded already: the Python half costs 5 ms of enum, once a session.
 from _signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
+from qmail_smtpd.net.wire import Closed, TimedOut, Wire, discard_unheard
 from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
 from qmail_smtpd.pop3.mailbox import BLOCK, Mailbox, clean, unique_id
 from qmail_smtpd.pop3.outgoing import Outgoing
-from qmail_smtpd.wire import Closed, TimedOut, Wire, discard_unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, si
 from time import time
 
 from qmail_smtpd import control
-from qmail_smtpd.policy import Unreadable
+from qmail_smtpd.net.wire import COMMAND_BLOCK, Broken, Closed, TimedOut, Wire, discard_unheard, settle_descriptors
 from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
 from qmail_smtpd.pop3.login import run
-from qmail_smtpd.wire import COMMAND_BLOCK, Broken, Closed, TimedOut, Wire, discard_unheard, settle_descriptors
+from qmail_smtpd.smtp.policy import Unreadable
 from tcprules import strerr
 
 TYPE_CHECKING = False
@@ -182,7 +182,7 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
     """What tcpserver's parent does before it forks for a client, where this program is preloaded."""
     if environ.get(b"POP3S"):
         import qmail_smtpd.pop3.tunnel  # noqa: F401
-        from qmail_smtpd.certificate import keep
+        from qmail_smtpd.net.certificate import keep
 
         keep(control.home(environ))
 
@@ -224,13 +224,13 @@ def secure(wire: Wire, environ: "Environ") -> None:
     """TLS from the first byte. Ends the process where there is none, and as root: who decrypts stays till the end."""
     if 0 in (os.getuid(), os.geteuid()):
         strerr.die(strerr.PERMANENT, PROGRAM, ": fatal: POP3S is not for root: start tcpserver with -u")
-    from qmail_smtpd import certificate
+    from qmail_smtpd.net import certificate
 
     try:
         context = certificate.context(control.home(environ))
     except certificate.Trouble as trouble:
         strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: no TLS: ", trouble.why)
-    from qmail_smtpd import tls
+    from qmail_smtpd.net import tls
 
     layer = tls.accept(wire, context)
     environ[b"TLS_PROTOCOL"], environ[b"TLS_CIPHER"] = layer.protocol, layer.cipher

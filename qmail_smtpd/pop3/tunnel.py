@@ -7,11 +7,11 @@ import _socket  # 0.4 ms; the Python half costs 5
 import os
 from select import POLLIN, POLLOUT, poll
 
-from qmail_smtpd.wire import TimedOut
+from qmail_smtpd.net.wire import TimedOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qmail_smtpd.wire import Wire
+    from qmail_smtpd.net.wire import Wire
 
 BLOCK = 65536
 

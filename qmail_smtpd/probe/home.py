@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 
 from qmail_smtpd.control import list_entries
-from qmail_smtpd.policy import in_rcpthosts
 from qmail_smtpd.probe.probes import is_name
+from qmail_smtpd.smtp.policy import in_rcpthosts
 from tcprules.lookup import Rules, open_rules
 
 MOST_CANDIDATES = 5

@@ -8,8 +8,8 @@ import os
 from select import POLLIN, POLLOUT
 from time import time
 
-from qmail_smtpd import replies
-from qmail_smtpd.wire import LONGEST_POLL, SessionTimedOut, ready
+from qmail_smtpd.net.wire import LONGEST_POLL, SessionTimedOut, ready
+from qmail_smtpd.smtp import replies
 
 NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)  # fork's own errors; every other one is the program's that cannot be run
 ERROR_DESCRIPTOR = 6  # notqmail 1.09, qmail.c CUSTOM_ERR_FD

@@ -9,9 +9,9 @@ import _signal  # type: ignore[import-not-found]
 import os
 import stat
 
-from qmail_smtpd.policy import is_relay_trick
 from qmail_smtpd.queue.argument import argument, batches
 from qmail_smtpd.queue.intake import IGNORED, NOT_WRITTEN, Failure, attempt, read_envelope, run, spool
+from qmail_smtpd.smtp.policy import is_relay_trick
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

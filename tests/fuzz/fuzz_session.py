@@ -21,9 +21,9 @@ from machine import BARE_LF, END, machine  # noqa: E402  # found on the path set
 with atheris.instrument_imports(include=["qmail_smtpd"]):
     from echo import Echo, converse
 
-    from qmail_smtpd import replies
-    from qmail_smtpd.auth.offer import Offer
-    from qmail_smtpd.message import MAX_HOPS
+    from qmail_smtpd.smtp import replies
+    from qmail_smtpd.smtp.message import MAX_HOPS
+    from qmail_smtpd.smtp.offer import Offer
 
 TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
 KNOWN = {value for value in vars(replies).values() if isinstance(value, bytes)} | {

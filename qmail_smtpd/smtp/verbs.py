@@ -1,16 +1,16 @@
 """What each command does to a session, as the table VERBS: verb -> function of the session and the argument. Pure."""
 
-from qmail_smtpd import replies
-from qmail_smtpd.address import literal_octets, parse
-from qmail_smtpd.envelope import Envelope
-from qmail_smtpd.policy import is_bad_sender, why_not_mail, why_not_rcpt
-from qmail_smtpd.received import protocol, received
+from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp.address import literal_octets, parse
+from qmail_smtpd.smtp.envelope import Envelope
+from qmail_smtpd.smtp.policy import is_bad_sender, why_not_mail, why_not_rcpt
+from qmail_smtpd.smtp.received import protocol, received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qmail_smtpd.session import Session
+    from qmail_smtpd.smtp.session_protocol import SessionProtocol as Session
 
     Verb = Callable[[Session, bytes], None]
 
@@ -121,7 +121,7 @@ def auth(session: "Session", argument: bytes) -> None:
         session.log(b"login", {b"result": b"no", b"reason": b"clear"})
         session.answer(replies.AUTH_NEEDS_TLS)
         return
-    from qmail_smtpd.auth.dialogue import begin  # a session without a login does not need it
+    from qmail_smtpd.smtp.login import begin  # a session without a login does not need it
 
     begin(session, argument)
 

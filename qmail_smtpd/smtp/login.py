@@ -3,15 +3,14 @@
 The texts and their order are qmail-authentication 0.8.x's.
 """
 
-from qmail_smtpd import replies
-from qmail_smtpd.auth import sasl
-from qmail_smtpd.auth.offer import CRAM_MD5, LOGIN, PLAIN, SCRAM_SHA_256
+from qmail_smtpd.smtp import replies, sasl
+from qmail_smtpd.smtp.offer import CRAM_MD5, LOGIN, PLAIN, SCRAM_SHA_256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qmail_smtpd.session import Session
+    from qmail_smtpd.smtp.session_protocol import SessionProtocol as Session
 
     Opening = Callable[[Session, bytes], sasl.Steps]
 

@@ -4,7 +4,7 @@ The rules are the byte machine of qmail-smtpd.c (blast), worked on whole blocks:
 becomes LF, one leading dot goes, a CR alone stays, and an LF without its CR ends the session.
 """
 
-from qmail_smtpd import replies
+from qmail_smtpd.smtp import replies
 
 END = b"\r\n.\r\n"
 DOT_CR = b"\r\n.\r"  # a line that begins so and does not end there keeps its dot: state 3 of the machine

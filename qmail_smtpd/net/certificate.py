@@ -8,6 +8,8 @@ OpenSSL (tls.py) is loaded where a context is made.
 import os
 from time import time
 
+from qmail_smtpd.net.trouble import Trouble as Trouble  # what context() raises
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _ssl
@@ -22,13 +24,6 @@ EVERYBODY = 0o006  # the mode's bits for others, to read and to write
 SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
 OLDEST = 86400.0  # seconds; with the context go its keys for session tickets, which open recorded TLS 1.2 sessions
 NOWHERE = (0, 0, 0, 0, 0)
-
-
-class Trouble(Exception):
-    """There is no TLS to be had, and that is not the client's fault. `why` is one line for the log."""
-
-    def __init__(self, why: bytes) -> None:
-        self.why = why
 
 
 class Kept:
@@ -97,7 +92,7 @@ def build(home: bytes) -> "_ssl._SSLContext":
 def load() -> "ModuleType":
     """OpenSSL, which may lie where only root may look."""
     try:
-        from qmail_smtpd import tls
+        from qmail_smtpd.net import tls
     except ImportError as error:
         raise Trouble(b"unable to load OpenSSL: " + str(error).encode()) from error
     return tls

@@ -2,7 +2,7 @@
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qmail_smtpd.auth.offer import Offer
+    from qmail_smtpd.smtp.offer import Offer
 
 
 class Settings:

@@ -3,7 +3,7 @@
 The only importer of ssl, and of its C half alone: this is SSLContext.wrap_bio without the enums of the Python half,
 which would cost a session 9 ms. Knows no SMTP, and not where the files are (certificate.py).
 
-    context = certificate.context()     # certificate.Trouble
+    context = certificate.context()     # trouble.Trouble
     tls.accept(wire, context)           # Broken: say no more to this client
     wire.read(), wire.write(...), ...   # as before; Broken where a record is not the client's
 """
@@ -11,14 +11,14 @@ which would cost a session 9 ms. Knows no SMTP, and not where the files are (cer
 import _ssl
 from time import monotonic
 
-from qmail_smtpd.certificate import Trouble
-from qmail_smtpd.wire import DATA_BLOCK, Broken, Closed, TimedOut, receive
+from qmail_smtpd.net.trouble import Trouble, reason
+from qmail_smtpd.net.wire import DATA_BLOCK, Broken, Closed, TimedOut, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from qmail_smtpd.wire import Wire
+    from qmail_smtpd.net.wire import Wire
 
 TLS_1_2 = 0x0303  # ssl.TLSVersion.TLSv1_2
 OLD = b"TLSv1.2"
@@ -31,7 +31,7 @@ HANDSHAKE_SECONDS = 300.0  # postconf(5), smtpd_starttls_timeout: as long as ano
 def build(certificate: bytes, key: bytes) -> "_ssl._SSLContext":
     """A context for servers: TLS 1.2 and up, within the system's policy (openssl.cnf), and the system's ciphers.
 
-    Raises certificate's Trouble.
+    Raises trouble.Trouble.
     """
 
     def password() -> "NoReturn":  # OpenSSL would ask the terminal
@@ -61,11 +61,6 @@ def is_readable(certificate: bytes) -> bool:
     except _ssl.SSLError:
         return False
     return True
-
-
-def reason(error: _ssl.SSLError) -> bytes:
-    """OpenSSL's reason in its own words, without its numbers and file names."""
-    return (error.reason or "protocol error").lower().replace("_", " ").encode()
 
 
 def accept(wire: "Wire", context: "_ssl._SSLContext") -> "Layer":

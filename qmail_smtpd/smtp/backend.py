@@ -4,7 +4,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from qmail_smtpd.auth.sasl import Credentials, ScramServer
+    from qmail_smtpd.smtp.sasl import Credentials, ScramServer
 
     class Backend(Protocol):
         """The world of one session."""

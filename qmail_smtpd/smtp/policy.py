@@ -3,15 +3,15 @@
 Addresses come parsed, lists come read and lower-cased. A refusal is the reply and a word for the log.
 """
 
-from qmail_smtpd import replies
-from qmail_smtpd.address import LONGEST, declared_size, exceeds
+from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp.address import LONGEST, declared_size, exceeds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qmail_smtpd.envelope import Envelope
-    from qmail_smtpd.settings import Settings
+    from qmail_smtpd.smtp.envelope import Envelope
+    from qmail_smtpd.smtp.settings import Settings
 
 POSTMASTER = b"postmaster"  # RFC 5321 section 4.5.1: mail to it is taken without a domain
 ENVELOPE_LIMIT = 4194304  # bytes: more than 10,000 of the longest addresses of RFC 5321 (64 + 1 + 255)

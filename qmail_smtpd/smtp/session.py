@@ -3,18 +3,18 @@
 `feed` may be given the client's bytes in pieces of any size. What a command does is in verbs.
 """
 
-from qmail_smtpd import replies
-from qmail_smtpd.envelope import Envelope
-from qmail_smtpd.message import Message
-from qmail_smtpd.policy import Unreadable
-from qmail_smtpd.verbs import VERBS, unimplemented
+from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp.envelope import Envelope
+from qmail_smtpd.smtp.message import Message
+from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.verbs import VERBS, unimplemented
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qmail_smtpd.backend import Backend
-    from qmail_smtpd.settings import Settings
+    from qmail_smtpd.smtp.backend import Backend
+    from qmail_smtpd.smtp.settings import Settings
 
     Consumer = Callable[["Session", bytes, int], int]
 

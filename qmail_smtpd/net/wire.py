@@ -10,7 +10,30 @@ from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qmail_smtpd.tls import Layer
+    from typing import Protocol
+
+    class Layer(Protocol):
+        """What a wire, and a program beside it, needs of TLS (tls.py has the class)."""
+
+        protocol: bytes
+        cipher: bytes
+        over: bool
+
+        def take(self, seconds: float, size: int) -> bytes:
+            """What the client says; empty at its end."""
+
+        def take_ready(self) -> bytes | None:
+            """What a readable descriptor brings; None where no record is complete."""
+
+        def rest(self) -> bytes:
+            """What has been read already, and not yet taken."""
+
+        def seal(self, data: bytearray) -> bytearray:
+            """The records to write for all the data."""
+
+        def close(self) -> None:
+            """Queue what is pending and the goodbye."""
+
 
 COMMAND_BLOCK = 8192
 DATA_BLOCK = 131072  # measured: the fastest from a socket; smaller is slower over TCP, larger costs memory

@@ -1,0 +1,46 @@
+"""What a command (verbs.py, login.py) may use of its session (session.py), as a type. Nothing here runs."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from qmail_smtpd.smtp.backend import Backend
+    from qmail_smtpd.smtp.envelope import Envelope
+    from qmail_smtpd.smtp.settings import Settings
+
+    class SessionProtocol(Protocol):
+        """One client's session, as the commands see it. The attributes are described in session.py."""
+
+        settings: Settings
+        backend: Backend
+        helo: bytes | None
+        envelope: Envelope
+        size_offered: bool
+        cipher: bytes | None
+        exchange: Callable[[bytes], None] | None
+        user: bytes | None
+        senders: frozenset[bytes] | None
+        failed_logins: int
+        counts: dict[bytes, int]
+
+        def answer(self, reply: bytes) -> None:
+            """Send the reply to a command, and count it if it is an error."""
+
+        def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
+            """Log a decision."""
+
+        def finish(self, status: int, reply: bytes, reason: bytes) -> None:
+            """End the session with this exit status."""
+
+        def begin_message(self) -> None:
+            """Take the following bytes as a message."""
+
+        def may_log_in(self) -> bool:
+            """Whether a password may be sent now."""
+
+        def identify(self, user: bytes) -> None:
+            """Treat the client as this user from now on."""
+
+        def secure(self) -> None:
+            """Change to TLS."""
