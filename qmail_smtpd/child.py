@@ -10,7 +10,7 @@ from tcpserver import chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tcpserver.script import Script
+    from tcpserver.chain import Program
 
 NOT_RUN = 120  # qmail.c, qmail_open: what a child ends with that cannot become the program
 
@@ -27,15 +27,15 @@ def start(
     `defaults`: signals that it finds at their defaults. Python ignores SIGXFSZ and SIGPIPE; in the original the former
     is as it was everywhere, the latter stays ignored in the queue program (qmail.c).
     """
-    script = chain.preloaded_as(path) if chain.preloaded else None
-    if script:
-        return call(script, path, argv, environ, descriptors)
+    program = chain.loaded_program(path) if chain.programs else None
+    if program:
+        return call(program, path, argv, environ, descriptors)
     actions = [(os.POSIX_SPAWN_DUP2, ours, own) for own, ours in descriptors.items()]
     return os.posix_spawn(path, argv, environ, file_actions=actions, setsigdef=defaults)
 
 
 def call(
-    script: "Script", path: bytes, argv: list[bytes], environ: dict[bytes, bytes], descriptors: dict[int, int]
+    program: "Program", path: bytes, argv: list[bytes], environ: dict[bytes, bytes], descriptors: dict[int, int]
 ) -> int:
     """The pid of a fork of this process in which the program is called."""
     pid = os.fork()
@@ -44,7 +44,7 @@ def call(
             for own, ours in descriptors.items():
                 os.dup2(ours, own)
                 os.set_inheritable(own, True)  # dup2 of a descriptor onto itself leaves it to be closed
-            script(path, argv, environ)
-        finally:  # script does not return; an error must not go on into the session, which would be there twice
+            program(path, argv, environ)
+        finally:  # a program does not return; an error must not go on into the session, which would be there twice
             os._exit(NOT_RUN)
     return pid

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
 TAKEN = (b"accepted", b"queued")  # what relay-check's RELAY_USER may have made possible
 
-rehearsed: list[bool] = []  # not empty once before_fork() has rehearsed
+warmed_up: list[bool] = []  # not empty once before_fork() has warmed up
 
 
 class World:
@@ -152,9 +152,9 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
     """What tcpserver's parent does before it forks for clients, where this program is preloaded."""
     from qmail_smtpd import preload
 
-    if not rehearsed:
-        rehearsed.append(True)
-        preload.rehearse(World)
+    if not warmed_up:
+        warmed_up.append(True)
+        preload.warm_up(World)
     preload.prepare(environ)
 
 

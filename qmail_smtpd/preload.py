@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     World = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
 
-REHEARSALS = 40  # an instruction is specialised some 20 turns after the first
+WARM_UP_SESSIONS = 40  # an instruction is specialised some 20 turns after the first
 SAID = (
     b"EHLO client.example\r\n",
     b"MAIL FROM:<sender@client.example> SIZE=1000\r\n",
@@ -31,11 +31,11 @@ SAID = (
 )
 
 
-def rehearse(world: "World") -> None:
+def warm_up(world: "World") -> None:
     """Hold the sessions. What the control files say does not matter; they are not read."""
     settings = Settings()
     settings.rcpthosts = frozenset((b"example.com",))
-    for _ in range(REHEARSALS):
+    for _ in range(WARM_UP_SESSIONS):
         session = Session(settings, world({}, Wire(TIMEOUT), control.MoreRcpthosts(-1), None, Log(NONE, {})))
         session.greet()
         for line in SAID:

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Rules", "Verdict", "canonical", "expand", "ipv4", "judge", "keys", "open_rules"]
+__all__ = ["ALLOWED", "Rules", "Verdict", "canonical", "expand", "ipv4", "judge", "keys", "open_rules"]
 
 HEADER = 2048  # cdb.txt: 256 pairs of position and number of slots
 PAIR = Struct("<LL")
@@ -189,6 +189,13 @@ class Verdict:
                 else:
                     self.unusable.append(text[1:])
 
+    def is_full(self, connected: int) -> bool:
+        """Whether the rule's MAXCONIP (ucspi-tcp6's) forbids one more client than `connected`. No number: no limit."""
+        for name, value in self.environment:
+            if name == b"MAXCONIP" and value.isdigit():
+                return connected >= int(value[:9])
+        return False
+
 
 def instructions(data: bytes) -> list[bytes]:
     """The NUL-terminated strings of a record: `D` denies, `+NAME=VALUE` sets. 0.88 ignores an unterminated last one."""
@@ -204,3 +211,6 @@ def judge(rules: Rules, ip: bytes, host: bytes | None, info: bytes | None) -> Ve
         if data is not None:
             return Verdict(key, data, tried)
     return Verdict(None, b"", tried)
+
+
+ALLOWED = Verdict(None, b"", [])  # for a client without a rule, or of a server without rules

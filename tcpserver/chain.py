@@ -1,7 +1,7 @@
-"""Become the next program of the chain, as djb's pathexec: same search, same errno, no shell.
+"""Become the next program of the chain, as djb's pathexec does: the same search, the same errno, no shell.
 
-Knows nothing of who calls it: tcpserver's child and every chain-loading tool end here. Where the file that would be
-exec'd is a script that tcpserver has preloaded, that script's main is called instead (launch.py fills the table).
+tcpserver's child and every chain-loading program end here. Where the file that would be exec'd is the script of a
+program that this process has loaded (registry.py), that program's main is called instead.
 """
 
 import errno
@@ -9,30 +9,31 @@ import os
 import sys
 from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]  # the free half of signal
 
+from tcpserver.registry import loaded_program as loaded_program
+from tcpserver.registry import programs as programs
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tcpserver.script import Script
+    from tcpserver.registry import Program as Program
 
 DEFAULT_PATH = b"/bin:/usr/bin"  # pathexec_run.c, when PATH is unset
 SEARCH_ON = (errno.EACCES, errno.EPERM, errno.EISDIR)  # pathexec_run.c: remembered, and the search goes on
 PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # from its start on; a C program of the chain leaves them alone
 
-preloaded: "dict[tuple[int, int], Script]" = {}  # (device, inode) of a script -> what runs it in this process
-
 
 def become(argv: list[bytes], environ: dict[bytes, bytes] | None) -> OSError:
-    """Replace this process by argv[0], run with `environ`. Returns only on failure: the error that tells why.
+    """Replace this process by argv[0], run with `environ`. Returns only on failure, with the error.
 
-    None for `environ` says: run it with os.environ, and this program has touched neither streams nor signals, and left
-    no descriptor open. Then a preloaded program has nothing to leave behind, and comes 0.3 ms cheaper.
+    None for `environ`: run it with os.environ. The caller then promises that it has touched neither streams nor signals
+    and has left no descriptor open; a loaded program starts 0.3 ms faster.
 
-    A name without a slash is looked for in the PATH of this process, not of `environ` (pathexec_run.c): a rule that
-    sets PATH changes what the program sees, never which program is run.
+    A name without a slash is searched in the PATH of this process, not in that of `environ` (pathexec_run.c): a rule
+    that sets PATH changes what the program sees, never which program is run.
     """
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for path in candidates(argv[0]):
-        if preloaded and (script := preloaded_as(path)):
-            script(path, argv, environ)
+        if programs and (program := loaded_program(path)):
+            program(path, argv, environ)
         try:
             execute(path, argv, environ)
         except OSError as error:
@@ -45,11 +46,11 @@ def become(argv: list[bytes], environ: dict[bytes, bytes] | None) -> OSError:
     return failure
 
 
-def go_on() -> OSError:
-    """Become the program that sys.argv names behind this one's name, as `become` with None does, for still less."""
+def become_rest() -> OSError:
+    """Become the program that sys.argv names behind this program's own name. As `become` with None, but cheaper."""
     words = sys.argv[1:]
-    if preloaded and "/" in words[0] and (script := preloaded_as(words[0])):
-        script.run(words)
+    if programs and "/" in words[0] and (program := loaded_program(words[0])):
+        program.run(words)
     return become([os.fsencode(word) for word in words], None)
 
 
@@ -61,16 +62,6 @@ def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) 
         os.execv(path, argv)
     else:
         os.execve(path, argv, environ)
-
-
-def preloaded_as(path: bytes | str) -> "Script | None":
-    """What runs the script at `path` in this process, if that very file is preloaded and could be exec'd."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    script = preloaded.get((found.st_dev, found.st_ino))
-    return script if script and os.access(path, os.X_OK) else None
 
 
 def candidates(name: bytes) -> list[bytes]:

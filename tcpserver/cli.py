@@ -1,7 +1,7 @@
 """The command line of tcpserver: 0.88's options by 0.88's rules, our own as long options -> Settings.
 
-Then the process becomes the lean server: a fresh interpreter that holds the settings and has loaded only what serving
-needs (start.py), because fork copies whatever the parent has loaded. Opens no socket and serves nobody itself.
+Then the process becomes the server: a fresh interpreter with the settings, which loads only what serving needs
+(parent/start.py), because fork copies whatever the parent has loaded. Opens no socket and serves nobody itself.
 """
 
 import os
@@ -14,15 +14,16 @@ from typing import Any, NoReturn
 import click
 
 from tcprules import strerr
-from tcpserver import environ, inherited, listen
-from tcpserver.account import Account, account
+from tcpserver import environ
+from tcpserver.parent import inherited, listen
+from tcpserver.parent.account import Account, account
 from tcpserver.settings import Settings
 
 USAGE = (
     "tcpserver: usage: tcpserver [ -1UXpPhHrRoOdDqQv ] [ -c limit ] [ -x rules.cdb ] [ -B banner ] [ -g gid ]"
     " [ -u uid ] [ -b backlog ] [ -l localname ] [ -t timeout ] host port program"
 )
-SERVE = "from tcpserver.start import main; main()"
+SERVE = "from tcpserver.parent.start import main; main()"
 VERBOSITY = {"q": 0, "Q": 1, "v": 2}
 MAX_INT = 2**31 - 1
 MAX_LIMIT = 1_000_000  # no host serves more at once

@@ -2,6 +2,7 @@
 
 from tcpserver.environ import Facts
 
+LIMIT_ADDRESS = b"limit-address"  # why a client is refused that is over -C or a rule's MAXCONIP
 FIELD_BYTES = 100  # tcpserver.c safecats(): a longer field ends in "..."
 SAFE = bytes(c if 33 <= c <= 126 and c not in b"%:" else ord("?") for c in range(256))  # safecats()
 

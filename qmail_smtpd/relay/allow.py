@@ -32,7 +32,7 @@ def main() -> "NoReturn":
         record(os.environb)
     except Trouble as trouble:
         warn(PROGRAM, trouble.text)
-    error = chain.go_on()
+    error = chain.become_rest()
     strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to run ", sys.argv[1], ": ", strerr.reason(error))
 
 

@@ -29,7 +29,7 @@ def main() -> "NoReturn":
         let_relay(os.environb)
     except Trouble as trouble:
         warn(PROGRAM, b"no relaying: " + trouble.text)
-    error = chain.go_on()
+    error = chain.become_rest()
     strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to run ", sys.argv[1], ": ", strerr.reason(error))
 
 

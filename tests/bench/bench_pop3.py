@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from dovecotserver import Dovecot
 from load import TICK, Server, visit
-from maildrop import AS_SOMEBODY
+
+from tests.kit.dovecotserver import Dovecot
+from tests.kit.maildrop import AS_SOMEBODY
 
 PROGRAMS = Path(sys.executable).parent
 LOGIN = [b"USER joe\r\n", b"PASS secret\r\n", b"QUIT\r\n"]

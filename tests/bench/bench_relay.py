@@ -14,17 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from bench_smtp import QUICK, SCRIPT, WHERE
 from bench_store import MESSAGE
 from load import Server, settle, visit
-from relayhome import Home
-from relaystress import stress
 
 from qmail_smtpd.relay.entry import Entry, compose
 from qmail_smtpd.relay.openlist import RULE
 from qmail_smtpd.relay.store import Store
+from tests.kit.relayhome import Home
+from tests.kit.relaystress import stress
 
 PROGRAMS = Path(sys.executable).parent
 SIZES = (10, 1000, 100_000)

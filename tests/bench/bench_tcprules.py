@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import cdblib
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from support import peer, script
+from tests.kit.support import peer, script
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LOG_LINES = 10_000

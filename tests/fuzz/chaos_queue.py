@@ -17,10 +17,10 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from mailhome import lay_home
-from server import Server, children, until
-from support import script
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+from tests.kit.mailhome import lay_home
+from tests.kit.server import Server, children, until
+from tests.kit.support import script
 
 WAYS = {"preloaded": ["--preload", "qmail-smtpd", "--preload", "maildir-queue"], "exec'd": []}
 CLIENTS = 12

@@ -13,17 +13,16 @@ from pathlib import Path
 
 import atheris
 
-TESTS = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TESTS))
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
 
-from machine import BARE_LF, END, machine  # noqa: E402  # found on the path set above
+from tests.kit.machine import BARE_LF, END, machine  # noqa: E402  # found on the path set above
 
 with atheris.instrument_imports(include=["qmail_smtpd"]):
-    from echo import Echo, converse
-
     from qmail_smtpd.smtp import replies
     from qmail_smtpd.smtp.message import MAX_HOPS
     from qmail_smtpd.smtp.offer import Offer
+    from tests.kit.echo import Echo, converse
 
 TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
 KNOWN = {value for value in vars(replies).values() if isinstance(value, bytes)} | {
@@ -86,7 +85,7 @@ def check_message(data: bytes) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as seeds:
-        lines = [line for name in SEEDS for line in (TESTS / "data" / name).read_text().splitlines()]
+        lines = [line for name in SEEDS for line in (ROOT / "tests/data" / name).read_text().splitlines()]
         for number, line in enumerate(lines):
             text = json.loads(line)["stdin"].encode("latin-1")[:2000]
             (Path(seeds) / f"{number}").write_bytes(bytes((number % len(CHOICES), number % 16)) + text)

@@ -13,10 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import rulesfuzz  # from tests/, which is no package
-from support import peer
+
+from tests.kit.support import peer
 
 
 def main() -> int:

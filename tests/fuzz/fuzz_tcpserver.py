@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import forked
-from server import Server, compiled, refusal
-from support import script
-
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from tcpserver import cli
+from tests.kit import forked
+from tests.kit.server import Server, compiled, refusal
+from tests.kit.support import script
 
 THEIRS = "/usr/bin/tcpserver"
 FLAGS, WITH_ARGUMENT = "dDvqQhHrR1XpPoO", "xtlbBc"

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from mailhome import CONTROL, lay_home
-from server import Server, children, compiled, descriptors, until
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+from tests.kit.mailhome import CONTROL, lay_home
+from tests.kit.server import Server, children, compiled, descriptors, until
 
 RULES = '127.0.0.1:allow,A="b"\n127.0.0.2:deny\n127.0.0.3:allow,MAXCONIP="1"\n:allow\n'
 OPTIONS = ["-QRHl0", "-c60", "-b200", "-C20:421 too many", "--rate", "100000/1"]

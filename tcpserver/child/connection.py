@@ -1,0 +1,130 @@
+"""One connection before its program runs, where a name has to be asked first, or a banner written.
+
+Banner, names, ident, rules, environment, in tcpserver.c's order. Ends in the program or in os._exit. Where nothing has
+to be asked, the parent judges by itself (parent/admission.py).
+"""
+
+import errno
+import os
+import select
+import time
+
+from tcprules import lookup, strerr
+from tcpserver import environ, registry
+from tcpserver.child import ident, names
+from tcpserver.child.launch import replace, write_log
+from tcpserver.environ import Facts
+from tcpserver.log import LIMIT_ADDRESS
+from tcpserver.settings import Settings, octets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from tcpserver.log import Lines
+    from tcpserver.process import SignalActions
+
+DENIED = 100  # tcpserver.c: _exit(100)
+
+
+class Connection:
+    """One connection in its forked child: the descriptor, what is known of the client, how to log."""
+
+    __slots__ = ("base", "connection", "deadline", "facts", "lines", "others", "settings", "signals")
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: int,
+        facts: Facts,
+        base: dict[bytes, bytes],
+        lines: "Lines",
+        others: int,
+        signals: "SignalActions",
+    ) -> None:
+        self.settings, self.connection, self.facts = settings, connection, facts
+        self.base, self.lines, self.signals = base, lines, signals
+        self.others = others  # how many more are connected from the same address, as the parent counts
+        self.deadline = time.monotonic() + settings.prepare_timeout
+
+    def run(self) -> "NoReturn":
+        """Ask, judge, run the program."""
+        if self.settings.verbosity == 2:
+            write_log(self.lines.arrival(os.getpid(), self.facts))
+        if self.settings.banner:
+            self.write_banner(octets(self.settings.banner))
+        self.ask()
+        verdict = self.judge()
+        environment = dict(self.base)
+        environ.edit(environment, environ.variables(self.facts))
+        environ.edit(environment, list(verdict.environment))
+        program = [octets(word) for word in self.settings.program]
+        error = replace(program, environment, self.connection, self.signals)
+        self.drop(b"run " + program[0], strerr.reason(error))
+
+    def write_banner(self, banner: bytes) -> None:
+        """Send the banner before anything is asked. A client that does not read it is dropped."""
+        os.set_blocking(self.connection, False)
+        poll = select.poll()
+        poll.register(self.connection, select.POLLOUT)
+        while banner:
+            remaining = self.deadline - time.monotonic()
+            if remaining <= 0 or not poll.poll(remaining * 1000):
+                self.drop(b"print banner", strerr.WORDS[errno.ETIMEDOUT])
+            try:
+                banner = banner[os.write(self.connection, banner) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self.drop(b"print banner", strerr.reason(error))
+        os.set_blocking(self.connection, True)
+
+    def ask(self) -> None:
+        """Fill in the names and the ident answer, as far as they are wanted and come in time."""
+        facts, settings = self.facts, self.settings
+        local = facts.local_ip if settings.local_name is None else None
+        remote = facts.remote_ip if settings.ask_host else None
+        found = names.Names()
+        if local is not None or remote is not None:
+            found = names.ask(local, remote, bool(settings.paranoid), self.deadline)
+        if found.late:
+            registry.programs.clear()  # a thread still waits in the resolver: exec, which ends it, in place of a call
+        facts.local_host = found.local if settings.local_name is None else octets(settings.local_name)
+        facts.remote_host = found.remote
+        if settings.ask_info:
+            facts.remote_info = ident.ask(facts, settings.ident_timeout, self.deadline)
+
+    def judge(self) -> lookup.Verdict:
+        """The verdict of the rules. Ends the process if they deny the client, or cannot be read."""
+        verdict = self.look_up()
+        word, reason = (b"deny", b"") if verdict.deny else (b"ok", b"")
+        if not verdict.deny and verdict.is_full(self.others):
+            word, reason = b"deny", LIMIT_ADDRESS
+        if self.settings.verbosity == 2:
+            write_log(self.lines.verdict(word, os.getpid(), self.facts, verdict.key, reason))
+        if word == b"deny":
+            os._exit(DENIED)
+        if verdict.unusable and self.settings.verbosity:
+            write_log(self.lines.nameless(verdict.key))
+        return verdict
+
+    def look_up(self) -> lookup.Verdict:
+        """The verdict of the rules file as it is now. Without a file everybody may connect."""
+        if self.settings.rules is None:
+            return lookup.ALLOWED
+        facts = self.facts
+        try:
+            rules = lookup.open_rules(octets(self.settings.rules))
+            verdict = lookup.judge(rules, facts.remote_ip, facts.remote_host, facts.remote_info)
+        except OSError as error:
+            if error.errno == errno.ENOENT and self.settings.rules_optional:
+                return lookup.ALLOWED
+            self.drop(b"read " + octets(self.settings.rules), strerr.reason(error))
+        rules.close()
+        return verdict
+
+    def drop(self, what: bytes, why: str) -> "NoReturn":
+        """Drop the connection, with 0.88's warning."""
+        if self.settings.verbosity:
+            write_log(self.lines.dropping(what, why, os.getpid(), self.facts))
+        os._exit(strerr.TEMPORARY)

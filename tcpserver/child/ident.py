@@ -1,0 +1,66 @@
+"""The user that the client's host names (RFC 1413): -r. It proves nothing; 0.88 offers it for the log.
+
+Unlike in 0.88, the answer must be about our pair of ports and say USERID, and control bytes are dropped.
+"""
+
+import _socket as socket  # see listen
+import time
+
+from tcpserver.environ import Facts
+
+PORT = 113
+LONGEST_REPLY = 1000  # RFC 1413, 4: a reply is at most 1000 characters
+LONGEST_USER = 257  # remoteinfo.c stops there
+BLANKS = b" \t\r"  # remoteinfo.c drops them wherever they stand
+
+
+def ask(facts: Facts, timeout: int, deadline: float) -> bytes | None:
+    """The user that the client's host names, or None. One deadline for connecting, asking and reading."""
+    deadline = min(deadline, time.monotonic() + timeout)
+    family = socket.AF_INET6 if b":" in facts.remote_ip else socket.AF_INET
+    try:
+        talk = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        return None
+    try:
+        wait_until(talk, deadline)
+        talk.bind((facts.local_ip.decode(), 0))
+        talk.connect((facts.remote_ip.decode(), PORT))
+        wait_until(talk, deadline)
+        talk.sendall(b"%d , %d\r\n" % (facts.remote_port, facts.local_port))
+        return user(read_line(talk, deadline), facts.remote_port, facts.local_port)
+    except OSError:
+        return None
+    finally:
+        talk.close()
+
+
+def wait_until(talk: socket.socket, deadline: float) -> None:
+    """Let the next call wait until the deadline. Raises TimeoutError after it."""
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError
+    talk.settimeout(remaining)
+
+
+def read_line(talk: socket.socket, deadline: float) -> bytes:
+    """One line with its LF, or what came before the end of the connection or the longest reply."""
+    line = b""
+    while b"\n" not in line and len(line) < LONGEST_REPLY:
+        wait_until(talk, deadline)
+        part = talk.recv(LONGEST_REPLY - len(line))
+        if not part:
+            break
+        line += part
+    return line
+
+
+def user(reply: bytes, remote_port: int, local_port: int) -> bytes | None:
+    """The user in a reply `REMOTEPORT , LOCALPORT : USERID : SYSTEM : USER`, or None where it is not one. Pure."""
+    line, end, _ = reply.partition(b"\n")
+    parts = line.translate(None, BLANKS).split(b":", 3)
+    if not end or len(parts) != 4:
+        return None
+    if parts[0] != b"%d,%d" % (remote_port, local_port) or parts[1].upper() != b"USERID":
+        return None
+    return bytes(byte for byte in parts[3] if byte >= 32 and byte != 127)[:LONGEST_USER]

@@ -1,0 +1,100 @@
+"""Admission of one accepted client: refused, or let in. Limits, then the rules where no name has to be asked first.
+
+Knows neither the loop nor the signals (serve.py), nor how a client gets its process (starter.py).
+"""
+
+import errno
+import os
+import time
+
+from tcprules import strerr
+from tcprules.lookup import ALLOWED, canonical
+from tcpserver.environ import Facts
+from tcpserver.log import LIMIT_ADDRESS
+from tcpserver.parent.children import Children, Client
+from tcpserver.parent.rulesfile import RulesFile
+from tcpserver.parent.starter import Starter
+from tcpserver.settings import Settings, octets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket as socket
+
+    from tcpserver.parent.linger import Linger
+
+MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 client
+
+
+class Admission:
+    """Judges the clients of one server. `loop_descriptors` are those of the loop."""
+
+    def __init__(self, settings: Settings, children: Children, linger: "Linger", base: dict[bytes, bytes]) -> None:
+        self.settings, self.children, self.linger = settings, children, linger
+        self.starter = Starter(settings, children, base)
+        self.message = octets(settings.address_message or "")
+        self.rules = RulesFile(octets(settings.rules)) if settings.rules is not None else None
+        self.local_host = None if settings.local_name is None else octets(settings.local_name)
+        self.loop_descriptors: list[int] = []
+
+    def admit(self, connection: "socket.socket", peer: tuple[str, int]) -> None:
+        """Let the client in, or refuse it. The caller closes the connection unless it lingers.
+
+        A client that is to have a forked child stays pending until start_pending().
+        """
+        try:
+            name = connection.getsockname()
+        except OSError as error:  # the client is gone already, and so is its address
+            self.starter.drop(b"get local address", strerr.reason(error), None)
+            return
+        client = Client(Facts(text(name[0]), name[1], text(peer[0]), peer[1]), time.monotonic())
+        client.facts.local_host = self.local_host
+        reason = self.children.limits.refusal(client.group, client.started)
+        if reason:
+            self.refuse(client, connection, reason)
+        elif self.starter.asks:
+            self.starter.start_asking(client, connection)
+        else:
+            self.judge(client, connection)
+
+    def judge(self, client: Client, connection: "socket.socket") -> None:
+        """Look the client up in the rules, and start the program if they allow it."""
+        try:
+            verdict = self.rules.judge(client.facts.remote_ip) if self.rules else ALLOWED
+        except OSError as error:
+            if not (error.errno == errno.ENOENT and self.settings.rules_optional):
+                self.starter.drop(b"read " + octets(self.settings.rules or ""), strerr.reason(error), client)
+                return
+            verdict = ALLOWED
+        if verdict.deny:
+            self.refuse(client, connection, b"", verdict.key)
+        elif verdict.is_full(self.children.others(client)):
+            self.refuse(client, connection, LIMIT_ADDRESS, verdict.key)
+        else:
+            if verdict.unusable and self.settings.verbosity:
+                self.children.journal.write(self.children.lines.nameless(verdict.key))
+            self.starter.start(client, connection, verdict)
+
+    def own_descriptors(self) -> list[int]:
+        """What a forked child must not keep: the loop's, the rules file, clients that linger."""
+        rules = [self.rules.descriptor] if self.rules and self.rules.descriptor >= 0 else []
+        return self.loop_descriptors + rules + list(self.linger.sockets)
+
+    def start_pending(self) -> None:
+        """Fork for all who have come by now and are to have a forked child."""
+        if self.starter.pending:
+            self.starter.start_pending(self.own_descriptors())
+
+    def refuse(self, client: Client, connection: "socket.socket", reason: bytes, key: bytes | None = None) -> None:
+        """Log one deny line with our own pid. Only a client over -C's limit gets a message: that of -C."""
+        self.children.log_verbose(self.children.lines.verdict(b"deny", os.getpid(), client.facts, key, reason))
+        if reason == LIMIT_ADDRESS and self.message:
+            self.linger.refuse(connection, self.message + b"\r\n", client.started)
+
+
+def text(address: str) -> bytes:
+    """TCPREMOTEIP's form of an address: an IPv4-mapped one is the dotted quad, an IPv6 one its canonical text."""
+    if ":" not in address:
+        return address.encode()
+    if address.startswith(MAPPED) and "." in address:
+        return address[len(MAPPED) :].encode()
+    return canonical(address.encode()) or address.encode()

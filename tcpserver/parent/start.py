@@ -1,0 +1,120 @@
+"""The start of the serving process: cli.py execs a fresh interpreter on main().
+
+In this order: listen, catch signals, load what only root may read, give up root, preload, report readiness, serve.
+"""
+
+import _signal as signal  # type: ignore[import-not-found]  # see serve
+import os
+import sys
+
+from tcprules import strerr
+from tcpserver import environ
+from tcpserver.child import names
+from tcpserver.log import Lines
+from tcpserver.parent import inherited, listen
+from tcpserver.parent.admission import Admission
+from tcpserver.parent.children import Children
+from tcpserver.parent.journal import Journal
+from tcpserver.parent.linger import Linger
+from tcpserver.parent.preload import Unloadable, preload_all
+from tcpserver.parent.serve import SIGNALS, Server
+from tcpserver.process import change_environment
+from tcpserver.settings import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket as socket
+    from types import FrameType
+    from typing import NoReturn
+
+
+def main() -> "NoReturn":
+    """Serve. The settings are the words of the command line (Settings.words)."""
+    settings = Settings.from_words(sys.argv[1:])
+    given = inherited.environ()
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # who starts us in the background may have it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    try:
+        listener = listen.listener(settings, given)
+        wake = wake_up_pipe()  # before anybody can see that we listen, and think that a signal will be answered
+        listen.begin(listener, settings)
+        # Before root is given up: descriptor 2 may be root's, and this Python may lie where only root may look.
+        lines = lines_of(settings.log_format)
+        journal = Journal(lines.lost)
+        if settings.rules is not None:
+            import cdblib  # noqa: F401  (lookup would load it for the first client)
+        if settings.reuse > 1:
+            import fcntl  # noqa: F401  (what is loaded each fork copies, and most servers have no pool)
+
+            from tcpserver.child import worker  # noqa: F401
+        listen.become_user(settings.uid, settings.gid, settings.groups)
+        change_environment(environ.base(given))
+        if settings.reuse > 1 and not can_return():
+            settings.reuse = 1
+            if settings.verbosity:
+                journal.write(lines.warning(b"no --reuse: a process could not return to the current directory"))
+        preload_all(settings.preload)
+    except (listen.Unable, Unloadable) as error:
+        if settings.verbosity:
+            strerr.say("tcpserver: fatal: ", str(error))
+        os._exit(strerr.TEMPORARY)
+    if settings.ask_host or settings.local_name is None:
+        names.warm_up()
+    children = Children(settings, journal, lines)
+    admission = Admission(settings, children, Linger(), environ.base(given))
+    server = Server(settings, listener, admission, wake)
+    ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
+    server.run()
+
+
+def can_return() -> bool:
+    """Whether the account that serves can change back into this directory after a program has left it."""
+    try:
+        here = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.fchdir(here)
+    except OSError:
+        return False
+    finally:
+        os.close(here)
+    return True
+
+
+def wake_up_pipe() -> tuple[int, int]:
+    """A pipe into which every signal that the server acts on writes its number, from now on."""
+    ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(ends[1], warn_on_full_buffer=False)
+    for number in SIGNALS:
+        signal.signal(number, wake_only)
+    return ends
+
+
+def wake_only(number: int, frame: "FrameType | None") -> None:
+    """The signal's number is in the wake-up pipe; that is all a handler does."""
+
+
+def lines_of(log_format: str) -> Lines:
+    """The log lines in the wanted format. JSON is loaded only where it is wanted."""
+    if log_format != "json":
+        return Lines()
+    from tcpserver.log_json import JsonLines
+
+    return JsonLines()
+
+
+def ready(settings: Settings, listener: "socket.socket", manager: bytes | None) -> None:
+    """Report that connections are accepted from now on (-1, sd_notify); point descriptors 0 and 1 at /dev/null."""
+    if settings.print_port:
+        try:
+            os.write(1, b"%d\n" % listener.getsockname()[1])
+        except OSError:
+            pass  # 0.88 does not look either
+    if manager:
+        listen.notify(manager, b"READY=1")
+    empty = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(empty, descriptor)
+    os.close(empty)

@@ -1,0 +1,225 @@
+"""A client that is let in gets its process: spawned at once, a worker that is idle, or forked with all who have come.
+
+Refuses nobody (admission.py). How a child starts the program stands in child/launch.py, what it asks before in
+child/connection.py.
+"""
+
+import os
+import sys
+
+from tcprules import strerr
+from tcpserver import chain, environ, registry
+from tcpserver.child import launch
+from tcpserver.child.connection import Connection
+from tcpserver.parent import forking, hooks
+from tcpserver.parent.children import Children, Client
+from tcpserver.parent.staging import Staging
+from tcpserver.process import SignalActions
+from tcpserver.settings import Settings, octets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket as socket
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from tcprules.lookup import Verdict
+    from tcpserver.process import Action
+
+Channel = tuple[int, int]  # a socket pair: the parent's end, and the worker's
+NO_EDITS: environ.Edits = []
+NO_DESCRIPTORS: list[int] = []
+
+
+class Pending:
+    """A client that is let in and is to have a forked child, with its connection."""
+
+    __slots__ = ("client", "connection", "edits", "key", "others")
+
+    def __init__(
+        self,
+        client: Client,
+        connection: int,
+        key: bytes | None = None,
+        edits: environ.Edits = NO_EDITS,
+        others: int = 0,
+    ) -> None:
+        self.client, self.connection = client, connection
+        self.key, self.edits = key, edits  # the rule that let it in, and what becomes of the environment
+        self.others = others  # how many more are connected from the same address, for a child that has to judge
+
+
+class Starter:
+    """How the clients of one server get their processes. `base` is the environment that all have in common."""
+
+    def __init__(self, settings: Settings, children: Children, base: dict[bytes, bytes]) -> None:
+        self.settings, self.children, self.base = settings, children, base
+        self.program = [octets(word) for word in settings.program]
+        self.paths = chain.candidates(self.program[0])  # now: a rule's PATH is the program's alone
+        self.asks = bool(settings.ask_host or settings.ask_info or settings.banner or settings.local_name is None)
+        self.signals = SignalActions()
+        self.staging = Staging(base)
+        self.pending: list[Pending] = []
+        self.own_descriptors: list[int] = []
+
+    def start(self, client: Client, connection: "socket.socket", verdict: "Verdict") -> None:
+        """Run the program for a client about whom everything is known."""
+        self.children.expect(client)
+        edits = environ.variables(client.facts) + list(verdict.environment)
+        if registry.programs:
+            self.pending.append(Pending(client, connection.detach(), verdict.key, edits))
+        else:
+            self.spawn(client, connection.fileno(), verdict.key, edits)
+
+    def start_asking(self, client: Client, connection: "socket.socket") -> None:
+        """Have a child ask for names first, and judge."""
+        others = self.children.others(client)
+        self.children.expect(client)
+        self.pending.append(Pending(client, connection.detach(), others=others))
+
+    def start_pending(self, own_descriptors: list[int]) -> None:
+        """Fork for the pending clients. No child keeps the parent's own descriptors."""
+        batch, self.pending = self.pending, []
+        self.own_descriptors = own_descriptors
+        found = None if self.asks else registry.find_loaded(self.paths)
+        if self.asks:
+            hooks.before_fork(self.base)
+            self.fork(self.run_connection, [(one,) for one in batch], batch, self.signals.for_exec)
+        elif found and found[0].serve and self.children.pool.max_clients > 1:
+            self.dispatch(batch, *found)
+        elif found:
+            self.call(batch, *found)
+        else:
+            for one in batch:
+                self.spawn(one.client, one.connection, one.key, one.edits)
+                os.close(one.connection)
+
+    def run_connection(self, connection: int, closing: list[int], start: "forking.Start") -> "NoReturn":
+        """In the child: all there is to do for this client."""
+        pending: Pending = start[0]
+        launch.enter(closing)
+        facts, lines = pending.client.facts, self.children.lines
+        Connection(self.settings, connection, facts, self.base, lines, pending.others, self.signals).run()
+
+    def call(self, batch: list[Pending], program: "registry.Program", path: bytes) -> None:
+        """Fork children that call the loaded program."""
+        self.prepare(path)
+        self.staging.set(batch[0].edits)
+        starts = [(self.announcement(one), program.main, self.staging.remaining(one.edits)) for one in batch]
+        self.fork(launch.call, starts, batch, self.signals.for_call)
+
+    def dispatch(self, batch: list[Pending], program: "registry.Program", path: bytes) -> None:
+        """Give the clients to idle workers of the loaded program, and fork more workers for the rest."""
+        pool = self.children.pool
+        new: list[tuple[Pending, Channel]] = []
+        without: list[Pending] = []
+        for one in batch:
+            pid = pool.dispatch(one.connection, one.edits)
+            if pid is not None:
+                self.started(pid, one.client, one.key)
+                os.close(one.connection)
+            elif (channel := pool.new_channel(len(new))) is not None:
+                new.append((one, channel))
+            else:
+                without.append(one)
+        if new:
+            self.fork_workers(new, program.serve, path, [one.connection for one in without])
+        if without:
+            self.call(without, program, path)
+
+    def fork_workers(
+        self,
+        new: "list[tuple[Pending, Channel]]",
+        serve: "Callable[[], object] | None",
+        path: bytes,
+        others: list[int],
+    ) -> None:
+        """Fork workers that serve these clients first. `others` are connections of further clients."""
+        from tcpserver.child import worker  # start.py has loaded it
+
+        self.prepare(path)
+        pool, batch = self.children.pool, [one for one, _ in new]
+        ours, theirs = [channel[0] for _, channel in new], [channel[1] for _, channel in new]
+        starts = [
+            (self.announcement(one), serve, self.base, one.edits, its, theirs, pool.results[1], pool.max_clients)
+            for one, its in zip(batch, theirs, strict=True)
+        ]
+        pids = self.fork(worker.serve, starts, batch, self.signals.for_call, ours + others, keep=pool.results[1])
+        for (our, its), pid in zip((channel for _, channel in new), pids, strict=True):
+            os.close(its)
+            if pid is None:
+                os.close(our)
+            else:
+                pool.channels[pid] = our
+
+    def prepare(self, path: bytes) -> None:
+        """Do before the forks what the children would do one by one."""
+        hooks.before_fork(self.base)
+        sys.argv[:] = [os.fsdecode(word) for word in (path, *self.program[1:])]
+
+    def announcement(self, one: Pending) -> "Callable[[int], bytes] | None":
+        """The lines that a child logs, given its pid, before the program can log anything. None without -v."""
+        if not self.children.verbose:
+            return None
+        lines, facts, key = self.children.lines, one.client.facts, one.key
+        return lambda pid: lines.arrival(pid, facts) + lines.verdict(b"ok", pid, facts, key)
+
+    def fork(
+        self,
+        run: "forking.Run",
+        starts: "list[forking.Start]",
+        batch: list[Pending],
+        actions: "list[Action]",
+        more: list[int] = NO_DESCRIPTORS,
+        keep: int = -1,
+    ) -> list[int | None]:
+        """Fork for the batch, and close its connections. Returns the pids, None where there is no process.
+
+        The children close the parent's own descriptors and `more`, but for `keep`.
+        """
+        for number in range(len(batch)):
+            self.children.log_verbose(self.children.status(number + 1))
+        connections = [one.connection for one in batch]
+        closing = [
+            number for number in self.own_descriptors + self.children.pool.descriptors() + more if number != keep
+        ]
+        results = forking.fork_each(run, starts, connections, closing, actions)
+        for one, pid in zip(batch, results, strict=True):
+            if isinstance(pid, int):
+                self.children.add(pid, one.client)
+            else:
+                self.not_started(one.client, pid)
+                self.children.log_verbose(self.children.status(self.children.coming))
+        return [pid if isinstance(pid, int) else None for pid in results]
+
+    def spawn(self, client: Client, connection: int, key: bytes | None, edits: environ.Edits) -> None:
+        """Start the program by exec."""
+        environment = dict(self.base)
+        environ.edit(environment, edits)
+        try:
+            pid = forking.spawn(self.paths, self.program, environment, connection, self.signals.ignored)
+        except OSError as error:
+            self.not_started(client, error)
+        else:
+            self.started(pid, client, key)
+
+    def started(self, pid: int, client: Client, key: bytes | None) -> None:
+        """Count a client that has its process, and log it."""
+        self.children.add(pid, client)
+        if self.children.verbose:
+            lines = self.children.lines
+            self.children.log_verbose(
+                self.children.status() + lines.arrival(pid, client.facts) + lines.verdict(b"ok", pid, client.facts, key)
+            )
+
+    def not_started(self, client: Client, error: OSError) -> None:
+        """Drop a client for whom there is no process, or whose program cannot be run."""
+        self.children.forget(client)
+        what = b"fork" if error.errno in forking.NO_PROCESS else b"run " + self.program[0]
+        self.drop(what, strerr.reason(error), client)
+
+    def drop(self, what: bytes, why: str, client: Client | None) -> None:
+        """Log 0.88's warning for a connection that is given up."""
+        if self.settings.verbosity:
+            facts = client.facts if client else None
+            self.children.journal.write(self.children.lines.dropping(what, why, os.getpid(), facts))

@@ -1,0 +1,47 @@
+"""The programs that this process has loaded already. chain.become() calls one of them where it would exec its file.
+
+A program is known by the file of its console script: device and inode. The parent fills the table (parent/preload.py).
+"""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, Protocol
+
+    class Program(Protocol):
+        """A loaded console script (child/script.py has the class)."""
+
+        main: Callable[[], object]
+        serve: Callable[[], object] | None  # serves one client, and may be called again
+
+        def __call__(self, path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) -> NoReturn:
+            """Run with this path, these words and this environment, as exec would."""
+
+        def run(self, words: list[str]) -> NoReturn:
+            """Run with these words, where everything else is right already."""
+
+
+programs: "dict[tuple[int, int], Program]" = {}  # (device, inode) of a script -> what runs it in this process
+
+
+def loaded_program(path: bytes | str) -> "Program | None":
+    """The loaded program of the script at `path`; None if that file is not loaded, or may not be executed."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    program = programs.get((found.st_dev, found.st_ino))
+    return program if program and os.access(path, os.X_OK) else None
+
+
+def find_loaded(paths: list[bytes]) -> "tuple[Program, bytes] | None":
+    """The loaded program, and its path, at which exec's search through these paths would end."""
+    for path in paths if programs else ():
+        program = loaded_program(path)
+        if program:
+            return program, path
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return None
+    return None

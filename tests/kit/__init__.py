@@ -1,0 +1,1 @@
+"""Helpers of the tests: programs under test, peers, homes, certificates. Holds no test."""

@@ -1,0 +1,24 @@
+"""The captured sessions as cases, and what has to be made alike before answers are compared."""
+
+import json
+import re
+
+from tests.kit.support import ROOT
+
+
+def cases(name: str) -> list[dict]:
+    return [json.loads(line) for line in (ROOT / "tests/data" / name).read_text().splitlines()]
+
+
+CASES = cases("smtpd.jsonl")
+QUEUE_ORDERS = {"exit": "QQEXIT", "err": "QQERR", "signal": "QQSIGNAL", "mode": "QQMODE"}
+DATE = re.compile(rb"; \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d -0000\n")
+
+
+def latin(text: str) -> bytes:
+    return text.encode("latin-1")
+
+
+def without_size(stdout: bytes) -> bytes:
+    """The EHLO reply of the original has no SIZE."""
+    return re.sub(rb"250-8BITMIME\r\n250 SIZE \d+\r\n", b"250 8BITMIME\r\n", stdout)

@@ -1,0 +1,28 @@
+"""A copy of the checkout, in which the examples can be run, and what still runs of it."""
+
+import shutil
+from pathlib import Path
+
+from tests.kit.support import ROOT
+
+NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
+
+
+def copy_tree(directory):
+    """A checkout as git makes it, in a directory whose name has a blank."""
+    tree = directory / "a checkout"
+    shutil.copytree(ROOT, tree, ignore=NOT_COPIED)
+    return tree
+
+
+def programs_of(tree):
+    """The command lines of the processes, zombies not counted, that run something of the tree."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:  # it has ended
+            continue
+        if str(tree) in command or "examples/quickstart.py" in command:
+            found.append(command)
+    return found

@@ -1,0 +1,97 @@
+"""A Maildir for the tests of POP3, and qmail-pop3d on it: one whole conversation, or one that goes on."""
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.kit.support import script
+
+# qmail-pop3d refuses root. In a user namespace of its own it is somebody else, who may what root may with root's files.
+AS_SOMEBODY = ["unshare", "--user", "--map-user=1000"] if os.geteuid() == 0 else []
+AN_HOUR = 3600
+ENVIRON = {"PATH": "/usr/bin:/bin"}
+
+
+class Maildir:
+    """A Maildir that is empty at first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for part in ("new", "cur", "tmp"):
+            (path / part).mkdir(parents=True)
+
+    def put(self, name: str | bytes, content: bytes = b"Subject: t\n\nbody\n", age: float = AN_HOUR) -> Path:
+        """A file that was last changed so many seconds ago. `name` begins with the directory."""
+        path = self.path / os.fsdecode(name)
+        path.write_bytes(content)
+        then = time.time() - age
+        os.utime(path, (then, then))
+        return path
+
+    def names(self) -> set[str]:
+        """What there is, with directories."""
+        return {f"{part}/{name}" for part in ("new", "cur", "tmp") for name in os.listdir(self.path / part)}
+
+
+class Result(NamedTuple):
+    stdout: bytes
+    stderr: bytes
+    exit: int
+
+
+def command(words: Sequence[str | Path] = ("Maildir",)) -> list[str]:
+    return [*AS_SOMEBODY, script("qmail-pop3d"), *map(str, words)]
+
+
+def talk(cwd: Path, text: bytes, words: Sequence[str | Path] = ("Maildir",)) -> Result:
+    """Say all of the text at once, and hang up."""
+    done = subprocess.run(command(words), input=text, capture_output=True, cwd=cwd, env=ENVIRON)
+    return Result(done.stdout, done.stderr, done.returncode)
+
+
+class Dialogue:
+    """A program that is talked to line by line. `with Dialogue(command, cwd) as pop: pop.ask(b"STAT")`."""
+
+    def __init__(self, argv: Sequence[str], cwd: Path, environ: Mapping[str, str] = ENVIRON) -> None:
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=environ
+        )
+        self.greeting = self.line()
+
+    def __enter__(self) -> "Dialogue":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def line(self) -> bytes:
+        assert self.process.stdout
+        return self.process.stdout.readline()
+
+    def ask(self, text: bytes) -> bytes:
+        """Say a line, and return the first line of the answer."""
+        assert self.process.stdin
+        self.process.stdin.write(text + b"\r\n")
+        self.process.stdin.flush()
+        return self.line()
+
+    def rest(self) -> bytes:
+        """What follows the first line, up to the dot, which is not returned."""
+        text = b""
+        while (line := self.line()) != b".\r\n":
+            assert line, text
+            text += line
+        return text
+
+    def read(self, text: bytes) -> bytes:
+        """The rest of a good answer of many lines."""
+        assert self.ask(text).startswith(b"+OK")
+        return self.rest()
+
+    def end(self) -> int:
+        """The exit code, once the program has ended."""
+        return self.process.wait(20)

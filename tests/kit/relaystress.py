@@ -1,0 +1,146 @@
+"""Writers and a clearer at work on one store, as fast as they can: what they have lost, and how many there were."""
+
+import contextlib
+import fcntl
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from qmail_smtpd.relay.entry import Entry
+from qmail_smtpd.relay.trouble import Trouble
+from tests.kit.relayhome import Home
+
+WINDOW = 2400
+SHORT = 2  # seconds that a login of the quick kind counts: its entry expires, is cleared and comes again all the time
+STEADY_EACH = 100  # logins a writer makes that must be there in the end
+VCHKPW_LINE = b'%b:allow,RELAYCLIENT="",RBLSMTPD=""\t%d\n'
+
+
+class Report(NamedTuple):
+    """What one process has done: logins, those that were not recorded (and said so), addresses, what was lost."""
+
+    done: int
+    refused: int
+    steady: list[bytes]
+    lost: list[bytes]
+
+
+class Outcome(NamedTuple):
+    """What all have done. `lost`: addresses that were live and not to be found, at once or in the end."""
+
+    logins: int
+    refused: int
+    clears: int
+    steady: list[bytes]
+    lost: list[bytes]
+
+
+def stress(home: Home, seconds: float, writers: int = 8, vchkpw: int = 0) -> Outcome:
+    """Let so many writers, of whom `vchkpw` do as the real vchkpw does, and a clearer work for that time."""
+    until = time.monotonic() + seconds
+    works: list[Callable[[], Report]] = [
+        lambda number=number: (replay_vchkpw if number < vchkpw else write)(home, number, until)
+        for number in range(writers)
+    ]
+    *written, cleared = run([*works, lambda: clear(home, until)])
+    steady = [address for report in written for address in report.steady]
+    there = {entry.address for entry in home.open(None).entries()}
+    lost = [address for report in written for address in report.lost]
+    lost += [address for address in steady if address not in there]
+    return Outcome(sum(r.done for r in written), sum(r.refused for r in written), cleared.done, steady, lost)
+
+
+def run(works: list[Callable[[], Report]]) -> list[Report]:
+    """Each in a process of its own."""
+    readers = []
+    for work in works:
+        reader, writer = os.pipe()
+        if not os.fork():
+            status = 1
+            try:
+                os.write(writer, pickle.dumps(work()))
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(writer)
+        readers.append(open(reader, "rb"))
+    reports = []
+    for reader_file in readers:
+        with reader_file:
+            reports.append(pickle.loads(reader_file.read()))
+        assert os.wait()[1] == 0
+    return reports
+
+
+def write(home: Home, number: int, until: float) -> Report:
+    """Log in, now from an address that stays, now from one of a few that expire and come again."""
+    store, done, refused, steady, lost = home.open(None), 0, 0, [], []
+    while time.monotonic() < until:
+        is_steady = done % 10 == 0 and len(steady) < STEADY_EACH
+        address = b"10.1.%d.%d" % (number, len(steady)) if is_steady else b"10.0.%d.%d" % (number, done % 20)
+        seen = int(time.time()) - (0 if is_steady else WINDOW - SHORT)
+        done += 1
+        try:
+            store.put(Entry(address, b"joe", b"pop3", seen, seen + WINDOW))
+        except Trouble:
+            refused += 1
+            continue
+        if is_steady:
+            steady.append(address)
+        found = store.check(address)
+        if not found and int(time.time()) < seen + WINDOW:
+            lost.append(address)
+    return Report(done, refused, steady, lost)
+
+
+def clear(home: Home, until: float) -> Report:
+    """Expire, again and again."""
+    done = refused = 0
+    while time.monotonic() < until:
+        try:
+            home.open(None).expire()
+        except Trouble:
+            refused += 1
+        done += 1
+    return Report(done, refused, [], [])
+
+
+def replay_vchkpw(home: Home, number: int, until: float) -> Report:
+    """vpopmail.c, open_smtp_relay: the list copied without the address, its new line at the end, under the lock."""
+    done = refused = 0
+    steady = []
+    while time.monotonic() < until:
+        address = b"10.2.%d.%d" % (number, done % STEADY_EACH)
+        done += 1
+        if not copy_and_append(home.store, address):
+            refused += 1
+        elif address not in steady:
+            steady.append(address)
+        time.sleep(0.01)
+    return Report(done, refused, steady, [])
+
+
+def copy_and_append(directory: Path, address: bytes) -> bool:
+    """One login. False where the lock was not to be had, where the real one would go on without it."""
+    lock = os.open(directory / "open-smtp.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + 5
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        path = directory / "open-smtp"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.partition(b":")[0] != address]
+        new = directory / f"open-smtp.tmp.{os.getpid()}"
+        new.write_bytes(b"".join(kept) + VCHKPW_LINE % (address, int(time.time())))
+        new.rename(path)
+        return True
+    finally:
+        os.close(lock)

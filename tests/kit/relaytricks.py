@@ -1,0 +1,28 @@
+"""Recipients at a listed domain by which a mailer behind us could be made to relay: name -> address."""
+
+TRICKS = {
+    "percent hack": b"victim%outside.example@example.com",
+    "percent hack, twice": b"victim%outside.example%example.net@example.com",
+    "bang path": b"outside.example!victim@example.com",
+    "second at": b"victim@outside.example@example.com",
+    "comma after an address": b"victim@outside.example,@example.com",
+    "two addresses": b"victim@outside.example,user@example.com",
+    "source route": b"@example.com:victim@outside.example",
+    "address in angle brackets": b"<victim@outside.example>@example.com",
+    "comma in the domain": b"victim@outside.example,x.example.com",
+    "blank in the domain": b"user@example.com victim@outside.example",
+    "line end in the domain": b"user@example.com\nvictim",
+    "line end in the local part": b"user\nvictim@example.com",
+    "group in the domain": b"user@x:victim;.example.com",
+    "comment in the domain": b"user@(x)example.com",
+    "open bracket in the domain": b"user@[127.0.0.1",
+    "empty": b"",
+    "empty domain": b"user@",
+    "empty local part": b"@example.com",
+    "no domain": b"user",
+    "option": b"-bs",
+    "percent hack on postmaster": b"postmaster%outside.example",
+    "8 bit": b"\xfcser@example.com",
+    "8 bit in the domain": b"user@ex\xe4mple.com",
+    "delete": b"us\x7fer@example.com",
+}

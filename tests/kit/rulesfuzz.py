@@ -1,0 +1,157 @@
+"""Rules files and clients by chance, through the C programs and through ours: what differs, unless it shall."""
+
+import random
+import re
+import subprocess
+from pathlib import Path
+
+from tcprules.cli import tcprules, tcprulescheck
+from tests.kit import forked
+
+C_TCPRULES = "/usr/bin/tcprules"
+C_TCPRULESCHECK = "/usr/bin/tcprulescheck"
+
+# Lines that 0.88 takes in another way, by design. A file that has one is not compared; all other differences count.
+BY_DESIGN = {
+    "a network, or what looks like one": re.compile(rb"(?:[^:=]*@)?[0-9A-Fa-f.]+/[0-9.]*:(?:allow|deny)"),
+    "an IPv6 address": re.compile(rb"(?:[^:]*@)?[0-9A-Fa-f:./]*:[0-9A-Fa-f:./]*:(?:allow|deny)"),
+}
+# A broken cdb may get an answer from 0.88, which looks at no more than a lookup needs; ours looks at all tables.
+REFUSED = b"unable to read r.cdb: protocol error\n"
+
+OCTETS = [b"0", b"1", b"2", b"10", b"127", b"255", b"256", b"007", b"999", b""]
+NUMBERS = [*OCTETS, *OCTETS, b"18446744073709551616", b"18446744073709551615", b"1\0z"]
+HOSTS = [b"a.example.com", b"B.example.com", b".example.com", b".com", b"com", b"", b"a-b.c", b".", b"a."]
+INFOS = [b"joe", b"", b"a@b", b"j-e", b"=x", b"a/b", b"/"]
+ODD = [b"!", b" 1.2.3.4", b"[2001]", b"\xff\xfe", b"a/b", b"-", b"1.2.3-4.5-6", b"1.-2.3", b"\xef\xbb\xbf1.2.3.4", b"#"]
+NAMES = [b"A", b"RELAYCLIENT", b"", b",A", b" B", b"A,B", b'"A"', b"a+b", b"\0"]
+VALUES = [b"", b"b", b"c d", b"@host", b"a=b", b"x\0y", b"x\0D", b"\0+C=d", b"\xe9", b"b\\", b":,#"]
+QUOTES = b'"' * 60 + b"'/|x=, \t\xff\0"
+ANY = [
+    b":",
+    b",",
+    b"=",
+    b'"',
+    b"-",
+    b".",
+    b"@",
+    b"#",
+    b"\n",
+    b"\r",
+    b" ",
+    b"\t",
+    b"\0",
+    b"\xff",
+    b"deny",
+    b"allow",
+    b"1",
+    b"+",
+]
+
+
+def address(chance: random.Random) -> bytes:
+    pick = chance.choice
+    kind = chance.randrange(10)
+    if kind < 3:
+        return b".".join(pick(OCTETS) for _ in range(chance.randrange(1, 5))) + pick([b"", b"."])
+    if kind < 5:
+        parts = [pick(OCTETS) for _ in range(chance.randrange(1, 5))]
+        parts[chance.randrange(len(parts))] = pick(NUMBERS) + b"-" + pick(NUMBERS)
+        return b".".join(parts) + pick([b"", b"."])
+    if kind < 7:
+        return b"=" + pick(HOSTS)
+    if kind == 7:
+        return pick(INFOS) + b"@" + pick([b"=" + pick(HOSTS), b"1.2.3.4", b"10.", b"1.2.3.4-6"])
+    return pick(ODD) if kind == 8 else b""
+
+
+def rule(chance: random.Random) -> bytes:
+    line = address(chance) + b":" + chance.choice([b"allow", b"deny"])
+    for _ in range(chance.choice([0, 0, 1, 1, 2, 5])):
+        quote = bytes([chance.choice(QUOTES)])
+        line += b",%b=%b%b%b" % (chance.choice(NAMES), quote, chance.choice(VALUES), quote)
+    return line + chance.choice([b""] * 90 + [b" ", b"\t \t", b"\r"])
+
+
+def damaged(chance: random.Random, line: bytes) -> bytes:
+    at = chance.randrange(len(line) + 1)
+    return line[:at] + chance.choice(ANY) + line[at + chance.randrange(3) :]
+
+
+def rules_file(chance: random.Random) -> bytes:
+    lines = []
+    for _ in range(chance.choice([0, 1, 2, 5, 12, 12, 40])):
+        kind = chance.randrange(30)
+        if kind == 0:
+            lines.append(chance.choice([b"# comment: x", b"", b" # x", b"1.2.3.4 deny", b"\r", b"\0", b"#" * 9000]))
+        elif kind == 1:
+            lines.append(damaged(chance, rule(chance)))
+        elif kind == 2 and not chance.randrange(4):
+            lines.append(b"".join(chance.choice(ANY) for _ in range(chance.randrange(12))))
+        else:
+            lines.append(rule(chance))
+    return b"\n".join(lines) + chance.choice([b"\n", b"\n", b""])
+
+
+def by_design(rules: bytes) -> str | None:
+    for reason, pattern in BY_DESIGN.items():
+        if any(pattern.match(line) for line in rules.split(b"\n")):
+            return reason
+    return None
+
+
+def client(chance: random.Random, rules: bytes) -> dict[bytes, bytes]:
+    """UCSPI variables, near to what the rules name."""
+    named = [line.partition(b":")[0] for line in rules.split(b"\n")] + [b"1.2.3.4", b"10.1.2.3", b"::1", b"2001:db8::1"]
+    infos, places = [], []
+    for name in named:
+        info, at, place = name.partition(b"@")
+        infos.append(info if at else b"joe")
+        places.append((place if at else info).replace(b"-", b"."))
+    hosts = [place.lstrip(b"=") for place in places if place[:1] == b"="] + HOSTS
+    values = {
+        b"TCPREMOTEIP": (b"", b"1", b"2.", b".3")[chance.randrange(4)].join([chance.choice(places), b""]),
+        b"TCPREMOTEHOST": chance.choice([b"", b"x", b"x.y"]) + chance.choice(hosts),
+        b"TCPREMOTEINFO": chance.choice(infos + INFOS),
+    }
+    kept = {name: value.replace(b"\0", b"") for name, value in values.items() if chance.randrange(3)}
+    if chance.randrange(10):
+        kept[b"TCPREMOTEIP"] = values[b"TCPREMOTEIP"].replace(b"\0", b"")
+    return kept
+
+
+def broken(chance: random.Random, content: bytes) -> bytes:
+    if not chance.randrange(3):
+        return content[: chance.randrange(len(content))]
+    data = bytearray(content)
+    for _ in range(chance.choice([1, 2, 8])):
+        data[chance.randrange(len(data))] = chance.choice([0, 1, 8, 255, chance.randrange(256)])
+    return bytes(data)
+
+
+def original(program: str, words: list[str], stdin: bytes, environ: dict[bytes, bytes], cwd: Path) -> forked.Result:
+    done = subprocess.run([program, *words], input=stdin, env=environ, cwd=cwd, capture_output=True, check=False)
+    return forked.Result(done.stdout, done.stderr, done.returncode)
+
+
+def compare_files(rules: bytes, directory: Path) -> str | None:
+    """Compile with both. What differs, in words, or None; ours is left in r.cdb if there is one."""
+    ours, theirs = directory / "r.cdb", directory / "c.cdb"
+    for path in (ours, theirs):
+        path.unlink(missing_ok=True)
+    wanted = original(C_TCPRULES, ["c.cdb", "c.tmp"], rules, {}, directory)
+    got = forked.run(tcprules, ["tcprules", "r.cdb", "r.tmp"], rules, {}, directory)
+    got = got._replace(stderr=forked.without_warnings(got.stderr))
+    contents = [path.read_bytes() if path.exists() else None for path in (theirs, ours)]
+    if wanted != got or contents[0] != contents[1]:
+        return f"rules {rules!r}\n 0.88 {wanted}, {contents[0]!r}\n ours {got}, {contents[1]!r}"
+    return None
+
+
+def compare_check(environ: dict[bytes, bytes], directory: Path, is_broken: bool = False) -> str | None:
+    """Ask both about a client and r.cdb. What differs, in words, or None."""
+    wanted = original(C_TCPRULESCHECK, ["r.cdb"], b"", environ, directory)
+    got = forked.run(tcprulescheck, ["tcprulescheck", "r.cdb"], b"", environ, directory)
+    if wanted == got or (is_broken and got == (b"", b"tcprulescheck: fatal: " + REFUSED, 111)):
+        return None
+    return f"client {environ!r}\n cdb {(directory / 'r.cdb').read_bytes()!r}\n 0.88 {wanted}\n ours {got}"

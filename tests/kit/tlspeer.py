@@ -1,0 +1,214 @@
+"""The other side of TLS for the tests: certificates by the openssl command, and a client on any two descriptors."""
+
+import os
+import re
+import select
+import ssl
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.kit.mailhome import Result, start
+from tests.kit.support import peer
+
+PATIENCE = 20_000  # milliseconds until a server that says nothing has failed
+HOST = "mx.example.org"
+OPENSSL = "/usr/bin/openssl"
+
+
+def certify(directory: Path, name: str = "server", *words: str) -> tuple[Path, Path]:
+    """A self-signed certificate and its key, of P-256 unless the words say otherwise."""
+    key, certificate = directory / f"{name}key.pem", directory / f"{name}cert.pem"
+    kind = words or ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    command = [peer(OPENSSL), "req", "-x509", "-nodes", *kind, "-keyout", str(key), "-out", str(certificate)]
+    names = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST},DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*command, *names, "-days", "2"], check=True, capture_output=True)
+    key.chmod(0o600)
+    return certificate, key
+
+
+def issue(directory: Path, name: str, issuer: str, extensions: str) -> tuple[Path, Path]:
+    """A certificate that `certify` or this has given the means for, `issuer`'s, and its key, of RSA."""
+    key, certificate, file = (directory / f"{name}{end}" for end in ("key.pem", "cert.pem", "extensions"))
+    file.write_text(extensions)
+    words = [peer(OPENSSL), "req", "-new", "-nodes", "-newkey", "rsa:2048", "-subj", f"/CN={name}", "-keyout", str(key)]
+    request = subprocess.run(words, check=True, capture_output=True).stdout
+    words = [peer(OPENSSL), "x509", "-req", "-days", "2", "-set_serial", "1", "-out", str(certificate)]
+    words += ["-CA", str(directory / f"{issuer}cert.pem"), "-CAkey", str(directory / f"{issuer}key.pem")]
+    subprocess.run([*words, "-extfile", str(file)], input=request, check=True, capture_output=True)
+    key.chmod(0o600)
+    return certificate, key
+
+
+def certify_by_authority(directory: Path) -> Path:
+    """As `certify` without words, but the certificate is issued by middlecert.pem, and that by the root returned."""
+    root, _ = certify(directory, "root")
+    middle, _ = issue(directory, "middle", "root", "basicConstraints=critical,CA:TRUE\n")
+    leaf, key = issue(directory, "leaf", "middle", f"subjectAltName=DNS:{HOST},IP:127.0.0.1\n")
+    (directory / "servercert.pem").write_text(leaf.read_text() + middle.read_text())
+    key.replace(directory / "serverkey.pem")
+    return root
+
+
+def trusting(*certificates: Path) -> ssl.SSLContext:
+    """A client's context that takes these certificates and no others."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for certificate in certificates:
+        context.load_verify_locations(certificate)
+    return context
+
+
+def unarmed(newest: ssl.TLSVersion) -> ssl.SSLContext:
+    """A client's context that takes any certificate, and speaks what nobody should any more, up to this version."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.MINIMUM_SUPPORTED, newest
+    return context
+
+
+class Client:
+    """TLS over a descriptor to read from and one to write to. Sends pieces of `piece` bytes; 0: all at once."""
+
+    def __init__(
+        self, ends: tuple[int, int], context: ssl.SSLContext, piece: int = 0, session: ssl.SSLSession | None = None
+    ) -> None:
+        self.ends, self.piece = ends, piece
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST, session=session)
+
+    def hello(self) -> bytes:
+        """The first flight of a handshake, not sent yet."""
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        return self.outgoing.read()
+
+    def shake_hands(self) -> "Client":
+        self.until_done(self.tls.do_handshake)
+        return self
+
+    def say(self, text: bytes) -> None:
+        while text:
+            text = text[self.tls.write(text) :]
+            self.put(self.outgoing.read())
+
+    def sealed(self, text: bytes) -> bytes:
+        """The records of a text, not sent yet."""
+        self.tls.write(text)
+        return self.outgoing.read()
+
+    def hear(self) -> bytes:
+        """One part of what the server says; empty at close_notify. ssl.SSLEOFError where it only hangs up."""
+        heard = b""
+
+        def step() -> None:
+            nonlocal heard
+            heard = self.tls.read(65536)
+
+        self.until_done(step)
+        return heard
+
+    def hear_all(self) -> bytes:
+        text = b""
+        while part := self.hear():
+            text += part
+        return text
+
+    def hear_until(self, end: bytes) -> bytes:
+        text = b""
+        while not text.endswith(end):
+            part = self.hear()
+            assert part, text
+            text += part
+        return text
+
+    def until_done(self, step: Callable[[], object]) -> None:
+        """Do a step of TLS, sending and receiving whatever it takes."""
+        while True:
+            try:
+                step()
+            except ssl.SSLWantReadError:
+                self.put(self.outgoing.read())
+                data = get(self.ends[0])
+                self.incoming.write(data) if data else self.incoming.write_eof()
+            else:
+                self.put(self.outgoing.read())
+                return
+
+    def put(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        size = self.piece or len(data) or 1
+        for position in range(0, len(data), size):
+            part = data[position : position + size]
+            while part:
+                part = part[os.write(self.ends[1], part) :]
+
+
+def get(descriptor: int) -> bytes:
+    """What comes next, with patience; a reset is an end."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    assert poller.poll(PATIENCE), "the server says nothing"
+    try:
+        return os.read(descriptor, 65536)
+    except ConnectionResetError:
+        return b""
+
+
+def get_all(descriptor: int) -> bytes:
+    data = b""
+    while part := get(descriptor):
+        data += part
+    return data
+
+
+class Smtp:
+    """One session of qmail-smtpd on two pipes. `client` speaks TLS, once it has begun."""
+
+    def __init__(self, home: Path, env: dict[str, str] | None = None, words: Sequence[str] = ()) -> None:
+        self.home = home
+        self.process = start(home, env, words)
+        assert self.process.stdin
+        assert self.process.stdout
+        self.ends = self.process.stdout.fileno(), self.process.stdin.fileno()
+        self.client: Client | None = None
+
+    def __enter__(self) -> "Smtp":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def put(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        os.write(self.ends[1], data)
+
+    def reply(self) -> bytes:
+        """The next reply, with all its lines, in clear or under TLS."""
+        text = b""
+        while not re.fullmatch(rb"(\d\d\d-.*\r\n)*\d\d\d .*\r\n", text):
+            part = self.client.hear() if self.client else get(self.ends[0])
+            assert part, text
+            text += part
+        return text
+
+    def ask(self, text: str) -> str:
+        """Say one line, and return the reply."""
+        line = text.encode("latin-1") + b"\r\n"
+        if self.client:
+            self.client.say(line)
+        else:
+            self.put(line)
+        return self.reply().decode("latin-1").replace("\r\n", "\n").rstrip("\n")
+
+    def secure(self, certificate: Path, piece: int = 0) -> None:
+        """Shake hands."""
+        self.client = Client(self.ends, trusting(certificate), piece).shake_hands()
+
+    def end(self, left: bytes = b"") -> Result:
+        """Send what is left, hang up, and see what there is. Not more than the process may take."""
+        stdout, stderr = self.process.communicate(left, timeout=PATIENCE / 1000)
+        return Result(stdout, stderr, self.process.returncode, self.home)

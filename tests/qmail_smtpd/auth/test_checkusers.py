@@ -1,0 +1,358 @@
+"""checkusers: djb's interface to the letter, what PROG finds, what is trouble, what it loads; preloaded."""
+
+import base64
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from qmail_smtpd.auth.checkusers import main
+from qmail_smtpd.auth.secret import cram_md5, make
+from tests.kit import forked
+from tests.kit.asked import ask, fields, run, start
+from tests.kit.imports import FORBIDDEN
+from tests.kit.mailhome import CLIENT, lay_home
+from tests.kit.server import PATIENCE, Server, needs_root
+from tests.kit.support import script
+from tests.kit.tracer import traced
+
+YES, NO, MISUSED, TROUBLE = 0, 1, 2, 111
+CHALLENGE = b"<1.2@host>"
+HOME_OF_ANN = b"ann:{PLAIN}secret:::Ann:%b:/bin/zsh\n"
+SECRETS = {
+    b"scram": make(b"SCRAM-SHA-256", b"secret", 4096),
+    b"argon2id": make(b"ARGON2ID", b"secret", 1),
+    b"bcrypt": make(b"BLF-CRYPT", b"secret", 4),
+    b"plain": make(b"PLAIN", b"secret"),
+}
+USERS = b"".join(b"%b:%b\n" % pair for pair in SECRETS.items()) + b"broken:{X}y\nempty:\n"
+RIGHT = fields(b"plain", b"secret", b"")
+
+
+class Users:
+    """A qmail home with a users file in control/."""
+
+    def __init__(self, home: Path) -> None:
+        (home / "control").mkdir(parents=True)
+        self.home = home
+        self.path = home / "control" / "users"
+        self.write(USERS)
+
+    def write(self, content: bytes) -> None:
+        self.path.write_bytes(content)
+        self.path.chmod(0o640)
+
+    def check(self, given: bytes, *program: str, **options: object) -> forked.Result:
+        environ = {b"QMAILHOME": bytes(self.home), **options.pop("environ", {})}  # type: ignore[dict-item]
+        return ask(main, given, program or ("true",), environ, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Users:
+    return Users(tmp_path / "home")
+
+
+@pytest.mark.parametrize("user", SECRETS)
+def test_a_right_password_runs_the_program_and_a_wrong_one_does_not(user: bytes, users: Users) -> None:
+    done = users.check(fields(user, b"secret", b""), "echo", "in")
+    assert (done.exit, done.stdout, done.stderr) == (YES, b"in\n", b"")
+    for wrong in (b"Secret", b"", b"secret2", SECRETS[user], cram_md5(b"secret", CHALLENGE)):
+        done = users.check(fields(user, wrong, b""), "echo", "in")
+        assert (done.exit, done.stdout, done.stderr) == (NO, b"", b"")
+
+
+@pytest.mark.parametrize("user", SECRETS)
+@pytest.mark.parametrize("digest_first", [True, False])
+def test_digests_are_for_plain_alone(user: bytes, digest_first: bool, users: Users) -> None:
+    pair = [cram_md5(b"secret", CHALLENGE), CHALLENGE]
+    done = users.check(fields(user, *(pair if digest_first else pair[::-1])))
+    assert done.exit == (YES if user == b"plain" else NO)
+
+
+def test_unknown_users_and_users_without_password_are_refused(users: Users) -> None:
+    for user in (b"nobody", b"empty", b"", b"Plain", b"plain:{PLAIN}secret", b"# comment"):
+        for password in (b"", b"secret", b"-"):
+            assert users.check(fields(user, password, b"")).exit == NO
+
+
+def test_trouble_is_told_in_one_line(users: Users) -> None:
+    done = users.check(fields(b"broken", b"y", b""))
+    text = b"the scheme of the password is not one of SCRAM-SHA-256 ARGON2ID BLF-CRYPT PLAIN\n"
+    assert (done.exit, done.stderr) == (TROUBLE, b"checkusers: fatal: %b, line 5: %b" % (bytes(users.path), text))
+    users.path.chmod(0o644)
+    done = users.check(RIGHT)
+    text = b"checkusers: fatal: %b is open to everybody: chmod o-rw\n" % bytes(users.path)
+    assert (done.exit, done.stderr) == (TROUBLE, text)
+    users.path.unlink()
+    done = users.check(RIGHT)
+    text = b"checkusers: fatal: unable to read %b: file does not exist\n" % bytes(users.path)
+    assert (done.exit, done.stderr) == (TROUBLE, text)
+
+
+def test_the_file_is_named_by_checkusers_file_or_lies_in_the_qmail_home(users: Users, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"plain:{PLAIN}other\n")
+    other.chmod(0o600)
+    named = {b"CHECKUSERS_FILE": bytes(other)}
+    assert users.check(fields(b"plain", b"other"), environ=named).exit == YES
+    assert users.check(RIGHT, environ=named).exit == NO
+    done = ask(main, RIGHT, environ={b"QMAILHOME": b"/nonexistent"})
+    assert b"/nonexistent/control/users" in done.stderr
+    assert b" control/users" in users.check(RIGHT, environ={b"CHECKUSERS_FILE": b"control/users"}, cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("given", [b"", b"plain", b"plain\0", b"plain\0secret", b"x" * 512])
+def test_fewer_than_two_fields_are_misuse(given: bytes, users: Users) -> None:
+    done = users.check(given)
+    assert (done.exit, done.stderr) == (MISUSED, b"checkusers: fatal: no login and password on descriptor 3\n")
+
+
+def test_two_fields_are_enough(users: Users) -> None:
+    assert users.check(b"plain\0secret\0").exit == YES
+    assert users.check(b"plain\0secret\0x").exit == YES
+
+
+def test_512_bytes_are_taken_and_one_more_is_refused(users: Users) -> None:
+    assert users.check(RIGHT + b"x" * (512 - len(RIGHT))).exit == YES
+    done = users.check(RIGHT + b"x" * (513 - len(RIGHT)))
+    assert (done.exit, done.stderr) == (NO, b"")
+    assert users.check(RIGHT + b"x" * 60000).exit == NO
+
+
+def test_without_a_program_it_is_misused(users: Users) -> None:
+    done = ask(main, RIGHT, ())
+    text = b"checkusers: usage: checkusers prog | --set user | --delete user | --list\n"
+    assert (done.exit, done.stderr) == (MISUSED, text)
+
+
+def test_a_descriptor_3_that_cannot_be_read_is_trouble(users: Users, tmp_path: Path) -> None:
+    def directory() -> None:
+        os.dup2(os.open(tmp_path, os.O_RDONLY), 3)
+
+    done = users.check(RIGHT, before=lambda: os.close(3))
+    assert done.exit == TROUBLE
+    assert done.stderr == b"checkusers: fatal: unable to read descriptor 3: file descriptor not open\n"
+    done = users.check(RIGHT, before=directory)
+    assert (done.exit, done.stderr[-15:]) == (TROUBLE, b"is a directory\n")
+
+
+def real(users: Users) -> dict[str, str]:
+    """The environment of a real process."""
+    return {"PATH": "/usr/bin:/bin", "QMAILHOME": str(users.home)}
+
+
+def test_it_reads_to_the_end_however_slowly_that_comes(users: Users) -> None:
+    """Nothing is decided before the end of file. A caller that never closes must have a clock of its own."""
+    process, writer = start([script("checkusers"), "echo", "in"], real(users))
+    for byte in RIGHT:
+        os.write(writer, bytes([byte]))
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    os.close(writer)
+    assert process.communicate(timeout=PATIENCE) == (b"in\n", b"")
+    assert process.returncode == YES
+
+
+def test_after_512_bytes_it_still_waits_for_the_end(users: Users) -> None:
+    for more, status in ((b"x", NO), (b"", YES)):
+        process, writer = start([script("checkusers"), "echo", "in"], real(users))
+        os.write(writer, RIGHT + b"x" * (512 - len(RIGHT)))
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        os.write(writer, more)
+        os.close(writer)
+        assert process.wait(PATIENCE) == status
+        process.communicate()
+
+
+def test_the_513th_byte_ends_it_without_waiting_for_more(users: Users) -> None:
+    process, writer = start([script("checkusers"), "echo", "in"], real(users))
+    os.write(writer, RIGHT + b"x" * (513 - len(RIGHT)))
+    assert process.communicate(timeout=PATIENCE) == (b"", b"")
+    assert process.returncode == NO
+    os.close(writer)
+
+
+def test_the_program_finds_user_home_and_shell(users: Users, tmp_path: Path) -> None:
+    home = tmp_path / "ann"
+    home.mkdir()
+    users.write(USERS + HOME_OF_ANN % bytes(home))
+    supervisor = {b"HOME": b"/root", b"USER": b"root", b"SHELL": b"/bin/false", b"X": b"1"}
+    done = users.check(fields(b"ann", b"secret"), "sh", "-c", "env; pwd; id -u", environ=supervisor)
+    found = done.stdout.splitlines()
+    assert {b"USER=ann", b"HOME=" + bytes(home), b"SHELL=/bin/zsh", b"X=1"} <= set(found)
+    assert found[-2:] == [bytes(home), b"%d" % os.getuid()]
+
+
+def test_without_a_home_it_stays_where_it_is_and_home_is_nobody_elses(users: Users, tmp_path: Path) -> None:
+    supervisor = {b"HOME": b"/root", b"SHELL": b"/bin/false"}
+    done = users.check(RIGHT, "sh", "-c", 'echo "$USER ${HOME-unset} $SHELL"; pwd', environ=supervisor, cwd=tmp_path)
+    assert done.stdout == b"plain unset /bin/sh\n%b\n" % bytes(tmp_path)
+
+
+def test_a_home_that_is_not_there_is_trouble(users: Users, tmp_path: Path) -> None:
+    users.write(HOME_OF_ANN % b"/nonexistent/ann")
+    done = users.check(fields(b"ann", b"secret"), "echo", "in")
+    text = b"checkusers: fatal: unable to chdir to /nonexistent/ann: file does not exist\n"
+    assert (done.exit, done.stdout, done.stderr) == (TROUBLE, b"", text)
+    assert users.check(fields(b"ann", b"wrong")).exit == NO
+
+
+@needs_root
+def test_root_does_not_become_an_entrys_uid(users: Users) -> None:
+    users.write(b"ann:{PLAIN}secret:1000:1000\nzero:{PLAIN}secret:0:0\nbob:{PLAIN}secret::1000\n")
+    for user, line in ((b"ann", 1), (b"zero", 2)):
+        done = users.check(fields(user, b"secret"), "echo", "in")
+        text = b"checkusers: fatal: %b, line %d: it has a uid, which root would have to become\n"
+        assert (done.exit, done.stdout, done.stderr) == (TROUBLE, b"", text % (bytes(users.path), line))
+        assert users.check(fields(user, b"wrong")).exit == NO
+    assert users.check(fields(b"bob", b"secret")).exit == YES
+
+
+@needs_root
+def test_who_is_not_root_stays_who_he_is(users: Users, tmp_path: Path) -> None:
+    def nobody() -> None:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    users.write(b"ann:{PLAIN}secret:1000:1000\n")
+    os.chown(users.path, 0, 65534)
+    named = {b"CHECKUSERS_FILE": b"users"}  # nobody may not search the way to it
+    program = ("sh", "-c", "id -u; id -g")
+    done = users.check(fields(b"ann", b"secret"), *program, environ=named, cwd=users.path.parent, before=nobody)
+    assert (done.stdout, done.exit) == (b"65534\n65534\n", YES)
+
+
+def test_the_program_has_no_descriptor_3_and_no_other_of_the_checkers(users: Users) -> None:
+    ours = {name.encode() for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+    before = {name for name in ours if os.get_inheritable(int(name))}
+    done = users.check(RIGHT, "ls", "/proc/self/fd")
+    assert set(done.stdout.split()) <= {b"0", b"1", b"2", b"3", *before}  # 3: the directory that ls has opened
+    assert users.check(RIGHT, "sh", "-c", "cat <&3 2>/dev/null || echo closed").stdout == b"closed\n"
+
+
+def test_the_exit_code_is_the_programs(users: Users) -> None:
+    assert users.check(RIGHT, "sh", "-c", "exit 7").exit == 7
+
+
+def test_a_program_that_cannot_be_run_is_trouble(users: Users) -> None:
+    done = users.check(RIGHT, "/nonexistent/prog")
+    text = b"checkusers: fatal: unable to run /nonexistent/prog: file does not exist\n"
+    assert (done.exit, done.stderr) == (TROUBLE, text)
+
+
+def test_relative_names_of_programs_are_looked_for_in_the_users_home(users: Users, tmp_path: Path) -> None:
+    """As with checkpassword, which has changed there: name the program by its whole path, or leave it to PATH."""
+    home = tmp_path / "ann"
+    home.mkdir()
+    (home / "prog").write_text("#!/bin/sh\necho hers\n")
+    (home / "prog").chmod(0o755)
+    users.write(HOME_OF_ANN % bytes(home))
+    assert users.check(fields(b"ann", b"secret"), "./prog", cwd=tmp_path).stdout == b"hers\n"
+
+
+def test_a_fault_of_ours_is_trouble_and_not_a_wrong_password(users: Users) -> None:
+    """Python itself ends with 1 then, which is a checker's no."""
+    code = "from qmail_smtpd.auth import checker; checker.run('x', 'x', lambda *_: 1 / 0)"
+    done = run([sys.executable, "-c", code, "true"], RIGHT, real(users))
+    assert done.exit == TROUBLE
+    assert b"ZeroDivisionError" in done.stderr
+
+
+def test_an_environment_variable_without_a_name_is_not_handed_on(users: Users) -> None:
+    words = [f"{name}={value}" for name, value in real(users).items()]
+    assert run(["env", "-i", "=x", *words, script("checkusers"), "env"], RIGHT, real(users)).exit == YES
+
+
+MODULES = {b"plain": 22, b"scram": 24}  # measured
+
+
+@pytest.mark.parametrize("user", MODULES)
+def test_a_login_loads_only_what_it_needs(user: bytes, users: Users) -> None:
+    bare = imported(["-c", "pass"], b"", users)
+    loaded = imported([script("checkusers"), "true"], fields(user, b"secret"), users)
+    extra = loaded - bare
+    assert {"hmac", "qmail_smtpd.auth.users"} <= extra
+    assert not {module for module in extra if module.split(".")[0] in FORBIDDEN - {"hmac"}}
+    assert not {"argon2", "bcrypt", "scramp", "unicodedata"} & extra
+    assert len(extra) <= MODULES[user], sorted(extra)
+
+
+def imported(words: list[str], given: bytes, users: Users) -> set[str]:
+    done = run([sys.executable, "-X", "importtime", *words], given, real(users))
+    assert done.exit == 0
+    lines = done.stderr.decode().splitlines()
+    return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+
+
+def b64(text: bytes) -> bytes:
+    return base64.b64encode(text)
+
+
+PRELOADED = ["--preload", "qmail-smtpd", "--preload", "checkusers"]
+
+
+def submission(users: Users, options: list[str]) -> Server:
+    """A server whose sessions ask checkusers."""
+    lay_home(users.home.parent / "mail")
+    (users.home.parent / "mail/control/users").write_bytes(users.path.read_bytes())
+    (users.home.parent / "mail/control/users").chmod(0o640)
+    environ = {**CLIENT, "QMAILHOME": str(users.home.parent / "mail"), "SMTPAUTH": "+cram", "AUTHSLEEP": "0"}
+    words = ["-HRl0", *options, "127.0.0.1", "0", script("qmail-smtpd"), script("checkusers"), "true"]
+    return Server(words, environ=environ)
+
+
+def plain(user: bytes, password: bytes) -> bytes:
+    return b"AUTH PLAIN " + b64(b"\0%b\0%b" % (user, password)) + b"\r\nQUIT\r\n"
+
+
+@pytest.mark.parametrize("options", [[], PRELOADED], ids=["exec'd", "preloaded"])
+def test_sessions_ask_it_in_every_scheme(options: list[str], users: Users) -> None:
+    with submission(users, options) as server:
+        for user in SECRETS:
+            assert b"\r\n235 " in server.ask(plain(user, b"secret")), server.log()
+            assert b"\r\n535 " in server.ask(plain(user, b"wrong"))
+        assert b"\r\n535 " in server.ask(plain(b"nobody", b"secret"))
+        assert b"\r\n454 " in server.ask(plain(b"broken", b"y"))
+        (users.home.parent / "mail/control/users").write_bytes(b"plain:{PLAIN}changed\n")
+        assert b"\r\n235 " in server.ask(plain(b"plain", b"changed"))
+        assert b"\r\n535 " in server.ask(plain(b"plain", b"secret"))
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("options", "execs"), [([], True), (PRELOADED, False)], ids=["exec'd", "preloaded"])
+def test_preloaded_it_is_called_and_not_run(options: list[str], execs: bool, users: Users, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    with submission(users, options) as server, traced(server.pid, "-e", "trace=execve", "-o", trace):
+        assert b"\r\n235 " in server.ask(plain(b"plain", b"secret"))
+    text = trace.read_text()
+    assert ("checkusers" in text) == execs
+    assert "/true" in text  # the program that it becomes is not preloaded
+
+
+def test_many_preloaded_logins_at_once_do_not_disturb_one_another(users: Users) -> None:
+    replies: list[tuple[int, bytes]] = []
+
+    def client(number: int) -> None:
+        said = server.ask(plain(b"plain", b"secret" if number % 2 else b"wrong"))
+        replies.append((number, said.split(b"\r\n")[1][:3]))
+
+    with submission(users, PRELOADED) as server:
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(replies) == [(number, b"235" if number % 2 else b"535") for number in range(16)]
+
+
+@pytest.mark.parametrize("name", ["checkusers", "cmd5checkpw"])
+def test_a_preloading_parent_has_what_a_login_needs_and_nothing_dear(name: str) -> None:
+    code = f"import sys; from qmail_smtpd.auth import {name}; {name}.before_fork({{}}); print(*sys.modules)"
+    words = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.decode().split()
+    assert {"hmac", "hashlib"} <= set(words)
+    assert not {"argon2", "bcrypt", "scramp", "click", "typing", "ssl", "enum"} & set(words)

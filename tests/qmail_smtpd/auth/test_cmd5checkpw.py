@@ -1,0 +1,191 @@
+"""cmd5checkpw: djb's interface on descriptor 3, CRAM-MD5 in both orders, APOP, the file as the original reads it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmail_smtpd.auth.checker import Credentials, accepts
+from qmail_smtpd.auth.cmd5checkpw import find, judge, main
+from qmail_smtpd.auth.secret import apop, cram_md5, make
+from tests.kit import forked
+from tests.kit.asked import ask, fields
+
+YES, NO, MISUSED, TROUBLE = 0, 1, 2, 111
+CRAM = b"<1896.697170952@postoffice.reston.mci.net>"
+CRAM_DIGEST = b"b913a602c7eda7a495b4e6e7334d3890"
+APOP = b"<1896.697170952@dbc.mtview.ca.us>"
+APOP_DIGEST = b"c4c9334bac560ecc979e58001b3e22fb"
+USERS = b"tim:tanstaaftanstaaf\nmrose:tanstaaf\nempty:\nodd:<a@b>\nhex:0123456789abcdef0123456789abcdef\n"
+
+
+@pytest.fixture
+def poppasswd(tmp_path: Path) -> Path:
+    path = tmp_path / "poppasswd"
+    path.write_bytes(USERS)
+    path.chmod(0o600)
+    return path
+
+
+def check(poppasswd: Path, given: bytes, *program: str) -> forked.Result:
+    return ask(main, given, program or ("true",), {b"POPPASSWD": bytes(poppasswd)})
+
+
+ASKED = {  # fields -> exit code
+    # PLAIN and LOGIN: the third field is whatever the caller has
+    (b"tim", b"tanstaaftanstaaf"): YES,
+    (b"tim", b"tanstaaftanstaaf", b""): YES,
+    (b"tim", b"tanstaaftanstaaf", b"<1.2@host>"): YES,
+    (b"tim", b"tanstaaftanstaaf", b"Thu, 1 Jan", b"more"): YES,
+    (b"tim", b"tanstaaf", b""): NO,
+    (b"tim", b"", b""): NO,
+    (b"tim", b"tanstaaftanstaaf\n", b""): NO,
+    (b"Tim", b"tanstaaftanstaaf", b""): NO,
+    (b"nobody", b"tanstaaf", b""): NO,
+    (b"nobody", b"-", b""): NO,
+    (b"", b"", b""): NO,
+    (b"", b"x", b""): NO,
+    # CRAM-MD5, the challenge before the digest (up to 0.31) and after it (since)
+    (b"tim", CRAM, CRAM_DIGEST): YES,
+    (b"tim", CRAM_DIGEST, CRAM): YES,
+    (b"tim", CRAM_DIGEST.upper(), CRAM): YES,
+    (b"mrose", CRAM_DIGEST, CRAM): NO,
+    (b"nobody", CRAM_DIGEST, CRAM): NO,
+    (b"nobody", cram_md5(b"-", CRAM), CRAM): NO,
+    (b"tim", CRAM_DIGEST[:-1], CRAM): NO,
+    (b"tim", CRAM_DIGEST, CRAM[:-1]): NO,
+    (b"tim", CRAM_DIGEST, CRAM[1:-1]): NO,
+    (b"tim", CRAM_DIGEST, b"<x" + CRAM[1:]): NO,
+    (b"tim", CRAM_DIGEST): NO,
+    (b"tim", CRAM_DIGEST, b""): NO,
+    (b"tim", b"", CRAM_DIGEST): NO,
+    (b"tim", CRAM, b""): NO,
+    # APOP
+    (b"mrose", APOP_DIGEST, APOP): YES,
+    (b"mrose", APOP, APOP_DIGEST): YES,
+    (b"tim", APOP_DIGEST, APOP): NO,
+    # two of a kind
+    (b"tim", CRAM, CRAM): NO,
+    (b"tim", CRAM, b"<1.2@host>"): NO,
+    (b"tim", CRAM_DIGEST, CRAM_DIGEST): NO,
+    # passwords that look like something else
+    (b"odd", b"<a@b>", b""): YES,
+    (b"odd", b"<a@b>", b"<1.2@host>"): YES,
+    (b"odd", cram_md5(b"<a@b>", CRAM), CRAM): YES,
+    (b"hex", b"0123456789abcdef0123456789abcdef", CRAM): YES,
+    (b"hex", b"0123456789ABCDEF0123456789ABCDEF", CRAM): NO,
+    # no password, no digest of none
+    (b"empty", b"", b""): NO,
+    (b"empty", cram_md5(b"", CRAM), CRAM): NO,
+    (b"empty", cram_md5(b"-", CRAM), CRAM): NO,
+    (b"empty", apop(b"", APOP), APOP): NO,
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_who_is_right(asked: tuple[bytes, ...], poppasswd: Path) -> None:
+    done = check(poppasswd, fields(*asked), "echo", "in")
+    assert (done.exit, done.stdout, done.stderr) == (ASKED[asked], b"in\n" if ASKED[asked] == YES else b"", b"")
+
+
+def test_the_last_field_may_lack_its_nul(poppasswd: Path) -> None:
+    assert check(poppasswd, b"tim\0" + CRAM_DIGEST + b"\0" + CRAM).exit == YES
+
+
+@pytest.mark.parametrize("given", [b"", b"tim", b"tim\0", b"tim\0tanstaaftanstaaf", b"x" * 512])
+def test_fewer_than_two_fields_are_misuse(given: bytes, poppasswd: Path) -> None:
+    done = check(poppasswd, given)
+    assert (done.exit, done.stderr) == (MISUSED, b"cmd5checkpw: fatal: no login and password on descriptor 3\n")
+
+
+def test_without_a_program_it_is_misused_and_reads_nothing(poppasswd: Path) -> None:
+    done = ask(main, fields(b"tim", b"tanstaaftanstaaf"), (), {b"POPPASSWD": bytes(poppasswd)})
+    assert (done.exit, done.stderr) == (MISUSED, b"cmd5checkpw: usage: cmd5checkpw prog\n")
+
+
+def test_512_bytes_are_taken_and_one_more_is_refused(poppasswd: Path) -> None:
+    right = fields(b"tim", b"tanstaaftanstaaf")
+    assert check(poppasswd, right + b"x" * (512 - len(right))).exit == YES
+    done = check(poppasswd, right + b"x" * (513 - len(right)))
+    assert (done.exit, done.stderr) == (NO, b"")
+    assert check(poppasswd, right + b"x" * 5000).exit == NO
+
+
+FILES = {  # content -> the password of joe
+    b"joe:secret": b"secret",
+    b"joe:secret\n": b"secret",
+    b"ann:x\n\n\njoe:secret\n": b"secret",
+    b"joe:secret\njoe:other\n": b"secret",
+    b"joey:x\nJoe:y\njoe:secret\n": b"secret",
+    b"joe:secret:a comment\n": b"secret",
+    b"joe: secret \n": b" secret ",
+    b"joe:secret\r\n": b"secret\r",
+    b"#joe:x\njoe:secret\n": b"secret",
+    b"joe:p\xe4ss\n": b"p\xe4ss",
+    b"joe:\n": b"",
+    b"joe\n": b"",
+    b"joe::x\n": b"",
+    b"": None,
+    b" joe:secret\n": None,
+    b"joe :secret\n": None,
+}
+
+
+@pytest.mark.parametrize("content", FILES)
+def test_the_file_is_read_as_by_the_original(content: bytes) -> None:
+    assert find(content, b"joe") == FILES[content]
+
+
+def test_a_file_that_is_open_to_everybody_is_refused(poppasswd: Path) -> None:
+    for mode in (0o644, 0o602):
+        poppasswd.chmod(mode)
+        done = check(poppasswd, fields(b"tim", b"tanstaaftanstaaf"))
+        assert done.exit == TROUBLE
+        assert done.stderr == b"cmd5checkpw: fatal: %b is open to everybody: chmod o-rw\n" % bytes(poppasswd)
+    poppasswd.chmod(0o640)
+    assert check(poppasswd, fields(b"tim", b"tanstaaftanstaaf")).exit == YES
+
+
+def test_without_its_file_nobody_can_say(poppasswd: Path) -> None:
+    poppasswd.unlink()
+    done = check(poppasswd, fields(b"tim", b"tanstaaftanstaaf"))
+    text = b"cmd5checkpw: fatal: unable to read %b: file does not exist\n" % bytes(poppasswd)
+    assert (done.exit, done.stderr) == (TROUBLE, text)
+
+
+def test_the_file_is_poppasswd_in_etc(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr("qmail_smtpd.auth.secretfile.read", lambda path: read.append(path) or USERS)
+    assert judge(Credentials(b"tim", b"tanstaaftanstaaf", b""), {})
+    assert not judge(Credentials(b"tim", b"x", b""), {b"POPPASSWD": b"other"})
+    assert read == [b"/etc/poppasswd", b"other"]
+
+
+def test_it_sets_up_nothing(poppasswd: Path) -> None:
+    environ = {b"POPPASSWD": bytes(poppasswd), b"HOME": b"/here", b"X": b"1"}
+    done = ask(main, fields(b"tim", b"tanstaaftanstaaf"), ("env",), environ)
+    expected = {b"PATH=/usr/bin:/bin", b"HOME=/here", b"X=1", b"POPPASSWD=" + bytes(poppasswd)}
+    assert set(done.stdout.splitlines()) == expected
+
+
+@given(
+    st.sampled_from([b"secret", b"<a@b>", b"0" * 32]),
+    st.sampled_from([b"", b"secret", b"<a@b>", b"0" * 32, cram_md5(b"secret", b"<a@b>"), apop(b"secret", b"<a@b>")]),
+    st.sampled_from([b"", b"secret", b"<a@b>", b"0" * 32, cram_md5(b"secret", b"<a@b>"), apop(b"secret", b"<a@b>")]),
+)
+def test_what_is_accepted_is_a_password_or_one_digest_with_one_challenge(
+    password: bytes, second: bytes, third: bytes
+) -> None:
+    pairs = {(digest(password, b"<a@b>"), b"<a@b>") for digest in (cram_md5, apop)}
+    right = second == password or (second, third) in pairs or (third, second) in pairs
+    assert accepts(b"{PLAIN}" + password, Credentials(b"joe", second, third)) == right
+
+
+def test_a_hashed_secret_answers_no_challenge() -> None:
+    for scheme, rounds in ((b"SCRAM-SHA-256", 4096), (b"BLF-CRYPT", 4), (b"ARGON2ID", 1)):
+        stored = make(scheme, b"secret", rounds)
+        for digest in (cram_md5(b"secret", CRAM), apop(b"secret", CRAM)):
+            assert not accepts(stored, Credentials(b"joe", digest, CRAM))
+            assert not accepts(stored, Credentials(b"joe", CRAM, digest))
+        assert accepts(stored, Credentials(b"joe", b"secret", CRAM))

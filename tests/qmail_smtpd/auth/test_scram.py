@@ -1,0 +1,376 @@
+"""SCRAM-SHA-256 beside scramp's own client: proofs, invented salts, what is malformed, what is trouble."""
+
+import base64
+import hashlib
+import hmac
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scramp import ScramClient
+
+from qmail_smtpd.auth import scram
+from qmail_smtpd.auth.scram import Malformed, Scram, Wrong
+from qmail_smtpd.auth.secret import make
+from qmail_smtpd.auth.users import Trouble
+from qmail_smtpd.auth.verifier import Verifier
+from tests.kit.support import peer
+
+Lay = Callable[[bytes], bytes]
+SALT = b"salt" * 4
+STORED = b"{SCRAM-SHA-256}" + Verifier.of(b"secret", SALT, 5000).value()
+USERS = b"joe:%b\nplain:{PLAIN}secret\nbcrypt:%b\nempty:\nodd=name,here:%b\nj\xc3\xb6:%b\nbroken:{SCRAM-SHA-256}x\n" % (
+    STORED,
+    make(b"BLF-CRYPT", b"secret", 4),
+    STORED,
+    STORED,
+)
+
+
+@pytest.fixture
+def lay(tmp_path: Path) -> Lay:
+    def write(content: bytes) -> bytes:
+        path = tmp_path / "users"
+        path.write_bytes(content)
+        path.chmod(0o640)
+        return bytes(path)
+
+    return write
+
+
+@pytest.fixture
+def path(lay: Lay) -> bytes:
+    return lay(USERS)
+
+
+def login(path: bytes, user: str, password: str) -> Scram:
+    """A whole exchange, to the client's check of the server's proof."""
+    client, server = ScramClient(["SCRAM-SHA-256"], user, password), Scram(path)
+    client.set_server_first(server.step(client.get_client_first().encode()).decode())
+    assert not server.done
+    client.set_server_final(server.step(client.get_client_final().encode()).decode())
+    return server
+
+
+def first(path: bytes, user: str) -> tuple[bytes, int]:
+    """Salt and iterations for a user."""
+    answer = Scram(path).step(f"n,,n={user},r=abc".encode()).decode()
+    fields = dict(field.split("=", 1) for field in answer.split(","))
+    assert list(fields) == ["r", "s", "i"]
+    assert fields["r"].startswith("abc")
+    assert len(fields["r"]) >= 3 + 32
+    return base64.b64decode(fields["s"]), int(fields["i"])
+
+
+@pytest.mark.parametrize("user", ["joe", "plain", "odd=name,here", "jö"])
+def test_the_right_password_is_proved_to_both_sides(path: bytes, user: str) -> None:
+    server = login(path, user, "secret")
+    assert server.done
+    assert server.user == user.encode()
+
+
+@pytest.mark.parametrize("user", ["joe", "plain", "odd=name,here"])
+@pytest.mark.parametrize("password", ["Secret", "secret ", "x"])
+def test_a_wrong_password_fails_at_the_proof(path: bytes, user: str, password: str) -> None:
+    with pytest.raises(Wrong):
+        login(path, user, password)
+
+
+@pytest.mark.parametrize("user", ["nobody", "bcrypt", "empty", "Joe", "JOE", "jo"])
+@pytest.mark.parametrize("password", ["secret", "-", "x"])
+def test_who_is_not_there_or_cannot_use_scram_fails_at_the_proof(path: bytes, user: str, password: str) -> None:
+    with pytest.raises(Wrong):
+        login(path, user, password)
+
+
+def test_rfc_7677(lay: Lay) -> None:
+    salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
+    path = lay(b"user:{SCRAM-SHA-256}%b\n" % Verifier.of(b"pencil", salt, 4096).value())
+    server = Scram(path, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
+    nonce = b"rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
+    answer = server.step(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
+    assert answer == b"r=%b,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096" % nonce
+    proof = server.step(b"c=biws,r=%b,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=" % nonce)
+    assert proof == b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+    assert (server.done, server.user) == (True, b"user")
+
+
+@pytest.mark.peer
+def test_who_was_made_by_dovecot_can_log_in(lay: Lay) -> None:
+    words = [peer("/usr/bin/doveadm"), "pw", "-s", "SCRAM-SHA-256", "-p", "secret"]
+    stored = subprocess.run(words, capture_output=True, check=True).stdout.strip()
+    assert login(lay(b"joe:" + stored), "joe", "secret").done
+
+
+def test_a_password_is_prepared_on_both_sides(lay: Lay) -> None:
+    path = lay(b"joe:%b\nplain:{PLAIN}\xef\xac\x81ne\n" % make(b"SCRAM-SHA-256", "ﬁne".encode(), 4096))
+    for user in ("joe", "plain"):
+        assert login(path, user, "ﬁne").done
+        assert login(path, user, "fine").done
+
+
+def test_a_nonce_is_never_used_twice(path: bytes) -> None:
+    answers = {Scram(path).step(b"n,,n=joe,r=abc") for _ in range(20)}
+    assert len(answers) == 20
+
+
+def test_invented_salts_are_the_same_each_time_and_in_each_process(path: bytes) -> None:
+    code = (
+        "import os, sys; from qmail_smtpd.auth.scram import Scram;"
+        "print(Scram(os.fsencode(sys.argv[1])).step(b'n,,n=nobody,r=abc').decode().partition(',')[2])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, os.fsdecode(path)], capture_output=True, check=True)
+    salt, iterations = first(path, "nobody")
+    assert done.stdout.decode() == f"s={base64.b64encode(salt).decode()},i={iterations}\n"
+    assert first(path, "nobody") == (salt, iterations)
+    assert first(path, "somebody")[0] != salt
+
+
+def test_invented_salts_stay_when_others_change_their_passwords(lay: Lay) -> None:
+    before = first(lay(USERS), "nobody")
+    after = first(lay(USERS.replace(b"secret", b"changed") + b"ann:{PLAIN}x\n"), "nobody")
+    assert before == after
+
+
+def test_an_invented_answer_looks_like_the_others(path: bytes) -> None:
+    known = first(path, "joe")
+    assert known == (SALT, 5000)
+    for user in ("nobody", "bcrypt", "empty", "plain"):
+        salt, iterations = first(path, user)
+        assert (len(salt), iterations) == (len(SALT), 5000)
+        assert salt != SALT
+
+
+def test_without_an_example_it_looks_like_what_checkusers_makes(lay: Lay) -> None:
+    made = Verifier.from_value(make(b"SCRAM-SHA-256", b"x").removeprefix(b"{SCRAM-SHA-256}"))
+    salt, iterations = first(lay(b""), "nobody")
+    assert (len(salt), iterations) == (len(made.salt), made.iterations)
+
+
+def test_invented_salts_do_not_depend_on_a_password_that_could_be_guessed(lay: Lay) -> None:
+    """They would answer guesses of it offline, which SCRAM itself answers to nobody who listens."""
+    assert first(lay(b"joe:{PLAIN}a\n"), "nobody") == first(lay(b"joe:{PLAIN}b\n"), "nobody")
+
+
+def test_without_a_machine_id_the_boot_id_is_the_key(
+    tmp_path: Path, path: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_machine = first(path, "nobody")
+    empty, boot, none = tmp_path / "empty", tmp_path / "boot", tmp_path / "none"
+    empty.write_text("\n")
+    boot.write_text("0a1b2c3d-4e5f-4a1b-8c2d-1a2b3c4d5e6f\n")
+    salts = []
+    for machine in (empty, none):
+        monkeypatch.setattr(scram, "IDENTITIES", (bytes(machine), bytes(boot)))
+        salts.append(first(path, "nobody"))
+    assert salts[0] == salts[1] != with_machine
+    key = b"0a1b2c3d4e5f4a1b8c2d1a2b3c4d5e6f"
+    assert salts[0][0] == hmac.digest(key, b"ucspi-smtpd SCRAM salt\0nobody", "sha256")[:16]
+    monkeypatch.setattr(scram, "IDENTITIES", (bytes(none), bytes(empty)))
+    with pytest.raises(Trouble, match="machine-id"):
+        first(path, "nobody")
+    assert first(path, "joe") == (SALT, 5000)
+
+
+@pytest.mark.parametrize("user", ["joe", "plain", "nobody", "bcrypt"])
+@pytest.mark.parametrize("proof", ["wrong", "none"])
+def test_a_failure_costs_the_same_for_everybody(
+    path: bytes, user: str, proof: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = hashlib.pbkdf2_hmac, []
+
+    def counted(name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
+        seen.append(iterations)
+        return original(name, password, salt, iterations)
+
+    client, server = ScramClient(["SCRAM-SHA-256"], user, "wrong"), Scram(path)
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", counted)
+    answer = server.step(client.get_client_first().encode()).decode()
+    assert seen == []
+    client.set_server_first(answer)
+    final = client.get_client_final() if proof == "wrong" else "c=biws"
+    seen.clear()
+    with pytest.raises((Wrong, Malformed)):
+        server.step(final.encode())
+    assert seen == [5000]
+
+
+FIRST = [
+    b"",
+    b"n",
+    b"n,,",
+    b"n,,n=joe",
+    b"n,,r=abc",
+    b"n,,n=,r=abc",
+    b"n,,n=joe,r=",
+    b"n,,r=abc,n=joe",
+    b"n,,n=joe,n=ann,r=abc",
+    b"n,,m=x,n=joe,r=abc",
+    b"n,,n=j=oe,r=abc",
+    b"n,,n=joe\0,r=abc",
+    b"n,,n=j\x01oe,r=abc",
+    b"n,,n=joe,r=a\x01c",
+    b"n,,n=\xff,r=abc",
+    b"x,,n=joe,r=abc",
+    b"N,,n=joe,r=abc",
+    b"n,a=ann,n=joe,r=abc",
+    b"p=tls-unique,,n=joe,r=abc",
+    b"p=tls-server-end-point,,n=joe,r=abc",
+    b"p=tls-exporter,,n=joe,r=abc",
+    b"p,,n=joe,r=abc",
+]
+
+
+@pytest.mark.parametrize("message", FIRST)
+def test_a_first_message_that_is_none_is_malformed(path: bytes, message: bytes) -> None:
+    server = Scram(path)
+    with pytest.raises(Malformed):
+        server.step(message)
+    assert not server.done
+
+
+def test_a_client_that_could_bind_to_a_channel_is_let_in(path: bytes) -> None:
+    """RFC 5802 section 6: `y` says that it could, and believes that this server cannot, which is so."""
+    client, server = ScramClient(["SCRAM-SHA-256"], "joe", "secret", channel_binding=("tls-unique", b"x")), Scram(path)
+    message = client.get_client_first()
+    assert message.startswith("y,,")
+    client.set_server_first(server.step(message.encode()).decode())
+    client.set_server_final(server.step(client.get_client_final().encode()).decode())
+    assert server.done
+
+
+def test_who_has_had_the_flag_changed_on_the_way_fails(path: bytes) -> None:
+    client, server = ScramClient(["SCRAM-SHA-256"], "joe", "secret", channel_binding=("tls-unique", b"x")), Scram(path)
+    client.set_server_first(server.step(client.get_client_first().replace("y", "n", 1).encode()).decode())
+    with pytest.raises(Malformed):
+        server.step(client.get_client_final().encode())
+
+
+FINAL = [  # {c} and {r} are right, {p} is the right proof
+    "",
+    "{r}",
+    "{c},{r}",
+    "{c},{p}",
+    "{r},{c},{p}",
+    "{c},{r},{p},{p}",
+    "{c},{r},x=1,{p},y=2",
+    "{c},{r}x,{p}",
+    "{c},r=abc,{p}",
+    "c=biwt,{r},{p}",
+    "c=!,{r},{p}",
+    "{c},{r},p=!",
+    "{c},{r},p=",
+    "n,,n=joe,r=abc",
+]
+
+
+def answered(path: bytes) -> tuple[Scram, str]:
+    """A server that waits for the final message, and the right one."""
+    client, server = ScramClient(["SCRAM-SHA-256"], "joe", "secret"), Scram(path)
+    client.set_server_first(server.step(client.get_client_first().encode()).decode())
+    return server, client.get_client_final()
+
+
+@pytest.mark.parametrize("text", FINAL)
+def test_a_final_message_that_is_none_is_malformed(path: bytes, text: str) -> None:
+    server, final = answered(path)
+    c, r, p = final.split(",")
+    with pytest.raises(Malformed):
+        server.step(text.format(c=c, r=r, p=p).encode())
+    assert not server.done
+
+
+@pytest.mark.parametrize("proof", ["AAAA", "A" * 43 + "=", "A" * 60])
+def test_a_proof_of_any_length_that_is_not_right_is_wrong(path: bytes, proof: str) -> None:
+    server, final = answered(path)
+    with pytest.raises(Wrong):
+        server.step((final.partition(",p=")[0] + ",p=" + proof).encode())
+    assert not server.done
+
+
+def test_a_message_of_another_exchange_does_not_serve(path: bytes) -> None:
+    _, final = answered(path)
+    server, _ = answered(path)
+    with pytest.raises(Malformed):
+        server.step(final.encode())
+
+
+def test_after_the_end_there_is_no_further_step(path: bytes) -> None:
+    for final_is_right in (True, False):
+        server, final = answered(path)
+        if final_is_right:
+            server.step(final.encode())
+        else:
+            with pytest.raises(Malformed):
+                server.step(b"c=biws")
+        for message in (final.encode(), b"n,,n=joe,r=abc"):
+            with pytest.raises(Malformed):
+                server.step(message)
+        assert server.done == final_is_right
+
+
+@pytest.mark.parametrize("message", [b"", b"\xff", b"n,,n=broken,r=abc"])
+def test_after_a_first_message_that_failed_there_is_no_second_try(path: bytes, message: bytes) -> None:
+    server = Scram(path)
+    with pytest.raises((Malformed, Trouble)):
+        server.step(message)
+    with pytest.raises(Malformed):
+        server.step(b"n,,n=joe,r=abc")
+
+
+def test_a_users_file_that_is_no_good_is_trouble(path: bytes, lay: Lay) -> None:
+    with pytest.raises(Trouble, match="line 7"):
+        first(path, "broken")
+    short = lay(b"joe:{SCRAM-SHA-256}" + Verifier.of(b"secret", b"salt", 4096).value())
+    with pytest.raises(Trouble, match="salt of less than 12 bytes"):
+        first(short, "joe")
+    os.chmod(path, 0o644)
+    with pytest.raises(Trouble, match="open to everybody"):
+        first(path, "joe")
+    os.unlink(path)
+    with pytest.raises(Trouble, match="file does not exist"):
+        first(path, "nobody")
+
+
+def test_a_missing_package_is_trouble_that_names_it(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scramp", None)
+    with pytest.raises(Trouble, match="scramp"):
+        Scram(path).step(b"n,,n=joe,r=abc")
+
+
+TEXTS = st.one_of(st.binary(max_size=60), st.text(alphabet="npycr=,abAB/+01\0 ", max_size=40).map(str.encode))
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("scram") / "users"
+    path.write_bytes(USERS)
+    path.chmod(0o640)
+    return bytes(path)
+
+
+@given(TEXTS, TEXTS)
+def test_a_server_survives_any_bytes(lasting: bytes, opening: bytes, closing: bytes) -> None:
+    server = Scram(lasting)
+    try:
+        server.step(opening)
+    except (Malformed, Trouble):
+        pass
+    try:
+        server.step(closing)
+    except (Malformed, Wrong, Trouble):
+        pass
+    assert not server.done
+
+
+@given(TEXTS)
+def test_a_server_that_has_asked_survives_any_bytes(lasting: bytes, closing: bytes) -> None:
+    server, _ = answered(lasting)
+    with pytest.raises((Malformed, Wrong)):
+        server.step(closing)
+    assert not server.done

@@ -1,0 +1,68 @@
+"""relaytest and STARTTLS: is a command that was sent in clear obeyed under TLS (CVE-2011-0411)?"""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from tests.kit.mailhome import lay_home
+from tests.kit.relaytest import Outcome, over_network, relaytest
+from tests.kit.standin import StandIn, behave
+from tests.kit.support import script
+from tests.kit.tlspeer import certify
+
+pytestmark = pytest.mark.peer  # openssl makes the certificates
+
+NAME = "starttls-injection"
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    found.load_cert_chain(*certify(tmp_path_factory.mktemp("tls")))
+    return found
+
+
+def ask(server: StandIn) -> Outcome:
+    return over_network(server.port, "--listed", "example.com", "--only", NAME, "--json", "--timeout", "3")
+
+
+def test_a_server_that_obeys_in_tls_what_was_sent_before_it_is_found(context: ssl.SSLContext) -> None:
+    with StandIn(tls=context, forgets=False) as server:
+        done = ask(server)
+    assert done.exit == 1
+    assert done.results[NAME] == "open"
+    assert "CVE-2011-0411" in done.json["change"][0]["what"]
+
+
+def test_a_server_that_forgets_it_is_not(context: ssl.SSLContext) -> None:
+    with StandIn(tls=context) as server:
+        done = ask(server)
+    assert (done.exit, done.results[NAME]) == (0, "refused")
+
+
+def test_ours_is_not(tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home", {"me": "mx.example.com\n", "rcpthosts": "example.com\n"})
+    certificate, key = certify(tmp_path)
+    (home / "control" / "servercert.pem").write_text(key.read_text() + certificate.read_text())
+    (home / "control" / "servercert.pem").chmod(0o600)
+    done = relaytest("--pipe", "--home", home, "--only", NAME, "--json", script("qmail-smtpd"))
+    assert (done.exit, done.results[NAME]) == (0, "refused")
+    assert probe(done)["command"] == "NOOP, sent before TLS"  # so TLS there was
+
+
+def test_a_server_without_tls_is_not() -> None:
+    with StandIn() as server:
+        done = ask(server)
+    assert (done.exit, done.results[NAME]) == (0, "refused")
+    assert probe(done)["command"] == "STARTTLS"
+
+
+def test_a_handshake_that_fails_cannot_be_told() -> None:
+    with StandIn(lambda visit, line: b"220 go\r\n" if line == b"STARTTLS" else behave(visit, line)) as server:
+        done = ask(server)  # the NOOP behind it is answered in clear
+    assert (done.exit, done.results[NAME]) == (2, "cannot tell")
+
+
+def probe(done: Outcome) -> dict[str, object]:
+    return next(found for found in done.json["clients"][0]["probes"] if found["name"] == NAME)

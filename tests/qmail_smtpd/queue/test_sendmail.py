@@ -1,0 +1,381 @@
+"""sendmail-queue: what sendmail is given, each exit code, and that no failure counts as success.
+
+The sendmail here writes down what it was given; a real one is in test_sendmail_postfix.py.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from qmail_smtpd.queue.sendmail import SENDMAIL
+from tests.kit.mailhome import MESSAGE as SESSION
+from tests.kit.mailhome import lay_home, talk
+from tests.kit.relaytricks import TRICKS
+from tests.kit.server import private
+from tests.kit.support import peer, script
+
+PROGRAM = script("sendmail-queue")
+MESSAGE = b"Received: from somewhere\n  by here\nSubject: test\n\n.\nbody\n"
+ENVELOPE = b"Fsender@example.com\0Tone@example.com\0Ttwo@example.net\0\0"
+
+STAND_IN = """#!{python} -IS
+import json, os, signal, sys
+message = b""
+while block := os.read(0, 65536):
+    message += block
+descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+ignored = next(line for line in open("/proc/self/status") if line.startswith("SigIgn:"))
+blocked = next(line for line in open("/proc/self/status") if line.startswith("SigBlk:"))
+facts = dict(argv=[os.fsencode(word).decode("latin-1") for word in sys.argv[1:]], message=message.decode("latin-1"),
+             descriptors=[number for number in descriptors if os.path.exists("/proc/self/fd/" + str(number))],
+             stdout=os.readlink("/proc/self/fd/1"), stderr=os.readlink("/proc/self/fd/2"),
+             ignored=int(ignored.split()[1], 16), blocked=int(blocked.split()[1], 16), environ=sorted(os.environ))
+with open({calls!r}, "a") as file:
+    print(json.dumps(facts), file=file)
+{end}
+"""
+
+
+class Mailer:
+    """A sendmail that keeps what it is given and then does as it is told."""
+
+    def __init__(self, directory):
+        self.path = directory / "sendmail"
+        self.log = directory / "calls"
+        self.end_with("")
+
+    def end_with(self, statement):
+        self.path.write_text(STAND_IN.format(python=sys.executable, calls=str(self.log), end=statement))
+        self.path.chmod(0o755)
+
+    @property
+    def calls(self):
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    @property
+    def arguments(self):
+        return [call["argv"] for call in self.calls]
+
+
+@pytest.fixture
+def mailer(tmp_path):
+    return Mailer(tmp_path)
+
+
+def queue(mailer, envelope=ENVELOPE, message=MESSAGE, wrapper=(), **changes):
+    """Run sendmail-queue, both descriptors as files. `changes` are for its environment; None takes a variable away."""
+    environ = {"PATH": os.environ["PATH"], "SENDMAIL": str(mailer.path)} | changes
+    environ = {key: value for key, value in environ.items() if value is not None}
+    files = []
+    for content in (message, envelope):
+        files.append(os.memfd_create("input"))
+        os.pwrite(files[-1], content, 0)
+    try:
+        return subprocess.run(
+            [*wrapper, PROGRAM],
+            stdin=files[0],
+            stdout=files[1],
+            stderr=subprocess.PIPE,
+            env=environ,
+            cwd=mailer.path.parent,
+        )
+    finally:
+        for descriptor in files:
+            os.close(descriptor)
+
+
+# what sendmail is given
+
+
+def test_sendmail_gets_sender_recipients_and_the_message_to_the_byte(mailer):
+    result = queue(mailer)
+    assert (result.returncode, result.stderr) == (0, b"")
+    (call,) = mailer.calls
+    assert call["argv"] == ["-i", "-f", "sender@example.com", "--", "one@example.com", "two@example.net"]
+    assert call["message"].encode("latin-1") == MESSAGE
+
+
+@pytest.mark.parametrize("message", [b"", b"no line end", bytes(range(256)), os.urandom(3_000_000)])
+def test_any_message_arrives_to_the_byte(mailer, message):
+    assert queue(mailer, message=message).returncode == 0
+    assert mailer.calls[0]["message"].encode("latin-1") == message
+
+
+@pytest.mark.parametrize(
+    ("sender", "text"),
+    [
+        (b"", "<>"),
+        (b"user@example.com", "user@example.com"),
+        (b"-bs@example.com", "-bs@example.com"),
+        (b"a b@example.com", '"a b"@example.com'),
+        (b"a@b@example.com", '"a@b"@example.com'),
+        (b"root", "root"),
+    ],
+)
+def test_the_sender_is_one_argument(mailer, sender, text):
+    assert queue(mailer, b"F" + sender + b"\0Tone@example.com\0\0").returncode == 0
+    assert mailer.arguments == [["-i", "-f", text, "--", "one@example.com"]]
+
+
+@pytest.mark.parametrize(
+    ("recipient", "text"),
+    [
+        (b"a,b@example.com", '"a,b"@example.com'),
+        (b"a b@example.com", '"a b"@example.com'),
+        (b"(a)@example.com", '"(a)"@example.com'),
+        (b'a"b@example.com', '"a\\"b"@example.com'),
+        (b"-bs@example.com", "-bs@example.com"),
+        (b"postmaster", "postmaster"),
+        (b"PostMaster", "PostMaster"),
+    ],
+)
+def test_a_recipient_is_one_argument(mailer, recipient, text):
+    assert queue(mailer, b"Fa@b\0T" + recipient + b"\0\0").returncode == 0
+    assert mailer.arguments == [["-i", "-f", "a@b", "--", text]]
+
+
+def test_a_long_list_is_split_in_its_order(mailer):
+    recipients = [b"recipient-with-a-long-name-%d@example.com" % number for number in range(10_000)]
+    envelope = b"Fa@b\0" + b"".join(b"T" + recipient + b"\0" for recipient in recipients) + b"\0"
+    assert queue(mailer, envelope).returncode == 0
+    assert len(mailer.calls) > 1
+    assert {call["message"].encode("latin-1") for call in mailer.calls} == {MESSAGE}
+    assert [word.encode() for words in mailer.arguments for word in words[4:]] == recipients
+
+
+def test_a_long_list_is_split_small_enough_for_the_smallest_system(mailer):
+    recipients = b"".join(b"Tx%d@example.com\0" % number for number in range(10_000))
+    wrapper = ["sh", "-c", 'ulimit -s 512; exec "$0"']  # the stack bounds what exec takes
+    assert queue(mailer, b"Fa@b\0" + recipients + b"\0", wrapper=wrapper).returncode == 0
+
+
+def test_without_recipients_there_is_nothing_to_do(mailer):
+    assert queue(mailer, b"Fa@b\0\0").returncode == 0
+    assert mailer.calls == []
+
+
+def test_sendmail_inherits_nothing_of_a_session(mailer):
+    # 6 is a session's pipe for an error text: a mailer that goes on in the background would keep it waiting
+    wrapper = ["sh", "-c", 'exec "$0" 6>/dev/null']
+    assert queue(mailer, wrapper=wrapper, QMAILQUEUE=PROGRAM, RELAYCLIENT="", TCPREMOTEIP="192.0.2.1").returncode == 0
+    (call,) = mailer.calls
+    assert call["descriptors"] == [0, 1, 2]
+    assert call["stdout"] == "/dev/null"
+    assert "QMAILQUEUE" not in call["environ"]  # qmail's own sendmail would run sendmail-queue again
+    assert "TCPREMOTEIP" in call["environ"]
+
+
+def test_sendmail_starts_with_no_signal_ignored_or_blocked(mailer):
+    assert queue(mailer).returncode == 0
+    (call,) = mailer.calls
+    python = {signal.SIGPIPE, signal.SIGXFSZ}  # the stand-in's own interpreter ignores them
+    ordinary = (1 << 31) - 1  # glibc keeps 32 and 33 for itself
+    assert call["ignored"] & ordinary & ~sum(1 << (number - 1) for number in python) == 0
+    assert call["blocked"] == 0
+
+
+def test_sendmail_says_nothing_to_a_socket_on_descriptor_2(mailer):
+    mailer.end_with("os.write(2, b'sendmail: fatal: something')\nos._exit(75)")
+    ours, theirs = socket.socketpair()
+    envelope = os.memfd_create("envelope")
+    os.pwrite(envelope, ENVELOPE, 0)
+    environ = {"SENDMAIL": str(mailer.path)}
+    result = subprocess.run([PROGRAM], stdin=subprocess.DEVNULL, stdout=envelope, stderr=theirs, env=environ)
+    theirs.close()
+    assert result.returncode == 71
+    assert ours.recv(1000) == b""
+    assert mailer.calls[0]["stderr"] == "/dev/null"
+    ours.close()
+
+
+def test_sendmail_is_found_where_every_mailer_puts_it_if_the_variable_is_not_set(mailer):
+    assert SENDMAIL == b"/usr/sbin/sendmail"
+    if os.path.exists(SENDMAIL):
+        if os.geteuid():
+            pytest.skip("only root can put a sendmail of the tests in the place of this host's")
+        assert queue(mailer, wrapper=private({os.fsdecode(SENDMAIL): mailer.path}), SENDMAIL=None).returncode == 0
+        assert len(mailer.calls) == 1
+    else:
+        result = queue(mailer, SENDMAIL=None)
+        assert result.returncode == 55
+        assert result.stderr == b"sendmail-queue: fatal: unable to run /usr/sbin/sendmail: file does not exist\n"
+
+
+# what it refuses
+
+
+@pytest.mark.parametrize("name", TRICKS)
+@pytest.mark.parametrize("beside", [b"", b"Tgood@example.com\0"])
+def test_a_trick_is_refused_and_sendmail_not_run(mailer, name, beside):
+    result = queue(mailer, b"Fa@b\0" + beside + b"T" + TRICKS[name] + b"\0\0")
+    assert result.returncode == 31
+    assert result.stderr.startswith(b"sendmail-queue: fatal: a recipient c")
+    assert mailer.calls == []
+
+
+@pytest.mark.parametrize("sender", [b"\xfc@b", b"a@b,c", b"a\nb@c", b"@c", b"a@"])
+def test_a_sender_that_cannot_be_written_is_refused(mailer, sender):
+    assert queue(mailer, b"F" + sender + b"\0Tone@example.com\0\0").returncode == 31
+    assert mailer.calls == []
+
+
+@pytest.mark.parametrize(
+    ("recipient", "text"),
+    [
+        (b"victim%outside.example@example.com", "victim%outside.example@example.com"),
+        (b"user@outside.example@relay", '"user@outside.example"@relay'),
+        (b"root", "root"),
+        (b"", None),
+        (b"user@a,b", None),
+        (b"\xfc@example.com", None),
+    ],
+)
+def test_a_client_that_may_relay_may_route_but_not_write_two_as_one(mailer, recipient, text):
+    result = queue(mailer, b"Fa@b\0T" + recipient + b"\0\0", RELAYCLIENT="")
+    assert result.returncode == (0 if text else 31)
+    assert mailer.arguments == ([["-i", "-f", "a@b", "--", text]] if text else [])
+
+
+def test_in_a_home_without_rcpthosts_only_relay_clients_and_postmaster_pass(mailer, tmp_path):
+    (tmp_path / "control").mkdir()
+    assert queue(mailer).returncode == 31
+    assert queue(mailer, b"Fa@b\0Tpostmaster\0\0").returncode == 0
+    assert queue(mailer, RELAYCLIENT="").returncode == 0
+    (tmp_path / "control" / "rcpthosts").write_text("example.com\n")
+    assert queue(mailer).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("envelope", "status"), [(b"", 54), (b"Fa@b\0Tc@d\0", 54), (b"Ta@b\0\0", 54), (b"F" + b"x" * 1003 + b"\0\0", 11)]
+)
+def test_a_broken_envelope_is_refused_and_sendmail_not_run(mailer, envelope, status):
+    assert queue(mailer, envelope).returncode == status
+    assert mailer.calls == []
+
+
+# how sendmail ends
+
+
+SYSEXITS = {
+    "EX_OK": (0, 0),
+    "EX_USAGE": (64, 31),
+    "EX_DATAERR": (65, 31),
+    "EX_NOINPUT": (66, 71),
+    "EX_NOUSER": (67, 31),
+    "EX_NOHOST": (68, 31),
+    "EX_UNAVAILABLE": (69, 31),
+    "EX_SOFTWARE": (70, 81),
+    "EX_OSERR": (71, 71),
+    "EX_OSFILE": (72, 71),
+    "EX_CANTCREAT": (73, 71),
+    "EX_IOERR": (74, 71),
+    "EX_TEMPFAIL": (75, 71),
+    "EX_PROTOCOL": (76, 71),
+    "EX_NOPERM": (77, 31),
+    "EX_CONFIG": (78, 55),
+    "any other": (1, 71),
+    "not found by a shell": (127, 71),
+    "the last": (255, 71),
+}
+
+
+@pytest.mark.parametrize("name", SYSEXITS)
+def test_the_exit_code_of_sendmail_is_translated(mailer, name):
+    code, status = SYSEXITS[name]
+    mailer.end_with(f"os._exit({code})")
+    result = queue(mailer)
+    assert result.returncode == status
+    assert result.stderr == (b"sendmail-queue: fatal: %b: exit code %d\n" % (bytes(mailer.path), code) if code else b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_sendmail_that_is_killed_is_81(mailer, number):
+    mailer.end_with(f"os.kill(os.getpid(), {int(number)})")
+    result = queue(mailer)
+    assert result.returncode == 81
+    assert result.stderr == b"sendmail-queue: fatal: %b: killed by signal %d\n" % (bytes(mailer.path), number)
+
+
+def test_a_failure_in_the_middle_of_a_split_list_is_a_failure(mailer):
+    recipients = b"".join(b"Trecipient-with-a-long-name-%d@example.com\0" % number for number in range(10_000))
+    mailer.end_with(f"os._exit(75 if len(open({str(mailer.log)!r}).readlines()) > 1 else 0)")
+    assert queue(mailer, b"Fa@b\0" + recipients + b"\0").returncode == 71
+    assert len(mailer.calls) == 2
+
+
+def test_an_ignored_sigchld_does_not_turn_a_failure_into_success(mailer):
+    mailer.end_with("os._exit(75)")
+    wrapper = [
+        sys.executable,
+        "-c",
+        "import os, signal, sys; signal.signal(17, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])",
+    ]
+    assert queue(mailer, wrapper=wrapper).returncode == 71
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("", b"$SENDMAIL is empty"),
+        ("/nonexistent/sendmail", b"unable to run /nonexistent/sendmail: file does not exist"),
+        ("/", b"unable to run /: access denied"),
+    ],
+)
+def test_a_sendmail_that_cannot_be_run_is_55(mailer, path, words):
+    result = queue(mailer, SENDMAIL=path)
+    assert (result.returncode, result.stderr) == (55, b"sendmail-queue: fatal: " + words + b"\n")
+
+
+def test_a_temporary_directory_that_cannot_be_used_is_done_without(mailer):
+    assert queue(mailer, TMPDIR="/nonexistent").returncode == 0
+    assert mailer.calls[0]["message"].encode("latin-1") == MESSAGE
+
+
+@pytest.mark.peer
+def test_without_any_place_for_the_message_it_is_53(mailer):
+    wrapper = [peer("/usr/bin/strace"), "-o", "/dev/null", "-e", "inject=memfd_create:error=ENFILE"]
+    result = queue(mailer, wrapper=wrapper, TMPDIR="/nonexistent")
+    assert result.returncode == 53
+    assert result.stderr.startswith(b"sendmail-queue: fatal: unable to create a file for the message: ")
+    assert mailer.calls == []
+
+
+def test_a_variable_without_a_name_is_not_handed_on(mailer):
+    assert queue(mailer, wrapper=["env", "=nameless"]).returncode == 0
+    assert "" not in mailer.calls[0]["environ"]
+
+
+# behind qmail-smtpd
+
+
+@pytest.mark.parametrize(
+    ("code", "reply"), [(0, "250"), (75, "451"), (69, "554"), (67, "554"), (70, "451"), (1, "451")]
+)
+def test_a_session_is_told_what_became_of_its_mail(mailer, tmp_path, code, reply):
+    mailer.end_with(f"os._exit({code})")
+    home = lay_home(tmp_path / "home")
+    result = talk(home, SESSION, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
+    assert result.codes[-1] == reply
+    (call,) = mailer.calls
+    assert call["argv"] == ["-i", "-f", "s@sender.test", "--", "u@example.com"]
+    assert call["message"].endswith("\nSubject: t\n\nhello\n")
+
+
+def test_a_session_with_a_trick_that_rcpthosts_lets_pass_is_told_554(mailer, tmp_path):
+    home = lay_home(tmp_path / "home")
+    text = SESSION.replace("<u@example.com>", '<"victim@outside.example,"@example.com>')
+    result = talk(home, text, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
+    assert result.codes[-3:] == ["250", "354", "554"]
+    assert mailer.calls == []
+
+
+def test_a_session_without_rcpthosts_relays_nothing_through_sendmail(mailer, tmp_path):
+    home = lay_home(tmp_path / "home", {"me": "mx.example.org\n"})
+    result = talk(home, SESSION, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
+    assert result.codes[-1] == "554"
+    assert mailer.calls == []

@@ -1,0 +1,430 @@
+"""The directory of logins: what may lie in it without harm, who writes what, and that nobody loses an entry."""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qmail_smtpd.relay import directory, place
+from qmail_smtpd.relay.directory import Directory
+from qmail_smtpd.relay.entry import Entry, compose
+from qmail_smtpd.relay.trouble import Trouble
+from tests.kit.relayhome import NOW, Home, facts
+from tests.kit.server import needs_root
+
+JOE = b"joe@example.com"
+V4, V6 = b"192.0.2.7", b"2001:db8::7"
+NOBODY = 65534
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def line(address: bytes, seen: int = NOW, seconds: int = 2400) -> bytes:
+    return compose(Entry(address, JOE, b"pop3", seen, seen + seconds))
+
+
+def names(home: Home) -> list[str]:
+    return sorted(name for name in os.listdir(home.store) if name != ".lock")
+
+
+def test_an_entry_is_a_file_that_everybody_may_read_and_only_the_group_replace(home: Home) -> None:
+    old = os.umask(0o077)
+    try:
+        home.open().allow(V4, JOE, b"pop3")
+    finally:
+        os.umask(old)
+    assert names(home) == ["192.0.2.7"]
+    assert (home.store / "192.0.2.7").read_bytes() == line(V4)
+    assert stat.S_IMODE((home.store / "192.0.2.7").stat().st_mode) == 0o644
+    assert stat.S_IMODE((home.store / ".lock").stat().st_mode) == 0o660
+
+
+@needs_root
+def test_members_of_the_group_renew_each_others_entries_and_others_only_read(home: Home) -> None:
+    group = 12345
+    os.chown(home.store, 0, group)
+    home.store.chmod(0o2775)
+
+    def as_user(uid: int, gid: int, do: Callable[[], object]) -> int:
+        child = os.fork()
+        if not child:
+            try:
+                os.setgroups([])
+                os.setgid(gid)
+                os.setuid(uid)
+                os.umask(0o077)
+                os._exit(0 if do() else 1)
+            except Trouble:
+                os._exit(111)
+            finally:
+                os._exit(2)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    for path in (home.path, *home.path.parents[:4]):
+        path.chmod(0o755)
+    allow = lambda: home.open().allow(V4, JOE, b"pop3")  # noqa: E731
+    assert as_user(50001, group, allow) == 0
+    assert as_user(50002, group, allow) == 0
+    assert as_user(50003, 50003, lambda: home.open().check(V4)) == 0
+    assert as_user(50003, 50003, allow) == 111
+    assert as_user(50003, 50003, lambda: home.open().deny(V4)) == 111
+    assert as_user(50002, group, lambda: home.open(NOW + 9999).expire() is None) == 0
+    assert names(home) == []
+
+
+@needs_root
+def test_a_lock_that_root_makes_is_for_the_directorys_owner_and_group(home: Home) -> None:
+    """cron's first run before anybody's first login, in a directory without the set-group-id bit."""
+    os.chown(home.store, 50001, 50002)
+    home.store.chmod(0o750)
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    home.open(NOW + 9999).expire()
+    found = (home.store / ".lock").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (50001, 50002, 0o660)
+
+
+@needs_root
+def test_an_entry_that_the_checker_may_not_read_is_trouble(home: Home) -> None:
+    home.open().allow(V4, JOE, b"pop3")
+    (home.store / "192.0.2.7").chmod(0o600)
+    for path in (home.path, *home.path.parents[:4]):
+        path.chmod(0o755)
+    store = home.open()
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(Trouble, match=r"unable to read .*/192\.0\.2\.7: access denied"):
+            store.check(V4)
+    finally:
+        os.seteuid(0)
+
+
+# attacks
+
+
+def link_to(target: str) -> Callable[[Path], object]:
+    return lambda path: path.symlink_to(target)
+
+
+def unix_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = os.getcwd()
+        os.chdir(path.parent)
+        listener.bind(path.name)
+        os.chdir(here)
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "an empty file": lambda path: path.write_bytes(b""),
+    "a torn file": lambda path: path.write_bytes(line(V4)[:-1]),
+    "a link to an entry": lambda path: [path.with_name("x").write_bytes(line(V4)), path.symlink_to("x")],
+    "a link to nothing": link_to("nothing"),
+    "a link to itself": link_to("192.0.2.7"),
+    "a link to an endless file": link_to("/dev/zero"),
+    "a directory": lambda path: path.mkdir(),
+    "a FIFO": lambda path: os.mkfifo(path),
+    "a socket": unix_socket,
+    "another address's entry": lambda path: path.write_bytes(line(b"192.0.2.8")),
+    "a huge file": lambda path: path.write_bytes(line(V4) + b"\n" * (1 << 20)),
+    "a huge entry": lambda path: path.write_bytes(line(V4).replace(b"joe", b"j" * (1 << 20))),
+    "a huge hole": lambda path: [path.touch(), os.truncate(path, 1 << 40)],
+    "a variable": lambda path: path.write_bytes(b"QMAILQUEUE=/tmp/x\0RELAYCLIENT=\0"),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_what_lies_in_an_entrys_place_is_no_entry_and_goes(home: Home, what: str) -> None:
+    path = home.store / "192.0.2.7"
+    FOREIGN[what](path)
+    store = home.open()
+    assert store.check(V4) is None
+    assert store.entries() == []
+    store.expire()
+    assert os.path.lexists(path) == (what == "a directory")
+    if what != "a directory":
+        path.unlink(missing_ok=True)
+        (home.store / "x").unlink(missing_ok=True)
+        FOREIGN[what](path)
+        store.allow(V4, JOE, b"pop3")  # a login puts it right
+        assert facts(store.check(V4)) == (V4, JOE, b"pop3", NOW, NOW + 2400)
+
+
+def test_a_fifo_that_somebody_writes_to_keeps_nobody_waiting(home: Home) -> None:
+    path = home.store / "192.0.2.7"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    try:
+        assert home.open().check(V4) is None
+    finally:
+        os.close(writer)
+
+
+def test_a_login_through_a_link_does_not_write_where_it_leads(home: Home, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (home.store / "192.0.2.7").symlink_to(victim)
+    home.open().allow(V4, JOE, b"pop3")
+    assert victim.read_bytes() == b"precious"
+    assert not (home.store / "192.0.2.7").is_symlink()
+
+
+def test_cleaning_up_follows_no_link(home: Home, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    for name in ("192.0.2.7", ".tmp.1.x"):
+        (home.store / name).symlink_to(victim)
+        os.utime(home.store / name, (1, 1), follow_symlinks=False)
+    home.open().expire()
+    assert victim.read_bytes() == b"precious"
+    assert names(home) == []
+
+
+def test_a_lock_that_is_a_link_is_not_followed(home: Home, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (home.store / ".lock").symlink_to(victim)
+    with pytest.raises(Trouble, match=r"unable to lock .*/\.lock: symbolic link loop"):
+        home.open().allow(V4, JOE, b"pop3")
+    assert not victim.exists()
+    assert names(home) == []
+
+
+def test_a_hard_link_or_a_copy_of_an_entry_opens_nothing_for_another_address(home: Home) -> None:
+    home.open().allow(V4, JOE, b"pop3")
+    os.link(home.store / "192.0.2.7", home.store / "192.0.2.8")
+    os.link(home.store / "192.0.2.7", home.store / "::")
+    assert home.open().check(b"192.0.2.8") is None
+    assert [entry.address for entry in home.open().entries()] == [V4]
+
+
+OTHERS = ["README", "..x", "192.0.2.07", "::FFFF:192.0.2.9", "2001:DB8::9", "192.0.2.9%eth0", ".tmp", "lost+found"]
+
+
+def test_files_that_are_not_named_as_entries_stay_and_mean_nothing(home: Home) -> None:
+    for name in OTHERS:
+        (home.store / name).write_bytes(line(b"192.0.2.9"))
+        os.utime(home.store / name, (1, 1))
+    store = home.open()
+    assert store.entries() == []
+    assert store.check(b"192.0.2.9") is None
+    assert store.check(b"::ffff:192.0.2.9") is None
+    home.open(NOW + 9999).expire()
+    assert names(home) == sorted(OTHERS)
+
+
+def test_what_killed_logins_have_left_goes_after_an_hour(home: Home) -> None:
+    for name, age in ((".tmp.1.a", 3700), (".tmp.2.b", 3500), (".tmp.3.c", 0), (".tmp.4.d", -3600)):
+        (home.store / name).write_bytes(line(V4))
+        os.utime(home.store / name, (time.time() - age,) * 2)
+    home.open().expire()
+    assert names(home) == [".tmp.2.b", ".tmp.3.c", ".tmp.4.d"]
+    assert home.open().entries() == []
+
+
+def test_a_file_in_the_temporary_names_place_is_not_written_to(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name has 64 random bits; whoever guesses it all the same gains nothing."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    temporary = home.store / ".tmp.guessed"
+    monkeypatch.setattr(directory, "temporary_name", lambda path: bytes(temporary))
+    for make in (lambda: temporary.symlink_to(victim), lambda: os.link(victim, temporary)):
+        make()
+        with pytest.raises(Trouble, match="file already exists"):
+            home.open().allow(V4, JOE, b"pop3")
+        assert victim.read_bytes() == b"precious"
+        temporary.unlink(missing_ok=True)
+
+
+# trouble
+
+
+@needs_root
+def test_a_file_that_the_clearer_may_not_read_does_not_keep_it_from_the_others(home: Home) -> None:
+    """Planted by a member of the group, where the clearer is not root."""
+    os.chown(home.store, NOBODY, NOBODY)
+    for last in range(1, 9):
+        home.open(NOW).allow(b"192.0.2.%d" % last, JOE, b"pop3")
+    (home.store / "192.0.2.4").chmod(0o600)
+    for path in (home.path, *home.path.parents[:4]):
+        path.chmod(0o755)
+    store = home.open(NOW + 9999)
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(Trouble, match=r"unable to read .*/192\.0\.2\.4: access denied"):
+            store.expire()
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    assert names(home) == ["192.0.2.4"]
+
+
+def test_a_full_disk_leaves_the_old_entry_and_nothing_else(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.open().allow(V4, JOE, b"pop3")
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(place.os, "write", full)
+    with pytest.raises(Trouble, match=r"unable to write .*/192\.0\.2\.7: out of disk space"):
+        home.open(NOW + 60).allow(V4, b"ann", b"imap")
+    monkeypatch.undo()
+    assert names(home) == ["192.0.2.7"]
+    assert facts(home.open().check(V4)) == (V4, JOE, b"pop3", NOW, NOW + 2400)
+
+
+def test_on_a_read_only_file_system_it_is_told_what_could_not_be_written(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """unlink(2) of a name that is not there says EROFS, too."""
+    store = home.open()
+
+    def read_only(*words: object) -> None:
+        raise OSError(30, os.strerror(30))
+
+    for call in ("open", "unlink"):
+        monkeypatch.setattr(place.os, call, read_only)
+    with pytest.raises(Trouble, match=r"unable to write .*/192\.0\.2\.7: read-only file system"):
+        store.allow(V4, JOE, b"pop3")
+
+
+def test_a_store_of_which_only_the_lock_is_missing_makes_it(home: Home) -> None:
+    home.open().allow(V4, JOE, b"pop3")
+    (home.store / ".lock").unlink()
+    home.open().allow(V4, JOE, b"pop3")
+    assert (home.store / ".lock").exists()
+
+
+def test_a_login_does_not_wait_longer_than_the_deadline(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "DEADLINE", 0.05)
+    home.open().allow(V4, JOE, b"pop3")
+    with holding(home, fcntl.LOCK_EX), pytest.raises(Trouble, match=r"unable to lock .*/\.lock: timed out"):
+        home.open(NOW + 60).allow(V4, b"ann", b"imap")
+    assert names(home) == ["192.0.2.7"]
+    assert home.open().check(V4)
+
+
+@pytest.mark.parametrize("kind", ["directory", "open-smtp"])
+def test_a_lock_whose_closing_fails_is_trouble_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """NFS tells of failures at close."""
+    home = Home(tmp_path / "other", kind)
+    close = os.close
+
+    def close_badly(descriptor: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        close(descriptor)
+        if name.endswith("lock"):
+            raise OSError(5, os.strerror(5))
+
+    monkeypatch.setattr(place.os, "close", close_badly)
+    with pytest.raises(Trouble, match=r"unable to unlock .*lock: input/output error"):
+        home.open().allow(V4, JOE, b"pop3")
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_both_words_of_the_kernel_for_a_lock_that_is_held_are_understood(
+    home: Home, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    answers = iter([OSError(number, os.strerror(number)), None])
+
+    def held_once(descriptor: int, kind: int) -> None:
+        answer = next(answers)
+        if answer:
+            raise answer
+
+    monkeypatch.setattr(place.fcntl, "lockf", held_once)
+    home.open().allow(V4, JOE, b"pop3")
+    assert home.open().check(V4)
+    assert next(answers, "both were used") == "both were used"
+
+
+def test_logins_do_not_wait_for_each_other(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "DEADLINE", 0.0)
+    with holding(home, fcntl.LOCK_SH):
+        home.open().allow(V4, JOE, b"pop3")
+    assert home.open().check(V4)
+
+
+class holding:
+    """Another process that holds the lock."""
+
+    def __init__(self, home: Home, kind: int) -> None:
+        self.path, self.kind = home.store / ".lock", kind
+
+    def __enter__(self) -> None:
+        self.path.touch()
+        reader, writer = os.pipe()
+        self.child = os.fork()
+        if not self.child:
+            descriptor = os.open(self.path, os.O_RDWR)
+            fcntl.lockf(descriptor, self.kind)
+            os.write(writer, b"x")
+            time.sleep(60)
+            os._exit(0)
+        os.read(reader, 1)
+        os.close(reader)
+        os.close(writer)
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self.child, 9)
+        os.waitpid(self.child, 0)
+
+
+# races
+
+
+def test_a_login_between_the_look_and_the_unlink_of_the_clearer_is_not_lost(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clearer has found the entry dead; its client logs in; then the clearer gets the lock."""
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    lock = Directory.lock
+    logins = iter([True])
+
+    def login_first(self: Directory, kind: int) -> place.Lock:
+        if kind == fcntl.LOCK_EX and next(logins, False):
+            home.open(NOW + 5000).allow(V4, JOE, b"pop3")
+        return lock(self, kind)
+
+    monkeypatch.setattr(Directory, "lock", login_first)
+    home.open(NOW + 5000).expire()
+    assert next(logins, None) is None
+    assert home.open(NOW + 5000).check(V4)
+
+
+def test_the_clearer_waits_for_a_login_that_is_under_way(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "DEADLINE", 0.05)
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    with holding(home, fcntl.LOCK_SH), pytest.raises(Trouble, match=r"unable to lock .*/\.lock: timed out"):
+        home.open(NOW + 5000).expire()
+    assert names(home) == ["192.0.2.7"]
+
+
+def test_two_clearers_at_once_are_harmless(home: Home) -> None:
+    for last in range(100):
+        home.open(NOW).allow(b"192.0.2.%d" % last, JOE, b"pop3")
+        home.open(NOW + 1000).allow(b"2001:db8::%x" % last, JOE, b"pop3")
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if not child:
+            try:
+                home.open(NOW + 2400).expire()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert len(home.open(NOW + 2400).entries()) == 100
+    assert len(names(home)) == 100

@@ -1,0 +1,559 @@
+"""vpopmail's open-smtp as a store: its lines, its lock, and the cdb that follows it."""
+
+import fcntl
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmail_smtpd.relay import openlist, place, rebuild
+from qmail_smtpd.relay.opensmtp import OpenSmtp
+from qmail_smtpd.relay.trouble import Trouble
+from tcprules import install
+from tcprules.lookup import judge, open_rules
+from tests.kit.relayhome import NOW, SILENT, Home
+from tests.kit.relaystress import copy_and_append
+from tests.kit.server import Server, compiled, needs_root
+from tests.kit.support import peer, script
+
+JOE = b"joe@example.com"
+V4, V6 = b"192.0.2.7", b"2001:db8:85a3:8d3:1319:8a2e:370:7348"
+RULE = b'%b:allow,RELAYCLIENT="",RBLSMTPD=""\t%d\n'
+GRANTED = [(b"RELAYCLIENT", b""), (b"RBLSMTPD", b"")]
+RULES = """\
+127.:allow,RELAYCLIENT=""
+192.0.2.:allow,QMAILQUEUE="/var/qmail/bin/scan",DATABYTES="100"
+198.51.100.:deny
+198.51.100.7:allow,WHO="exactly"
+203.0.113.0/25:deny,WHY="spam"
+2001:db8::/32:allow,NET="six"
+2001:db8:bad::/48:deny
+:allow,DEFAULT="1"
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """With tcp.smtp; compiled with the first change."""
+    home = Home(tmp_path / "home", "open-smtp")
+    write_rules(home, RULES)
+    return home
+
+
+def write_rules(home: Home, text: str) -> None:
+    (home.store / "tcp.smtp").write_text(text)
+
+
+def listed(home: Home) -> bytes:
+    return (home.store / "open-smtp").read_bytes()
+
+
+def cdb(home: Home) -> Path:
+    return home.store / "tcp.smtp.cdb"
+
+
+def environment(home: Home, address: bytes) -> list[tuple[bytes, bytes]] | None:
+    """What tcpserver would set for a client; None: it is denied."""
+    rules = open_rules(bytes(cdb(home)))
+    verdict = judge(rules, address, None, None)
+    rules.close()
+    return None if verdict.deny else verdict.environment
+
+
+def settle(home: Home) -> None:
+    """Have a cdb that is in step with list and rules, all of them written a moment ago."""
+    home.open().expire()
+    while time.time_ns() < cdb(home).stat().st_mtime_ns + 20_000_000:  # two ticks of the file system's clock
+        pass
+    home.open().expire()
+
+
+# the list
+
+
+def test_a_login_is_vpopmails_line_at_the_end_of_the_list(home: Home) -> None:
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    home.open(NOW + 1).allow(V6, JOE, b"pop3")
+    assert listed(home) == RULE % (V4, NOW) + RULE % (V6, NOW + 1)
+    home.open(NOW + 2).allow(V4, JOE, b"pop3")
+    assert listed(home) == RULE % (V6, NOW + 1) + RULE % (V4, NOW + 2)
+
+
+LINES = {
+    b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000': True,
+    b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t 1795500000': True,  # 2001
+    b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""     1795500000': True,  # 5.3.5
+    b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000\r': True,
+    b'192.0.2.7:allow,RELAYCLIENT=""\t1795500000': True,  # before 4.6
+    b'::ffff:192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000': True,
+    b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""': False,
+    b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""1795500000': False,
+    b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t-1795500000': False,
+    b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000 1': False,
+    b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\tsoon': False,
+    b'192.0.2.7:allow,RELAYCLIENT="': False,
+    b"192.0.2.7:allow\t1795500000": False,  # a rule that lets nobody relay
+    b'192.0.2.7:allow,SCAN="1",RBLSMTPD=""\t1795500000': False,
+    b"192.0.2.7:deny\t1795500000": False,
+    b"192.0.2.7\t1795500000": False,
+    b'192.0.2.7 :allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000': False,
+    b'192.0.2.:allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000': False,
+    b'192.0.2.7-9:allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000': False,
+    b'=192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000': False,
+    b"#192.0.2.7:allow\t1795500000": False,
+    b"": False,
+    b"\0" * 50: False,
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_counts_if_it_has_an_address_and_a_time(home: Home, line: bytes) -> None:
+    for content in (line, line + b"\n", b"\n\n" + line + b"\nx\n", RULE % (b"192.0.2.8", NOW) + line + b"\n"):
+        (home.store / "open-smtp").write_bytes(content)
+        found = [entry.seen for entry in home.open().entries() if entry.address == V4]
+        assert found == [NOW] * LINES[line]
+        if b"::ffff" not in line:
+            assert (home.open().check(V4) is not None) == LINES[line]
+
+
+def test_of_two_lines_for_one_address_the_later_login_counts(home: Home) -> None:
+    for lines in ((RULE % (V4, NOW), RULE % (V4, NOW - 5000)), (RULE % (V4, NOW - 5000), RULE % (V4, NOW))):
+        (home.store / "open-smtp").write_bytes(b"".join(lines))
+        entry = home.open().check(V4)
+        assert entry
+        assert entry.seen == NOW
+        assert [entry.seen for entry in home.open().entries()] == [NOW]
+
+
+@given(st.lists(st.tuples(st.ip_addresses(v=4), st.integers(0, 2**40))), st.ip_addresses(v=4))
+def test_finding_one_address_is_the_same_as_reading_the_whole_list(
+    pairs: list[tuple[object, int]], asked: object
+) -> None:
+    content = b"".join(RULE % (str(address).encode(), seen) for address, seen in pairs)
+    parsed = openlist.parse(content)
+    for address in [asked, *(address for address, _ in pairs)]:
+        key = str(address).encode()
+        assert openlist.find(content, key) == parsed.get(key)
+
+
+@given(st.binary())
+def test_random_bytes_are_a_list_of_nothing(data: bytes) -> None:
+    assert openlist.parse(data) == {}
+    assert openlist.find(data, V4) is None
+
+
+def test_a_list_is_replaced_in_one_step_with_its_mode(home: Home) -> None:
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    before = (home.store / "open-smtp").stat()
+    assert stat.S_IMODE(before.st_mode) == 0o644
+    (home.store / "open-smtp").chmod(0o640)
+    home.open(NOW).allow(V6, JOE, b"pop3")
+    after = (home.store / "open-smtp").stat()
+    assert after.st_ino != before.st_ino
+    assert stat.S_IMODE(after.st_mode) == 0o640
+    assert stat.S_IMODE((home.store / "open-smtp.lock").stat().st_mode) == 0o600  # vpopmail's
+    assert sorted(os.listdir(home.store)) == ["open-smtp", "open-smtp.lock", "tcp.smtp", "tcp.smtp.cdb"]
+
+
+@needs_root
+def test_root_leaves_the_list_and_the_cdb_to_their_owner(home: Home) -> None:
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    for name in ("open-smtp", "tcp.smtp.cdb"):
+        os.chown(home.store / name, 89, 89)
+    home.open(NOW + 5000).expire()
+    for name in ("open-smtp", "tcp.smtp.cdb"):
+        found = (home.store / name).stat()
+        assert (found.st_uid, found.st_gid) == (89, 89)
+
+
+@needs_root
+def test_what_root_makes_belongs_to_the_directorys_owner(home: Home) -> None:
+    """cron's first run before anybody's first login: vchkpw is not root, and opens the list for writing."""
+    os.chown(home.store, 89, 90)
+    home.open(NOW).expire()
+    for name in ("open-smtp", "open-smtp.lock"):
+        found = (home.store / name).stat()
+        assert (found.st_uid, found.st_gid) == (89, 90)
+
+
+@pytest.mark.parametrize("what", ["a link", "a directory", "a FIFO"])
+def test_what_is_no_list_is_trouble_and_stays(home: Home, tmp_path: Path, what: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(RULE % (V4, NOW))
+    path = home.store / "open-smtp"
+    {"a link": lambda: path.symlink_to(victim), "a directory": path.mkdir, "a FIFO": lambda: os.mkfifo(path)}[what]()
+    store = home.open()
+    for ask in (lambda: store.check(V4), store.entries, store.expire, lambda: store.allow(V6, JOE, b"pop3")):
+        with pytest.raises(Trouble, match=f"this is no list: {path}"):
+            ask()
+    assert victim.read_bytes() == RULE % (V4, NOW)
+    assert not path.is_file() or path.is_symlink()
+
+
+def test_a_list_that_is_too_long_is_trouble(home: Home) -> None:
+    (home.store / "open-smtp").touch()
+    os.truncate(home.store / "open-smtp", (64 << 20) + 1)
+    for ask in (home.open().entries, home.open().expire):
+        with pytest.raises(Trouble, match="this is no list: "):
+            ask()
+
+
+def test_where_nothing_has_changed_nothing_is_written(home: Home) -> None:
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    settle(home)
+    before = (home.store / "open-smtp").stat(), cdb(home).stat()
+    home.open(NOW).expire()
+    assert ((home.store / "open-smtp").stat(), cdb(home).stat()) == before
+
+
+# the lock
+
+
+@pytest.mark.parametrize("change", ["allow", "deny", "expire"])
+def test_without_the_lock_nothing_changes_and_it_is_said(
+    home: Home, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    settle(home)
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    before = listed(home), cdb(home).stat()
+    monkeypatch.setattr(place, "DEADLINE", 0.05)
+    store = home.open(NOW + 9999)
+    calls = {"allow": lambda: store.allow(V6, JOE, b"pop3"), "deny": lambda: store.deny(V4), "expire": store.expire}
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:  # vchkpw at work
+        lock = os.open(home.store / "open-smtp.lock", os.O_WRONLY)
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        os.write(writer, b"x")
+        time.sleep(60)
+        os._exit(0)
+    os.read(reader, 1)
+    try:
+        with pytest.raises(Trouble, match=r"unable to lock .*/open-smtp\.lock: timed out"):
+            calls[change]()
+        assert (listed(home), cdb(home).stat()) == before
+        assert home.open(NOW).check(V4)  # to look takes no lock
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    calls[change]()
+
+
+def test_the_deadline_is_five_seconds() -> None:
+    assert place.DEADLINE == 5.0
+
+
+def test_vchkpw_finds_the_lock_held_from_the_reading_of_the_list_to_the_renaming_of_the_cdb(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A POSIX lock is gone as soon as its process closes any descriptor of the file."""
+    seen = []
+
+    def look(name: str, real: object) -> object:
+        def called(*words: object) -> object:
+            result = real(*words)  # type: ignore[operator]
+            child = os.fork()
+            if not child:
+                lock = os.open(home.store / "open-smtp.lock", os.O_WRONLY)
+                try:
+                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os._exit(11)
+                os._exit(0)
+            seen.append((name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+            return result
+
+        return called
+
+    monkeypatch.setattr(OpenSmtp, "read", look("read", OpenSmtp.read))
+    monkeypatch.setattr(OpenSmtp, "write", look("write", OpenSmtp.write))
+    monkeypatch.setattr(OpenSmtp, "rebuild", look("rebuild", OpenSmtp.rebuild))
+    home.open().allow(V4, JOE, b"pop3")
+    assert seen == [("read", 11), ("write", 11), ("rebuild", 11)]
+
+
+# the cdb
+
+
+MERGED = {
+    b"192.0.2.7": [(b"QMAILQUEUE", b"/var/qmail/bin/scan"), (b"DATABYTES", b"100"), *GRANTED],
+    b"8.8.8.8": [(b"DEFAULT", b"1"), *GRANTED],
+    b"198.51.100.7": [(b"WHO", b"exactly"), *GRANTED],
+    b"127.0.0.9": [(b"RELAYCLIENT", b""), (b"RBLSMTPD", b"")],
+    b"2001:db8::7": [(b"NET", b"six"), *GRANTED],
+    b"2001:470::1": [(b"DEFAULT", b"1"), *GRANTED],
+    b"198.51.100.8": None,
+    b"203.0.113.9": None,
+    b"2001:db8:bad::1": None,
+}
+
+
+@pytest.mark.parametrize("address", MERGED)
+def test_a_live_address_has_its_static_rules_variables_and_two_more_and_the_denied_none(
+    home: Home, address: bytes
+) -> None:
+    home.open().allow(address, JOE, b"pop3")
+    assert environment(home, address) == MERGED[address]
+    neighbour = address[:-1] + b"5"
+    if MERGED[address] is not None and neighbour != b"127.0.0.5":
+        assert b"RELAYCLIENT" not in dict(environment(home, neighbour) or [])
+
+
+def test_the_static_rules_stand_first_and_unchanged(home: Home) -> None:
+    settle(home)
+    static = list(open_rules(bytes(cdb(home))).records())
+    home.open().allow(b"8.8.8.8", JOE, b"pop3")
+    home.open().allow(b"2001:470::1", JOE, b"pop3")
+    now = list(open_rules(bytes(cdb(home))).records())
+    assert now[: len(static)] == static
+    assert [key for key, _ in now[len(static) :]] == [b"8.8.8.8", b"2001:470::1"]
+
+
+def test_of_two_static_rules_for_one_address_the_first_counts(home: Home) -> None:
+    write_rules(home, '192.0.2.7:allow,FIRST="1"\n192.0.2.7:deny\n192.0.2.:allow,NET="1"\n192.0.2.:deny\n')
+    for address, wanted in ((V4, b"FIRST"), (b"192.0.2.8", b"NET")):
+        home.open().allow(address, JOE, b"pop3")
+        assert environment(home, address) == [(wanted, b"1"), *GRANTED]
+
+
+def test_an_address_that_is_denied_has_no_record_of_its_own(home: Home) -> None:
+    home.open().allow(b"198.51.100.8", JOE, b"pop3")
+    assert b"198.51.100.8" not in dict(open_rules(bytes(cdb(home))).records())
+
+
+def test_what_a_rule_grants_already_is_not_granted_in_another_way(home: Home) -> None:
+    write_rules(home, '192.0.2.:allow,RELAYCLIENT="@fixup"\n:allow\n')
+    home.open().allow(V4, JOE, b"pop3")
+    assert environment(home, V4) == [(b"RELAYCLIENT", b"@fixup"), (b"RBLSMTPD", b"")]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("address", [address for address in MERGED if b":" not in address])
+def test_debians_tcprulescheck_says_the_same_of_the_cdb(home: Home, address: bytes) -> None:
+    home.open().allow(address, JOE, b"pop3")
+    command = [peer("/usr/bin/tcprulescheck"), str(cdb(home))]
+    said = subprocess.run(command, env={"TCPREMOTEIP": address.decode()}, capture_output=True, check=True).stdout
+    wanted = MERGED[address]
+    variables = b"".join(b"set environment variable %b=%b\n" % pair for pair in wanted or [])
+    assert said.endswith(b"deny connection\n" if wanted is None else variables + b"allow connection\n")
+
+
+def test_a_login_again_moves_the_time_and_not_the_cdb(home: Home) -> None:
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    settle(home)
+    before = cdb(home).stat()
+    for later in (1, 2, 3):
+        home.open(NOW + later).allow(V4, JOE, b"pop3")
+        assert listed(home) == RULE % (V4, NOW + later)
+    home.open(NOW + 3).expire()
+    assert cdb(home).stat() == before
+
+
+def test_a_new_address_is_in_the_cdb_at_once_and_an_expired_one_out_of_it(home: Home) -> None:
+    home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+    home.open(NOW + 1).allow(b"9.9.9.9", JOE, b"pop3")
+    assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1"), *GRANTED]
+    home.open(NOW + 2400).expire()
+    assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1")]
+    assert environment(home, b"9.9.9.9") == [(b"DEFAULT", b"1"), *GRANTED]
+    home.open(NOW + 2400).deny(b"9.9.9.9")
+    assert environment(home, b"9.9.9.9") == [(b"DEFAULT", b"1")]
+
+
+def test_a_login_takes_what_has_expired_out_of_the_cdb_without_any_cron(home: Home) -> None:
+    home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+    home.open(NOW + 2400).allow(b"9.9.9.9", JOE, b"pop3")
+    assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1")]
+
+
+def edited(home: Home) -> None:
+    write_rules(home, RULES + "8.8.8.8:deny\n")
+
+
+def moved_into_place(home: Home) -> None:
+    """An editor, or a restored backup: the new file has an old time."""
+    new = home.store / "new"
+    new.write_text(RULES + "8.8.8.8:deny\n")
+    os.utime(new, (1_000_000_000, 1_000_000_000))
+    new.rename(home.store / "tcp.smtp")
+
+
+@pytest.mark.parametrize("edit", [edited, moved_into_place])
+@pytest.mark.parametrize("then", ["expire", "login again"])
+def test_new_rules_are_compiled_with_the_next_run_or_login(home: Home, edit: object, then: str) -> None:
+    home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+    settle(home)
+    edit(home)  # type: ignore[operator]
+    home.open().expire() if then == "expire" else home.open().allow(b"8.8.8.8", JOE, b"pop3")
+    assert environment(home, b"8.8.8.8") is None
+
+
+def test_rules_that_are_edited_while_they_are_compiled_are_compiled_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = rebuild.read_rules
+
+    def read_then_edit(rules: bytes) -> object:
+        found = real(rules)
+        edited(home)
+        return found
+
+    monkeypatch.setattr(rebuild, "read_rules", read_then_edit)
+    home.open().allow(b"8.8.8.8", JOE, b"pop3")
+    monkeypatch.undo()
+    assert environment(home, b"8.8.8.8") is not None
+    home.open().expire()
+    assert environment(home, b"8.8.8.8") is None
+
+
+def test_a_cdb_that_somebody_made_of_the_static_rules_alone_is_made_again(home: Home) -> None:
+    """`qmailctl cdb`, or a vchkpw that has run tcprules."""
+    settle(home)
+    static = cdb(home).read_bytes()
+    home.open().allow(b"8.8.8.8", JOE, b"pop3")
+    (home.store / "new").write_bytes(static)
+    (home.store / "new").rename(cdb(home))
+    assert b"RELAYCLIENT" not in dict(environment(home, b"8.8.8.8") or [])
+    home.open().expire()
+    assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1"), *GRANTED]
+
+
+def test_what_a_real_vchkpw_has_listed_is_in_the_cdb_after_the_next_run(home: Home) -> None:
+    settle(home)
+    copy_and_append(home.store, b"8.8.8.8")
+    home.open(None).expire()
+    assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1"), *GRANTED]
+
+
+def test_a_cdb_from_the_future_is_made_again(home: Home) -> None:
+    home.open(None).allow(b"8.8.8.8", JOE, b"pop3")
+    ahead = time.time_ns() + 10**12
+    for name in ("open-smtp", "tcp.smtp.cdb"):
+        os.utime(home.store / name, ns=(ahead, ahead))
+    write_rules(home, "8.8.8.8:deny\n:allow\n")
+    home.open(None).expire()
+    assert environment(home, b"8.8.8.8") is None
+
+
+def test_broken_rules_keep_the_last_good_cdb_and_the_line_is_named(home: Home) -> None:
+    home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+    good = cdb(home).read_bytes()
+    write_rules(home, "127.:allow\n# a comment\n10.:alow\x1b\n")
+    for ask in (home.open(NOW).expire, lambda: home.open(NOW).allow(b"9.9.9.9", JOE, b"pop3")):
+        with pytest.raises(Trouble) as found:
+            ask()
+        assert found.value.text == b"unable to parse line 3 of %b/tcp.smtp: 10.:alow\\x1b" % bytes(home.store)
+        assert cdb(home).read_bytes() == good
+    assert sorted(os.listdir(home.store)) == ["open-smtp", "open-smtp.lock", "tcp.smtp", "tcp.smtp.cdb"]
+    write_rules(home, ":allow\n")
+    home.open(NOW).expire()
+    for address in (b"8.8.8.8", b"9.9.9.9"):
+        assert environment(home, address) == GRANTED
+
+
+def test_rules_that_are_gone_keep_the_last_good_cdb(home: Home) -> None:
+    home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+    good = cdb(home).read_bytes()
+    (home.store / "tcp.smtp").unlink()
+    with pytest.raises(Trouble, match=r"unable to read .*/tcp\.smtp: file does not exist"):
+        home.open(NOW).allow(b"9.9.9.9", JOE, b"pop3")
+    assert cdb(home).read_bytes() == good
+
+
+def test_without_rules_and_cdb_there_is_only_the_list(home: Home) -> None:
+    (home.store / "tcp.smtp").unlink()
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    home.open(NOW).expire()
+    assert home.open(NOW).check(V4)
+    assert sorted(os.listdir(home.store)) == ["open-smtp", "open-smtp.lock"]
+
+
+def test_a_list_that_is_gone_leaves_the_cdb_without_its_addresses(home: Home) -> None:
+    home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+    (home.store / "open-smtp").unlink()
+    home.open(NOW).expire()
+    assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1")]
+
+
+def test_a_cdb_that_is_gone_is_made_again(home: Home) -> None:
+    home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+    cdb(home).unlink()
+    home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+    assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1"), *GRANTED]
+
+
+def test_the_rules_may_lie_elsewhere(home: Home, tmp_path: Path) -> None:
+    rules = tmp_path / "etc" / "qmail-smtpd"
+    rules.parent.mkdir()
+    rules.write_text('9.:allow,NINE="1"\n')
+    old = os.umask(0o077)
+    try:
+        home.open(NOW, RELAY_STORE=b"open-smtp:%b:%b" % (bytes(home.store), bytes(rules))).allow(
+            b"9.9.9.9", JOE, b"pop3"
+        )
+        assert os.umask(0o077) == 0o077  # vpopmail leaves its own behind
+    finally:
+        os.umask(old)
+    made = rules.with_name("qmail-smtpd.cdb")
+    assert stat.S_IMODE(made.stat().st_mode) == 0o644
+    verdict = judge(open_rules(bytes(made)), b"9.9.9.9", None, None)
+    assert verdict.environment == [(b"NINE", b"1"), *GRANTED]
+    assert not cdb(home).exists()
+
+
+def test_a_cdb_directory_that_cannot_be_written_is_trouble_and_the_login_is_in_the_list(home: Home) -> None:
+    rules = home.path / "etc" / "tcp.smtp"
+    rules.parent.mkdir()
+    rules.write_text(":allow\n")
+    (home.path / "etc" / "tcp.smtp.cdb").mkdir()
+    store = home.open(NOW, RELAY_STORE=b"open-smtp:%b:%b" % (bytes(home.store), bytes(rules)))
+    with pytest.raises(Trouble, match="unable to move "):
+        store.allow(V4, JOE, b"pop3")
+    assert store.check(V4)
+    assert sorted(os.listdir(rules.parent)) == ["tcp.smtp", "tcp.smtp.cdb"]
+
+
+@pytest.mark.parametrize("call", ["flock", "fstat", "fsync"])
+def test_a_cdb_that_cannot_be_made_is_trouble_and_leaves_no_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """NFS without locks, with failures anywhere: a login goes on, and the directory does not fill up."""
+    home.open(NOW).allow(V4, JOE, b"pop3")
+    before = sorted(os.listdir(home.store))
+    good = cdb(home).read_bytes()
+
+    def failing(*words: object) -> object:
+        raise OSError(37, os.strerror(37))
+
+    monkeypatch.setattr(install.fcntl if call == "flock" else install.os, call, failing)
+    with pytest.raises(Trouble, match=r"unable to .*: no locks available"):
+        rebuild.rebuild(bytes(home.store / "tcp.smtp"), bytes(cdb(home)), [V6])
+    monkeypatch.undo()
+    assert sorted(os.listdir(home.store)) == before
+    assert cdb(home).read_bytes() == good
+
+
+def test_relay_check_ends_to_the_second_what_the_list_opened_and_not_what_a_cdb_says(home: Home) -> None:
+    """tcpserver with the static rules alone, and with the cdb that is made of the list, when the window has ended."""
+    static = home.path / "static.cdb"
+    compiled(static, ':allow,DEFAULT="1"\n')
+    write_rules(home, ':allow,DEFAULT="1"\n')
+    environ = {name.decode(): value.decode() for name, value in home.environ.items()} | {"RELAY_PROXIES": "::1"}
+    words = [script("relay-check"), "sh", "-c", 'echo "${RELAYCLIENT-unset},$DEFAULT"']
+    home.open(time.time() - 2000, RELAY_PROXIES=b"::1").allow(b"127.0.0.5", JOE, b"pop3")
+    answers = []
+    for rules, window in ((static, "2400"), (static, "1999"), (cdb(home), "1999")):
+        environ["RELAY_SECONDS"] = window
+        with Server(["-HRl0", "-x", str(rules), "127.0.0.1", "0", *words], environ=environ) as server:
+            answers.append(server.ask(b"", "127.0.0.5"))
+    assert answers == [b",1\n", b"unset,1\n", b",1\n"]
+
+
+def test_cron_says_nothing_where_nothing_is_wrong(home: Home) -> None:
+    assert home.clear() == SILENT
+    assert home.clear() == SILENT

@@ -1,0 +1,469 @@
+"""relay-allow, relay-check, clearopensmtp, relay-list: words, environment, exit codes, and that a chain goes on."""
+
+import json
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qmail_smtpd.relay import allow, check, clear
+from tests.kit.relayhome import LIVE, NOT_LIVE, SHOW, SILENT, Home
+from tests.kit.support import ROOT, script
+
+V4, V6 = b"192.0.2.7", b"2001:db8::7"
+CHAINS = {"relay-allow": allow.main, "relay-check": check.main}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def entry(home: Home, name: str = "192.0.2.7") -> list[str]:
+    """The words of an entry."""
+    return (home.store / name).read_text().split()
+
+
+# relay-allow
+
+
+def test_a_login_is_recorded_with_user_and_service(home: Home) -> None:
+    before = int(time.time())
+    assert home.login(V4) == SILENT
+    version, address, service, seen, expires, user = entry(home)
+    assert (version, address, service, user) == ("1", "192.0.2.7", "pop3", "joe@example.com")
+    assert before <= int(seen) <= time.time()
+    assert int(expires) == int(seen) + 2400
+
+
+SERVICES = {
+    b"110": "pop3",
+    b"995": "pop3s",
+    b"143": "imap",
+    b"993": "imaps",
+    b"2110": "2110",
+    b"0": "0",
+    b"": "unknown",
+    b"pop3": "unknown",
+    b"110\n": "unknown",
+    b"123456": "unknown",
+    b"-1": "unknown",
+}
+
+
+@pytest.mark.parametrize("port", SERVICES)
+def test_the_port_names_the_service(home: Home, port: bytes) -> None:
+    assert home.login(V4, port=port) == SILENT
+    assert entry(home)[2] == SERVICES[port]
+
+
+def test_without_a_port_the_service_is_unknown(home: Home) -> None:
+    done = home.run(allow.main, b"true", TCPREMOTEIP=V4, USER=b"joe", TCPLOCALPORT=None)
+    assert done == SILENT
+    assert entry(home)[2] == "unknown"
+
+
+USERS = {
+    b"joe": "joe",
+    b"joe doe": r"joe\x20doe",
+    b"joe\nRELAYCLIENT=": r"joe\x0aRELAYCLIENT\x3d",
+    b"joe\r": r"joe\x0d",
+    b"j\xc3\xb6e": r"j\xc3\xb6e",
+    b"\x1b[31m": r"\x1b[31m",
+    b"j\\x00": r"j\x5cx00",
+    b'"joe"': r"\x22joe\x22",
+    b"j" * 5000: "j" * 256,
+    b"\n" * 5000: r"\x0a" * 256,
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_whatever_a_user_is_called_a_log_and_an_environment_can_hold_it(home: Home, user: bytes) -> None:
+    assert home.login(V4, user=user) == SILENT
+    assert entry(home)[5] == USERS[user]
+    assert home.check(V4) == b",," + USERS[user].encode() + b"\n"
+
+
+@pytest.mark.parametrize("user", [None, b""])
+def test_a_login_of_nobody_is_not_recorded(home: Home, user: bytes | None) -> None:
+    """relay-allow before the checker, where everybody would be let in."""
+    done = home.run(allow.main, b"echo", b"on", TCPREMOTEIP=V4, USER=user)
+    assert (done.stdout, done.exit) == (b"on\n", 0)
+    assert (
+        done.stderr == b"relay-allow: warning: USER is not set: is there a checker of passwords before this program?\n"
+    )
+    assert os.listdir(home.store) == []
+
+
+NO_ADDRESSES = [None, b"", b"unknown", b":allow", b"1.2.3.4:allow", b"../control/me", b"192.0.2.7\n", b"/etc/passwd"]
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+@pytest.mark.parametrize("name", CHAINS)
+def test_what_is_no_address_is_said_and_the_chain_goes_on(home: Home, name: str, address: bytes | None) -> None:
+    done = home.run(CHAINS[name], *SHOW, TCPREMOTEIP=address, USER=b"joe")
+    assert (done.stdout, done.exit) == (NOT_LIVE, 0)
+    assert re.fullmatch(rb"%b: warning: (no relaying: )?this is no address: [!-~]*\n" % name.encode(), done.stderr)
+    assert os.listdir(home.store) == []
+
+
+def test_a_user_in_norelay_is_not_recorded_whatever_the_case(home: Home) -> None:
+    home.control("norelay", "# leaves mail here only\nann@example.com\nBob\n")
+    for user in (b"ann@example.com", b"Ann@Example.COM", b"bob"):
+        assert home.login(V4, user=user) == SILENT
+    assert os.listdir(home.store) == []
+    for user in (b"ann", b"ann@example.com.test", b"bob@example.com", b"# leaves mail here only"):
+        assert home.login(V4, user=user) == SILENT
+        (home.store / "192.0.2.7").unlink()
+
+
+def test_a_norelay_that_cannot_be_read_is_for_everybody(home: Home) -> None:
+    (home.path / "control" / "norelay").mkdir()
+    done = home.run(allow.main, b"echo", b"on", TCPREMOTEIP=V4, USER=b"joe")
+    assert done == (b"on\n", b"relay-allow: warning: unable to read control/norelay: is a directory\n", 0)
+    assert os.listdir(home.store) == []
+
+
+def test_a_proxys_login_is_not_recorded_and_is_no_trouble(home: Home) -> None:
+    assert home.login(b"::ffff:127.0.0.1") == SILENT
+    assert os.listdir(home.store) == []
+
+
+def replace_by_file(home: Home) -> None:
+    home.store.rmdir()
+    home.store.touch()
+
+
+TROUBLES: dict[str, tuple[Callable[[Home], object], bytes]] = {
+    "no store": (lambda home: home.store.rmdir(), b"unable to read %b: file does not exist"),
+    "everybody may write": (lambda home: home.store.chmod(0o777), b"everybody may write in %b"),
+    "a file in its place": (replace_by_file, b"unable to [a-z]+ %b/.*: not a directory"),
+    "a control file": (
+        lambda home: (home.path / "control/relaystore").mkdir(),
+        b"unable to read control/relaystore: is a directory",
+    ),
+    "a wrong number": (
+        lambda home: home.control("relayseconds", "forty"),
+        b"RELAY_SECONDS is no number of seconds, or more than thirty years",
+    ),
+    "a wrong network": (
+        lambda home: home.control("relayproxies", "10.1/8") or home.environ.pop(b"RELAY_PROXIES"),
+        b"RELAY_PROXIES has 10.1/8: .*",
+    ),
+    "a relative path": (
+        lambda home: home.environ.update({b"RELAY_DIR": b"store"}),
+        b"the store's directory has to begin with a slash",
+    ),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("name", CHAINS)
+def test_trouble_with_the_store_is_one_line_and_the_chain_goes_on(home: Home, name: str, trouble: str) -> None:
+    make, text = TROUBLES[trouble]
+    make(home)
+    done = home.run(CHAINS[name], *SHOW, TCPREMOTEIP=V4, USER=b"joe")
+    assert (done.stdout, done.exit) == (NOT_LIVE, 0)
+    text = text.replace(b"%b", re.escape(bytes(home.store)))
+    assert re.fullmatch(rb"%b: warning: (no relaying: )?%b\n" % (name.encode(), text), done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_without_a_program_there_is_a_usage_line(home: Home, name: str) -> None:
+    done = home.run(CHAINS[name], TCPREMOTEIP=V4, USER=b"joe")
+    assert done == (b"", b"%b: usage: %b program [ arg ... ]\n" % (name.encode(), name.encode()), 100)
+    assert os.listdir(home.store) == []
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_program_that_cannot_be_run_is_named(home: Home, name: str) -> None:
+    done = home.run(CHAINS[name], b"nonesuch", TCPREMOTEIP=V4, USER=b"joe")
+    assert done == (b"", b"%b: fatal: unable to run nonesuch: file does not exist\n" % name.encode(), 111)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_next_program_finds_everything_as_this_one_found_it(home: Home, name: str) -> None:
+    """Words, variables, directory, descriptors, umask, signals: a chain must not notice who stands in it."""
+    look = (
+        "import os, signal, sys; print(sys.argv[1:], sorted(os.environb), os.getcwd(), os.umask(0));"
+        "print(os.listdir('/proc/self/fd'), os.read(0, 99));"
+        "print([line for line in open('/proc/self/status') if line[:6] in ('SigIgn', 'SigBlk', 'Groups')])"
+    )
+    words = [sys.executable, "-IS", "-c", look, "a b", "", "\udcff"]
+    environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe", b"odd name": b"\xff", b"EMPTY": b""}
+
+    def run(command: list[str]) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(command, env=environ, cwd=home.path, input=b"in", capture_output=True, umask=0o27)
+
+    plain, through = run(words), run([script(name), *words])
+    assert through.stdout == plain.stdout
+    assert (through.stderr, through.returncode) == (b"", 0)
+
+
+def test_a_log_that_nobody_reads_does_not_hold_up_a_login(home: Home) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    home.store.rmdir()
+    command = [script("relay-allow"), "echo", "on"]
+    environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=writer, timeout=20)
+    assert (done.stdout, done.returncode) == (b"on\n", 0)
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_trouble_is_not_told_to_the_client_under_inetd(home: Home, name: str) -> None:
+    home.store.rmdir()
+    ours, theirs = socket.socketpair()
+    environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
+    with ours, theirs:
+        subprocess.run(
+            [script(name), "echo", "on"], env=environ, stdin=theirs, stdout=theirs, stderr=theirs, check=True
+        )
+        theirs.shutdown(socket.SHUT_WR)
+        assert ours.recv(4096) == b"on\n"
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_trouble_is_told_in_a_terminal(home: Home, name: str) -> None:
+    """Who tries a chain by hand has descriptors 0, 1 and 2 on one device."""
+    home.store.rmdir()
+    ours, theirs = pty.openpty()
+    environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
+    subprocess.run([script(name), "true"], env=environ, stdin=theirs, stdout=theirs, stderr=theirs, check=True)
+    os.set_blocking(ours, False)
+    assert os.read(ours, 4096).startswith(b"%b: warning: " % name.encode())
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_descriptors_neither_get_an_entry_nor_end_a_login(home: Home, closed: str) -> None:
+    environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
+    command = ["sh", "-c", f'"{script("relay-allow")}" sh -c "exit 7" {closed}']
+    assert subprocess.run(command, env=environ, capture_output=True).returncode == 7
+    assert len(entry(home)) == 6
+
+
+# relay-check
+
+
+def test_who_has_logged_in_may_relay_and_a_neighbour_may_not(home: Home) -> None:
+    for address in (V4, V6):
+        assert home.check(address) == NOT_LIVE
+        home.login(address)
+        assert home.check(address) == LIVE
+        assert home.check(address[:-1] + b"8") == NOT_LIVE
+    assert home.check(b"::ffff:192.0.2.7") == LIVE
+
+
+def test_what_the_rules_have_said_stays(home: Home) -> None:
+    home.login(V4)
+    assert home.check(V4, RELAYCLIENT=b"@fixup") == b"@fixup,unset,unset\n"
+    assert home.check(V4, RELAYCLIENT=b"") == b",unset,unset\n"
+    assert home.check(V4, RBLSMTPD=b"-listed") == b",-listed,joe@example.com\n"
+    assert home.check(V4, RELAY_USER=b"root") == LIVE
+    assert home.check(b"192.0.2.8", RELAY_USER=b"x", RBLSMTPD=b"y") == b"unset,y,x\n"
+
+
+def test_a_store_that_knows_no_user_says_so_and_not_what_was_inherited(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "open-smtp")
+    home.login(V4)
+    assert home.check(V4, RELAY_USER=b"root") == b",,\n"
+
+
+def test_relaying_ends_with_the_window_without_any_cron(home: Home) -> None:
+    now = int(time.time())
+    for left, wanted in ((1000, LIVE), (0, NOT_LIVE), (-1, NOT_LIVE)):
+        (home.store / "192.0.2.7").write_text(f"1 192.0.2.7 pop3 {now - 1400} {now + left} joe@example.com\n")
+        assert home.check(V4) == wanted
+    assert (home.store / "192.0.2.7").exists()  # checkers never unlink
+
+
+def test_the_control_files_count_where_the_environment_says_nothing(home: Home) -> None:
+    home.control("relaydir", f"{home.store}\n")
+    home.control("relayproxies", "::1\n")
+    home.login(b"127.0.0.1")
+    home.environ.pop(b"RELAY_PROXIES")
+    home.environ.pop(b"RELAY_DIR")
+    assert home.login(b"127.0.0.1") == SILENT
+    assert home.check(b"127.0.0.1") == LIVE
+    home.control("relayproxies", "127.0.0.0/8\n")
+    assert home.check(b"127.0.0.1") == NOT_LIVE
+
+
+# clearopensmtp
+
+
+ARTICLE = "40 * * * * /home/vpopmail/bin/clearopensmtp 2>&1 > /dev/null"
+
+
+@pytest.mark.parametrize("kind", ["directory", "open-smtp"])
+def test_the_articles_line_works_in_crons_environment_and_says_nothing(tmp_path: Path, kind: str) -> None:
+    home = Home(tmp_path / "home", kind)
+    for name, value in home.environ.items():
+        if name.startswith(b"RELAY_"):
+            home.control(name.decode().lower().replace("_", ""), value.decode() + "\n")
+    home.open(time.time() - 2401).allow(V4, b"joe", b"pop3")
+    home.open(time.time()).allow(V6, b"joe", b"pop3")
+    command = ARTICLE.removeprefix("40 * * * * ").replace("/home/vpopmail/bin/clearopensmtp", script("clearopensmtp"))
+    cron = {
+        "HOME": "/root",
+        "LOGNAME": "root",
+        "PATH": "/usr/bin:/bin",
+        "SHELL": "/bin/sh",
+        "QMAILHOME": str(home.path),
+    }
+    for _ in range(2):
+        done = subprocess.run(["/bin/sh", "-c", command], env=cron, capture_output=True)
+        assert (done.stdout, done.stderr, done.returncode) == (b"", b"", 0)
+        assert [found.address for found in home.open(time.time() - 2401).all()] == [V6]
+
+
+def test_cron_mails_what_is_wrong(home: Home) -> None:
+    """`2>&1 >/dev/null` in this order: descriptor 2 is cron's, only 1 is thrown away."""
+    home.store.rmdir()
+    command = f"{script('clearopensmtp')} 2>&1 > /dev/null"
+    done = subprocess.run(["/bin/sh", "-c", command], env=home.environ, capture_output=True)
+    text = b"clearopensmtp: fatal: unable to read %b: file does not exist\n" % bytes(home.store)
+    assert (done.stdout, done.stderr, done.returncode) == (text, b"", 111)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_trouble_is_one_line_and_111(home: Home, trouble: str) -> None:
+    make, text = TROUBLES[trouble]
+    make(home)
+    done = home.clear()
+    assert (done.stdout, done.exit) == (b"", 111)
+    text = text.replace(b"%b/.*", b"%b").replace(b"%b", re.escape(bytes(home.store)))
+    assert re.fullmatch(b"clearopensmtp: fatal: %b\n" % text, done.stderr), done.stderr
+
+
+def test_arguments_are_ignored_as_the_original_ignores_them(home: Home) -> None:
+    assert home.run(clear.main, b"-x", b"/etc") == SILENT
+
+
+# relay-list
+
+
+def listing(home: Home, *words: bytes) -> tuple[list[str], bytes, int]:
+    done = subprocess.run([script("relay-list"), *words], env=home.environ, capture_output=True)
+    return done.stdout.decode().splitlines(), done.stderr, done.returncode
+
+
+def test_the_table_shows_who_may_relay_and_for_how_long(home: Home) -> None:
+    now = int(time.time())
+    home.open(now - 60).allow(V6, b"ann", b"imaps")
+    home.open(now).allow(V4, b"joe@example.com", b"pop3")
+    home.open(now - 2400).allow(b"192.0.2.8", b"gone", b"pop3")
+    lines, stderr, status = listing(home)
+    assert (stderr, status) == (b"", 0)
+    assert lines[0].split() == ["address", "user", "service", "seen", "left"]
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(rf"2001:db8::7  ann              imaps    {when}  3[89]:\d\d", lines[1])
+    assert re.fullmatch(rf"192\.0\.2\.7    joe@example\.com  pop3     {when}  (39:[0-5]\d|40:00)", lines[2])
+    assert len(lines) == 3
+
+
+def test_json_has_one_object_a_line(home: Home) -> None:
+    now = int(time.time())
+    home.open(now).allow(V4, b"joe\\x20doe", b"pop3")
+    lines, stderr, status = listing(home, b"--json")
+    assert (stderr, status) == (b"", 0)
+    wanted = {"address": "192.0.2.7", "user": r"joe\x20doe", "service": "pop3", "seen": now, "expires": now + 2400}
+    assert [json.loads(line) for line in lines] == [wanted]
+
+
+@pytest.mark.parametrize("words", [(), (b"--json",)])
+def test_an_empty_list_is_empty(home: Home, words: tuple[bytes, ...]) -> None:
+    assert listing(home, *words) == ([], b"", 0)
+
+
+def test_vpopmails_list_has_no_users(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "open-smtp")
+    home.login(V4)
+    assert listing(home)[0][1].split()[:3] == ["192.0.2.7", "-", "-"]
+    assert json.loads(listing(home, b"--json")[0][0])["user"] == ""
+
+
+@pytest.mark.parametrize("kind", ["directory", "open-smtp"])
+def test_deny_takes_one_client_out(tmp_path: Path, kind: str) -> None:
+    home = Home(tmp_path / "home", kind)
+    home.login(V4)
+    home.login(V6)
+    assert listing(home, b"--deny", b"::ffff:192.0.2.7") == ([], b"", 0)
+    assert home.check(V4) == NOT_LIVE
+    assert home.check(V6)[:2] == b",,"
+    assert listing(home, b"--deny", b"192.0.2.7") == ([], b"relay-list: no entry for 192.0.2.7\n", 1)
+
+
+USAGE = b"relay-list: usage: relay-list [ --json | --deny address ]\n"
+
+
+@pytest.mark.parametrize("words", [[b"--deny"], [b"--deny", b"nobody"], [b"--deny", b""], [b"--deny", b"../x"],
+                                   [b"--json", b"--deny", b"192.0.2.7"], [b"x"], [b"--no"]])  # fmt: skip
+def test_wrong_words_give_the_usage_line(home: Home, words: list[bytes]) -> None:
+    home.login(V4)
+    assert listing(home, *words) == ([], USAGE, 100)
+    assert home.check(V4) == LIVE
+
+
+def test_trouble_with_the_store_is_one_line_for_relay_list(home: Home) -> None:
+    home.store.chmod(0o777)
+    assert listing(home) == ([], b"relay-list: fatal: everybody may write in %b\n" % bytes(home.store), 111)
+
+
+@pytest.mark.parametrize("words", [(), (b"--json",), (b"--help",)])
+def test_what_cannot_be_written_is_one_line(home: Home, words: tuple[bytes, ...]) -> None:
+    home.login(V4)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([script("relay-list"), *words], env=home.environ, stdout=full, stderr=subprocess.PIPE)
+    assert (done.stderr, done.returncode) == (b"relay-list: fatal: unable to write output: out of disk space\n", 111)
+
+
+def test_a_reader_that_leaves_ends_it(home: Home) -> None:
+    for number in range(3000):
+        (home.store / f"10.0.{number >> 8}.{number & 255}").write_text(
+            f"1 10.0.{number >> 8}.{number & 255} pop3 {int(time.time())} {int(time.time()) + 2400} joe\n"
+        )
+    with subprocess.Popen(
+        [script("relay-list"), "--json"], env=home.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == -13
+
+
+def blocks(page: str) -> list[str]:
+    """The indented blocks of a page, without their indentation."""
+    text = (ROOT / "docs" / page).read_text()
+    return [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", text)]
+
+
+def test_what_the_pages_say_to_try_does_what_they_say(tmp_path: Path) -> None:
+    _, login, login_said, *_ = blocks("relay-allow.md")
+    _, check_it, check_said, *_ = blocks("relay-check.md")
+    script_text = (login + check_it).replace("/tmp/relay", str(tmp_path / "relay"))
+    path = f"{Path(script('relay-allow')).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        ["sh", "-c", script_text], env={"PATH": path, "QMAILHOME": str(tmp_path)}, capture_output=True
+    )
+    said = re.sub(rb"\d{10}", b"TIME", done.stdout)
+    assert said == re.sub(rb"\d{10}", b"TIME", (login_said + check_said).encode())
+    assert done.stderr == b""

@@ -1,0 +1,114 @@
+"""Address parsing: as forgiving as the original, and never surprised."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qmail_smtpd.smtp.address import declared_size, exceeds, literal_octets, parse
+from tests.kit.machine import address_of
+
+
+@pytest.mark.parametrize(
+    ("argument", "address"),
+    [
+        (b"FROM:<a@b.test>", b"a@b.test"),
+        (b"anything<a@b.test>junk", b"a@b.test"),
+        (b"FROM:<>", b""),
+        (b"", b""),
+        (b"FROM a@b.test", b""),  # neither `<` nor `:`
+        (b"FROM:a@b.test SIZE=1", b"a@b.test"),
+        (b"FROM:   a@b.test", b"a@b.test"),
+        (b"FROM:\ta@b.test", b"\ta@b.test"),
+        (b"TO:<a@b.test SIZE=10", b"a@b.test SIZE=10"),  # no `>`
+        (b"TO:<<a@b.test>>", b"<a@b.test"),
+        (b"TO:<@r.test:a@b.test>", b"a@b.test"),
+        (b"TO:<@r.test,@s.test:a@b.test>", b"a@b.test"),
+        (b"TO:<@evil.test>", b""),  # everything is eaten
+        (b"TO:@r.test:a@b.test", b"a@b.test"),
+        (b'TO:<"a b"@c.test>', b"a b@c.test"),
+        (b'TO:<"a>b"@c.test>d', b"a>b@c.test"),
+        (b'TO:<a\\"b@c.test>', b'a"b@c.test'),
+        (b'TO:<"a\\>b"@c.test>', b"a>b@c.test"),
+        (b"TO:<a\\\\b@c.test>", b"a\\b@c.test"),
+        (b'TO:<"a@b.test>', b"a@b.test>"),  # an open quote
+        (b"TO:<a@b.test\\", b"a@b.test"),
+        (b'TO:<""@evil.test>', b"@evil.test"),
+        (b'TO:"a b"@c.test d', b"a b@c.test"),
+    ],
+)
+def test_address_of_an_argument(argument: bytes, address: bytes) -> None:
+    assert parse(argument)[0] == address
+
+
+@pytest.mark.parametrize(
+    ("argument", "parameters"),
+    [
+        (b"FROM:<a@b> SIZE=1 BODY=8BITMIME", b" SIZE=1 BODY=8BITMIME"),
+        (b'FROM:<"a>"@b>SIZE=1', b"SIZE=1"),
+        (b"FROM:a@b SIZE=1", b""),  # parameters stand after a `>`
+        (b"FROM:<a@b SIZE=1", b""),
+        (b'FROM:<"a@b> SIZE=1', b""),
+        (b"FROM:<a> SIZE=2>", b" SIZE=2>"),
+    ],
+)
+def test_parameters_are_what_follows_the_bracket(argument: bytes, parameters: bytes) -> None:
+    assert parse(argument)[1] == parameters
+
+
+@given(st.lists(st.sampled_from([b"<", b">", b":", b"@", b" ", b'"', b"\\", b"a", b"\r", b"\xff"])).map(b"".join))
+@settings(max_examples=1000)
+def test_any_argument_has_the_address_that_is_found_byte_by_byte(argument: bytes) -> None:
+    address, parameters = parse(argument)
+    assert address == address_of(argument)
+    assert argument.endswith(parameters)
+
+
+@pytest.mark.parametrize(
+    ("address", "octets"),
+    [
+        (b"u@[127.0.0.1]", (127, 0, 0, 1)),
+        (b"u@x@[127.0.0.1]", (127, 0, 0, 1)),
+        (b"u@[383.256.512.1]", (127, 0, 0, 1)),  # each modulo 256
+        (b"u@[99999999999999999999999999999999999.0.0.1]", (255, 0, 0, 1)),
+        (b"u@[010.0.0.1]", (10, 0, 0, 1)),
+        (b"u@[127.1]", None),
+        (b"u@[127.0.0.1.]", None),
+        (b"u@[127.0.0.1]x", None),
+        (b"u@[127.0.0.1", None),
+        (b"u@[127.0.0.-1]", None),
+        (b"u@[127.0.0.]", None),
+        (b"u@[\xd9\xa1.0.0.1]", None),
+        (b"u@127.0.0.1", None),
+        (b"u@[IPv6:::1]", None),
+        (b"[127.0.0.1]", None),
+        (b"[127.0.0.1]@a", None),
+    ],
+)
+def test_literals(address: bytes, octets: tuple[int, ...] | None) -> None:
+    assert literal_octets(address) == (None if octets is None else bytes(octets))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "size"),
+    [
+        (b" SIZE=1000", b"1000"),
+        (b"size=0010 BODY=8BITMIME", b"10"),
+        (b" SIZE=0", b""),
+        (b" SIZE=-1", b""),
+        (b" SIZE=1k", b""),
+        (b" SIZE=", b""),
+        (b" XSIZE=5 SIZE", b""),
+        (b" SIZE=1 SIZE=2", b"2"),
+        (b"\tSIZE=1", b""),
+    ],
+)
+def test_declared_size(parameters: bytes, size: bytes) -> None:
+    assert declared_size(parameters) == size
+
+
+@pytest.mark.parametrize("limit", [1, 9, 10, 4294967295])
+def test_a_number_of_any_length_is_compared_with_the_limit(limit: int) -> None:
+    assert not exceeds(b"", limit)
+    assert not exceeds(b"%d" % limit, limit)
+    assert exceeds(b"%d" % (limit + 1), limit)
+    assert exceeds(b"9" * 8000, limit)

@@ -1,0 +1,352 @@
+"""AUTH in a session: the dialogue of each mechanism, whole, in pieces and followed by garbage; what a login changes."""
+
+import pytest
+
+from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp.offer import NOTHING, Offer, offer
+from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.session import Session
+from tests.kit.echo import Echo, converse
+from tests.kit.login import b64
+
+ALL = Offer((b"LOGIN", b"PLAIN", b"CRAM-MD5", b"SCRAM-SHA-256"))
+
+
+def said(text: str, size: int = 0, **changes: object) -> tuple[list[str], Session, Echo]:
+    """The replies to this, without the greeting."""
+    session, echo = converse(text.encode("latin-1"), size, **{"auth": ALL, **changes})
+    return [line.decode("latin-1") for line in echo.replies[1:]], session, echo
+
+
+PLAIN = f"AUTH PLAIN {b64(chr(0) + 'joe' + chr(0) + 'secret')}\r\n"
+WRONG = f"AUTH PLAIN {b64(chr(0) + 'joe' + chr(0) + 'wrong')}\r\n"
+LOGIN_WRONG = f"AUTH LOGIN {b64('joe')}\r\n{b64('wrong')}\r\n"
+OK, FAILED, BAD, CANCELLED = (
+    reply.decode() for reply in (replies.AUTH_OK, replies.AUTH_FAILED, replies.AUTH_MALFORMED, replies.AUTH_CANCELLED)
+)
+USERNAME, PASSWORD = f"334 {b64('Username:')}", f"334 {b64('Password:')}"
+CHALLENGE = f"334 {b64('<1.2@mx>')}"
+
+DIALOGUES = [
+    (PLAIN, [OK]),
+    (PLAIN.lower().replace(b64("\0joe\0secret").lower(), b64("\0joe\0secret")), [OK]),
+    (PLAIN.replace(" ", "   "), [OK]),
+    (f"AUTH PLAIN\r\n{b64(chr(0) + 'joe' + chr(0) + 'secret')}\r\n", ["334 ", OK]),
+    (f"AUTH PLAIN {b64('boss' + chr(0) + 'joe' + chr(0) + 'secret')}\r\n", [OK]),
+    (WRONG, [FAILED]),
+    ("AUTH PLAIN =\r\n", [BAD]),
+    ("AUTH PLAIN *\r\n", [BAD]),
+    ("AUTH PLAIN\r\n=\r\n", ["334 ", BAD]),
+    ("AUTH PLAIN\r\n\r\n", ["334 ", BAD]),
+    ("AUTH PLAIN\r\n*\r\n", ["334 ", CANCELLED]),
+    ("AUTH PLAIN !!!!\r\n", [BAD]),
+    (f"AUTH PLAIN {b64('joe')}\r\n", [BAD]),
+    (f"AUTH PLAIN {b64(chr(0) + 'joe')}\r\n", [BAD]),
+    (f"AUTH PLAIN {b64(chr(0) * 2 + 'secret')}\r\n", [BAD]),
+    (f"AUTH PLAIN {b64(chr(0) + 'joe' + chr(0))}\r\n", [BAD]),
+    (f"AUTH PLAIN {b64(chr(0) + 'joe' + chr(0) + 'secret' + chr(0))}\r\n", [BAD]),
+    (f"AUTH PLAIN {b64(chr(0) + 'joe' + chr(0) + 'secret')} x\r\n", [BAD]),
+    (f"AUTH LOGIN\r\n{b64('joe')}\r\n{b64('secret')}\r\n", [USERNAME, PASSWORD, OK]),
+    (f"AUTH LOGIN {b64('joe')}\r\n{b64('secret')}\r\n", [PASSWORD, OK]),
+    (LOGIN_WRONG, [PASSWORD, FAILED]),
+    ("AUTH LOGIN\r\n*\r\n", [USERNAME, CANCELLED]),
+    (f"AUTH LOGIN\r\n{b64('joe')}\r\n*\r\n", [USERNAME, PASSWORD, CANCELLED]),
+    ("AUTH LOGIN =\r\n", [BAD]),
+    ("AUTH LOGIN\r\n\r\n", [USERNAME, BAD]),
+    (f"AUTH LOGIN {b64('joe')}\r\n\r\n", [PASSWORD, BAD]),
+    (f"AUTH LOGIN {b64('joe' + chr(0) + 'x')}\r\n", [BAD]),
+    (f"AUTH LOGIN {b64('joe')}\r\n{b64('secret' + chr(0))}\r\n", [PASSWORD, BAD]),
+    (f"AUTH LOGIN {b64('joe')}\r\n{b64('secret')}\0\r\n", [PASSWORD, BAD]),
+    (f"AUTH LOGIN\r\n{b64('u' * 6000)}\r\n{b64('secret')}\r\n", [USERNAME, PASSWORD, OK]),
+    (f"AUTH LOGIN\r\n{b64('u' * 6003)}\r\n", [USERNAME, BAD]),
+    (f"AUTH LOGIN\r\n{b64('u' * 60000)}\r\n", [USERNAME, BAD]),
+    (f"AUTH PLAIN {b64(chr(0) + 'u' * 60000 + chr(0) + 'secret')}\r\n", [BAD]),
+    (f"AUTH CRAM-MD5\r\n{b64('joe secret')}\r\n", [CHALLENGE, OK]),
+    (f"AUTH CRAM-MD5 {b64('x')}\r\n{b64('joe smith secret')}\r\n", [CHALLENGE, OK]),
+    (f"AUTH CRAM-MD5\r\n{b64('joe wrong')}\r\n", [CHALLENGE, FAILED]),
+    (f"AUTH CRAM-MD5\r\n{b64('joe')}\r\n", [CHALLENGE, BAD]),
+    (f"AUTH CRAM-MD5\r\n{b64('joe ')}\r\n", [CHALLENGE, BAD]),
+    (f"AUTH CRAM-MD5\r\n{b64(' secret')}\r\n", [CHALLENGE, BAD]),
+    (f"AUTH CRAM-MD5\r\n{b64('joe' + chr(0) + ' secret')}\r\n", [CHALLENGE, BAD]),
+    ("AUTH CRAM-MD5\r\n*\r\n", [CHALLENGE, CANCELLED]),
+    (
+        f"AUTH SCRAM-SHA-256 {b64('first')}\r\n{b64('proof')}\r\n\r\n",
+        [f"334 {b64('heard first')}", f"334 {b64('heard proof')}", OK],
+    ),
+    (
+        f"AUTH SCRAM-SHA-256\r\n{b64('first')}\r\n{b64('proof')}\r\n\r\n",
+        ["334 ", f"334 {b64('heard first')}", f"334 {b64('heard proof')}", OK],
+    ),
+    (f"AUTH SCRAM-SHA-256 {b64('junk')}\r\n", [BAD]),
+    (f"AUTH SCRAM-SHA-256 {b64('first')}\r\n{b64('wrong')}\r\n", [f"334 {b64('heard first')}", FAILED]),
+    (f"AUTH SCRAM-SHA-256 {b64('proof')}\r\n{b64('more')}\r\n", [f"334 {b64('heard proof')}", BAD]),
+    (f"AUTH SCRAM-SHA-256 {b64('proof')}\r\n*\r\n", [f"334 {b64('heard proof')}", CANCELLED]),
+    ("AUTH\r\n", ["504 auth type unimplemented (#5.5.1)"]),
+    ("AUTH DIGEST-MD5\r\n", ["504 auth type unimplemented (#5.5.1)"]),
+    (f"AUTH=PLAIN {b64('x')}\r\n", ["502 unimplemented (#5.5.1)"]),
+    (PLAIN + PLAIN, [OK, "503 you're already authenticated (#5.5.0)"]),
+    (WRONG + PLAIN, [FAILED, OK]),
+    ("MAIL FROM:<>\r\n" + PLAIN, ["250 ok", "503 no auth during mail transaction (#5.5.0)"]),
+    ("MAIL FROM:<>\r\nAUTH X\r\n", ["250 ok", "503 no auth during mail transaction (#5.5.0)"]),
+    (PLAIN + "MAIL FROM:<>\r\nAUTH X\r\n", [OK, "250 ok", "503 you're already authenticated (#5.5.0)"]),
+    ("MAIL FROM:<>\r\nRSET\r\n" + PLAIN, ["250 ok", "250 flushed", OK]),
+]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7])
+@pytest.mark.parametrize(("text", "wanted"), DIALOGUES)
+def test_dialogue(text: str, wanted: list[str], size: int) -> None:
+    assert said(text, size)[0] == wanted
+
+
+@pytest.mark.parametrize(("text", "wanted"), DIALOGUES)
+def test_what_follows_an_exchange_is_a_command_again(text: str, wanted: list[str]) -> None:
+    assert said(text + "NOOP\r\n\x00\xff\r\nQUIT\r\njunk")[0] == [
+        *wanted,
+        "250 ok",
+        "502 unimplemented (#5.5.1)",
+        "221 mx",
+    ]
+
+
+@pytest.mark.parametrize("end", range(1, len(LOGIN_WRONG)))
+def test_a_client_that_leaves_in_an_exchange_is_not_logged_in(end: int) -> None:
+    session = said(LOGIN_WRONG[:end])[1]
+    session.finish(1, b"", b"gone")
+    assert session.user is None
+    assert session.settings.relayclient is None
+
+
+@pytest.mark.parametrize("mechanism", ["LOGIN", "PLAIN", "CRAM-MD5", "SCRAM-SHA-256"])
+def test_a_mechanism_that_is_not_offered_is_not_taken(mechanism: str) -> None:
+    others = Offer(tuple(name for name in ALL.mechanisms if name != mechanism.encode()))
+    assert said(f"AUTH {mechanism}\r\n", auth=others)[0] == ["504 auth type unimplemented (#5.5.1)"]
+    assert said(f"AUTH {mechanism}\r\n", auth=ALL)[0][0].startswith("334 ")
+
+
+def test_without_anything_offered_auth_is_not_available_and_without_anybody_asking_not_implemented() -> None:
+    assert said(PLAIN, auth=NOTHING)[0] == ["503 auth not available (#5.3.3)"]
+    assert said(PLAIN, auth=None)[0] == ["502 unimplemented (#5.5.1)"]
+
+
+TABLE = [
+    (None, [], False),
+    ("-", [], False),
+    ("", [b"AUTH LOGIN PLAIN"], False),
+    ("yes", [b"AUTH LOGIN PLAIN"], False),
+    ("0", [b"AUTH LOGIN PLAIN"], False),
+    ("!", [b"AUTH LOGIN PLAIN"], True),
+    ("cram", [b"AUTH CRAM-MD5"], False),
+    ("CRAM-only", [b"AUTH CRAM-MD5"], False),
+    ("+cram", [b"AUTH LOGIN PLAIN CRAM-MD5"], False),
+    ("!cram", [b"AUTH CRAM-MD5"], True),
+    ("!+CRAM", [b"AUTH LOGIN PLAIN CRAM-MD5"], True),
+    ("+", [b"AUTH LOGIN PLAIN"], False),
+]
+
+
+@pytest.mark.parametrize(("smtpauth", "lines", "required"), TABLE)
+def test_smtpauth_says_what_is_offered(smtpauth: str | None, lines: list[bytes], required: bool) -> None:
+    for old in (False, True) if smtpauth is not None else (False,):
+        offered = offer(None if smtpauth is None else smtpauth.encode(), old)
+        assert (offered.lines(), offered.required) == (lines, required)
+
+
+def test_the_old_patches_offer_three_mechanisms_before_pipelining_and_twice() -> None:
+    wanted = ["250-mx", "250-AUTH LOGIN CRAM-MD5 PLAIN", "250-AUTH=LOGIN CRAM-MD5 PLAIN", "250-PIPELINING"]
+    assert said("EHLO x\r\n", auth=offer(None, True))[0] == [*wanted, "250 8BITMIME"]
+
+
+def test_the_newer_ones_offer_after_8bitmime_and_before_size() -> None:
+    wanted = ["250-mx", "250-PIPELINING", "250-8BITMIME", "250-AUTH LOGIN PLAIN", "250 SIZE 40"]
+    assert said("EHLO x\r\n", auth=offer(b"", True), databytes=40)[0] == wanted
+
+
+def test_where_auth_is_required_nobody_sends_without_not_even_a_relay_client() -> None:
+    required = Offer(ALL.mechanisms, required=True)
+    mail = "MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
+    refused = ["530 Authorization required (#5.7.1) ", "503 MAIL first (#5.5.1)"]
+    for relayclient in (None, b""):
+        lines, _, echo = said(mail + PLAIN + mail, auth=required, relayclient=relayclient)
+        assert lines == [*refused, OK, "250 ok", "250 ok"]
+        assert (b"refused", {b"reason": b"unauthorized"}) in echo.decisions
+
+
+def test_a_login_lets_its_user_relay_and_names_him_in_the_received_line() -> None:
+    mail = "MAIL FROM:<s@s.test>\r\nRCPT TO:<u@evil.test>\r\n"
+    lines, session, echo = said(mail + "RSET\r\n" + PLAIN + mail + "DATA\r\nhi\r\n.\r\n", relayclient=None)
+    assert lines[1] == replies.RCPTHOSTS.decode()
+    assert lines[3:] == [OK, "250 ok", "250 ok", "354 go ahead", "250 ok 1 qp 2"]
+    assert echo.queued[0][0].startswith(b"Received: from unknown (joe@unknown)\n  by unknown with ESMTPA; ")
+    assert echo.queued[0][1] == b"Fs@s.test\0Tu@evil.test\0\0"
+    assert echo.identity == (b"", b"joe")
+    assert session.user == b"joe"
+
+
+def test_a_login_takes_the_suffix_of_relayclient_away() -> None:
+    _, _, echo = said(PLAIN + "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\nDATA\r\n.\r\n", relayclient=b"@relay")
+    assert echo.queued[0][1] == b"F\0Tu@evil.test\0\0"
+
+
+@pytest.mark.parametrize("command", ["RSET\r\n", "EHLO y\r\n", "HELO y\r\n"])
+def test_neither_rset_nor_a_second_greeting_forgets_a_login(command: str) -> None:
+    lines, session, _ = said(PLAIN + command + PLAIN + "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\n")
+    assert lines[-3:] == ["503 you're already authenticated (#5.5.0)", "250 ok", "250 ok"]
+    assert session.user == b"joe"
+
+
+def test_nobody_becomes_somebody_else_after_rset() -> None:
+    """0.8.3 let a second AUTH with a wrong password change the name in the Received line."""
+    boss = f"AUTH PLAIN {b64(chr(0) + 'boss' + chr(0) + 'wrong')}\r\n"
+    mail = "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\nDATA\r\n.\r\n"
+    lines, _, echo = said(PLAIN + "RSET\r\n" + boss + mail)
+    assert lines[2] == "503 you're already authenticated (#5.5.0)"
+    assert b"(joe@" in echo.queued[0][0]
+    assert echo.credentials == [(b"joe", b"secret", b"")]
+
+
+def test_a_failed_login_changes_nothing() -> None:
+    lines, session, echo = said(WRONG + "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\n")
+    assert lines == [FAILED, "250 ok", replies.RCPTHOSTS.decode()]
+    assert (session.user, echo.identity, session.settings.remoteinfo) == (None, None, None)
+
+
+def test_what_a_stranger_says_behind_auth_in_mail_is_not_believed() -> None:
+    _, _, echo = said("MAIL FROM:<s@s.test> AUTH=boss@ok.test\r\nRCPT TO:<u@ok.test>\r\nDATA\r\n.\r\n")
+    assert b"boss" not in echo.queued[0][0]
+    assert echo.identity is None
+
+
+def test_after_so_many_failed_logins_the_next_one_ends_the_session() -> None:
+    lines, session, echo = said((WRONG + LOGIN_WRONG) * 5, maxauth=3)
+    assert lines == [FAILED, PASSWORD, FAILED, FAILED, "421 too many failed logins (#4.7.0)"]
+    assert session.status == 1
+    assert echo.pauses == 3
+
+
+def test_what_is_no_guess_does_not_count_as_a_failed_login_and_costs_no_pause() -> None:
+    harmless = "AUTH X\r\nAUTH PLAIN !\r\nAUTH LOGIN\r\n*\r\nMAIL FROM:<>\r\nAUTH PLAIN\r\nRSET\r\n"
+    lines, session, echo = said(harmless * 3 + PLAIN, maxauth=1)
+    assert lines[-1] == OK
+    assert (session.failed_logins, echo.pauses) == (0, 0)
+
+
+def test_a_failed_login_is_a_failed_command_too() -> None:
+    lines, session, echo = said(WRONG * 3, maxerrors=1)
+    assert lines == [FAILED, "421 too many errors (#4.7.0)"]
+    assert (session.status, session.user, echo.pauses) == (1, None, 2)
+
+
+def test_maxauth_of_zero_is_no_limit() -> None:
+    assert said(WRONG * 20, maxauth=0)[0] == [FAILED] * 20
+
+
+SENDERS = {b"joe": frozenset({b"joe@ok.test", b"@list.test"}), b"any": frozenset({b"*"}), b"none": frozenset[bytes]()}
+
+
+@pytest.mark.parametrize(
+    ("user", "sender", "taken"),
+    [
+        ("joe", "joe@ok.test", True),
+        ("joe", "JOE@ok.TEST", True),
+        ("joe", "x@list.test", True),
+        ("joe", "", True),
+        ("joe", "boss@ok.test", False),
+        ("joe", "x@sub.list.test", False),
+        ("joe", "joe", False),
+        ("joe", "list.test", False),  # an address without a domain is in none
+        ("joe", "joe@ok.test@evil.test", False),
+        ("any", "x@y.test", True),
+        ("none", "none@ok.test", False),
+        ("none", "", True),
+        ("unlisted", "unlisted@ok.test", True),  # the echo's None: no such file
+    ],
+)
+def test_authsenders_says_what_a_user_may_call_himself(user: str, sender: str, taken: bool) -> None:
+    echo = Echo()
+    echo.sender_lists = SENDERS
+    text = f"AUTH PLAIN {b64(f'{chr(0)}{user}{chr(0)}secret')}\r\nMAIL FROM:<{sender}>\r\n"
+    converse(text.encode(), 0, echo, auth=ALL)
+    assert echo.replies[-1] == (replies.OK if taken else b"553 sorry, that sender isn't yours (#5.7.1)")
+
+
+@pytest.mark.parametrize(
+    ("sender", "queued"),
+    [
+        ('"joe"@ok.test', b"joe@ok.test"),
+        ("@evil.test:joe@ok.test", b"joe@ok.test"),
+        ("x@evil.test@list.test", b"x@evil.test@list.test"),
+        ('"@list.test"', b"@list.test"),
+        ("x@[127.0.0.1]", b"x@mx"),  # an address literal of ours is the name of this host, here as everywhere
+        ("@joe@ok.test", b""),  # a source route without its end: nothing is left, as in the original
+        ("@evil.test:boss@ok.test", None),
+        ("joe@ok.test\\@evil.test", None),
+        ('"boss@ok.test,joe"@ok.test', None),
+        ("joe%ok.test@evil.test", None),
+        ("joe@ok.test.", None),
+        ("joe@ok.test ", None),
+        ("*", None),
+        ("x@[192.0.2.1]", None),
+    ],
+)
+def test_what_authsenders_is_asked_about_is_the_sender_that_is_queued(sender: str, queued: bytes | None) -> None:
+    echo = Echo()
+    echo.sender_lists = {b"joe": frozenset({b"joe@ok.test", b"@list.test", b"@mx"})}
+    text = f"{PLAIN}MAIL FROM:<{sender}>\r\nRCPT TO:<u@evil.test>\r\nDATA\r\n.\r\n"
+    converse(text.encode(), 0, echo, auth=ALL)
+    assert [envelope for _, envelope in echo.queued] == ([] if queued is None else [b"F%b\0Tu@evil.test\0\0" % queued])
+
+
+def test_authsenders_is_not_for_those_who_have_not_logged_in() -> None:
+    echo = Echo()
+    echo.sender_lists = SENDERS
+    converse(b"MAIL FROM:<anybody@y.test>\r\n", 0, echo, auth=ALL)
+    assert echo.replies[-1] == replies.OK
+
+
+def test_an_unreadable_authsenders_logs_nobody_in() -> None:
+    echo = Echo()
+    echo.trouble = Unreadable(replies.CONTROLS_UNREADABLE, b"unable to read control/authsenders: access denied")
+    session, _ = converse(PLAIN.encode(), 0, echo, auth=ALL)
+    assert echo.replies[-1] == replies.CONTROLS_UNREADABLE
+    assert (session.status, session.user, session.settings.relayclient) == (1, None, None)
+
+
+@pytest.mark.parametrize("text", [WRONG, LOGIN_WRONG, f"AUTH SCRAM-SHA-256 {b64('first')}\r\n{b64('wrong')}\r\n"])
+def test_a_guess_is_in_the_log_with_its_user_before_the_client_has_to_wait(text: str) -> None:
+    """fail2ban need not wait for it, and a client that leaves in the pause was here all the same."""
+    _, _, echo = said(text)
+    [(event, facts)] = echo.decisions
+    assert (event, facts[b"result"], facts[b"user"]) == (b"login", b"no", b"joe")
+    assert echo.told_before_pause == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "logged"),
+    [
+        ("AUTH xoauth2\r\n", b"XOAUTH2"),
+        ("AUTH X-1_2\r\n", b"X-1_2"),
+        ("AUTH\r\n", b""),
+        (f"AUTH {b64(chr(0) + 'joe' + chr(0) + 'secret')}\r\n", b"?"),  # a client that forgets the mechanism
+        ("AUTH PLAIN:x\r\n", b"?"),
+        ("AUTH " + "A" * 21 + "\r\n", b"?"),
+    ],
+)
+def test_what_is_no_name_of_a_mechanism_is_not_logged_since_it_may_be_a_password(text: str, logged: bytes) -> None:
+    lines, _, echo = said(text)
+    assert lines == ["504 auth type unimplemented (#5.5.1)"]
+    assert [facts[b"mechanism"] for _, facts in echo.decisions] == [logged]
+
+
+def test_the_log_says_who_and_how_and_why_not() -> None:
+    _, _, echo = said("EHLO here\r\n" + WRONG + "AUTH PLAIN !\r\n" + "AUTH LOGIN\r\n*\r\nAUTH X\r\n" + PLAIN)
+    logins = [facts for event, facts in echo.decisions if event == b"login"]
+    assert [(f[b"result"], f.get(b"reason"), f[b"mechanism"], f.get(b"user")) for f in logins] == [
+        (b"no", b"password", b"PLAIN", b"joe"),
+        (b"no", b"malformed", b"PLAIN", None),
+        (b"no", b"cancelled", b"LOGIN", None),
+        (b"no", b"mechanism", b"X", None),
+        (b"yes", None, b"PLAIN", b"joe"),
+    ]
+    assert all(facts[b"helo"] == b"here" for facts in logins)
+    assert not any(b"secret" in value or b"wrong" in value for facts in logins for value in facts.values())

@@ -1,0 +1,232 @@
+"""What one client can take of this host: recipients, errors, time, memory. With real sessions and real input."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, lay_home, start, talk
+
+MEMORY = 20_000  # kB
+DRAIN = "#!/bin/sh\ncat >/dev/null\nexec cat <&1 >/dev/null\n"
+BEGIN = b"MAIL FROM:<a@b>\r\nRCPT TO:<u@example.com>\r\nDATA\r\n"
+
+
+def home_with(tmp_path: Path, **control: object) -> Path:
+    return lay_home(tmp_path / "home", {**CONTROL, **control})
+
+
+def test_maxrcpt_is_for_one_message(tmp_path: Path) -> None:
+    rcpt = "RCPT TO:<u@example.com>\r\n"
+    text = "MAIL <a@b>\r\n" + rcpt * 4 + "DATA\r\n.\r\nMAIL <a@b>\r\n" + rcpt * 3 + "RCPT <u@evil.test>\r\nQUIT\r\n"
+    result = talk(home_with(tmp_path, maxrcpt="3\n"), text)
+    assert " ".join(result.codes) == "220 250 250 250 250 452 354 250 250 250 250 250 553 221"
+    assert b"452 too many recipients (#4.5.3)\r\n" in result.stdout
+    assert result.queue[0][1].count(b"T") == 3
+
+
+def test_ten_thousand_recipients_are_taken_and_no_more(tmp_path: Path) -> None:
+    text = "MAIL <a@b>\r\n" + "".join(f"RCPT <u{i}@example.com>\r\n" for i in range(10_002)) + "DATA\r\n.\r\nQUIT\r\n"
+    result = talk(home_with(tmp_path), text)
+    assert result.codes == ["220", "250", *["250"] * 10_000, "452", "452", "354", "250", "221"]
+    assert result.queue[0][1].count(b"\0") == 10_002
+
+
+def test_maxerrors_ends_the_session(tmp_path: Path) -> None:
+    result = talk(home_with(tmp_path, maxerrors="2\n"), "X\r\nNOOP\r\nDATA\r\nRSET\r\nX\r\nNOOP\r\n")
+    assert " ".join(result.codes) == "220 502 250 503 250 421"
+    assert result.stdout.endswith(b"\r\n421 too many errors (#4.7.0)\r\n")
+    assert result.status == 1
+
+
+def test_a_hundred_errors_are_answered_by_default(tmp_path: Path) -> None:
+    home = home_with(tmp_path)
+    assert talk(home, "X\r\n" * 102).codes == ["220", *["502"] * 100, "421"]
+    refusals = "MAIL <a@b>\r\n" + "RCPT <u@evil.test>\r\n" * 300
+    assert talk(home, refusals + "QUIT\r\n").codes == ["220", "250", *["553"] * 300, "221"]
+
+
+@pytest.mark.parametrize(("name", "limit"), [("maxrcpt", "0\n"), ("maxerrors", "0\n")])
+def test_zero_is_no_limit(tmp_path: Path, name: str, limit: str) -> None:
+    home = home_with(tmp_path, **{name: limit})
+    result = talk(home, "X\r\n" * 99 + "MAIL <a@b>\r\n" + "RCPT <u@example.com>\r\n" * 12_000 + "QUIT\r\n")
+    expected = 12_000 if name == "maxrcpt" else 10_000
+    assert result.codes.count("250") == expected + 1
+    assert result.codes[-1] == "221"
+
+
+# Time.
+
+
+def trickle(
+    process: "subprocess.Popen[bytes]", first: bytes, piece: bytes, pieces: int = 100, last: bytes = b""
+) -> bytes:
+    """The replies to a client that sends a piece every fifth of a second, until all are sent or it is sent away."""
+    assert process.stdin
+    assert process.stdout
+    try:
+        process.stdin.write(first)
+        for _ in range(pieces):
+            process.stdin.write(piece)
+            time.sleep(0.2)
+        process.stdin.write(last)
+    except BrokenPipeError:
+        pass
+    process.stdin.close()
+    with process.stdout:
+        replies = process.stdout.read()
+    process.wait()
+    return replies
+
+
+@pytest.mark.parametrize("again", [b"NOOP\r\n", b"x"], ids=["commands", "one endless command"])
+def test_the_session_has_an_end_between_commands(tmp_path: Path, again: bytes) -> None:
+    process = start(home_with(tmp_path, timeoutsession="1\n"), bufsize=0, stderr=subprocess.DEVNULL)
+    assert trickle(process, b"", again).endswith(b"\r\n421 timeout (#4.4.2)\r\n")
+    assert process.returncode == 1
+
+
+def flood(process: "subprocess.Popen[bytes]") -> None:
+    """Send commands without a pause until the session is over."""
+    assert process.stdin
+    try:
+        while True:
+            process.stdin.write(b"NOOP\r\n" * 100)
+    except BrokenPipeError:
+        pass
+    process.stdin.close()
+    assert process.wait() == 1
+
+
+def test_the_session_has_an_end_for_a_client_that_never_stops(tmp_path: Path) -> None:
+    home = home_with(tmp_path, timeoutsession="1\n")
+    with open(home / "replies", "wb") as replies:
+        flood(start(home, bufsize=0, stdout=replies, stderr=subprocess.DEVNULL))
+    assert (home / "replies").read_bytes().endswith(b"\r\n250 ok\r\n421 timeout (#4.4.2)\r\n")
+
+
+def test_the_session_has_an_end_for_a_client_that_never_listens(tmp_path: Path) -> None:
+    process = start(home_with(tmp_path, timeoutsession="1\n"), bufsize=0, stderr=subprocess.DEVNULL)
+    flood(process)
+    assert process.stdout
+    process.stdout.close()
+
+
+def test_the_session_has_an_end_in_data(tmp_path: Path) -> None:
+    home = home_with(tmp_path, timeoutsession="1\n")
+    process = start(home, bufsize=0, stderr=subprocess.DEVNULL)
+    assert trickle(process, BEGIN, b"x\r\n").endswith(b"354 go ahead\r\n451 timeout (#4.4.2)\r\n")
+    assert process.returncode == 1
+    [(_, envelope)] = talk(home, "QUIT\r\n").queue
+    assert envelope == b""
+
+
+def test_the_session_has_an_end_while_the_queue_hangs(tmp_path: Path) -> None:
+    home = home_with(tmp_path, timeoutsession="1\n")
+    (home / "bin/qmail-queue").write_text("#!/bin/sh\nexec sleep 2\n")
+    for text in (MESSAGE, BEGIN + b"x" * 300_000):
+        result = talk(home, text)
+        assert result.stdout.endswith(b"354 go ahead\r\n451 timeout (#4.4.2)\r\n")
+        assert result.status == 1
+
+
+def test_an_idle_client_is_timed_out_by_the_read_and_not_the_session(tmp_path: Path) -> None:
+    home = home_with(tmp_path, timeoutsession="9\n", timeoutsmtpd="1\n")
+    assert talk(home, "NOOP\r\n", hold=5).stdout.endswith(b"250 ok\r\n451 timeout (#4.4.2)\r\n")
+
+
+SLOW = "import qmail_smtpd.net.wire as w, qmail_smtpd.main as m; w.SLOW_SECONDS, w.SLOW_BYTES = 1.0, 10_000; m.main()"
+
+
+def slow_session(home: Path, piece: bytes) -> bytes:
+    """The replies to three seconds of DATA, where it has to bring 10 kB in each."""
+    environ = {"QMAILHOME": str(home), "PATH": os.environ["PATH"], "SMTPD_LOG": "none"}
+    command = [sys.executable, "-c", SLOW]
+    process = subprocess.Popen(command, env=environ, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return trickle(process, BEGIN, piece, 15, b".\r\nQUIT\r\n")
+
+
+def test_data_that_trickles_is_timed_out(tmp_path: Path) -> None:
+    replies = slow_session(home_with(tmp_path), b"x\r\n")
+    assert replies.endswith(b"354 go ahead\r\n451 timeout (#4.4.2)\r\n")
+
+
+def test_data_that_is_just_not_fast_is_taken(tmp_path: Path) -> None:
+    replies = slow_session(home_with(tmp_path), b"x" * 4000 + b"\r\n")
+    assert replies.endswith(b"221 mx.example.org\r\n")
+
+
+# Memory.
+
+
+def peak(home: Path, pieces: list[tuple[bytes, int]], env: dict[str, str] | None = None) -> int:
+    """The largest size in kB of a session that is sent each piece so many times, up to a last RSET."""
+    (home / "bin/qmail-queue").write_text(DRAIN)
+    with open(home / "replies", "wb") as replies, open(os.devnull, "wb") as log:
+        process = start(home, env, stdout=replies, stderr=log)
+        assert process.stdin
+        for piece, times in pieces:
+            for _ in range(times):
+                process.stdin.write(piece)
+        process.stdin.flush()
+        while not (home / "replies").read_bytes().endswith(b"\r\n250 flushed\r\n"):
+            assert process.poll() is None
+            time.sleep(0.05)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        process.communicate(b"QUIT\r\n")
+        assert process.returncode == 0
+    return int(status.split("VmHWM:")[1].split()[0])
+
+
+LAST = (b"RSET\r\n", 1)
+LINES = (b"x" * 70 + b"\r\n") * 14_000
+BLOCK = LINES[: len(LINES) // 72 * 72]
+
+
+def test_a_message_of_a_gigabyte(tmp_path: Path) -> None:
+    times = 2**30 // len(BLOCK) + 1
+    assert peak(home_with(tmp_path), [(BEGIN, 1), (BLOCK, times), (b".\r\n", 1), LAST]) < MEMORY
+    assert b"\r\n354 go ahead\r\n250 ok " in (tmp_path / "home/replies").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"x" * 1_000_000, b"\r\n.." * 250_000, b"\r" * 1_000_000, b"Received: x\r\n" * 80_000, b"\r\n.\r." * 200_000],
+    ids=["one line", "dots", "CRs", "header", "almost ends"],
+)
+def test_a_message_of_nothing_but(tmp_path: Path, block: bytes) -> None:
+    assert peak(home_with(tmp_path), [(BEGIN, 1), (block, 60), (b"\r\n.\r\n", 1), LAST]) < MEMORY
+
+
+def test_recipients_as_long_and_as_many_as_there_may_be(tmp_path: Path) -> None:
+    rcpt = b"RCPT TO:<" + b"x" * 887 + b"@example.com>\r\n"
+    home = home_with(tmp_path, maxrcpt="0\n")
+    pieces = [(b"MAIL <a@b>\r\n", 1), (rcpt, 30_000), (b"DATA\r\n.\r\n", 1), LAST]
+    assert peak(home, pieces, {**CLIENT, "RELAYCLIENT": "@" + "r" * 3000}) < MEMORY
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"x" * 1_000_000, b"MAIL FROM:<" + b"\\" * 999_990, b"NOOP\r\n" * 16_000, b"RCPT TO:<" + b'"' * 9_000 + b"\r\n"],
+    ids=["an endless command", "an endless address", "commands", "quotes"],
+)
+def test_commands_without_end(tmp_path: Path, piece: bytes) -> None:
+    home = home_with(tmp_path, maxerrors="0\n")
+    assert peak(home, [(piece, 30), (b"\r\n", 1), LAST]) < MEMORY
+
+
+def test_a_client_that_does_not_read_its_replies(tmp_path: Path) -> None:
+    process = start(home_with(tmp_path, timeoutsmtpd="1\n"))
+    assert process.stdin
+    assert process.stdout
+    os.set_blocking(process.stdin.fileno(), False)
+    while process.poll() is None:
+        try:
+            os.write(process.stdin.fileno(), b"HELP\r\n" * 5_000)
+        except (BlockingIOError, BrokenPipeError):
+            time.sleep(0.05)
+    assert process.returncode == 1
+    process.stdin.close(), process.stdout.close(), process.stderr.close()  # type: ignore[union-attr]

@@ -1,0 +1,76 @@
+"""qmail-newmrh: what gets into the cdb, and what it says when it cannot."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kit.mailhome import lay_home, talk
+from tests.kit.support import peer, script
+
+
+def newmrh(home: Path) -> "subprocess.CompletedProcess[bytes]":
+    environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home)}
+    return subprocess.run([script("qmail-newmrh"), "ignored"], env=environ, capture_output=True, check=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = lay_home(tmp_path / "home")
+    (home / "control/morercpthosts").write_bytes(b"More.test\n# no\n.deep.test \t\n\n #x\nlast.test")
+    return home
+
+
+def test_a_domain_is_accepted_from_the_next_session_on(home: Path) -> None:
+    session = "MAIL <a@b>\r\nRCPT <u@MORE.test>\r\nRCPT <u@x.deep.test>\r\nRCPT <u@last.test>\r\nRCPT <u@deep.test>\r\n"
+    assert talk(home, session).codes == ["220", "250", "553", "553", "553", "553"]
+    done = newmrh(home)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert talk(home, session).codes == ["220", "250", "250", "250", "250", "553"]
+    (home / "control/morercpthosts").write_bytes(b"deep.test\n")
+    assert newmrh(home).returncode == 0
+    assert talk(home, session).codes == ["220", "250", "553", "553", "553", "250"]
+
+
+def test_the_file_is_readable_for_all_and_writable_for_one(home: Path) -> None:
+    newmrh(home)
+    assert (home / "control/morercpthosts.cdb").stat().st_mode & 0o777 == 0o644
+    assert not (home / "control/morercpthosts.tmp").exists()
+
+
+@pytest.mark.peer
+def test_the_c_reader_finds_what_is_in_it(home: Path) -> None:
+    cdb = peer("/usr/bin/cdb")
+    newmrh(home)
+    dump = subprocess.run([cdb, "-d", home / "control/morercpthosts.cdb"], capture_output=True, check=True).stdout
+    assert dump == b"+9,0:more.test->\n+10,0:.deep.test->\n+3,0: #x->\n+9,0:last.test->\n\n"
+
+
+def test_without_a_home(tmp_path: Path) -> None:
+    done = newmrh(tmp_path / "none")
+    text = b"qmail-newmrh: fatal: unable to chdir to %s/none: file does not exist\n" % bytes(tmp_path)
+    assert (done.returncode, done.stderr) == (111, text)
+
+
+def test_without_the_text_file(home: Path) -> None:
+    (home / "control/morercpthosts").unlink()
+    done = newmrh(home)
+    text = b"qmail-newmrh: fatal: unable to read control/morercpthosts: file does not exist\n"
+    assert (done.returncode, done.stderr) == (111, text)
+
+
+def test_with_a_directory_in_the_place_of_the_text_file(home: Path) -> None:
+    (home / "control/morercpthosts").unlink()
+    (home / "control/morercpthosts").mkdir()
+    done = newmrh(home)
+    text = b"qmail-newmrh: fatal: unable to read control/morercpthosts: is a directory\n"
+    assert (done.returncode, done.stderr) == (111, text)
+
+
+def test_with_a_directory_in_the_place_of_the_temporary_file(home: Path) -> None:
+    (home / "control/morercpthosts.tmp").mkdir()
+    done = newmrh(home)
+    text = b"qmail-newmrh: fatal: unable to write to control/morercpthosts.tmp: is a directory\n"
+    assert (done.returncode, done.stderr) == (111, text)
+    assert not (home / "control/morercpthosts.cdb").exists()

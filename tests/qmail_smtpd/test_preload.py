@@ -1,0 +1,60 @@
+"""The sessions that a parent holds with nobody before it forks: nobody notices them."""
+
+import gc
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from qmail_smtpd import main, preload
+from qmail_smtpd.smtp.session import Session
+from tests.kit.mailhome import CONTROL, lay_home
+from tests.kit.server import Server, children
+from tests.kit.support import script
+
+SHORT = b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<u@example.com>\r\nRCPT TO:<u@outside.example>\r\nQUIT\r\n"
+
+
+def test_warm_up_sessions_leave_no_trace(capfd: pytest.CaptureFixture[str]) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = sorted(os.listdir("/proc/self/fd")), dict(os.environ)
+        preload.warm_up(main.World)
+        assert (sorted(os.listdir("/proc/self/fd")), dict(os.environ)) == before
+        assert not [found for found in gc.get_objects() if isinstance(found, (Session, main.World))]
+    finally:
+        gc.enable()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_long_list_of_domains_costs_the_server_no_memory(tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home", {**CONTROL, "rcpthosts": "".join(f"d{n}.example.com\n" for n in range(50_000))})
+    words = ["-v", "-RHl0", "--preload", "qmail-smtpd", "127.0.0.1", "0", script("qmail-smtpd")]
+    for options, most in ([], 20), (["--reuse", "50"], 40):
+        with Server([*options, *words], environ={"QMAILHOME": str(home)}) as server:
+            for number in range(1, 21):
+                server.ask(SHORT)
+                server.wait_for_log(rb"tcpserver: end ", number)
+            assert [resident(pid) < most * 1024 for pid in (server.pid, *children(server.pid))] == [True] * (
+                1 + bool(options)
+            )
+
+
+def resident(pid: int) -> int:
+    """kB of memory."""
+    return int(re.findall(r"RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
+
+
+def test_a_home_that_is_not_there_yet_does_not_keep_the_server_from_starting(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    words = ["-v", "-RHl0", "--preload", "qmail-smtpd", "127.0.0.1", "0", script("qmail-smtpd")]
+    with Server(words, environ={"QMAILHOME": str(home)}) as server:
+        assert server.ask(SHORT).startswith(b"421 ")
+        lay_home(home, CONTROL)
+        heard = server.ask(SHORT).split(b"\r\n")
+        assert [line[:3] for line in heard if line[3:4] == b" "] == [b"220", b"250", b"250", b"250", b"553", b"221"]
+    with Server(words, environ={"QMAILHOME": str(home)}) as server:
+        server.ask(SHORT)
+        assert server.wait_for_log(rb"tcpserver: end ").count(b"qmail-smtpd: ") == 1  # of the refused recipient

@@ -1,0 +1,207 @@
+"""TLS where tcpserver's parent has loaded qmail-smtpd: what it has ready for its children, and what each still does."""
+
+import grp
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kit.consolescript import lay
+from tests.kit.mailhome import CONTROL, lay_home
+from tests.kit.server import Server, children, compiled, needs_root, until
+from tests.kit.support import script
+from tests.kit.tlspeer import Client, certify, trusting, unarmed
+
+PRELOAD = ["--preload", "qmail-smtpd"]
+
+
+@contextmanager
+def serving(home: Path, options: list[str] = PRELOAD, **environ: str) -> Iterator[Server]:
+    programs = str(Path(script("qmail-smtpd")).parent)
+    words = ["-q", "-RHl0", *options, "127.0.0.1", "0", "qmail-smtpd"]
+    environ = {"PATH": f"{programs}:/usr/bin:/bin", "QMAILHOME": str(home), "SMTPS": "1", **environ}
+    with Server(words, environ=environ) as server:
+        yield server
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = lay_home(tmp_path / "home", CONTROL)
+    certify(home / "control")
+    return home
+
+
+def greeting(
+    server: Server, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[ssl.SSLSession | None, bool | None]:
+    """One whole session, which may take up the TLS session of an earlier one. Returns its own, and whether it did."""
+    with server.connect() as connection:
+        client = Client((connection.fileno(),) * 2, context, session=session).shake_hands()
+        assert client.hear() == b"220 mx.example.org ESMTP\r\n"
+        client.say(b"QUIT\r\n")
+        assert client.hear_all() == b"221 mx.example.org\r\n"
+        return client.tls.session, client.tls.session_reused
+
+
+@pytest.mark.parametrize("options", [PRELOAD, [], ["-h", *PRELOAD]], ids=["called", "exec'd", "after the names"])
+def test_a_renewed_certificate_counts_from_the_next_connection(home: Path, options: list[str]) -> None:
+    control = home / "control"
+    with serving(home, options) as server:
+        for _ in range(3):
+            greeting(server, trusting(control / "servercert.pem"))
+            new, key = certify(control, "new")
+            key.replace(control / "serverkey.pem")
+            new.replace(control / "servercert.pem")
+        greeting(server, trusting(control / "servercert.pem"))
+
+
+def test_trouble_with_the_files_comes_and_goes_without_a_restart(home: Path) -> None:
+    control = home / "control"
+    with serving(home) as server:
+        context = trusting(control / "servercert.pem")
+        greeting(server, context)
+        (control / "serverkey.pem").rename(control / "away")
+        assert server.ask() == b""
+        server.wait_for_log(rb"^qmail-smtpd: warning: no TLS: control/servercert.pem holds no private key$")
+        (control / "away").rename(control / "serverkey.pem")
+        greeting(server, context)
+
+
+def test_a_certificate_may_come_after_the_start(home: Path) -> None:
+    control = home / "control"
+    (control / "servercert.pem").rename(control / "away")
+    with serving(home) as server:
+        assert server.ask() == b""
+        assert not has_openssl(server.pid)
+        (control / "away").rename(control / "servercert.pem")
+        greeting(server, trusting(control / "servercert.pem"))
+        assert has_openssl(server.pid)
+
+
+def has_openssl(pid: int) -> bool:
+    return "libssl" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_sessions_in_clear_never_load_openssl(home: Path) -> None:
+    """Nor does the parent of a home without a certificate; of one with it, it does so once, for all."""
+    (home / "control/servercert.pem").unlink()
+    with serving(home, SMTPS="") as server, server.connect() as client:
+        assert client.recv(100).startswith(b"220")
+        assert not has_openssl(server.pid)
+        assert not has_openssl(children(server.pid)[0])
+    certify(home / "control")
+    with serving(home, [], SMTPS="") as server, server.connect() as client:
+        assert client.recv(100).startswith(b"220")
+        client.sendall(b"EHLO me\r\n")
+        assert b"STARTTLS" in client.recv(1000)
+        assert not has_openssl(server.pid)
+        assert not has_openssl(children(server.pid)[0])
+    with serving(home, SMTPS="") as server:
+        assert has_openssl(server.pid)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_tls_session_is_taken_up_in_another_child(home: Path, version: ssl.TLSVersion) -> None:
+    """The keys of the tickets are the parent's. A file that has just been written is not kept yet: that takes 2 s."""
+    context = trusting(home / "control/servercert.pem")
+    context.maximum_version = version
+    with serving(home) as server:
+        until(lambda: greeting(server, context, greeting(server, context)[0])[1])
+        session, _ = greeting(server, context)
+        os.utime(home / "control/servercert.pem")
+        assert not greeting(server, context, session)[1]  # its context is gone, with its keys
+
+
+def test_no_two_children_have_the_same_random_numbers(home: Path) -> None:
+    """What OpenSSL has drawn before the fork must not come again in each child."""
+    seen = set()
+    with serving(home) as server:
+        context = trusting(home / "control/servercert.pem")
+        until(lambda: greeting(server, context, greeting(server, context)[0])[1])  # the parent's context is in use
+        for _ in range(20):
+            with server.connect() as connection:
+                connection.sendall(Client((0, 0), unarmed(ssl.TLSVersion.TLSv1_3)).hello())
+                hello = connection.recv(1000)
+                assert hello[0] == 0x16
+                assert hello[5] == 2  # ServerHello
+                seen.add(hello[11:43])
+    assert len(seen) == 20
+
+
+def test_a_child_has_no_descriptor_more(home: Path) -> None:
+    with serving(home, SMTPS="") as server, server.connect() as client:
+        client.recv(100)
+        child = children(server.pid)[0]
+        assert sorted(os.listdir(f"/proc/{child}/fd")) == ["0", "1", "2"]
+
+
+HOOK = """
+import grp
+import os
+
+def before_fork(environ):
+    with open(os.environ["TOLD"], "a") as file:
+        print(os.getpid(), environ.get(b"GIVEN"), environ.get(b"RULE"), file=file)
+
+def main():
+    os.write(1, os.environb.get(b"RULE", b"none"))
+"""
+
+
+@pytest.mark.parametrize("options", ["-RHl0", "-Rhl0"], ids=["asking nothing", "asking for names"])
+def test_a_preloaded_module_is_told_of_each_fork_in_the_parent(tmp_path: Path, options: str) -> None:
+    lay(tmp_path, "hooked", HOOK)
+    told = tmp_path / "told"
+    cdb = compiled(tmp_path / "rules.cdb", ':allow,RULE="set"\n')
+    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "TOLD": str(told), "GIVEN": "x"}
+    words = [options, "--preload", "hooked", "-x", str(cdb), "127.0.0.1", "0", "hooked"]
+    with Server(words, environ=environ) as server:
+        assert told.read_text() == f"{server.pid} b'x' None\n"
+        for _ in range(3):
+            assert server.ask() == b"set"
+        assert told.read_text() == f"{server.pid} b'x' None\n" * 4
+
+
+@pytest.mark.parametrize("trouble", ["import nothing_of_that_name", "open('/nonexistent')"])
+def test_what_a_module_cannot_have_ready_does_not_stop_the_server(tmp_path: Path, trouble: str) -> None:
+    source = f"import os\n\ndef before_fork(environ):\n    {trouble}\n\ndef main():\n    os.write(1, b'here')\n"
+    lay(tmp_path, "unready", source)
+    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
+    with Server(["-RHl0", "--preload", "unready", "127.0.0.1", "0", "unready"], environ=environ) as server:
+        assert [server.ask() for _ in range(2)] == [b"here"] * 2
+        assert server.log() == b""
+
+
+def test_a_program_that_is_not_preloaded_is_told_of_nothing(tmp_path: Path) -> None:
+    lay(tmp_path, "hooked", HOOK)
+    told = tmp_path / "told"
+    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "TOLD": str(told)}
+    with Server(["-RHl0", "127.0.0.1", "0", "hooked"], environ=environ) as server:
+        assert server.ask() == b"none"
+    assert not told.exists()
+
+
+@needs_root
+def test_the_key_is_read_by_the_account_that_serves(home: Path) -> None:
+    key = home / "control/serverkey.pem"
+    for directory in (home, *list(home.parents)[:3]):
+        directory.chmod(0o755)
+    with serving(home, ["-u", "nobody", *PRELOAD]) as server:
+        assert server.ask() == b""
+        line = b"qmail-smtpd: warning: no TLS: unable to read control/serverkey.pem: access denied\n"
+        assert server.log() == line
+        os.chown(key, 0, grp.getgrnam("nogroup").gr_gid)
+        key.chmod(0o640)
+        if everybody_may_read(ssl.__file__):
+            greeting(server, trusting(home / "control/servercert.pem"))
+            assert server.log() == line
+        else:  # a Python of root's own: here it is OpenSSL that is out of reach
+            server.ask()
+            assert server.log().startswith(line + b"qmail-smtpd: warning: no TLS: unable to load OpenSSL: ")
+
+
+def everybody_may_read(path: str) -> bool:
+    return all(directory.stat().st_mode & 0o001 for directory in Path(path).resolve().parents)

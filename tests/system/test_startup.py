@@ -1,0 +1,31 @@
+"""What a program that runs once a connection loads: the list of its imports in a fresh interpreter."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.kit.imports import check, imported
+from tests.kit.mailhome import MESSAGE, lay_home
+from tests.kit.support import script
+
+SMTPD_MODULES = 22  # measured: 18 before the greeting, 22 with a message; 19 of them are rooms of ours
+QUEUE_MODULES = 10  # measured: 8
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    return imported(["-c", "pass"], tmp_path_factory.mktemp("bare"), b"")
+
+
+@pytest.mark.parametrize("text", ["", MESSAGE], ids=["greeting", "message"])
+def test_qmail_smtpd_loads_only_cheap_modules_and_few(text: str, bare: set[str], tmp_path: Path) -> None:
+    home = lay_home(tmp_path / "home")
+    check(imported([script("qmail-smtpd")], home, text.encode() + b"QUIT\r\n") - bare, SMTPD_MODULES)
+    assert len(list((home / "dump").glob("*.m"))) == bool(text)
+
+
+def test_maildir_queue_loads_only_cheap_modules_and_few(bare: set[str], tmp_path: Path) -> None:
+    envelope = tmp_path / "envelope"
+    envelope.write_bytes(b"Fs@s.test\0Tu@ok.test\0\0")
+    check(imported([script("maildir-queue")], tmp_path, b"hello\n", envelope) - bare, QUEUE_MODULES)
+    assert len(list((tmp_path / "Maildir/new").iterdir())) == 1

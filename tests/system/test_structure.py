@@ -1,0 +1,132 @@
+"""What the contracts in pyproject.toml (import-linter) cannot say: which files may use sockets and TLS, fork, exec, or
+change identity. A broken rule names the file."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kit.support import ROOT
+
+PACKAGES = ("tcprules", "tcpserver", "qmail_smtpd")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+TLS = ("qmail_smtpd.net.tls", "qmail_smtpd.probe.starttls")  # the second is a client
+SOCKETS = (
+    "tcpserver.parent.listen",
+    "tcpserver.parent.serve",
+    "tcpserver.parent.pool",
+    "tcpserver.child.names",
+    "tcpserver.child.ident",
+    "tcpserver.child.worker",
+    "tcpserver.handover",
+    "qmail_smtpd.ownaddress",
+    "qmail_smtpd.pop3.tunnel",
+)
+SOCKETS_BELOW = ("tcpserver.tools.", "qmail_smtpd.probe.", "qmail_smtpd.relay.")
+
+FORKING = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
+EXECUTING = ("execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "execlpe")
+MAY_FORK_OR_EXEC = (
+    "tcpserver.cli",
+    "tcpserver.chain",
+    "tcpserver.parent.forking",
+    "qmail_smtpd.child",  # for the queue client, auth/checkpassword and pop3/popup
+)
+MAY_FORK_OR_EXEC_BELOW = ("qmail_smtpd.queue.", "qmail_smtpd.probe.")
+IDENTITY = ("setuid", "setgid", "setgroups", "seteuid", "setegid", "setreuid", "setregid", "setresuid", "setresgid")
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node, except below `if TYPE_CHECKING:`, which no process ever imports."""
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from nodes(child)
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports, by the first part of their names."""
+    found = set()
+    for node in nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+def calls(path: Path, names: tuple[str, ...]) -> list[str]:
+    """The attributes `os.NAME`, or names imported from os, of a file that are among `names`."""
+    found = []
+    for node in nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            found.append(node.attr)
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            found += [alias.name for alias in node.names]
+    return [name for name in found if name in names]
+
+
+IMPORTS = {module_of(path): imports(path) for path in SOURCES}
+
+
+@pytest.mark.parametrize(("name", "modules", "below"), [("ssl", TLS, ()), ("socket", SOCKETS, SOCKETS_BELOW)])
+def test_sockets_and_tls_are_loaded_only_where_they_belong(
+    name: str, modules: tuple[str, ...], below: tuple[str, ...]
+) -> None:
+    importers = [module for module, found in IMPORTS.items() if found & {name, f"_{name}"}]  # the C half counts, too
+    assert not [module for module in importers if module not in modules and not module.startswith(below or ("-",))]
+    assert importers  # the search itself finds something
+
+
+def test_only_listen_gives_up_root() -> None:
+    assert [module_of(path) for path in SOURCES if calls(path, IDENTITY)] == ["tcpserver.parent.listen"]
+
+
+def test_only_the_modules_that_run_programs_fork_and_exec() -> None:
+    found = [module_of(path) for path in SOURCES if calls(path, FORKING + EXECUTING)]
+    strangers = [
+        module for module in found if module not in MAY_FORK_OR_EXEC and not module.startswith(MAY_FORK_OR_EXEC_BELOW)
+    ]
+    assert not strangers
+    assert "tcpserver.parent.forking" in found  # the search itself finds something
+
+
+def test_package_files_hold_a_docstring_and_nothing_else() -> None:
+    for path in SOURCES:
+        if path.name == "__init__.py":
+            body = ast.parse(path.read_text()).body
+            assert len(body) == 1, path
+            assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_every_file_says_first_what_it_does() -> None:
+    assert [path for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_no_folder_has_grown_too_large() -> None:
+    """Ten files at the top of a package, thirty of tests in a folder."""
+    for package in ("tcpserver", "qmail_smtpd"):
+        assert len(list((ROOT / package).glob("*.py"))) <= 10, package
+    for folder in [ROOT / "tests", *(path for path in (ROOT / "tests").rglob("*") if path.is_dir())]:
+        assert len(list(folder.glob("*.py"))) <= 30, folder
+
+
+def test_the_walk_sees_an_import_inside_a_function_but_not_one_for_types(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text("def f():\n    import socket\nTYPE_CHECKING = False\nif TYPE_CHECKING:\n    import ssl\n")
+    assert imports(file) == {"socket"}
+
+
+def test_the_free_modules_are_what_this_python_has_anyway() -> None:
+    """What the per-connection programs lean on costs no import of Python source."""
+    builtin = set(sys.builtin_module_names)
+    assert {"_signal", "errno", "posix", "time", "pwd"} <= builtin

@@ -1,0 +1,187 @@
+"""The rooms of tcpserver that touch nothing: facts to environment, settings to words and back, accounts, paths."""
+
+import os
+import pwd
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcpserver import chain, environ
+from tcpserver.environ import Facts
+from tcpserver.parent import inherited, listen
+from tcpserver.parent.account import account
+from tcpserver.settings import LISTS, WORDY, Settings, octets
+
+# -- environ
+
+names = st.sampled_from([b"A", b"B", b"C", b"PROTO", b"TCPREMOTEHOST"])
+values = st.binary(max_size=3).filter(lambda value: b"\0" not in value)
+
+
+def pathexec(entries: list[bytes], edits: list[tuple[bytes, bytes | None]]) -> list[bytes]:
+    """pathexec_env.c, read aloud: the array of entries as the original rearranges it."""
+    found = list(entries)
+    for name, value in edits:
+        for at, entry in enumerate(found):
+            if entry.startswith(name + b"="):
+                found[at] = found[-1]
+                found.pop()
+                break
+        if value is not None:
+            found.append(name + b"=" + value)
+    return found
+
+
+@given(st.dictionaries(names, values), st.lists(st.tuples(names, st.none() | values)))
+def test_variables_stand_in_the_order_in_which_pathexec_leaves_them(
+    start: dict[bytes, bytes], edits: list[tuple[bytes, bytes | None]]
+) -> None:
+    found = dict(start)
+    environ.edit(found, edits)
+    entries = [name + b"=" + value for name, value in start.items()]
+    assert [name + b"=" + value for name, value in found.items()] == pathexec(entries, edits)
+
+
+def facts(remote: bytes = b"192.0.2.2") -> Facts:
+    return Facts(b"192.0.2.1", 25, remote, 1234)
+
+
+def test_the_variables_of_a_connection_in_the_originals_order() -> None:
+    found = facts()
+    found.local_host, found.remote_info = b"", b"joe"
+    assert environ.variables(found) == [
+        (b"PROTO", b"TCP"),
+        (b"TCPLOCALIP", b"192.0.2.1"),
+        (b"TCPLOCALPORT", b"25"),
+        (b"TCPLOCALHOST", b""),
+        (b"TCPREMOTEIP", b"192.0.2.2"),
+        (b"TCPREMOTEPORT", b"1234"),
+        (b"TCPREMOTEHOST", None),
+        (b"TCPREMOTEINFO", b"joe"),
+    ]
+    assert environ.variables(facts(b"2001:db8::1"))[0] == (b"PROTO", b"TCP6")
+
+
+def test_what_was_told_to_the_server_is_not_told_to_programs() -> None:
+    told = {b"LISTEN_FDS": b"1", b"LISTEN_PID": b"1", b"LISTEN_FDNAMES": b"x", b"NOTIFY_SOCKET": b"/x"}
+    assert environ.base({b"A": b"1", **told, b"LISTEN": b"2"}) == {b"A": b"1", b"LISTEN": b"2"}
+
+
+def test_an_environment_block_is_read_as_getenv_reads_it() -> None:
+    block = b"A=1\0B=\0A=2\0no value\0=no name\0C=a=b\0\xff=\xfe\0"
+    assert inherited.pairs(block) == {b"A": b"1", b"B": b"", b"C": b"a=b", b"\xff": b"\xfe"}
+    assert inherited.pairs(b"") == {}
+
+
+# -- settings
+
+texts = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"])) | st.just("\udcff=\n")
+FIELDS = {
+    name: st.integers(0, 2**31) if name in WORDY else texts for name in Settings.__slots__
+}  # fmt: skip
+
+
+@given(
+    st.fixed_dictionaries(
+        {name: st.lists(kind) if name in LISTS else st.none() | kind for name, kind in FIELDS.items()}
+    )
+)
+def test_settings_survive_their_journey_as_words(given_values: dict[str, object]) -> None:
+    words = Settings(**given_values).words()
+    found = Settings.from_words([os.fsdecode(os.fsencode(word)) for word in words])
+    assert {name: getattr(found, name) for name in Settings.__slots__} == given_values
+
+
+@pytest.mark.parametrize("raw", [b"", b"abc", b"\xff\xc3\xa9", "\u00e9".encode()])
+def test_a_word_of_the_command_line_is_bytes_again(raw: bytes) -> None:
+    assert octets(os.fsdecode(raw)) == raw
+
+
+# -- account
+
+NOBODY = pwd.getpwnam("nobody")
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "expected"),
+    [
+        (None, None, (None, None, [])),
+        (None, "12", (None, 12, [12])),
+        ("0", None, (None, None, [])),
+        ("000", "7", (None, 7, [7])),
+        ("54321", "54322", (54321, 54322, [54322])),
+        ("nobody", None, (NOBODY.pw_uid, NOBODY.pw_gid, os.getgrouplist("nobody", NOBODY.pw_gid))),
+        (str(NOBODY.pw_uid), None, (NOBODY.pw_uid, NOBODY.pw_gid, [NOBODY.pw_gid])),
+        ("nobody", "0", (NOBODY.pw_uid, 0, [0])),
+    ],
+)
+def test_an_account(user: str | None, group: str | None, expected: tuple[object, ...]) -> None:
+    found = account(user, group)
+    assert (found.uid, found.gid, found.groups) == expected
+
+
+@pytest.mark.parametrize("user", ["", " ", "-1", "+5", "12x", "no-such-user", "4294967295", "1" * 30, "\u0665", "a\0b"])
+def test_no_account(user: str) -> None:
+    with pytest.raises(ValueError, match=r"-u needs a user|no such id"):
+        account(user, None)
+
+
+# -- chain
+
+PATHS = {  # $PATH -> where `x` is looked for
+    b"/a:/b": [b"/a/x", b"/b/x"],
+    b"": [b"./x"],
+    b":/a": [b"./x", b"/a/x"],
+    b"/a:": [b"/a/x", b"./x"],
+    b"/a::/b": [b"/a/x", b"./x", b"/b/x"],
+    b"/a/": [b"/a//x"],
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_where_a_program_is_looked_for(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.fsdecode(path))
+    assert chain.candidates(b"x") == PATHS[path]
+
+
+def test_a_program_with_a_slash_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chain.candidates(b"a/x") == [b"a/x"]
+    assert chain.candidates(b"/") == [b"/"]
+    monkeypatch.delenv("PATH")
+    assert chain.candidates(b"x") == [b"/bin/x", b"/usr/bin/x"]
+
+
+# -- listen
+
+LITERALS = {
+    "1.2.3.4": "1.2.3.4",
+    "[1.2.3.4]": "1.2.3.4",
+    "1[.2.]3.4": "1.2.3.4",
+    "01.002.0003.4": "1.2.3.4",
+    "1..3.4": "1.0.3.4",
+    "1.2.3.4.": "1.2.3.4",
+    "1.2.3.4.5": "1.2.3.4",
+    "1.2.3.4.5.6.7.8": "1.2.3.4",
+    "255.255.255.255": "255.255.255.255",
+}
+
+
+@pytest.mark.parametrize("host", LITERALS)
+def test_an_ipv4_literal(host: str) -> None:
+    assert listen.address(host) == LITERALS[host]
+
+
+@pytest.mark.parametrize(
+    "host", ["1", "1.2.3", "1.2.3.", ".", "...", "256.0.0.1", "1.2.3.999", "[]", "[", "1.2.3." + "9" * 5000]
+)
+def test_no_ipv4_literal(host: str) -> None:
+    with pytest.raises(listen.Unable, match="no IP address for "):
+        listen.address(host)
+
+
+@pytest.mark.parametrize(
+    ("text", "port"), [("0", 0), ("", 0), ("25", 25), ("00025", 25), ("65535", 65535), ("smtp", 25)]
+)
+def test_a_port(text: str, port: int) -> None:
+    assert listen.port_number(text) == port
