@@ -1,1 +1,1 @@
-"""Where mail goes: how a qmail-queue program is run, and programs that stand in for qmail-queue."""
+"""Queueing of accepted messages: the client of qmail-queue programs, and two programs with qmail-queue's interface."""

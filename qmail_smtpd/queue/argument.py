@@ -1,6 +1,6 @@
-"""One address of an envelope -> one argument for sendmail, quoted by RFC 5321; many of them -> lists that exec takes.
+"""Convert envelope addresses into arguments for sendmail, quoted by RFC 5321, in lists short enough for exec.
 
-Pure. An address without such an argument gets None: what a mailer would make of it is anybody's guess.
+Pure. An address that RFC 5321 cannot express becomes None, because mailers would read it in different ways.
 """
 
 TYPE_CHECKING = False
@@ -9,15 +9,18 @@ if TYPE_CHECKING:
 
 LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 ATOM = frozenset(LETTERS + b"!#$%&'*+-/=?^_`{|}~")  # RFC 5321 section 4.1.2 and RFC 5322 section 3.2.3
-QUOTABLE = frozenset(range(32, 127))  # what may stand in a quoted string, as it is or behind a backslash
-DOMAIN = frozenset(LETTERS + b"-._")  # RFC 5321's, and the underscore that some hosts have
+QUOTABLE = frozenset(range(32, 127))  # allowed in a quoted string, as it is or after a backslash
+DOMAIN = frozenset(LETTERS + b"-._")  # RFC 5321's letters, and the underscore that some host names have
 LITERAL = frozenset(LETTERS + b"-.:")
-BATCH = 65536  # bytes of arguments a call: half of what exec always grants to them and the environment (execve(2))
-POINTER = 9  # bytes that an argument takes beside its text: a NUL and a pointer
+BATCH = 65536  # bytes of arguments in one call: half of what execve(2) guarantees for arguments and environment
+POINTER = 9  # bytes that an argument takes in addition to its text: a NUL and a pointer
 
 
 def argument(address: bytes) -> bytes | None:
-    """The address as sendmail reads it, as exactly one. An address without `@` is a user of the host."""
+    """Return the address as an argument that sendmail reads as exactly one address, or None if there is none.
+
+    An address without `@` is a local user.
+    """
     local, at, domain = address.rpartition(b"@")
     if not at:
         local, domain = domain, b""
@@ -29,21 +32,21 @@ def argument(address: bytes) -> bytes | None:
 
 
 def is_domain(domain: bytes) -> bool:
-    """Whether nothing in the domain could end the address: a comma there would begin another recipient."""
+    """Whether no character of the domain can end the address: a comma, for example, would begin another recipient."""
     if domain.startswith(b"[") and domain.endswith(b"]"):
         return len(domain) > 2 and LITERAL.issuperset(domain[1:-1])
     return len(domain) > 0 and DOMAIN.issuperset(domain)
 
 
 def quote(local: bytes) -> bytes:
-    """A dot-string as it is, anything else as a quoted string."""
+    """Return a dot-string unchanged, and any other local part as a quoted string."""
     if all(atom and ATOM.issuperset(atom) for atom in local.split(b".")):
         return local
     return b'"' + local.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
 def batches(arguments: list[bytes]) -> "Iterator[list[bytes]]":
-    """The arguments in their order, in lists that are small enough for one call."""
+    """Yield the arguments in their order, in lists short enough for one exec."""
     batch: list[bytes] = []
     size = 0
     for text in arguments:

@@ -1,6 +1,6 @@
-"""Run a qmail-queue program: the message on its descriptor 0, the envelope on 1, its words about a failure on 6.
+"""Run a qmail-queue program: the message on its descriptor 0, the envelope on 1, its error text on 6.
 
-What its exit status means to the client is replies' table. Knows no SMTP session.
+The table that maps its exit status to a reply is in smtp/replies.py. Does not know the SMTP session.
 """
 
 import errno
@@ -11,19 +11,20 @@ from time import time
 from qmail_smtpd.net.wire import LONGEST_POLL, SessionTimedOut, ready
 from qmail_smtpd.smtp import replies
 
-NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)  # fork's own errors; every other one is the program's that cannot be run
+NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)  # fork's own errors; any other error means that the program cannot be run
 ERROR_DESCRIPTOR = 6  # notqmail 1.09, qmail.c CUSTOM_ERR_FD
-CUSTOM_ERROR = 82  # the exit status that goes with a text on that descriptor
-LONGEST_TEXT = 255  # qmail.c: what is read of it
-SHORTEST_TEXT = 3  # one byte for the kind, and a text that can be one
-NOT_PRINTED = bytes(set(range(32)) - {9, 10}) + b"\x7f"
-PRINTED = bytes(ord("?") if byte in NOT_PRINTED else byte for byte in range(256))
+CUSTOM_ERROR = 82  # the exit status that announces an error text on that descriptor
+LONGEST_TEXT = 255  # bytes of the error text that are read (qmail.c)
+SHORTEST_TEXT = 3  # one byte for the kind of failure, and at least two of text
+CONTROLS = bytes(set(range(32)) - {9, 10}) + b"\x7f"
+PRINTABLE = bytes(ord("?") if byte in CONTROLS else byte for byte in range(256))
 
 
 class QueueClient:
-    """One message on its way into the queue. Raises OSError when there are no pipes or no process to be had.
+    """The transfer of one message to a queue program.
 
-    `deadline` ends the session while the program keeps it waiting; None is the original's patience.
+    Creating it raises OSError if there are no pipes or no process. `deadline`, on the monotonic clock, ends the session
+    while the program keeps it waiting; without one it waits as long as qmail.c does.
     """
 
     __slots__ = ("deadline", "envelope", "error", "failed", "message", "open", "pid")
@@ -41,24 +42,24 @@ class QueueClient:
             self.abandon()
             raise
         for end in (message, envelope, error):
-            self.shut(end)
+            self.close_end(end)
 
-    def shut(self, descriptor: int) -> None:
+    def close_end(self, descriptor: int) -> None:
         """Close one end of a pipe."""
         self.open.remove(descriptor)
         os.close(descriptor)
 
     def abandon(self) -> None:
-        """Let the program see the end of both pipes without an envelope, which is no message to it, and go away."""
+        """Close all pipes. Without an envelope the program discards the message and exits."""
         for descriptor in self.open[:]:
-            self.shut(descriptor)
+            self.close_end(descriptor)
 
     def write(self, data: bytes) -> None:
-        """Store a part of the message. A program that does not read on is remembered; its exit status tells why."""
-        self.failed = self.failed or not self.put(self.message, data)
+        """Send a part of the message. If the program has stopped reading, note it: its exit status tells why."""
+        self.failed = self.failed or not self.write_all(self.message, data)
 
-    def put(self, descriptor: int, data: bytes) -> bool:
-        """Write everything; False when the reader is gone."""
+    def write_all(self, descriptor: int, data: bytes) -> bool:
+        """Write all the data. Return False if the reader has closed its end."""
         if self.deadline is not None:
             os.set_blocking(descriptor, False)
         view = memoryview(data)
@@ -72,26 +73,26 @@ class QueueClient:
         return True
 
     def await_program(self, descriptor: int, event: int) -> None:
-        """Wait for the program, until the session is over."""
+        """Wait for the program until the session's deadline. Raise SessionTimedOut after it."""
         if self.deadline is not None and not ready(descriptor, event, LONGEST_POLL, self.deadline):
             raise SessionTimedOut
 
     def close(self, envelope: bytes | None) -> bytes:
-        """Hand over the envelope, or none to give the message up; wait for the program. Returns the reply."""
-        self.shut(self.message)
-        self.failed = self.failed or envelope is None or not self.put(self.envelope, envelope)
-        self.shut(self.envelope)
+        """Send the envelope, or None to discard the message, and wait for the program. Return the SMTP reply."""
+        self.close_end(self.message)
+        self.failed = self.failed or envelope is None or not self.write_all(self.envelope, envelope)
+        self.close_end(self.envelope)
         text = self.read_text()
-        self.shut(self.error)
+        self.close_end(self.error)
         if self.pid == 0:
             return replies.QQ_EXEC
         try:
-            return self.judge(self.wait(), text)
-        except ChildProcessError:  # somebody else took the status: it must never count as success
+            return self.reply(self.wait(), text)
+        except ChildProcessError:  # something else has reaped the process: a lost status must never count as success
             return replies.QQ_WAIT
 
     def read_text(self) -> bytes:
-        """What the program says about its failure, as a client may see it: up to a NUL, only text and line ends."""
+        """Read the program's error text, up to a NUL. Control characters become `?`, because a client sees the text."""
         text = b""
         while len(text) < LONGEST_TEXT:
             self.await_program(self.error, POLLIN)
@@ -99,18 +100,18 @@ class QueueClient:
             if not part:
                 break
             text += part
-        return text.partition(b"\0")[0].translate(PRINTED)
+        return text.partition(b"\0")[0].translate(PRINTABLE)
 
     def wait(self) -> int:
-        """The wait status."""
+        """Wait until the program has ended. Return its wait status."""
         if self.deadline is not None:
             self.open.append(os.pidfd_open(self.pid))  # readable when the process has ended
             self.await_program(self.open[-1], POLLIN)
             self.abandon()
         return os.waitpid(self.pid, 0)[1]
 
-    def judge(self, status: int, text: bytes) -> bytes:
-        """The reply for a wait status: qmail.c, qmail_close."""
+    def reply(self, status: int, text: bytes) -> bytes:
+        """Return the reply for a wait status, as qmail_close in qmail.c does."""
         if os.WIFSIGNALED(status):
             return replies.QQ_CRASHED
         code = os.WEXITSTATUS(status)
@@ -122,10 +123,13 @@ class QueueClient:
 
 
 def spawn(program: bytes, environ: dict[bytes, bytes], message: int, envelope: int, error: int) -> int:
-    """Start the program; 0 if it is one that cannot be run, as the original's child finds out (exit 120)."""
-    from qmail_smtpd.child import start  # a session without a message does not need it
+    """Start the program and return its pid, or 0 if the program cannot be run.
 
-    if not program:  # posix_spawn has an opinion on an empty name; to execv it is a file that does not exist
+    The original finds that out in its child, which exits with 120.
+    """
+    from qmail_smtpd.child import start  # imported here because a session without a message does not need it
+
+    if not program:  # execv would say "file does not exist"; posix_spawn treats an empty name in a way of its own
         return 0
     try:
         return start(program, [program], environ, {0: message, 1: envelope, ERROR_DESCRIPTOR: error})

@@ -1,7 +1,7 @@
-"""maildir-queue: qmail-queue's interface in front of the Maildir that $QUEUE_MAILDIR names.
+"""maildir-queue: qmail-queue's interface for storing mail in the Maildir that $QUEUE_MAILDIR names.
 
-A message becomes one file. Exit code 0 says that the file survives a power cut, any other that there is none.
-Does not look into the message, and does not judge addresses.
+Each message becomes one file. Exit code 0 promises that the file survives a power failure; after any other code there
+is no file. Neither parses the message nor checks addresses.
 """
 
 import os
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-# qmail-queue.8's exit codes for what this program alone can meet.
+# qmail-queue.8's exit codes for failures of this program alone.
 NOT_CONFIGURED = 55
 NO_MAILDIR = 61
 NO_PARTS = 62
@@ -21,17 +21,17 @@ NO_FILE = 64
 NOT_MOVED = 66
 
 PARTS = (b"new", b"cur", b"tmp")
-TRIES = 3  # names for one file: with 64 random bits in a name the second one is a formality
+TRIES = 3  # names tried for one file; with 64 random bits in each, a second try is hardly ever needed
 NO_LINE_ENDS = bytes.maketrans(b"\r\n", b"__")  # as qmail-local.c: an address must not add lines to the header
 
 
 def main() -> "NoReturn":
-    """The program."""
+    """Run the program."""
     run("maildir-queue", deliver)
 
 
 def deliver(deadline: float) -> None:
-    """Take one message with its envelope, and store it."""
+    """Read one message with its envelope, and store it."""
     maildir = os.environb.get(b"QUEUE_MAILDIR")
     if not maildir:
         raise Failure(NOT_CONFIGURED, "$QUEUE_MAILDIR is not set")
@@ -42,9 +42,9 @@ def deliver(deadline: float) -> None:
 
 
 def enter(maildir: bytes) -> None:
-    """Make the Maildir the current directory. What it lacks is made, and is on disk before mail goes there.
+    """Make the Maildir the current directory. Create its missing parts, and sync them before any mail is stored.
 
-    tmp comes last, so that another process which finds all parts while this one makes them can rely on the others.
+    tmp is created last: another process that finds all three parts can then rely on new and cur being synced.
     """
     if not os.path.isdir(maildir):
         attempt(NO_MAILDIR, b"unable to create " + maildir, make_directory, maildir)
@@ -59,7 +59,7 @@ def enter(maildir: bytes) -> None:
 
 
 def make_directory(path: bytes) -> None:
-    """mkdir, for which another process may be quicker."""
+    """Create the directory, unless another process has just done so."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -68,7 +68,10 @@ def make_directory(path: bytes) -> None:
 
 
 def sync_directory(path: bytes) -> None:
-    """Put the names in a directory on disk. One that cannot be read cannot be opened for that: then everything is."""
+    """fsync a directory, so that the names in it are on disk.
+
+    A directory without read permission cannot be opened for that; then all file systems are synced.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
@@ -79,23 +82,23 @@ def sync_directory(path: bytes) -> None:
 
 
 def open_spool() -> int:
-    """A file in tmp without a name: whatever ends this process, nothing is left of it."""
+    """Open an unnamed file in tmp: nothing of it is left, however this process ends."""
     try:
         return os.open("tmp", os.O_TMPFILE | os.O_RDWR, 0o600)
     except OSError:
-        pass  # not every file system can; where the disk is at fault, the next open says so
+        pass  # not every file system supports it; if the disk is at fault, the next open reports that
     name, descriptor = create()
     attempt(NO_FILE, "unable to remove tmp/" + name, os.unlink, "tmp/" + name)
     return descriptor
 
 
 def create() -> tuple[str, int]:
-    """A new file in tmp: its name, and its descriptor."""
+    """Create a file in tmp. Return its name and its descriptor."""
     return attempt(NO_FILE, "unable to create a file in tmp", open_unique)
 
 
 def open_unique() -> tuple[str, int]:
-    """Open a file of a name that no other has, or raise what stands against it."""
+    """Open a file under a name that no other file has. Raise OSError if that is impossible."""
     tries = TRIES
     while True:
         name = unique_name()
@@ -108,21 +111,24 @@ def open_unique() -> tuple[str, int]:
 
 
 def unique_name() -> str:
-    """A name that no other message has, here or where this Maildir is mounted too: cr.yp.to/proto/maildir.html."""
+    """Return a name that is unique across all hosts that mount this Maildir: cr.yp.to/proto/maildir.html."""
     second, nanosecond = divmod(time.time_ns(), 1_000_000_000)
     host = os.uname().nodename.replace("/", "\\057").replace(":", "\\072")
     return f"{second}.M{nanosecond // 1000}P{os.getpid()}R{os.urandom(8).hex()}.{host}"
 
 
 def header(sender: bytes, recipients: list[bytes]) -> bytes:
-    """The lines that hold the envelope, as qmail-local writes them, all recipients in one message."""
+    """Return the header lines for the envelope, as qmail-local writes them, but with all recipients in one message."""
     lines = [b"Return-Path: <" + sender + b">"]
     lines += [b"Delivered-To: " + recipient for recipient in recipients]
     return b"".join(line.translate(NO_LINE_ENDS) + b"\n" for line in lines)
 
 
 def store(text: bytes, spooled: int | None) -> None:
-    """Make one file of the text and what was spooled: on disk in tmp, then moved to new, then its name on disk."""
+    """Store the text and the spooled rest as one file.
+
+    The order makes it durable: write to tmp, fsync the file, rename it to new, fsync new. On failure it is removed.
+    """
     name, descriptor = create()
     leftover = "tmp/" + name
     try:
@@ -141,8 +147,8 @@ def store(text: bytes, spooled: int | None) -> None:
 
 
 def remove(path: str) -> None:
-    """Take back a file of which the caller is not told that it is there."""
+    """Remove a file that is not reported to the caller as stored."""
     try:
         os.unlink(path)
     except OSError:
-        pass  # the failure that led here is the one to tell
+        pass  # the failure that led here is the one to report

@@ -1,10 +1,10 @@
-"""sendmail-queue: qmail-queue's interface in front of `sendmail -i -f SENDER -- RECIPIENT...`, whose path is $SENDMAIL.
+"""sendmail-queue: qmail-queue's interface for `sendmail -i -f SENDER -- RECIPIENT...`, whose path is $SENDMAIL.
 
-So mail goes to the real queue of a host with Postfix, Exim or another mailer. A local sendmail trusts its caller: it
-gets no address that it could take for two, and from clients that may not relay none that it could route onward.
+It puts mail into the queue of a host with Postfix, Exim or another mailer. A local sendmail trusts its caller, so it
+never gets an address that it could read as two, nor, from clients that may not relay, one that it could route onward.
 """
 
-# The C half of signal, see intake.
+# The C module, for its lower cost: see intake.
 import _signal  # type: ignore[import-not-found]
 import os
 import stat
@@ -17,17 +17,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-SENDMAIL = b"/usr/sbin/sendmail"  # where every mailer puts it (Filesystem Hierarchy Standard, section 4.10)
+SENDMAIL = b"/usr/sbin/sendmail"  # where every mailer installs it (Filesystem Hierarchy Standard, section 4.10)
 
-# qmail-queue.8's exit codes for what this program alone can meet.
+# qmail-queue.8's exit codes for failures of this program alone.
 REFUSED = 31
 NOT_CONFIGURED = 55
 TRY_LATER = 71
 CRASHED = 81
 
-# sysexits.h -> ours. Whatever else sendmail ends with is temporary: then no mail is lost by it.
+# sysexits.h -> qmail-queue.8. Any other exit code is a temporary failure, so that no mail is lost by it.
 EXITS = {
-    64: REFUSED,  # EX_USAGE: it does not take such an address
+    64: REFUSED,  # EX_USAGE: sendmail rejects the address
     65: REFUSED,  # EX_DATAERR
     67: REFUSED,  # EX_NOUSER
     68: REFUSED,  # EX_NOHOST
@@ -38,16 +38,16 @@ EXITS = {
     78: NOT_CONFIGURED,  # EX_CONFIG
 }
 
-ERROR_DESCRIPTOR = 6  # notqmail's: a mailer that goes on in the background must not keep the session waiting for it
+ERROR_DESCRIPTOR = 6  # qmail.c CUSTOM_ERR_FD: a mailer that stays in the background must not hold it open
 
 
 def main() -> "NoReturn":
-    """The program."""
+    """Run the program."""
     run("sendmail-queue", deliver)
 
 
 def deliver(deadline: float) -> None:
-    """Take one message with its envelope, and give them to sendmail. It starts when all of the message is there."""
+    """Read one message with its envelope and give both to sendmail, which starts only when the message is complete."""
     sendmail = os.environb.get(b"SENDMAIL", SENDMAIL)
     if not sendmail:
         raise Failure(NOT_CONFIGURED, "$SENDMAIL is empty")
@@ -60,7 +60,7 @@ def deliver(deadline: float) -> None:
 
 
 def open_temporary() -> int:
-    """A file without a name: in $TMPDIR, or in memory where there is none to be had."""
+    """Open an unnamed file in $TMPDIR, or in memory if that is impossible."""
     try:
         return os.open(os.environb.get(b"TMPDIR", b"/tmp"), os.O_TMPFILE | os.O_RDWR, 0o600)
     except OSError:
@@ -68,7 +68,7 @@ def open_temporary() -> int:
 
 
 def sender_argument(sender: bytes) -> bytes:
-    """The sender for -f. The null sender is `<>`, which every sendmail knows."""
+    """Return the sender as the argument of -f. The null sender is `<>`, which every sendmail accepts."""
     if not sender:
         return b"<>"
     text = argument(sender)
@@ -78,7 +78,10 @@ def sender_argument(sender: bytes) -> bytes:
 
 
 def recipient_argument(recipient: bytes) -> bytes:
-    """The recipient. qmail-smtpd may have been lenient with it (control/relaystrict); this is not."""
+    """Return the recipient as an argument. Raise Failure if it cannot be one, or could be routed onward.
+
+    This check is always strict, even if qmail-smtpd's is not (control/relaystrict).
+    """
     if b"RELAYCLIENT" not in os.environb and is_relay_trick(recipient, listed_domains()):
         raise Failure(REFUSED, "a recipient could be routed onward (relaystrict), for a client that may not relay")
     text = argument(recipient)
@@ -88,18 +91,21 @@ def recipient_argument(recipient: bytes) -> bytes:
 
 
 def listed_domains() -> frozenset[bytes] | None:
-    """None in a qmail home without control/rcpthosts, from which qmail-smtpd takes mail for all domains."""
+    """Return rcpthosts as is_relay_trick wants it: None in a qmail home without the file, else an empty set.
+
+    Without control/rcpthosts qmail-smtpd accepts mail for all domains. Apart from that the domains do not matter here.
+    """
     if os.path.isdir("control") and not os.path.exists("control/rcpthosts"):
         return None
     return frozenset()
 
 
 def send(command: list[bytes], message: int) -> None:
-    """Run sendmail once, and wait for it."""
+    """Run sendmail once, and wait for it. Raise Failure unless its exit code is 0."""
     pid = attempt(NOT_CONFIGURED, b"unable to run " + command[0], spawn, command, message)
     try:
         _, status = os.waitpid(pid, 0)
-    except ChildProcessError:  # somebody else took the status: it must never count as success
+    except ChildProcessError:  # something else has reaped the process: a lost status must never count as success
         raise Failure(CRASHED, command[0], ": its exit code is lost") from None
     if os.WIFSIGNALED(status):
         raise Failure(CRASHED, command[0], f": killed by signal {os.WTERMSIG(status)}")
@@ -109,18 +115,18 @@ def send(command: list[bytes], message: int) -> None:
 
 
 def spawn(command: list[bytes], message: int) -> int:
-    """Start sendmail with the message on descriptor 0 and nothing of ours beside it."""
+    """Start sendmail with the message on descriptor 0, and no other descriptor of ours but 2. Return its pid."""
     files: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_DUP2, message, 0)]
     files.append((os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0))
-    if stat.S_ISSOCK(os.fstat(2).st_mode):  # under inetd it is the client's
+    if stat.S_ISSOCK(os.fstat(2).st_mode):  # under inetd it is the client's connection
         files.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
     try:
         os.set_inheritable(ERROR_DESCRIPTOR, False)
     except OSError:
-        pass  # there is none
+        pass  # it is not open
     environ = dict(os.environb)
-    environ.pop(b"QMAILQUEUE", None)  # qmail's own sendmail would run this program again, and again
-    environ.pop(b"", None)  # `=value` is legal to inherit, and nothing that posix_spawn would hand on
+    environ.pop(b"QMAILQUEUE", None)  # qmail's own sendmail would run this program again, without end
+    environ.pop(b"", None)  # `=value` can be inherited, but posix_spawn rejects an empty name
     defaults = [getattr(_signal, name) for name in (*IGNORED, "SIGPIPE", "SIGCHLD")]
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, it would take the exit code away
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # if it is ignored, the exit code is lost
     return os.posix_spawn(command[0], command, environ, file_actions=files, setsigmask=(), setsigdef=defaults)

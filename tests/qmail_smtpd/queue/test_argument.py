@@ -1,4 +1,4 @@
-"""One address is one argument: what a mailer reads is what qmail-smtpd judged, and nothing beside it."""
+"""One address becomes one argument: a mailer reads what qmail-smtpd judged, and nothing else."""
 
 import re
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qmail_smtpd.queue.argument import BATCH, POINTER, argument, batches
 
-# RFC 5321 section 4.1.2, written down a second time: a mailbox, or a local part alone
+# RFC 5321 section 4.1.2 as an independent expression: a mailbox, or a local part alone
 ATEXT = rb"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+"
 MAILBOX = re.compile(
     rb"(?:(?P<dot>" + ATEXT + rb"(?:\." + ATEXT + rb")*)|\"(?P<quoted>(?:[ !#-\[\]-~]|\\[ -~])*)\")"
@@ -40,7 +40,7 @@ QUOTED = [
     (b"a,b", b'"a,b"'),
 ]
 
-NOT_WRITABLE = [
+NOT_EXPRESSIBLE = [
     b"",
     b"@",
     b"@example.com",
@@ -71,12 +71,12 @@ NOT_WRITABLE = [
 
 
 @pytest.mark.parametrize(("address", "text"), QUOTED)
-def test_an_address_is_quoted_where_it_has_to_be(address, text):
+def test_an_address_is_quoted_only_if_necessary(address, text):
     assert argument(address) == text
 
 
-@pytest.mark.parametrize("address", NOT_WRITABLE)
-def test_an_address_that_rfc_5321_cannot_write_has_no_argument(address):
+@pytest.mark.parametrize("address", NOT_EXPRESSIBLE)
+def test_an_address_that_rfc_5321_cannot_express_has_no_argument(address):
     assert argument(address) is None
 
 
@@ -84,7 +84,7 @@ tricky = st.text(alphabet='ab.@,"\\<>()[]:; %!-\n\x7f\xe9').map(lambda text: tex
 
 
 @given(st.one_of(tricky, st.binary(max_size=30)))
-def test_an_argument_is_one_mailbox_and_reads_as_the_address(address):
+def test_an_argument_parses_as_one_mailbox_equal_to_the_address(address):
     text = argument(address)
     if text is None:
         return
@@ -95,14 +95,16 @@ def test_an_argument_is_one_mailbox_and_reads_as_the_address(address):
 
 
 @given(st.lists(st.binary(max_size=1003)))
-def test_batches_hold_every_argument_once_in_its_order(arguments):
+def test_batches_hold_every_argument_once_and_in_order(arguments):
     assert [text for batch in batches(arguments) for text in batch] == arguments
 
 
-def test_batches_are_as_large_as_exec_takes_for_sure():
+def test_batches_are_filled_up_to_the_limit_and_never_beyond():
     arguments = [b"x" * 100] * 10_000
     sizes = [sum(len(text) + POINTER for text in batch) for batch in batches(arguments)]
     assert max(sizes) <= BATCH
     assert min(sizes[:-1]) > BATCH - 109
-    assert list(batches([b"x" * 100_000])) == [[b"x" * 100_000]]  # one that is too large alone is exec's to refuse
+    assert list(batches([b"x" * 100_000])) == [
+        [b"x" * 100_000]
+    ]  # exec refuses a single long one
     assert list(batches([])) == []

@@ -1,4 +1,4 @@
-"""The envelope of the queue programs: whole, in any blocks, followed by anything, and broken in every way."""
+"""The envelope parser of the queue programs, with complete and malformed envelopes, in blocks of any size."""
 
 from itertools import pairwise
 
@@ -56,14 +56,14 @@ def test_an_envelope_ends_at_its_last_nul(text, addresses, tail, split):
 
 @pytest.mark.parametrize("split", [lambda text: [text], single_bytes], ids=["whole", "bytewise"])
 @pytest.mark.parametrize(("text", "status"), BROKEN)
-def test_a_wrong_letter_or_length_is_told_as_soon_as_it_is_seen(text, status, split):
+def test_a_wrong_letter_or_length_fails_as_soon_as_it_is_read(text, status, split):
     with pytest.raises(Failure) as failure:
         feed(split(text))
     assert failure.value.status == status
 
 
 @pytest.mark.parametrize("text", TRUNCATED)
-def test_an_envelope_without_its_last_nul_is_never_whole(text):
+def test_an_envelope_without_its_last_nul_is_never_complete(text):
     assert feed([text])[0] is False
     assert feed(single_bytes(text))[0] is False
 
@@ -72,7 +72,7 @@ addresses = st.binary(max_size=40).map(lambda text: text.replace(b"\0", b""))
 
 
 @given(st.lists(addresses, min_size=1), st.lists(st.integers(min_value=0, max_value=200)))
-def test_addresses_come_out_as_they_went_in_whatever_the_blocks(fields, cuts):
+def test_addresses_do_not_depend_on_the_blocks(fields, cuts):
     letters = [b"F"] + [b"T"] * (len(fields) - 1)
     text = b"".join(letter + field + b"\0" for letter, field in zip(letters, fields, strict=True)) + b"\0"
     edges = sorted({0, *(min(cut, len(text)) for cut in cuts), len(text)})
@@ -81,7 +81,7 @@ def test_addresses_come_out_as_they_went_in_whatever_the_blocks(fields, cuts):
 
 
 @given(st.text(alphabet="FTa\0", max_size=12).map(str.encode))
-def test_nothing_but_an_envelope_is_taken_for_one(text):
+def test_only_a_well_formed_envelope_is_accepted(text):
     try:
         whole, fields = feed(single_bytes(text))
     except Failure:

@@ -27,10 +27,10 @@ LARGE = 50_000_000  # bytes
 SMALL_DISK = 262144  # bytes of a tmpfs that a message of a megabyte fills
 NAME = re.compile(r"\d{10,}\.M\d{1,6}P\d+R[0-9a-f]{16}\.[^/:]+")
 
-# root may write anywhere: without these capabilities permissions stop it as everybody else
+# without these capabilities, file permissions apply to root as well
 WITHOUT_PRIVILEGE = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
-# a parent that is small itself: a child's peak begins with its parent's memory
+# a small parent process, because a child's peak memory starts with its parent's
 MEASURE = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:]).returncode
@@ -41,7 +41,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a
 
 
 def queue(maildir, message=MESSAGE, envelope=ENVELOPE, wrapper=(), **options):
-    """Run maildir-queue as qmail-smtpd does, both descriptors as files. `maildir` None: no $QUEUE_MAILDIR."""
+    """Run maildir-queue as qmail-smtpd does, but with files on 0 and 1. `maildir` None leaves $QUEUE_MAILDIR unset."""
     environ = {key: value for key, value in os.environ.items() if key != "QUEUE_MAILDIR"}
     if maildir is not None:
         environ["QUEUE_MAILDIR"] = str(maildir)
@@ -82,14 +82,14 @@ def maildir(tmp_path):
 # what is stored
 
 
-def test_a_message_is_stored_behind_its_envelope(maildir):
+def test_a_message_is_stored_after_the_header_lines_of_its_envelope(maildir):
     result = queue(maildir)
     assert (result.returncode, result.stderr) == (0, b"")
     assert stored(maildir) == [HEADER + MESSAGE]
     assert list((maildir / "tmp").iterdir()) == []
 
 
-def test_a_missing_maildir_is_made_for_its_owner_alone(tmp_path):
+def test_a_missing_maildir_is_created_for_its_owner_alone(tmp_path):
     maildir = tmp_path / "Maildir"
     assert queue(maildir).returncode == 0
     assert stored(maildir) == [HEADER + MESSAGE]
@@ -100,14 +100,14 @@ def test_a_missing_maildir_is_made_for_its_owner_alone(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["tmp", "new", "cur"])
-def test_a_missing_part_of_a_maildir_is_made(maildir, missing):
+def test_a_missing_part_of_a_maildir_is_created(maildir, missing):
     (maildir / missing).rmdir()
     assert queue(maildir).returncode == 0
     assert (maildir / missing).is_dir()
     assert stored(maildir) == [HEADER + MESSAGE]
 
 
-def test_a_relative_maildir_with_a_slash_at_its_end_is_made_where_the_program_stands(tmp_path):
+def test_a_relative_maildir_with_a_slash_at_its_end_is_created_in_the_current_directory(tmp_path):
     assert queue("./Maildir/", cwd=tmp_path).returncode == 0
     assert stored(tmp_path / "Maildir") == [HEADER + MESSAGE]
 
@@ -136,7 +136,7 @@ def test_the_message_is_stored_to_the_byte(maildir, message):
 
 
 @pytest.mark.parametrize("size", [262_143, 262_144, 262_145, 327_680, 1_000_003])
-def test_a_message_that_does_not_fit_in_memory_is_stored_to_the_byte(maildir, size):
+def test_a_message_that_is_spooled_is_stored_to_the_byte(maildir, size):
     message = os.urandom(size)
     assert queue(maildir, message=message).returncode == 0
     assert stored(maildir) == [HEADER + message]
@@ -183,7 +183,7 @@ def test_the_caller_may_keep_its_end_of_the_envelope_open(maildir):
     assert stored(maildir) == [HEADER]
 
 
-def test_names_are_unique_and_say_when_and_where(maildir):
+def test_file_names_are_unique_and_hold_the_time_and_the_host(maildir):
     before = int(time.time())
     for _ in range(3):
         assert queue(maildir).returncode == 0
@@ -195,7 +195,7 @@ def test_names_are_unique_and_say_when_and_where(maildir):
         assert name.split(".", 2)[2] == os.uname().nodename.replace("/", r"\057").replace(":", r"\072")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can name a host")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can set a host name")
 def test_a_host_name_cannot_break_the_name_of_a_file(maildir):
     wrapper = ["unshare", "--uts", "sh", "-c", 'printf a/b:c >/proc/sys/kernel/hostname && exec "$0"']
     assert queue(maildir, wrapper=wrapper).returncode == 0
@@ -223,7 +223,7 @@ def test_twenty_writers_at_once_lose_nothing(tmp_path):
     assert list((maildir / "tmp").iterdir()) == []
 
 
-# what it refuses, and how
+# refusals
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_twenty_writers_at_once_lose_nothing(tmp_path):
     ],
 )
 @pytest.mark.parametrize("size", [10, 400_000])
-def test_only_a_whole_envelope_stores_a_message(maildir, envelope, status, size):
+def test_a_message_is_stored_only_with_a_complete_envelope(maildir, envelope, status, size):
     result = queue(maildir, message=b"x" * size, envelope=envelope)
     assert result.returncode == status
     if status:
@@ -259,7 +259,7 @@ def test_only_a_whole_envelope_stores_a_message(maildir, envelope, status, size)
 
 
 @pytest.mark.parametrize("maildir", [None, ""])
-def test_without_queue_maildir_it_is_not_configured(maildir, tmp_path):
+def test_without_queue_maildir_the_exit_code_is_55(maildir, tmp_path):
     result = queue(maildir, cwd=tmp_path)
     assert result.returncode == 55
     assert result.stderr == b"maildir-queue: fatal: $QUEUE_MAILDIR is not set\n"
@@ -273,7 +273,7 @@ def with_closed(*descriptors):
 @pytest.mark.parametrize("descriptors", [(0,), (1,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
 @pytest.mark.parametrize("size", [10, 400_000])
 def test_a_closed_descriptor_is_a_read_error_and_never_another_file(maildir, descriptors, size):
-    # the spool would take the number 1, and a message that begins as an envelope would be read as one
+    # otherwise the spool would become descriptor 1, and this message would be read as an envelope
     message = ENVELOPE + b"x" * size
     assert queue(maildir, message=message, wrapper=with_closed(*descriptors)).returncode == 54
     assert_nothing_stored(maildir)
@@ -294,7 +294,7 @@ def test_descriptors_that_cannot_be_read_are_read_errors(maildir, tmp_path):
     assert_nothing_stored(maildir)
 
 
-def test_nothing_is_told_to_a_socket_on_descriptor_2(maildir):
+def test_nothing_is_written_to_a_socket_on_descriptor_2(maildir):
     ours, theirs = socket.socketpair()
     environ = {**os.environ, "QUEUE_MAILDIR": str(maildir)}
     subprocess.run([PROGRAM], stdin=subprocess.DEVNULL, stdout=memory_file(b"F"), stderr=theirs, env=environ)
@@ -335,14 +335,14 @@ def forbidden_maildir(path):
 @pytest.mark.parametrize(
     "place", [unreachable, behind_a_file, a_file, dangling_link, forbidden_parent, forbidden_maildir]
 )
-def test_a_maildir_that_cannot_be_made_or_entered_is_61(tmp_path, place):
+def test_a_maildir_that_cannot_be_created_or_entered_is_61(tmp_path, place):
     result = queue(place(tmp_path), wrapper=WITHOUT_PRIVILEGE)
     assert result.returncode == 61
     assert result.stderr.startswith(b"maildir-queue: fatal: unable to ")
 
 
 @pytest.mark.parametrize("part", ["tmp", "new", "cur"])
-def test_a_part_that_cannot_be_made_is_62(maildir, part):
+def test_a_part_that_cannot_be_created_is_62(maildir, part):
     (maildir / part).rmdir()
     maildir.chmod(0o500)
     assert queue(maildir, wrapper=WITHOUT_PRIVILEGE).returncode == 62
@@ -370,7 +370,7 @@ def test_a_read_only_new_is_66_and_tmp_is_left_clean(maildir, size):
     assert_nothing_stored(maildir)
 
 
-def test_directories_that_may_be_written_but_not_read_store_mail(tmp_path):
+def test_mail_is_stored_in_directories_that_are_writable_but_not_readable(tmp_path):
     tmp_path.chmod(0o300)
     assert queue(tmp_path / "Maildir", wrapper=WITHOUT_PRIVILEGE).returncode == 0
     (tmp_path / "Maildir" / "new").chmod(0o300)
@@ -402,7 +402,7 @@ SHORT_LIVED = "from qmail_smtpd.queue import intake, maildir; intake.DEATH = 0.3
 
 
 @pytest.mark.parametrize("message", [b"", b"x" * 400_000])
-def test_a_caller_that_sends_neither_message_nor_envelope_for_a_day_is_52(maildir, message):
+def test_a_caller_that_does_not_finish_message_and_envelope_in_time_is_52(maildir, message):
     environ = {**os.environ, "QUEUE_MAILDIR": str(maildir)}
     silent, never_written = os.pipe()
     for files in (
@@ -419,7 +419,7 @@ def test_a_caller_that_sends_neither_message_nor_envelope_for_a_day_is_52(maildi
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """mount(options) gives a Maildir on a disk of its own."""
+    """mount(options) -> a Maildir on a tmpfs of its own."""
     disk = tmp_path / "disk"
     disk.mkdir()
 
@@ -465,8 +465,8 @@ def test_a_read_only_disk_is_64(small_disk, tmp_path):
 # signals
 
 
-def wait_for_more_envelope(maildir, size):
-    """A process that has read its message and the beginning of its envelope; the descriptor for the rest."""
+def start_waiting_for_envelope(maildir, size):
+    """Return a process that has read its message and the beginning of its envelope, and the descriptor for the rest."""
     ours, theirs = os.pipe()
     environ = {**os.environ, "QUEUE_MAILDIR": str(maildir)}
     child = subprocess.Popen([PROGRAM], stdin=subprocess.PIPE, stdout=ours, stderr=subprocess.PIPE, env=environ)
@@ -483,8 +483,8 @@ def wait_for_more_envelope(maildir, size):
 
 @pytest.mark.parametrize("size", [10, 400_000])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_kill_in_the_middle_leaves_nothing(maildir, size, number):
-    child, envelope = wait_for_more_envelope(maildir, size)
+def test_a_kill_during_the_envelope_leaves_nothing(maildir, size, number):
+    child, envelope = start_waiting_for_envelope(maildir, size)
     child.send_signal(number)
     assert child.communicate() == (None, b"")
     assert child.returncode == -number
@@ -494,7 +494,7 @@ def test_a_kill_in_the_middle_leaves_nothing(maildir, size, number):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_from_the_terminal_does_not_stop_it(maildir, number):
-    child, envelope = wait_for_more_envelope(maildir, 10)
+    child, envelope = start_waiting_for_envelope(maildir, 10)
     child.send_signal(number)
     os.write(envelope, b"Tc@d\0\0")
     os.close(envelope)
@@ -504,8 +504,8 @@ def test_a_signal_from_the_terminal_does_not_stop_it(maildir, number):
 
 
 @pytest.mark.parametrize("size", [10, 400_000])
-def test_a_caller_that_goes_away_leaves_nothing(maildir, size):
-    child, envelope = wait_for_more_envelope(maildir, size)
+def test_a_caller_that_exits_leaves_nothing(maildir, size):
+    child, envelope = start_waiting_for_envelope(maildir, size)
     os.close(envelope)
     child.communicate()
     assert child.returncode == 54

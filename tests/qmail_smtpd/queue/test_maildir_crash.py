@@ -1,6 +1,6 @@
-"""maildir-queue killed at each of its system calls, failed at each, and cut from power after each: whole or not at all.
+"""maildir-queue killed at each system call, failing at each, and losing power after each: it stores all or nothing.
 
-strace delivers the kills and the failures. The power cut is a model: what was not synced before it may be lost.
+strace injects the kills and the failures. The power failure is a model: whatever was not synced before may be lost.
 """
 
 import os
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.peer
 PROGRAM = script("maildir-queue")
 ENVELOPE = b"Fa@b\0Tc@d\0\0"
 HEADER = b"Return-Path: <a@b>\nDelivered-To: c@d\n"
-SIZES = [10, 300_000]  # bytes: kept in memory, and spooled
+SIZES = [10, 300_000]  # bytes: a message kept in memory, and one that is spooled
 CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|\?)")
-MEMORY = {"brk", "mmap", "munmap", "mremap", "madvise"}  # calls of the allocator: their number is not ours to fix
+MEMORY = {"brk", "mmap", "munmap", "mremap", "madvise"}  # calls of the allocator: their number varies
 
 
 class Case:
-    """One message for one Maildir, and what strace is to do to its delivery."""
+    """One message for one Maildir, delivered under strace."""
 
     def __init__(self, directory: Path, size: int) -> None:
         self.directory = directory
@@ -44,7 +44,7 @@ class Case:
             return subprocess.run(command, stdin=message, stdout=envelope, env=environ).returncode
 
     def calls(self) -> list[tuple[str, int, str]]:
-        """The system calls since the Maildir was first looked at: name, which one of that name it is, whole line."""
+        """Return the calls from the first use of the Maildir on: name, ordinal among calls of that name, whole line."""
         seen: Counter[str] = Counter()
         calls = []
         for line in (self.directory / "trace").read_text().splitlines():
@@ -68,7 +68,7 @@ def case(request, tmp_path):
 
 
 def traced(case):
-    """The system calls of a delivery that nothing disturbs. Its message is taken away again."""
+    """Return the system calls of an undisturbed delivery. The delivered message is removed again."""
     assert case.deliver() == 0
     calls = case.calls()
     case.clear()
@@ -76,7 +76,7 @@ def traced(case):
     return calls
 
 
-def test_killed_at_any_system_call_it_has_stored_all_or_nothing(case):
+def test_a_kill_at_any_system_call_leaves_all_or_nothing(case):
     case.make_maildir()
     outcomes = Counter()
     for name, number, line in traced(case):
@@ -91,7 +91,7 @@ def test_killed_at_any_system_call_it_has_stored_all_or_nothing(case):
     assert outcomes[1] >= 3  # after the rename: the directory is opened, synced and closed
 
 
-def test_killed_while_it_makes_the_maildir_it_leaves_one_that_the_next_can_use(tmp_path):
+def test_a_kill_during_the_creation_of_the_maildir_leaves_one_that_the_next_process_can_use(tmp_path):
     first = tmp_path / "0"
     first.mkdir()
     for index, (name, number, line) in enumerate(traced(Case(first, 10)), 1):
@@ -106,7 +106,7 @@ def test_killed_while_it_makes_the_maildir_it_leaves_one_that_the_next_can_use(t
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT", "EACCES", "EEXIST"])
-def test_failed_at_any_system_call_it_says_so_and_leaves_nothing(case, error):
+def test_an_error_of_any_system_call_is_reported_and_leaves_nothing(case, error):
     case.make_maildir()
     codes = Counter()
     for name, number, line in traced(case):
@@ -121,7 +121,7 @@ def test_failed_at_any_system_call_it_says_so_and_leaves_nothing(case, error):
     assert codes[53] >= 3
 
 
-# where (system call, its argument), what is injected there -> exit code
+# system call, a part of its arguments, the injected fault, the exit code
 FAULTS = [
     ("mkdir", 'Maildir"', "error=EACCES", 61),
     ("chdir", "Maildir", "error=EIO", 61),
@@ -163,7 +163,7 @@ def test_each_fault_has_its_exit_code(tmp_path, name, argument, fault, code):
     assert case.stored("tmp") == []
 
 
-def test_names_that_collide_again_and_again_are_64(case):
+def test_file_names_that_always_collide_are_64(case):
     case.make_maildir()
     calls = traced(case)
     number = next(number for name, number, line in calls if name == "openat" and "O_EXCL" in line)
@@ -171,7 +171,7 @@ def test_names_that_collide_again_and_again_are_64(case):
     assert case.stored() == case.stored("tmp") == []
 
 
-def test_a_file_system_without_nameless_files_stores_a_large_message(tmp_path):
+def test_a_large_message_is_stored_on_a_file_system_without_unnamed_files(tmp_path):
     case = Case(tmp_path, 300_000)
     case.make_maildir()
     number = next(number for name, number, line in traced(case) if name == "openat" and "O_TMPFILE" in line)
@@ -181,7 +181,7 @@ def test_a_file_system_without_nameless_files_stores_a_large_message(tmp_path):
 
 
 class Disk:
-    """What a power cut leaves: contents up to the last fsync of a file, names up to the last fsync of a directory."""
+    """What survives a power failure: a file's contents as of its last fsync, names as of their directory's."""
 
     def __init__(self) -> None:
         self.cwd = "/"
@@ -213,8 +213,8 @@ class Disk:
             self.durable |= {path for path in self.names if os.path.dirname(path) == opened}
 
 
-def cut_power(case, calls):
-    """Run the calls on a disk. What a cut after any of them would lose: None where it is nothing."""
+def lost_by_power_failure(case, calls):
+    """Replay the calls on a model disk. Return what a power failure after any of them would lose, or None."""
     disk = Disk()
     disk.cwd = os.getcwd()
     for _, _, line in calls:
@@ -224,21 +224,21 @@ def cut_power(case, calls):
         disk.run(call["name"], call["arguments"], int(call["result"]))
         for path, file in disk.files.items():
             if "/new/" in path and file["synced"] != len(HEADER) + len(case.body):
-                return "a message that is not whole is in new"
+                return "new contains an incomplete message"
     (message,) = disk.files
     needed = {message, str(case.maildir / "new"), str(case.maildir)}
     return f"names are lost: {needed - disk.durable}" if needed - disk.durable else None
 
 
-def test_a_power_cut_at_any_time_loses_no_message_that_was_taken(case):
+def test_a_power_failure_at_any_time_loses_no_accepted_message(case):
     assert case.deliver() == 0
-    assert cut_power(case, case.calls()) is None
+    assert lost_by_power_failure(case, case.calls()) is None
 
 
-def test_without_any_one_of_its_fsyncs_a_power_cut_could_lose_the_message(case):
+def test_without_any_one_of_its_fsyncs_a_power_failure_could_lose_the_message(case):
     assert case.deliver() == 0
     calls = case.calls()
     syncs = [index for index, call in enumerate(calls) if call[0] == "fsync"]
     assert len(syncs) == 4  # the Maildir's name, its parts, the file, the file's name
     for index in syncs:
-        assert cut_power(case, calls[:index] + calls[index + 1 :]), calls[index]
+        assert lost_by_power_failure(case, calls[:index] + calls[index + 1 :]), calls[index]

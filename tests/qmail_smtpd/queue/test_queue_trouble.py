@@ -1,4 +1,4 @@
-"""A queue program in trouble, and a client that goes away: the message is queued whole, or there was no 250."""
+"""A failing queue program, or a client that disappears: the whole message is queued, or the client got no 250."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tests.kit.mailhome import CLIENT, MESSAGE, Result, lay_home, start, talk
 from tests.kit.support import script
 
 BEGIN = MESSAGE.partition("Subject")[0]
-BIG = BEGIN + ("x" * 70 + "\r\n") * 20_000 + ".\r\n"  # more than pipes hold
+BIG = BEGIN + ("x" * 70 + "\r\n") * 20_000 + ".\r\n"  # larger than the capacity of a pipe
 ENVELOPE = b"Fs@sender.test\0Tu@example.com\0\0"
 
 
@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def reply(result: Result) -> bytes:
-    """The answer to the dot, or to whatever came last."""
+    """Return the reply to the final dot, or else to the last command."""
     return result.stdout.split(b"\r\n")[-2]
 
 
@@ -31,11 +31,11 @@ def write_queue(home: Path, text: str) -> None:
     (home / "bin/qmail-queue").write_text("#!/bin/sh\n" + text)
 
 
-# What the program says with its status.
+# The exit status.
 
 
-# notqmail's qmail.c, written out; what is not here is a permanent problem from 11 to 40, and a temporary one elsewhere.
-SAYS: dict[tuple[int, ...], str] = {
+# notqmail's qmail.c, written out. Any other status is permanent from 11 to 40, and temporary elsewhere.
+STATUS_REPLIES: dict[tuple[int, ...], str] = {
     (0,): "250 ok {TIME} qp {PID}",
     (11, 115): "554 envelope address too long for qq (#5.1.3)",
     (31,): "554 mail server permanently rejected message (#5.3.0)",
@@ -54,22 +54,22 @@ SAYS: dict[tuple[int, ...], str] = {
     (81, 91): "451 qq internal bug (#4.3.0)",
     (120,): "451 unable to exec qq (#4.3.0)",
 }
-REPLIES = {status: said for statuses, said in SAYS.items() for status in statuses}
+REPLIES = {status: text for statuses, text in STATUS_REPLIES.items() for status in statuses}
 
 
 @pytest.mark.parametrize("status", range(256))
-def test_every_exit_status_has_its_reply(status: int, home: Path) -> None:
+def test_every_exit_status_gets_its_reply(status: int, home: Path) -> None:
     write_queue(home, f"cat >/dev/null; cat <&1 >/dev/null; exit {status}\n")
     other = "554 qq permanent problem (#5.3.0)" if 11 <= status <= 40 else "451 qq temporary problem (#4.3.0)"
     assert reply(talk(home, MESSAGE)).decode() == REPLIES.get(status, other)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT])
-def test_a_killed_program_has_crashed(number: signal.Signals, home: Path) -> None:
+def test_a_killed_program_is_reported_as_crashed(number: signal.Signals, home: Path) -> None:
     assert reply(talk(home, MESSAGE, {**CLIENT, "QQSIGNAL": str(int(number))})) == b"451 qq crashed (#4.3.0)"
 
 
-def test_a_program_killed_while_it_reads_has_crashed(home: Path) -> None:
+def test_a_program_killed_while_it_reads_is_reported_as_crashed(home: Path) -> None:
     write_queue(home, f"echo $$ > {home}/pid\nexec cat >/dev/null\n")
     process = start(home, bufsize=0)
     assert process.stdin
@@ -82,18 +82,18 @@ def test_a_program_killed_while_it_reads_has_crashed(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "expected"),
     [
         (0, b"451 qq read error (#4.3.0)"),
         (31, b"554 mail server permanently rejected message (#5.3.0)"),
         (53, b"451 qq write error or disk full (#4.3.0)"),
     ],
 )
-def test_a_program_that_ends_before_it_has_read_all(status: int, said: bytes, home: Path) -> None:
-    assert reply(talk(home, BIG, {**CLIENT, "QQMODE": "noread", "QQEXIT": str(status)})) == said
+def test_a_program_that_exits_before_it_has_read_the_message(status: int, expected: bytes, home: Path) -> None:
+    assert reply(talk(home, BIG, {**CLIENT, "QQMODE": "noread", "QQEXIT": str(status)})) == expected
 
 
-def test_a_program_that_reads_the_message_and_no_envelope(home: Path) -> None:
+def test_a_program_that_reads_the_message_but_no_envelope(home: Path) -> None:
     write_queue(home, "cat >/dev/null\nexec <&- 1<&-\nsleep 0.1\nexit 0\n")
     text = "MAIL FROM:<>\r\n" + "RCPT TO:<u@example.com>\r\n" * 9_000 + "DATA\r\n.\r\n"
     assert reply(talk(home, text)) == b"451 qq read error (#4.3.0)"
@@ -119,11 +119,11 @@ def test_no_descriptors_for_pipes(home: Path) -> None:
     assert b"354" not in done.stdout
 
 
-# Its own words, on descriptor 6.
+# The error text on descriptor 6.
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("text", "expected"),
     [
         ("Dno thanks (#5.7.1)", b"554 no thanks (#5.7.1)"),
         ("Ztry later (#4.7.1)", b"451 try later (#4.7.1)"),
@@ -134,16 +134,16 @@ def test_no_descriptors_for_pipes(home: Path) -> None:
         ("D" + "x" * 400, b"554 " + b"x" * 254),
     ],
 )
-def test_words_of_a_program_that_exits_with_82(words: str, said: bytes, home: Path) -> None:
-    assert reply(talk(home, MESSAGE, {**CLIENT, "QQEXIT": "82", "QQERR": words})) == said
+def test_the_error_text_of_a_program_that_exits_with_82_is_the_reply(text: str, expected: bytes, home: Path) -> None:
+    assert reply(talk(home, MESSAGE, {**CLIENT, "QQEXIT": "82", "QQERR": text})) == expected
 
 
-def test_words_end_at_a_nul(home: Path) -> None:
+def test_the_error_text_ends_at_a_nul(home: Path) -> None:
     write_queue(home, "cat >/dev/null\nprintf 'Dhello\\0world' >&6\nexit 82\n")
     assert reply(talk(home, MESSAGE)) == b"554 hello"
 
 
-def test_words_do_not_matter_with_another_status(home: Path) -> None:
+def test_the_error_text_is_ignored_with_any_other_status(home: Path) -> None:
     assert reply(talk(home, MESSAGE, {**CLIENT, "QQEXIT": "53", "QQERR": "Dno"})).startswith(b"451 qq write error")
     assert reply(talk(home, MESSAGE, {**CLIENT, "QQERR": "Dno"})).startswith(b"250 ok")
 
@@ -152,7 +152,7 @@ def test_words_do_not_matter_with_another_status(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("orders", "said"),
+    ("orders", "expected"),
     [
         ({"QQEXIT": "53"}, b"451 qq write error or disk full (#4.3.0)"),
         ({"QQSIGNAL": "9"}, b"451 qq crashed (#4.3.0)"),
@@ -160,12 +160,12 @@ def test_words_do_not_matter_with_another_status(home: Path) -> None:
     ],
 )
 def test_an_ignored_sigchld_does_not_lose_the_status_of_the_queue(
-    orders: dict[str, str], said: bytes, home: Path
+    orders: dict[str, str], expected: bytes, home: Path
 ) -> None:
     command = ["sh", "-c", f"trap '' CHLD; exec {script('qmail-smtpd')}"]
     environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home), **orders}
     done = subprocess.run(command, input=MESSAGE.encode(), env=environ, capture_output=True, check=False)
-    assert reply(Result(done.stdout, done.stderr, done.returncode, home)) == said
+    assert reply(Result(done.stdout, done.stderr, done.returncode, home)) == expected
 
 
 def test_sigpipe_stays_ignored_in_the_queue_and_sigxfsz_does_not(home: Path) -> None:
@@ -181,7 +181,7 @@ def test_sigpipe_stays_ignored_in_the_queue_and_sigxfsz_does_not(home: Path) -> 
 def test_a_full_disk_is_451_and_leaves_nothing(home: Path) -> None:
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"], capture_output=True).returncode:
-        pytest.skip("no mount namespaces to be had here")
+        pytest.skip("mount namespaces are not available")
     disk = home / "disk"
     disk.mkdir()
     report = f"mount -t tmpfs -o size=256k none {disk} && {script('qmail-smtpd')}; find {disk} -type f"
@@ -196,15 +196,15 @@ def test_a_full_disk_is_451_and_leaves_nothing(home: Path) -> None:
     *replies, stored, rest = done.stdout.replace(b"\r", b"").split(b"\n")
     assert replies[4] == b"451 qq write error or disk full (#4.3.0)"
     assert [line[:3] for line in replies[-5:]] == [b"250", b"250", b"354", b"250", b"221"]
-    assert stored.startswith(f"{disk}/Maildir/new/".encode())  # the second message, which had room
+    assert stored.startswith(f"{disk}/Maildir/new/".encode())  # the second message, which fitted
     assert rest == b""
 
 
-# A client that goes away. Up to its dot nothing is queued; from there on the message is, whoever is there to be told.
+# A client that disappears: nothing is queued before its final dot; after it the message is, even if no reply is read.
 
 
 @pytest.mark.parametrize("length", range(1, len(MESSAGE) + 1))
-def test_a_client_that_vanishes_after_so_many_bytes(length: int, home: Path) -> None:
+def test_a_client_that_disconnects_after_any_number_of_bytes(length: int, home: Path) -> None:
     result = talk(home, MESSAGE[:length])
     whole = [envelope for _, envelope in result.queue if envelope.endswith(b"\0\0")]
     assert whole == ([ENVELOPE] if length == len(MESSAGE) else [])
@@ -212,13 +212,13 @@ def test_a_client_that_vanishes_after_so_many_bytes(length: int, home: Path) -> 
     assert result.status == 1
 
 
-def test_a_client_that_closes_everything_after_its_dot_has_queued_the_message(home: Path) -> None:
+def test_a_client_that_closes_the_connection_after_its_dot_has_queued_the_message(home: Path) -> None:
     process = start(home, stdout=subprocess.DEVNULL)
     process.communicate(MESSAGE.encode())
     assert [e for _, e in Result(b"", b"", 0, home).queue] == [ENVELOPE]
 
 
-def test_a_client_that_pipelines_and_does_not_listen_has_queued_the_message(home: Path) -> None:
+def test_a_client_that_pipelines_and_reads_no_reply_has_queued_the_message(home: Path) -> None:
     process = start(home, bufsize=0)
     assert process.stdin
     assert process.stdout
@@ -231,7 +231,7 @@ def test_a_client_that_pipelines_and_does_not_listen_has_queued_the_message(home
     assert [e for _, e in Result(b"", b"", 0, home).queue] == [ENVELOPE]
 
 
-def test_a_client_that_reads_nothing_more_ends_the_session(home: Path) -> None:
+def test_a_client_that_stops_reading_ends_the_session(home: Path) -> None:
     process = start(home, bufsize=0)
     assert process.stdin
     assert process.stdout
@@ -254,5 +254,5 @@ def test_a_killed_session_queues_nothing(home: Path) -> None:
     process.communicate()
     while not list((home / "dump").glob("*.e")):
         time.sleep(0.01)
-    time.sleep(0.1)  # it writes the message first, then the envelope
+    time.sleep(0.1)  # the queue program writes the message first, then the envelope
     assert [envelope for _, envelope in Result(b"", b"", 0, home).queue] == [b""]

@@ -1,6 +1,6 @@
 """sendmail-queue: what sendmail is given, each exit code, and that no failure counts as success.
 
-The sendmail here writes down what it was given; a real one is in test_sendmail_postfix.py.
+The sendmail here is a stand-in that records its input; test_sendmail_postfix.py uses a real one.
 """
 
 import json
@@ -43,7 +43,7 @@ with open({calls!r}, "a") as file:
 
 
 class Mailer:
-    """A sendmail that keeps what it is given and then does as it is told."""
+    """A stand-in for sendmail that records each call and then runs a statement."""
 
     def __init__(self, directory):
         self.path = directory / "sendmail"
@@ -69,7 +69,7 @@ def mailer(tmp_path):
 
 
 def queue(mailer, envelope=ENVELOPE, message=MESSAGE, wrapper=(), **changes):
-    """Run sendmail-queue, both descriptors as files. `changes` are for its environment; None takes a variable away."""
+    """Run sendmail-queue with files on both descriptors. `changes` to its environment: None unsets a variable."""
     environ = {"PATH": os.environ["PATH"], "SENDMAIL": str(mailer.path)} | changes
     environ = {key: value for key, value in environ.items() if value is not None}
     files = []
@@ -140,7 +140,7 @@ def test_a_recipient_is_one_argument(mailer, recipient, text):
     assert mailer.arguments == [["-i", "-f", "a@b", "--", text]]
 
 
-def test_a_long_list_is_split_in_its_order(mailer):
+def test_a_long_list_is_split_in_order(mailer):
     recipients = [b"recipient-with-a-long-name-%d@example.com" % number for number in range(10_000)]
     envelope = b"Fa@b\0" + b"".join(b"T" + recipient + b"\0" for recipient in recipients) + b"\0"
     assert queue(mailer, envelope).returncode == 0
@@ -149,19 +149,19 @@ def test_a_long_list_is_split_in_its_order(mailer):
     assert [word.encode() for words in mailer.arguments for word in words[4:]] == recipients
 
 
-def test_a_long_list_is_split_small_enough_for_the_smallest_system(mailer):
+def test_a_long_list_is_split_into_parts_that_exec_accepts_with_a_small_stack(mailer):
     recipients = b"".join(b"Tx%d@example.com\0" % number for number in range(10_000))
-    wrapper = ["sh", "-c", 'ulimit -s 512; exec "$0"']  # the stack bounds what exec takes
+    wrapper = ["sh", "-c", 'ulimit -s 512; exec "$0"']  # the stack limit bounds the arguments that exec accepts
     assert queue(mailer, b"Fa@b\0" + recipients + b"\0", wrapper=wrapper).returncode == 0
 
 
-def test_without_recipients_there_is_nothing_to_do(mailer):
+def test_without_recipients_sendmail_is_not_run(mailer):
     assert queue(mailer, b"Fa@b\0\0").returncode == 0
     assert mailer.calls == []
 
 
 def test_sendmail_inherits_nothing_of_a_session(mailer):
-    # 6 is a session's pipe for an error text: a mailer that goes on in the background would keep it waiting
+    # 6 is the session's pipe for an error text: a mailer that stays in the background would keep the session waiting
     wrapper = ["sh", "-c", 'exec "$0" 6>/dev/null']
     assert queue(mailer, wrapper=wrapper, QMAILQUEUE=PROGRAM, RELAYCLIENT="", TCPREMOTEIP="192.0.2.1").returncode == 0
     (call,) = mailer.calls
@@ -180,7 +180,7 @@ def test_sendmail_starts_with_no_signal_ignored_or_blocked(mailer):
     assert call["blocked"] == 0
 
 
-def test_sendmail_says_nothing_to_a_socket_on_descriptor_2(mailer):
+def test_sendmail_does_not_inherit_a_socket_on_descriptor_2(mailer):
     mailer.end_with("os.write(2, b'sendmail: fatal: something')\nos._exit(75)")
     ours, theirs = socket.socketpair()
     envelope = os.memfd_create("envelope")
@@ -194,11 +194,11 @@ def test_sendmail_says_nothing_to_a_socket_on_descriptor_2(mailer):
     ours.close()
 
 
-def test_sendmail_is_found_where_every_mailer_puts_it_if_the_variable_is_not_set(mailer):
+def test_without_the_variable_usr_sbin_sendmail_is_run(mailer):
     assert SENDMAIL == b"/usr/sbin/sendmail"
     if os.path.exists(SENDMAIL):
         if os.geteuid():
-            pytest.skip("only root can put a sendmail of the tests in the place of this host's")
+            pytest.skip("only root can replace this host's sendmail in a mount namespace")
         assert queue(mailer, wrapper=private({os.fsdecode(SENDMAIL): mailer.path}), SENDMAIL=None).returncode == 0
         assert len(mailer.calls) == 1
     else:
@@ -207,12 +207,12 @@ def test_sendmail_is_found_where_every_mailer_puts_it_if_the_variable_is_not_set
         assert result.stderr == b"sendmail-queue: fatal: unable to run /usr/sbin/sendmail: file does not exist\n"
 
 
-# what it refuses
+# refusals
 
 
 @pytest.mark.parametrize("name", TRICKS)
 @pytest.mark.parametrize("beside", [b"", b"Tgood@example.com\0"])
-def test_a_trick_is_refused_and_sendmail_not_run(mailer, name, beside):
+def test_a_relay_trick_is_refused_without_running_sendmail(mailer, name, beside):
     result = queue(mailer, b"Fa@b\0" + beside + b"T" + TRICKS[name] + b"\0\0")
     assert result.returncode == 31
     assert result.stderr.startswith(b"sendmail-queue: fatal: a recipient c")
@@ -220,7 +220,7 @@ def test_a_trick_is_refused_and_sendmail_not_run(mailer, name, beside):
 
 
 @pytest.mark.parametrize("sender", [b"\xfc@b", b"a@b,c", b"a\nb@c", b"@c", b"a@"])
-def test_a_sender_that_cannot_be_written_is_refused(mailer, sender):
+def test_a_sender_that_cannot_be_an_argument_is_refused(mailer, sender):
     assert queue(mailer, b"F" + sender + b"\0Tone@example.com\0\0").returncode == 31
     assert mailer.calls == []
 
@@ -236,7 +236,7 @@ def test_a_sender_that_cannot_be_written_is_refused(mailer, sender):
         (b"\xfc@example.com", None),
     ],
 )
-def test_a_client_that_may_relay_may_route_but_not_write_two_as_one(mailer, recipient, text):
+def test_a_relay_client_may_route_but_may_not_merge_two_addresses(mailer, recipient, text):
     result = queue(mailer, b"Fa@b\0T" + recipient + b"\0\0", RELAYCLIENT="")
     assert result.returncode == (0 if text else 31)
     assert mailer.arguments == ([["-i", "-f", "a@b", "--", text]] if text else [])
@@ -254,12 +254,12 @@ def test_in_a_home_without_rcpthosts_only_relay_clients_and_postmaster_pass(mail
 @pytest.mark.parametrize(
     ("envelope", "status"), [(b"", 54), (b"Fa@b\0Tc@d\0", 54), (b"Ta@b\0\0", 54), (b"F" + b"x" * 1003 + b"\0\0", 11)]
 )
-def test_a_broken_envelope_is_refused_and_sendmail_not_run(mailer, envelope, status):
+def test_a_malformed_envelope_is_refused_without_running_sendmail(mailer, envelope, status):
     assert queue(mailer, envelope).returncode == status
     assert mailer.calls == []
 
 
-# how sendmail ends
+# the exit codes of sendmail
 
 
 SYSEXITS = {
@@ -302,7 +302,7 @@ def test_a_sendmail_that_is_killed_is_81(mailer, number):
     assert result.stderr == b"sendmail-queue: fatal: %b: killed by signal %d\n" % (bytes(mailer.path), number)
 
 
-def test_a_failure_in_the_middle_of_a_split_list_is_a_failure(mailer):
+def test_a_failure_for_one_part_of_a_split_list_is_a_failure(mailer):
     recipients = b"".join(b"Trecipient-with-a-long-name-%d@example.com\0" % number for number in range(10_000))
     mailer.end_with(f"os._exit(75 if len(open({str(mailer.log)!r}).readlines()) > 1 else 0)")
     assert queue(mailer, b"Fa@b\0" + recipients + b"\0").returncode == 71
@@ -332,13 +332,13 @@ def test_a_sendmail_that_cannot_be_run_is_55(mailer, path, words):
     assert (result.returncode, result.stderr) == (55, b"sendmail-queue: fatal: " + words + b"\n")
 
 
-def test_a_temporary_directory_that_cannot_be_used_is_done_without(mailer):
+def test_without_a_usable_temporary_directory_memory_is_used(mailer):
     assert queue(mailer, TMPDIR="/nonexistent").returncode == 0
     assert mailer.calls[0]["message"].encode("latin-1") == MESSAGE
 
 
 @pytest.mark.peer
-def test_without_any_place_for_the_message_it_is_53(mailer):
+def test_a_message_that_can_be_stored_nowhere_is_53(mailer):
     wrapper = [peer("/usr/bin/strace"), "-o", "/dev/null", "-e", "inject=memfd_create:error=ENFILE"]
     result = queue(mailer, wrapper=wrapper, TMPDIR="/nonexistent")
     assert result.returncode == 53
@@ -346,18 +346,18 @@ def test_without_any_place_for_the_message_it_is_53(mailer):
     assert mailer.calls == []
 
 
-def test_a_variable_without_a_name_is_not_handed_on(mailer):
+def test_a_variable_without_a_name_is_not_passed_on(mailer):
     assert queue(mailer, wrapper=["env", "=nameless"]).returncode == 0
     assert "" not in mailer.calls[0]["environ"]
 
 
-# behind qmail-smtpd
+# run by qmail-smtpd
 
 
 @pytest.mark.parametrize(
     ("code", "reply"), [(0, "250"), (75, "451"), (69, "554"), (67, "554"), (70, "451"), (1, "451")]
 )
-def test_a_session_is_told_what_became_of_its_mail(mailer, tmp_path, code, reply):
+def test_the_reply_to_a_client_follows_the_exit_code_of_sendmail(mailer, tmp_path, code, reply):
     mailer.end_with(f"os._exit({code})")
     home = lay_home(tmp_path / "home")
     result = talk(home, SESSION, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
@@ -367,7 +367,7 @@ def test_a_session_is_told_what_became_of_its_mail(mailer, tmp_path, code, reply
     assert call["message"].endswith("\nSubject: t\n\nhello\n")
 
 
-def test_a_session_with_a_trick_that_rcpthosts_lets_pass_is_told_554(mailer, tmp_path):
+def test_a_relay_trick_that_rcpthosts_accepts_gets_554(mailer, tmp_path):
     home = lay_home(tmp_path / "home")
     text = SESSION.replace("<u@example.com>", '<"victim@outside.example,"@example.com>')
     result = talk(home, text, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})

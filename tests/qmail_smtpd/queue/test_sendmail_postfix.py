@@ -1,4 +1,4 @@
-"""sendmail-queue in front of a real Postfix, an instance of its own that listens nowhere and delivers to one Maildir.
+"""sendmail-queue with a real Postfix: a separate instance that does not listen and delivers everything to one Maildir.
 
 example.com is its own domain. Mail for any other domain stays in its queue, where the tests look for it.
 """
@@ -18,10 +18,10 @@ from tests.kit.mailhome import lay_home
 from tests.kit.relaytricks import TRICKS
 from tests.kit.support import peer, script
 
-pytestmark = [pytest.mark.peer, pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root alone")]
+pytestmark = [pytest.mark.peer, pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Postfix")]
 
 SENDMAIL = "/usr/sbin/sendmail"
-PATIENCE = 60  # seconds after which mail that should arrive will not
+PATIENCE = 60  # seconds to wait for a delivery
 PAUSE = 0.05  # seconds
 
 MAIN = """\
@@ -68,7 +68,7 @@ proxymap unix - - n - - proxymap
 
 
 class Postfix:
-    """A running instance: what it has delivered, and what it still holds."""
+    """A running instance, with access to its delivered mail and to its queue."""
 
     def __init__(self, top):
         self.top = top
@@ -86,10 +86,12 @@ class Postfix:
         return subprocess.run(["postfix", "-c", self.top / "conf", word], capture_output=True, text=True)
 
     def settle(self):
-        """Wait until it has done all that it can do. Gives the recipients of what it has to keep."""
+        """Wait until only undeliverable mail is left. Return the recipients of that mail."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            dropped = list(self.top.glob("queue/maildrop/*"))  # looked at first: mail goes from there to the queue
+            dropped = list(
+                self.top.glob("queue/maildrop/*")
+            )  # checked first: mail moves from here to the queue
             result = subprocess.run(["postqueue", "-j"], env=self.environ, capture_output=True, text=True, check=True)
             messages = [json.loads(line) for line in result.stdout.splitlines()]
             if not dropped and all(message["queue_name"] == "deferred" for message in messages):
@@ -98,7 +100,7 @@ class Postfix:
         return pytest.fail((self.top / "log").read_text())
 
     def delivered(self):
-        """Recipient -> sender and text of each message, the lines that delivery adds taken away."""
+        """Return (recipient, sender, text) of each delivered message, without the lines that delivery adds."""
         messages = []
         for path in self.top.glob("mail/all/new/*"):
             text = path.read_bytes()
@@ -202,7 +204,7 @@ def test_a_list_that_takes_two_calls_arrives_whole(postfix):
     assert [recipient for recipient, _, _ in postfix.delivered()] == recipients
 
 
-# local parts that sendmail would read as several addresses, as a comment, a group, a route, an option or a program
+# local parts that sendmail could read as several addresses, a comment, a group, a route, an option or a program
 AMBIGUOUS = [
     b"victim,user@example.com",
     b"victim, user@example.com",
@@ -228,12 +230,12 @@ AMBIGUOUS = [
 
 
 @pytest.mark.parametrize("recipient", AMBIGUOUS)
-def test_one_recipient_stays_one(postfix, recipient):
+def test_an_ambiguous_recipient_stays_one_recipient(postfix, recipient):
     result = queue(postfix, envelope(recipient))
     assert result.returncode == 0, result.stderr
     held = postfix.settle()
     delivered = [unquoted(address) for address, _, _ in postfix.delivered()]
-    # what Postfix does not like it returns to the sender, whose domain is another
+    # Postfix returns rejected mail to the sender, who is in another domain
     assert (delivered, held) in (([recipient], []), ([], ["sender@elsewhere.example"]))
 
 
@@ -248,13 +250,13 @@ def unquoted(address):
 
 
 @pytest.mark.parametrize("name", TRICKS)
-def test_a_trick_reaches_nobody(postfix, name):
+def test_a_relay_trick_is_not_delivered(postfix, name):
     assert queue(postfix, envelope(TRICKS[name])).returncode == 31
     assert postfix.settle() == []
     assert postfix.delivered() == []
 
 
-# what a local Postfix does with some of them if it is asked directly: this is what sendmail-queue stands against
+# what Postfix's sendmail does with some of the tricks if it is run directly: sendmail-queue prevents this
 ROUTED = {
     "percent hack": "victim%outside.example@example.com",
     "percent hack in quotes": '"victim%outside.example"@example.com',
@@ -267,13 +269,13 @@ ROUTED = {
 
 
 @pytest.mark.parametrize("name", ROUTED)
-def test_a_local_postfix_would_send_the_trick_on(postfix, name):
+def test_a_local_postfix_alone_would_route_the_trick_onward(postfix, name):
     command = [SENDMAIL, "-i", "-f", "sender@example.com", "--", ROUTED[name]]
     subprocess.run(command, input=MESSAGE, env=postfix.environ, check=True)
     assert any(address.endswith("outside.example") for address in postfix.settle())
 
 
-def test_a_whole_session_ends_in_the_queue_of_postfix(postfix, tmp_path):
+def test_a_session_of_qmail_smtpd_delivers_through_postfix(postfix, tmp_path):
     home = lay_home(tmp_path / "home")
     environ = {**postfix.environ, "QMAILHOME": str(home), "QMAILQUEUE": script("sendmail-queue"), "SENDMAIL": SENDMAIL}
     session = (
@@ -291,7 +293,7 @@ def test_a_whole_session_ends_in_the_queue_of_postfix(postfix, tmp_path):
     assert all(text.endswith(b"\n\n.\nhello\n") for _, _, text in delivered)
 
 
-def test_a_postfix_that_takes_no_mail_is_a_failure(postfix, tmp_path):
+def test_a_postfix_that_accepts_no_mail_is_a_failure(postfix, tmp_path):
     # its sendmail cannot read this configuration
     result = queue(postfix, envelope(b"one@example.com"), MAIL_CONFIG=str(tmp_path))
     assert result.returncode in (31, 71)
