@@ -163,6 +163,7 @@ def settle(params: dict[str, Any], order: list[str], verbosity: int) -> Settings
         address=address,
         port=port,
         program=program,
+        command=sys.argv[1:],
         verbosity=verbosity,
         limit=params["limit"],
         backlog=params["backlog"],

@@ -1,4 +1,4 @@
-"""What a process passes on by fork and exec, and may change of itself: environment, descriptors, signal actions."""
+"""What a process has from fork and exec, and may change of itself: environment, descriptors, signals, name, words."""
 
 import os
 from _signal import (  # type: ignore[import-not-found]  # signal's own functions wrap these in enums: 86 page faults
@@ -16,6 +16,7 @@ from tcpserver.chain import PYTHON_IGNORES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Action = tuple[int, Any]  # the number of a signal, and what is done about it
@@ -88,3 +89,53 @@ def move_up(descriptor: int) -> int:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_UNUSED)
     finally:
         os.close(descriptor)
+
+
+def title_area() -> tuple[int, int]:
+    """The addresses of the first and behind the last byte of this process's words (proc(5), arg_start, arg_end)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[45]), int(fields[46])
+    except (OSError, IndexError, ValueError):  # no /proc, or not Linux's
+        return 0, 0
+
+
+def set_title(words: list[str]) -> None:
+    """Show these words as the process's name and command line, in ps and to pgrep, as after an exec of them.
+
+    The words are written over those that the process was started with, as setproctitle(3) does, and cut to their
+    length. Where the system has no such thing, nothing changes.
+    """
+    name = os.fsencode(words[0].rpartition("/")[2])
+    try:
+        descriptor = os.open("/proc/thread-self/comm", os.O_WRONLY)  # /proc/self/comm is root's after a setuid
+        try:
+            os.write(descriptor, name)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return
+    start, end = area
+    if start < end and memmove is not None:
+        text = b"\0".join([name, *(os.fsencode(word) for word in words[1:])])
+        memmove(start, text[: end - start - 1].ljust(end - start, b"\0"))
+
+
+def find_memmove() -> "Callable[[int, bytes], object] | None":
+    """A function that writes bytes to an address: ctypes' own, without its Python half, which is 2 MB."""
+    try:
+        import _ctypes
+
+        class Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]  # no subscript at run time
+            _type_ = "P"
+
+        address = _ctypes._memmove_addr  # type: ignore[attr-defined]  # typeshed lacks it
+        call = _ctypes.call_function
+    except (ImportError, AttributeError):
+        return None
+    return lambda where, data: call(address, (Pointer(where), data, len(data)))
+
+
+area = title_area()
+memmove = find_memmove()

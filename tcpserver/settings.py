@@ -31,7 +31,7 @@ WORDY = {  # how a field that is not plain text is read back from its word
 }
 
 
-LISTS = ("groups", "preload", "program")
+LISTS = ("command", "groups", "preload", "program")
 
 
 class Settings:
@@ -45,6 +45,7 @@ class Settings:
         "ask_info",
         "backlog",
         "banner",
+        "command",
         "drain",
         "gid",
         "groups",
@@ -72,6 +73,7 @@ class Settings:
     address: str | None  # numeric; one with a colon is IPv6; None: the socket of LISTEN_FDS
     port: int
     program: list[str]
+    command: list[str]  # the words of tcpserver's own command line, without its name: for ps
     verbosity: int  # 0 -q, 1 -Q, 2 -v
     limit: int  # -c
     backlog: int  # -b

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from tcpserver.process import SignalActions
 
 DENIED = 100  # tcpserver.c: _exit(100)
+NAME_MARK, INFO_MARK = b"=", b"@"  # only rules for host names, and for ident's answers, have these in their keys
+UNASKED = {NAME_MARK: b"name", INFO_MARK: b"user"}
 
 
 class Connection:
     """One connection in its forked child: the descriptor, what is known of the client, how to log."""
 
-    __slots__ = ("base", "connection", "deadline", "facts", "lines", "others", "settings", "signals")
+    __slots__ = ("base", "connection", "deadline", "facts", "lines", "others", "settings", "signals", "unasked")
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Connection:
         self.base, self.lines, self.signals = base, lines, signals
         self.others = others  # how many more are connected from the same address, as the parent counts
         self.deadline = time.monotonic() + settings.prepare_timeout
+        self.unasked: list[bytes] = []  # marks of the rules' keys for which a question could not be asked
 
     def run(self) -> "NoReturn":
         """Ask, judge, run the program."""
@@ -86,13 +89,25 @@ class Connection:
         remote = facts.remote_ip if settings.ask_host else None
         found = names.Names()
         if local is not None or remote is not None:
-            found = names.ask(local, remote, bool(settings.paranoid), self.deadline)
+            found = self.ask_names(local, remote)
         if found.late:
             registry.programs.clear()  # a thread still waits in the resolver: exec, which ends it, in place of a call
         facts.local_host = found.local if settings.local_name is None else octets(settings.local_name)
         facts.remote_host = found.remote
         if settings.ask_info:
-            facts.remote_info = ident.ask(facts, settings.ident_timeout, self.deadline)
+            try:
+                facts.remote_info = ident.ask(facts, settings.ident_timeout, self.deadline)
+            except names.Unasked:
+                self.unasked.append(INFO_MARK)
+
+    def ask_names(self, local: bytes | None, remote: bytes | None) -> names.Names:
+        """The names, or none where they cannot be asked for."""
+        try:
+            return names.ask(local, remote, bool(self.settings.paranoid), self.deadline)
+        except names.Unasked:
+            if remote is not None:
+                self.unasked.append(NAME_MARK)
+            return names.Names()
 
     def judge(self) -> lookup.Verdict:
         """The verdict of the rules. Ends the process if they deny the client, or cannot be read."""
@@ -115,6 +130,7 @@ class Connection:
         facts = self.facts
         try:
             rules = lookup.open_rules(octets(self.settings.rules))
+            self.check_unasked(rules)
             verdict = lookup.judge(rules, facts.remote_ip, facts.remote_host, facts.remote_info)
         except OSError as error:
             if error.errno == errno.ENOENT and self.settings.rules_optional:
@@ -122,6 +138,12 @@ class Connection:
             self.drop(b"read " + octets(self.settings.rules), strerr.reason(error))
         rules.close()
         return verdict
+
+    def check_unasked(self, rules: lookup.Rules) -> None:
+        """Drop a client about whom a rule could not be looked up: it must not pass for one without a name."""
+        for mark in self.unasked:
+            if any(mark in key for key, _ in rules.records()):
+                self.drop(b"ask for the client's " + UNASKED[mark], strerr.WORDS[errno.EAGAIN])
 
     def drop(self, what: bytes, why: str) -> "NoReturn":
         """Drop the connection, with 0.88's warning."""

@@ -4,24 +4,38 @@ Unlike in 0.88, the answer must be about our pair of ports and say USERID, and c
 """
 
 import _socket as socket  # see listen
+import errno
 import time
 
+from tcpserver.child.names import Unasked
 from tcpserver.environ import Facts
 
 PORT = 113
 LONGEST_REPLY = 1000  # RFC 1413, 4: a reply is at most 1000 characters
 LONGEST_USER = 257  # remoteinfo.c stops there
+NO_RESOURCES = (  # our system's errors, which say nothing about the client's host
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.EADDRNOTAVAIL,
+    errno.EADDRINUSE,
+)
 BLANKS = b" \t\r"  # remoteinfo.c drops them wherever they stand
 
 
 def ask(facts: Facts, timeout: int, deadline: float) -> bytes | None:
-    """The user that the client's host names, or None. One deadline for connecting, asking and reading."""
+    """The user that the client's host names, or None. One deadline for connecting, asking and reading.
+
+    Raises names.Unasked.
+    """
     deadline = min(deadline, time.monotonic() + timeout)
     family = socket.AF_INET6 if b":" in facts.remote_ip else socket.AF_INET
     try:
         talk = socket.socket(family, socket.SOCK_STREAM)
-    except OSError:
-        return None
+    except OSError as error:
+        raise Unasked from error
     try:
         wait_until(talk, deadline)
         talk.bind((facts.local_ip.decode(), 0))
@@ -29,7 +43,9 @@ def ask(facts: Facts, timeout: int, deadline: float) -> bytes | None:
         wait_until(talk, deadline)
         talk.sendall(b"%d , %d\r\n" % (facts.remote_port, facts.local_port))
         return user(read_line(talk, deadline), facts.remote_port, facts.local_port)
-    except OSError:
+    except OSError as error:
+        if error.errno in NO_RESOURCES and not isinstance(error, TimeoutError):
+            raise Unasked from error
         return None
     finally:
         talk.close()

@@ -12,45 +12,60 @@ import time
 
 HOST_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")  # dns_domain_todot_cat()
 DIGITS = frozenset(b"0123456789.")
+THREAD_STACK = 512 * 1024  # bytes. By default it is the stack limit, which softlimit -m sets to the limit of all memory
+INTERNAL = (-1, socket.EAI_MEMORY, socket.EAI_SYSTEM)  # netdb.h, NETDB_INTERNAL; the resolver has not asked
 LONGEST_NAME = 255  # RFC 1035, 2.3.4
+
+
+class Unasked(Exception):
+    """The system has no memory, thread, socket or port for the question: nothing is known about the answer."""
 
 
 class Names:
     """The answers; None for a name that is not known, does not lead back, or did not come in time."""
 
-    __slots__ = ("late", "local", "remote")
+    __slots__ = ("complete", "late", "local", "remote")
 
     def __init__(self) -> None:
         self.local: bytes | None = None
         self.remote: bytes | None = None
+        self.complete = False  # whether every question was asked, and has its answer
         self.late = False  # whether a thread is still in the resolver
 
 
 def ask(local: bytes | None, remote: bytes | None, paranoid: bool, deadline: float) -> Names:
     """The names for the addresses that are not None, until `deadline` (time.monotonic()).
 
-    With `paranoid` the remote name counts only if it leads back to the address (tcpserver -p).
+    With `paranoid` the remote name counts only if it leads back to the address (tcpserver -p). Raises Unasked.
     """
     found, finished = Names(), _thread.allocate_lock()
     finished.acquire()
     try:
+        _thread.stack_size(THREAD_STACK)
         _thread.start_new_thread(answer, (found, finished, local, remote, paranoid))
-    except RuntimeError:  # no thread to ask with: no names, but the client is served
-        return found
+    except (RuntimeError, MemoryError) as error:  # the first: no thread
+        raise Unasked from error
     answers = Names()
     answers.late = not finished.acquire(timeout=max(0.0, deadline - time.monotonic()))
+    if not answers.late and not found.complete:
+        raise Unasked
     answers.local, answers.remote = found.local, found.remote
     return answers
 
 
 def answer(found: Names, finished: _thread.LockType, local: bytes | None, remote: bytes | None, paranoid: bool) -> None:
     """The asking thread. Each answer is stored as soon as it is known: a later question cannot lose it."""
-    if local is not None:
-        found.local = reverse(local)
-    name = None if remote is None else reverse(remote)
-    if remote is not None and name is not None and (not paranoid or leads_to(name, remote)):
-        found.remote = name
-    finished.release()
+    try:
+        if local is not None:
+            found.local = reverse(local)
+        name = None if remote is None else reverse(remote)
+        if remote is not None and name is not None and (not paranoid or leads_to(name, remote)):
+            found.remote = name
+        found.complete = True
+    except (Unasked, MemoryError):
+        pass  # ask() finds that the answers are not complete
+    finally:
+        finished.release()
 
 
 def warm_up() -> None:
@@ -59,7 +74,10 @@ def warm_up() -> None:
     Only where /etc/hosts answers: the parent never waits for a name server.
     """
     if sources("/etc/nsswitch.conf") == [b"files"] and any(b"127.0.0.1" in line[:1] for line in words("/etc/hosts")):
-        reverse(b"127.0.0.1")
+        try:
+            reverse(b"127.0.0.1")
+        except Unasked:
+            pass
 
 
 def sources(path: str) -> list[bytes]:
@@ -77,12 +95,28 @@ def words(path: str) -> list[list[bytes]]:
 
 
 def reverse(ip: bytes) -> bytes | None:
-    """The name for an address, as dns_domain_todot_cat() writes names; None if there is none or it is just a number."""
+    """The name for an address, as dns_domain_todot_cat() writes names; None if there is none or it is just a number.
+
+    Raises Unasked.
+    """
     try:  # not getnameinfo, which keeps the GIL while it waits (Python 3.11.2); bytes for the reason given in listen
         name = socket.gethostbyaddr(ip)[0]  # type: ignore[arg-type]  # typeshed knows only str
-    except (OSError, UnicodeError):
+    except OSError as error:
+        check_asked(error)
+        return None
+    except UnicodeError:
         return None
     return clean(os.fsencode(name))
+
+
+def check_asked(error: OSError) -> None:
+    """Tell "no such name" from "no socket to ask with", which glibc may report alike. Raises Unasked for the second."""
+    if not isinstance(error, socket.herror | socket.gaierror) or error.errno in INTERNAL:
+        raise Unasked from error
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+    except OSError as cause:
+        raise Unasked from cause
 
 
 def clean(name: bytes) -> bytes | None:
@@ -105,9 +139,12 @@ def is_number(name: bytes) -> bool:
 
 
 def leads_to(name: bytes, ip: bytes) -> bool:
-    """Whether the name has this address."""
+    """Whether the name has this address. Raises Unasked."""
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+    except OSError as error:
+        check_asked(error)
+        return False
+    except UnicodeError:
         return False
     return any(entry[4][0] == ip.decode() for entry in found)

@@ -22,7 +22,7 @@ from os import _exit
 from tcprules import strerr
 from tcpserver import chain
 from tcpserver.child.streams import flush, make_streams
-from tcpserver.process import change_environment, open_descriptors
+from tcpserver.process import change_environment, open_descriptors, set_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def perform(main: "Callable[[], object]", forked: bool = False) -> "NoReturn":
     signals are still blocked: they come now, and a SIGINT is the program's.
     """
     code: object = UNCAUGHT
+    set_title(sys.argv)
     try:
         if forked:
             pthread_sigmask(SIG_SETMASK, ())

@@ -18,7 +18,7 @@ from tcpserver.parent.journal import Journal
 from tcpserver.parent.linger import Linger
 from tcpserver.parent.preload import Unloadable, preload_all
 from tcpserver.parent.serve import SIGNALS, Server
-from tcpserver.process import change_environment
+from tcpserver.process import change_environment, set_title
 from tcpserver.settings import Settings
 
 TYPE_CHECKING = False
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 def main() -> "NoReturn":
     """Serve. The settings are the words of the command line (Settings.words)."""
     settings = Settings.from_words(sys.argv[1:])
+    set_title(["tcpserver", *settings.command])
     given = inherited.environ()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # who starts us in the background may have it ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)

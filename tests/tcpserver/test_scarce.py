@@ -1,0 +1,74 @@
+"""A run script's limits on memory, stack, processes and descriptors never switch a rule off."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kit.server import Server, compiled, needs_root
+from tests.kit.support import script
+
+NAMES = "=localhost:deny\n:allow\n"
+MEMORY = [24_000_000, 300_000_000, 3_000_000_000]
+NOT_ASKED = b"tcpserver: warning: dropping connection, unable to ask for the client's name: temporary failure\n"
+UNUSED_UID = "54321"
+
+
+def softlimit(size: int) -> list[str]:
+    """Words before a program that set what softlimit -m (daemontools) and chpst -m (runit) do, but for locked memory."""
+    return ["prlimit", *(f"--{limit}={size}:{size}" for limit in ("data", "stack", "as"))]
+
+
+@pytest.mark.parametrize("size", MEMORY)
+@pytest.mark.parametrize("option", ["-h", "-p"])
+def test_a_rule_for_a_name_holds_under_a_limit_of_memory(size: int, option: str, tmp_path: Path) -> None:
+    words = ["-v", "-R", option, "-l0", "-x", str(compiled(tmp_path / "cdb", NAMES)), "127.0.0.1", "0", "echo", "hello"]
+    with Server(words, before=softlimit(size)) as server:
+        assert server.ask() == b""
+        assert b" :127.0.0.1:" not in server.wait_for_log(rb"^tcpserver: deny \d+ 0:127.0.0.1:\d+ localhost:127.0.0.1:")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("rules", "line", "status"),
+    [
+        (NAMES, NOT_ASKED, 111),
+        ("=:allow\n:deny\n", NOT_ASKED, 111),
+        ("joe@=localhost:deny\n:allow\n", NOT_ASKED, 111),
+        ("127.0.0.1:allow\n:deny\n", b"tcpserver: ok ", 0),
+        ("127.0.0.1:deny\n:allow\n", b"tcpserver: deny ", 100),
+    ],
+)
+def test_a_client_whose_name_cannot_be_asked_is_not_one_without_a_name(
+    rules: str, line: bytes, status: int, tmp_path: Path
+) -> None:
+    """The account is at its process limit: the child is there, and no thread is to be had."""
+    tmp_path.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    account = ["-u", UNUSED_UID, "-g", UNUSED_UID]
+    words = ["-v", "-R", "-h", "-l0", *account, "-x", str(compiled(tmp_path / "cdb", rules)), "127.0.0.1", "0", "true"]
+    limit = ["prlimit", "--nproc=2:2"]
+    with Server(words, before=limit) as server:
+        server.ask()
+        assert line in server.wait_for_log(rb"^" + line.rstrip(b"\n"))
+        server.wait_for_log(rb"^tcpserver: end \d+ status %d$" % (status * 256))
+
+
+def test_no_socket_for_a_question_is_no_answer() -> None:
+    """In a process of its own that has no descriptor left: neither the name nor the user counts as unknown."""
+    code = (
+        "import resource, time; from tcpserver.child import ident, names; from tcpserver.environ import Facts\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "facts = Facts(b'127.0.0.1', 25, b'127.0.0.1', 4)\n"
+        "for ask in (lambda: names.ask(None, b'127.0.3.3', False, time.monotonic() + 20),\n"
+        "            lambda: ident.ask(facts, 5, time.monotonic() + 20)):\n"
+        "    try:\n"
+        "        print(ask())\n"
+        "    except names.Unasked:\n"
+        "        print('unasked')\n"
+    )
+    done = subprocess.run(
+        [str(Path(script("tcpserver")).parent / "python"), "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["unasked", "unasked"]
