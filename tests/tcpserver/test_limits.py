@@ -213,7 +213,7 @@ def test_an_ipv6_client_counts_with_its_64(address: bytes) -> None:
 
 
 def test_what_is_released_is_forgotten() -> None:
-    limits = Limits(most=2)
+    limits = Limits(max_connected=2)
     for _ in range(3):
         limits.accept(b"a", 0.0)
     assert limits.refusal(b"a", 0.0) == b"limit-address"
