@@ -1,1 +1,1 @@
-"""POP3, so that a login by it can open relaying."""
+"""POP3 access to a Maildir. It exists so that a POP3 login can allow its client's address to relay."""

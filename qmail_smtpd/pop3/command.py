@@ -1,15 +1,15 @@
-"""A client's bytes -> commands, as qmail's commands.c splits them, but in bounded memory. Pure.
+"""Parse the client's bytes into commands, as qmail's commands.c does, but in bounded memory. Pure.
 
-A line ends at LF; one CR before it goes; a NUL ends the text, as C's strings do; the verb ends at the first space.
+A line ends at LF, and one CR before it is removed. A NUL ends the text, as in C. The verb ends at the first space.
 """
 
-LONGEST_LINE = 512  # bytes with its line end. RFC 2449 section 4 grants clients 255; commands.c takes all that comes
-TOO_LONG = b"\n"  # in place of the verb of a longer one: no line holds it
+LONGEST_LINE = 512  # bytes with its line end. RFC 2449 section 4 allows 255; commands.c has no limit
+TOO_LONG = b"\n"  # stands for the verb of a longer line; no real verb contains LF
 DIGITS = b"0123456789"
 
 
 class Commands:
-    """What the client has said and nobody has obeyed yet: `pending`."""
+    """A buffer of received bytes that yields commands. `pending` holds the bytes after the last command."""
 
     __slots__ = ("pending", "too_long")
 
@@ -22,7 +22,7 @@ class Commands:
         self.pending += data
 
     def next(self) -> tuple[bytes, bytes] | None:
-        """The next verb, in lower case, and its argument; None where its line has not ended yet."""
+        """Return the next verb in lower case and its argument, or None if no complete line has arrived."""
         line, end, rest = self.pending.partition(b"\n")
         if len(line) >= LONGEST_LINE:
             line, self.too_long = b"", True
@@ -36,19 +36,19 @@ class Commands:
         return split(line)
 
     def rest(self) -> bytes:
-        """What is not a command of this program's any more."""
+        """Remove and return the pending bytes: after a login they belong to the next program."""
         rest, self.pending = self.pending, b""
         return rest
 
 
 def split(line: bytes) -> tuple[bytes, bytes]:
-    """The verb and its argument, in a line without its LF."""
+    """Return the verb in lower case and the argument of a line without its LF."""
     verb, _, argument = line.removesuffix(b"\r").partition(b"\0")[0].partition(b" ")
     return verb.lower(), argument.lstrip(b" ")
 
 
 def leading_number(text: bytes) -> tuple[int | None, bytes]:
-    """The number at the beginning, None where there is no digit, and what follows it (scan_ulong.c, without a wrap)."""
+    """Return the number at the beginning, or None, and the text after it. Unlike scan_ulong.c it never wraps around."""
     rest = text.lstrip(DIGITS)
     digits = text[: len(text) - len(rest)]
-    return int(digits[:LONGEST_LINE]) if digits else None, rest  # Python converts 4300 at most
+    return int(digits[:LONGEST_LINE]) if digits else None, rest  # Python refuses to convert more than 4300 digits

@@ -1,6 +1,7 @@
-"""One login: run the checker with the client's connection, wait for the end of what it becomes, say what that means.
+"""One login: run the checker, wait for the end of the program that it becomes, and translate its exit status.
 
-The checker gets user, password or digest, and challenge on its descriptor 3; 0 and 1 are the client's, or a tunnel's.
+On its descriptor 3 the checker gets user, password or digest, and challenge. Its descriptors 0 and 1 are the client's
+connection or, under TLS, one end of a tunnel.
 """
 
 import errno
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     Environ = dict[bytes, bytes]
 
-# What goes wrong before there is a checker -> the reply, where it is not NOT_CHECKED.
-NO_START = {
+# errno of a failure to start the checker -> the reply. Any other errno gets NOT_CHECKED.
+START_FAILURES = {
     errno.EMFILE: replies.NO_PIPE,
     errno.ENFILE: replies.NO_PIPE,
     errno.EAGAIN: replies.NO_FORK,
@@ -29,61 +30,68 @@ NO_START = {
 def run(
     program: list[bytes], environ: "Environ", fields: bytes, wire: "Wire", commands: "Commands"
 ) -> tuple[bytes, bytes] | None:
-    """None where all ended well; else the reply, and a word for the log. Nothing is pending on the wire before.
+    """Return None if the chain ended with exit code 0, else the reply and a word for the log.
 
-    Under TLS, what the client has said behind its password is in `commands`, and is still there if nobody came in.
+    The wire must have been flushed before. Under TLS, `commands` holds what the client sent after its password. If no
+    program has accepted the login, those bytes are still there afterwards.
     """
     if len(fields) > LONGEST_FIELDS:
-        return replies.WRONG, b"too-long"
+        return replies.AUTHORIZATION_FAILED, b"too-long"
     try:
-        status = (
-            serve(program, environ, fields) if wire.layer is None else tunnel(program, environ, fields, wire, commands)
-        )
+        if wire.layer is None:
+            status = run_directly(program, environ, fields)
+        else:
+            status = run_behind_tunnel(program, environ, fields, wire, commands)
     except OSError as error:
         from tcprules.strerr import reason
 
         why = b"start:" + reason(error).encode().replace(b" ", b"_")
-        return NO_START.get(error.errno or 0, replies.NOT_CHECKED), why
+        return START_FAILURES.get(error.errno or 0, replies.NOT_CHECKED), why
     verdict = judge(status)
     return None if verdict is None else (reply(status), verdict)
 
 
 def reply(status: int | None) -> bytes:
-    """What to say to a client that has not come in. 2 is a no: checkpassword-pam ends so for users it does not know."""
+    """Return the reply to a client whose login failed, for a wait status or None.
+
+    An exit code below TROUBLE is a refusal. That includes 2, with which checkpassword-pam refuses unknown users.
+    """
     if status is None:
-        return b""  # qmail-popup.c dies of it
+        return b""  # qmail-popup.c exits silently
     if os.WIFSIGNALED(status):
         return replies.CRASHED
-    return replies.NOT_CHECKED if os.WEXITSTATUS(status) >= TROUBLE else replies.WRONG
+    return replies.NOT_CHECKED if os.WEXITSTATUS(status) >= TROUBLE else replies.AUTHORIZATION_FAILED
 
 
-def serve(program: list[bytes], environ: "Environ", fields: bytes) -> int | None:
-    """Let the chain have the client's own descriptors. The wait status. Raises OSError."""
+def run_directly(program: list[bytes], environ: "Environ", fields: bytes) -> int | None:
+    """Run the chain on the client's own descriptors. Return its wait status. Raise OSError if it cannot be started."""
     return wait(start(program, environ, fields, {}))
 
 
-def tunnel(program: list[bytes], environ: "Environ", fields: bytes, wire: "Wire", commands: "Commands") -> int | None:
-    """Let the chain have one end of a tunnel. The wait status. Raises OSError."""
+def run_behind_tunnel(
+    program: list[bytes], environ: "Environ", fields: bytes, wire: "Wire", commands: "Commands"
+) -> int | None:
+    """Run the chain on one end of a tunnel. Return its wait status. Raise OSError if it cannot be started."""
     from qmail_smtpd.pop3.tunnel import Tunnel
 
-    with Tunnel() as way:
-        pid = start(program, environ, fields, {0: way.inner, 1: way.inner})
+    with Tunnel() as tunnel:
+        pid = start(program, environ, fields, {0: tunnel.inner, 1: tunnel.inner})
         try:
-            commands.add(way.carry(wire, commands.rest()))
+            commands.add(tunnel.forward(wire, commands.rest()))
         except (Closed, TimedOut):
-            pass  # the chain will see the end of it, and whoever writes to the client next finds out
+            pass  # the chain sees end of file; the next write to the client raises the error again
     return wait(pid)
 
 
 def start(program: list[bytes], environ: "Environ", fields: bytes, descriptors: dict[int, int]) -> int:
-    """The checker's pid. Raises OSError."""
+    """Start the checker and return its pid. Raise OSError if that fails."""
     pid, fields_end = launch(program, environ, fields, descriptors)
     os.close(fields_end)
     return pid
 
 
 def wait(pid: int) -> int | None:
-    """The wait status, without a limit: the chain has limits of its own. None where somebody else has taken it."""
+    """Return the wait status, or None if it is lost. There is no time limit, because the chain has its own."""
     try:
         return os.waitpid(pid, 0)[1]
     except ChildProcessError:

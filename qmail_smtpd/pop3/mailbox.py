@@ -1,7 +1,7 @@
-"""The Maildir in the current directory, as one session sees it, while others deliver to it, read it and remove from it.
+"""The Maildir in the current directory as one session sees it, while other processes deliver, read and delete mail.
 
-What is listed at the start stays the list. A message whose file was moved or got flags since is found again; one that
-is gone is gone. Nothing is removed or moved before `close`. Knows no POP3.
+The list of messages is fixed at the start. A message whose file has been moved or given flags since then is found
+again. Nothing is removed or moved before `close`. Does not know POP3.
 """
 
 import os
@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NEW, CUR, TMP = b"new", b"cur", b"tmp"
-NAME = len(b"new/")
-ABANDONED = 129600  # seconds: maildir.c, maildir_clean, 36 hours
+NAME_START = len(b"new/")  # where a file's name begins in a path
+ABANDONED = 129600  # seconds, that is 36 hours: maildir.c, maildir_clean
 BLOCK = 65536
-SETTLED = 1_000_000_000  # nanoseconds; a directory changed later than this may change again within its clock's tick
-SEEN = b":2,"  # what a message is called that is in cur and has no flags: cr.yp.to/proto/maildir.html
-VISIBLE = bytes(range(0x21, 0x7F))  # RFC 1939 section 7: what a unique-id may hold
-ID_DIGITS = 32  # of a digest in place of such a name
+SETTLED = 1_000_000_000  # nanoseconds; a directory changed more recently may change again without a new time stamp
+SEEN = b":2,"  # ends the name of a message in cur without flags: cr.yp.to/proto/maildir.html
+VISIBLE = bytes(range(0x21, 0x7F))  # characters allowed in a unique-id: RFC 1939 section 7
+ID_DIGITS = 32  # hexadecimal digits of the digest that replaces a name with other characters
 
 
 class Message:
-    """One file. `octets` as POP3 counts them, None until somebody asks; `inode` tells it from a namesake."""
+    """One file.
+
+    `octets` is its length as POP3 counts it, or None until it is needed. `inode` and the unique part of its name
+    identify the file.
+    """
 
     __slots__ = ("deleted", "inode", "modified", "octets", "path")
 
@@ -39,45 +43,45 @@ class Message:
 
 
 class Mailbox:
-    """The messages, the oldest first. Raises OSError where new or cur cannot be read."""
+    """The messages, oldest first. Creating it raises OSError if new or cur cannot be read."""
 
-    __slots__ = ("messages", "state")
+    __slots__ = ("last_changes", "messages")
 
     def __init__(self) -> None:
-        self.state = directories()
+        self.last_changes = last_changes()
         self.messages = scan(int(time()))
 
     def open(self, message: Message) -> int:
-        """A descriptor on the message's file, wherever that is by now. Raises OSError."""
+        """Return a descriptor of the message's file, even if the file has been moved. Raise OSError if that fails."""
         try:
             return open_regular(message.path)
         except FileNotFoundError:
-            self.look_again()
+            self.refresh_paths()
             return open_regular(message.path)
 
-    def look_again(self) -> None:
-        """Give each message whose file has another name or directory by now its new path."""
-        state = directories()
-        if state is not None and state == self.state:
+    def refresh_paths(self) -> None:
+        """Update the path of each message whose file has been moved or renamed."""
+        changes = last_changes()
+        if changes is not None and changes == self.last_changes:
             return
-        self.state = state
-        ours = {(message.inode, unique(message.path)): message for message in self.messages}
+        self.last_changes = changes
+        known = {(message.inode, unique_part(message.path)): message for message in self.messages}
         for entry in entries():
-            message = ours.get((entry.inode(), unique(entry.path)))
+            message = known.get((entry.inode(), unique_part(entry.path)))
             if message is not None:
                 message.path = entry.path
 
     def octets(self, message: Message) -> int:
-        """The length of the message as RETR sends it; 0 where it cannot be read (qmail-pop3d.c, getlist)."""
+        """Return the length of the message as RETR sends it, or 0 if it cannot be read (qmail-pop3d.c, getlist)."""
         if message.octets is None:
             try:
-                message.octets = self.count(message)
+                message.octets = self.measure(message)
             except OSError:
                 message.octets = 0
         return message.octets
 
-    def count(self, message: Message) -> int:
-        """Read the message for its length. Raises OSError."""
+    def measure(self, message: Message) -> int:
+        """Read the message to find its length. Raise OSError if that fails."""
         size = line_feeds = 0
         last = b"\n"
         descriptor = self.open(message)
@@ -91,82 +95,87 @@ class Mailbox:
         return octets(size, line_feeds, not last.endswith(b"\n"))
 
     def close(self) -> bool:
-        """Remove what is marked, and make the rest old mail. False where some of it could not be removed.
+        """Remove the messages that are marked as deleted, and move the other new messages to cur.
 
-        What is gone already needs no removing: two sessions may have had the same wish.
+        Return False if a marked message could not be removed. A file that is already gone is no failure: another
+        session may have deleted it.
         """
         missing, removed = remove([message for message in self.messages if message.deleted])
         if missing:
             removed = self.remove_moved(missing) and removed
         for message in self.messages:
             if not message.deleted and message.path.startswith(NEW):
-                make_old(message.path)
+                move_to_cur(message.path)
         return removed
 
     def remove_moved(self, missing: list[Message]) -> bool:
-        """Remove those that lie somewhere else by now. False where that cannot be known, or done."""
+        """Remove the messages whose files are no longer at their known paths. Return False if that fails."""
         try:
-            self.look_again()
+            self.refresh_paths()
         except OSError:
             return False
         return remove(missing)[1]
 
 
 def entries() -> "Iterator[os.DirEntry[bytes]]":
-    """What lies in new and cur. Raises OSError."""
+    """Yield the files in new and cur, without hidden ones. Raise OSError if a directory cannot be read."""
     for directory in (NEW, CUR):
-        with os.scandir(directory) as found:
-            for entry in found:
+        with os.scandir(directory) as files:
+            for entry in files:
                 if not entry.name.startswith(b"."):
                     yield entry
 
 
 def scan(now: int) -> list[Message]:
-    """The messages in the order in which they came. Those of this second are left for the next session.
+    """Return the messages in order of their time, and of their names within one second.
 
-    In the next second another could come that would stand before them (maildir.c, append).
+    A message of the current second is left for the next session: another message could still arrive in this second and
+    sort before it (maildir.c, append).
     """
     messages = []
     for entry in entries():
         try:
-            found = entry.stat(follow_symlinks=False)
+            status = entry.stat(follow_symlinks=False)
         except OSError:
-            continue  # another reader was faster
-        if S_ISREG(found.st_mode) and int(found.st_mtime) < now:
-            messages.append(Message(entry.path, entry.inode(), int(found.st_mtime)))
-    messages.sort(key=lambda message: message.path[NAME:])
-    messages.sort(key=lambda message: message.modified)  # stable, and without a tuple for each
+            continue  # another process has moved or removed it
+        if S_ISREG(status.st_mode) and int(status.st_mtime) < now:
+            messages.append(Message(entry.path, entry.inode(), int(status.st_mtime)))
+    messages.sort(key=lambda message: message.path[NAME_START:])
+    messages.sort(key=lambda message: message.modified)  # a stable sort needs no tuple for each message
     return messages
 
 
-def directories() -> tuple[int, int] | None:
-    """When new and cur changed last, in nanoseconds; None where the next change could bear the same time."""
-    changed = os.stat(NEW).st_mtime_ns, os.stat(CUR).st_mtime_ns
-    return changed if max(changed) < time_ns() - SETTLED else None
+def last_changes() -> tuple[int, int] | None:
+    """Return the modification times of new and cur in nanoseconds.
+
+    Return None if one of them is so recent that a later change could get the same time stamp.
+    """
+    changes = os.stat(NEW).st_mtime_ns, os.stat(CUR).st_mtime_ns
+    return changes if max(changes) < time_ns() - SETTLED else None
 
 
 def clean() -> None:
-    """Remove from tmp what was never delivered."""
+    """Remove abandoned deliveries from tmp."""
     try:
-        with os.scandir(TMP) as found:
-            for entry in found:
+        with os.scandir(TMP) as files:
+            for entry in files:
                 if not entry.name.startswith(b"."):
                     remove_abandoned(entry)
     except OSError:
-        pass  # the mail is elsewhere
+        pass  # tmp is not needed to read mail
 
 
 def remove_abandoned(entry: "os.DirEntry[bytes]") -> None:
-    """Remove a file that nobody has written to or read for 36 hours."""
+    """Remove a file that has not been accessed for 36 hours."""
     try:
         if entry.stat(follow_symlinks=False).st_atime + ABANDONED < int(time()):
             os.unlink(entry.path)
     except OSError:
-        pass  # as the original: another session will try again
+        pass  # as in the original: another session will try again
 
 
 def open_regular(path: bytes) -> int:
-    """A descriptor on a file that is nothing but a file. Raises OSError."""
+    """Open a regular file for reading. Never follow a link, never wait for a FIFO. Raise OSError for anything else."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -175,7 +184,7 @@ def open_regular(path: bytes) -> int:
 
 
 def remove(messages: list[Message]) -> tuple[list[Message], bool]:
-    """Remove their files. Returns those that were not there, and whether all others could be removed."""
+    """Remove the files of the messages. Return the messages without a file, and whether all others could be removed."""
     missing, removed = [], True
     for message in messages:
         try:
@@ -187,9 +196,9 @@ def remove(messages: list[Message]) -> tuple[list[Message], bool]:
     return missing, removed
 
 
-def make_old(path: bytes) -> None:
-    """Move a file from new to cur, where nothing is in its way there. "if it fails, bummer" (qmail-pop3d.c)."""
-    name = path[NAME:]
+def move_to_cur(path: bytes) -> None:
+    """Move a file from new to cur unless the target exists. "if it fails, bummer" (qmail-pop3d.c)."""
+    name = path[NAME_START:]
     target = b"cur/" + (name if b":" in name else name + SEEN)
     try:
         if not os.path.lexists(target):
@@ -198,16 +207,16 @@ def make_old(path: bytes) -> None:
         pass
 
 
-def unique(path: bytes) -> bytes:
-    """The part of the name that stays the same while flags come and go."""
-    return path[NAME:].partition(b":")[0]
+def unique_part(path: bytes) -> bytes:
+    """Return the part of the file's name that does not change with its flags."""
+    return path[NAME_START:].partition(b":")[0]
 
 
 def unique_id(path: bytes) -> bytes:
-    """The unique part, or a digest of a name that cannot be said in one line of ASCII."""
-    name = unique(path)
+    """Return the unique-id of a message: the unique part of its name if that is visible ASCII, otherwise a digest."""
+    name = unique_part(path)
     if name and not name.translate(None, VISIBLE):
         return name
-    from hashlib import sha256  # 5 ms, for names that no delivery makes
+    from hashlib import sha256  # costs 5 ms, and only for names that no delivery program makes
 
-    return sha256(name or path[NAME:]).hexdigest()[:ID_DIGITS].encode()
+    return sha256(name or path[NAME_START:]).hexdigest()[:ID_DIGITS].encode()

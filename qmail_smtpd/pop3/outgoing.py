@@ -1,11 +1,14 @@
-"""A message as it lies in a file -> as POP3 sends it: CRLF, dots doubled, the first lines only where TOP asks. Pure.
+"""Convert a message from its file's form to POP3's: CRLF, doubled dots and, for TOP, only the first lines. Pure.
 
-qmail-pop3d.c's blast, worked on whole blocks, but without the empty line that it adds to every message.
+Like qmail-pop3d.c's blast, but it works on whole blocks and does not append an empty line to every message.
 """
 
 
 class Outgoing:
-    """One message on its way. `lines` of its body are wanted, None for all; `ended` when there is no need for more."""
+    """The conversion of one message.
+
+    It sends `lines` of the body, or all for None. `ended`: no more input is needed.
+    """
 
     __slots__ = ("ended", "in_header", "line_begins", "lines")
 
@@ -16,9 +19,9 @@ class Outgoing:
         self.ended = False
 
     def feed(self, block: bytes) -> bytes:
-        """Take the next bytes of the file, not none, and return what is to be sent."""
+        """Convert the next bytes of the file, at least one, and return the bytes to send."""
         if self.lines is not None:
-            block = self.cut(block, self.lines)
+            block = self.truncate(block, self.lines)
         text = block.replace(b"\n", b"\r\n").replace(b"\n.", b"\n..")
         if self.line_begins and block.startswith(b"."):
             text = b"." + text
@@ -27,20 +30,20 @@ class Outgoing:
         return text
 
     def finish(self) -> bytes:
-        """What is to be sent after the last block: the end of a line that had none, and of the message."""
+        """Return the bytes to send after the last block: the end of an unfinished line, and the end of the message."""
         return b".\r\n" if self.line_begins else b"\r\n.\r\n"
 
-    def cut(self, block: bytes, lines: int) -> bytes:
-        """The block up to the last line that is wanted."""
+    def truncate(self, block: bytes, lines: int) -> bytes:
+        """Return the block up to the last wanted line."""
         begin = 0
         if self.in_header:
             begin = end_of_header(block, self.line_begins)
             if begin < 0:
                 return block
             self.in_header = False
-        found = block.count(b"\n", begin)
-        if found < lines:
-            self.lines = lines - found
+        line_feeds = block.count(b"\n", begin)
+        if line_feeds < lines:
+            self.lines = lines - line_feeds
             return block
         self.ended = True
         for _ in range(lines):
@@ -49,7 +52,7 @@ class Outgoing:
 
 
 def end_of_header(block: bytes, line_begins: bool) -> int:
-    """Where the body begins: behind the first empty line. -1 where that has not come yet."""
+    """Return the index of the body's first byte, after the first empty line, or -1 if the block has no empty line."""
     if line_begins and block.startswith(b"\n"):
         return 1
     empty = block.find(b"\n\n")
@@ -57,5 +60,8 @@ def end_of_header(block: bytes, line_begins: bool) -> int:
 
 
 def octets(size: int, line_feeds: int, unfinished: bool) -> int:
-    """How long RETR's answer is without its dots (RFC 1939 section 11). `unfinished`: the last line has no end."""
+    """Return the length of a message as RETR sends it, without the doubled dots (RFC 1939 section 11).
+
+    `size` and `line_feeds` are those of the file. `unfinished`: its last line has no LF.
+    """
     return size + line_feeds + 2 * unfinished

@@ -1,12 +1,12 @@
-"""qmail-pop3d: the mail of the Maildir that its first word names, by POP3 on descriptors 0 and 1.
+"""qmail-pop3d: POP3 on descriptors 0 and 1 for the Maildir that its argument names.
 
-Knows no passwords: whoever starts it has asked for one (popup.py).
+Does not check passwords: the program that runs it has done that (popup.py).
 """
 
 import os
 import sys
 
-# The C half of signal, which every interpreter has loaded already: the Python half costs 5 ms of enum, once a session.
+# The C module that every interpreter has loaded already: `signal` imports enum, which would cost 5 ms for each session.
 from _signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
 from qmail_smtpd.net.wire import Closed, TimedOut, Wire, discard_unheard
@@ -26,7 +26,7 @@ TIMEOUT = 1200.0  # qmail-pop3d.c: seconds for one read or write
 
 
 class Session:
-    """One client and the mailbox. `last` is what LAST tells: the highest message that was marked."""
+    """One client and its mailbox. `last` is the answer to LAST: the highest message that was marked as deleted."""
 
     __slots__ = ("last", "mailbox", "over", "wire")
 
@@ -36,49 +36,52 @@ class Session:
         self.last = 0
         self.over = False
 
-    def obey(self, verb: bytes, argument: bytes) -> None:
+    def execute(self, verb: bytes, argument: bytes) -> None:
         VERBS.get(verb, unimplemented)(self, argument)
 
-    def say(self, reply: bytes) -> None:
-        self.wire.write(reply)
+    def reply(self, text: bytes) -> None:
+        self.wire.write(text)
 
     def message(self, argument: bytes) -> tuple[int, "Message"] | None:
-        """The message that the argument begins with the number of, and the number; None where that was answered."""
+        """Return the number that begins the argument, and the message with that number.
+
+        Return None if there is no such message, after sending the error reply.
+        """
         number, _ = leading_number(argument)
         if number is None:
-            self.say(replies.SYNTAX)
+            self.reply(replies.SYNTAX)
         elif number == 0:
-            self.say(replies.FROM_ONE)
+            self.reply(replies.FROM_ONE)
         elif number > len(self.mailbox.messages):
-            self.say(replies.NOT_THAT_MANY)
+            self.reply(replies.NOT_THAT_MANY)
         elif self.mailbox.messages[number - 1].deleted:
-            self.say(replies.DELETED)
+            self.reply(replies.DELETED)
         else:
             return number, self.mailbox.messages[number - 1]
         return None
 
-    def list(self, argument: bytes, fact: "Callable[[Message], bytes]") -> None:
-        """One line, of the message that was asked for or each, with this fact about it."""
+    def list(self, argument: bytes, describe: "Callable[[Message], bytes]") -> None:
+        """Reply with one line for the message in the argument, or for each message if there is no argument."""
         if argument:
-            chosen = self.message(argument)
-            if chosen:
-                self.say(b"+OK %d %b\r\n" % (chosen[0], fact(chosen[1])))
+            selected = self.message(argument)
+            if selected:
+                self.reply(b"+OK %d %b\r\n" % (selected[0], describe(selected[1])))
             return
-        self.say(replies.OK)
+        self.reply(replies.OK)
         for number, message in enumerate(self.mailbox.messages, 1):
             if not message.deleted:
-                self.say(b"%d %b\r\n" % (number, fact(message)))
-        self.say(replies.END)
+                self.reply(b"%d %b\r\n" % (number, describe(message)))
+        self.reply(replies.END)
 
     def length(self, message: "Message") -> bytes:
         return b"%d" % self.mailbox.octets(message)
 
 
 def stat(session: Session, _: bytes) -> None:
-    """How many, marked ones counted as well, and how much without those: qmail-pop3d.c."""
+    """Reply with the number of all messages, but the total length of those not marked as deleted: qmail-pop3d.c."""
     messages = session.mailbox.messages
     total = sum(session.mailbox.octets(message) for message in messages if not message.deleted)
-    session.say(b"+OK %d %d\r\n" % (len(messages), total))
+    session.reply(b"+OK %d %d\r\n" % (len(messages), total))
 
 
 def list_lengths(session: Session, argument: bytes) -> None:
@@ -90,33 +93,36 @@ def list_ids(session: Session, argument: bytes) -> None:
 
 
 def dele(session: Session, argument: bytes) -> None:
-    chosen = session.message(argument)
-    if chosen:
-        number, message = chosen
+    selected = session.message(argument)
+    if selected:
+        number, message = selected
         message.deleted = True
         session.last = max(session.last, number)
-        session.say(replies.OK)
+        session.reply(replies.OK)
 
 
 def retr(session: Session, argument: bytes) -> None:
-    """RETR and TOP are one command: a second number is the count of the body's lines (qmail-pop3d.c, pop3_top)."""
-    chosen = session.message(argument)
-    if not chosen:
+    """Handle RETR and TOP, which are one command (qmail-pop3d.c, pop3_top).
+
+    A second number limits the lines of the body.
+    """
+    selected = session.message(argument)
+    if not selected:
         return
     _, rest = leading_number(argument)
     lines, _ = leading_number(rest.lstrip(b" "))
     try:
-        descriptor = session.mailbox.open(chosen[1])
+        descriptor = session.mailbox.open(selected[1])
     except OSError:
-        session.say(replies.NOT_OPENED)
+        session.reply(replies.NOT_OPENED)
         return
-    session.say(replies.OK)
+    session.reply(replies.OK)
     send(session.wire, descriptor, Outgoing(lines))
     os.close(descriptor)
 
 
 def send(wire: Wire, descriptor: int, outgoing: Outgoing) -> None:
-    """Copy a file to the client. Raises Closed where it cannot be read on: a part may not look like the whole."""
+    """Copy the file to the client. Raise Closed on a read error, so that a partial message never looks complete."""
     while not outgoing.ended:
         try:
             block = os.read(descriptor, BLOCK)
@@ -132,32 +138,32 @@ def rset(session: Session, _: bytes) -> None:
     for message in session.mailbox.messages:
         message.deleted = False
     session.last = 0
-    session.say(replies.OK)
+    session.reply(replies.OK)
 
 
 def last(session: Session, _: bytes) -> None:
-    session.say(b"+OK %d\r\n" % session.last)
+    session.reply(b"+OK %d\r\n" % session.last)
 
 
 def noop(session: Session, _: bytes) -> None:
-    session.say(replies.OK)
+    session.reply(replies.OK)
 
 
 def capa(session: Session, _: bytes) -> None:
-    session.say(replies.capabilities())
+    session.reply(replies.capabilities())
 
 
 def quit_session(session: Session, _: bytes) -> None:
     session.over = True
-    session.say(replies.OK if session.mailbox.close() else replies.NOT_REMOVED)
+    session.reply(replies.OK if session.mailbox.close() else replies.NOT_REMOVED)
 
 
 def line_too_long(session: Session, _: bytes) -> None:
-    session.say(replies.LINE_TOO_LONG)
+    session.reply(replies.LINE_TOO_LONG)
 
 
 def unimplemented(session: Session, _: bytes) -> None:
-    session.say(replies.UNIMPLEMENTED)
+    session.reply(replies.UNIMPLEMENTED)
 
 
 VERBS: "dict[bytes, Callable[[Session, bytes], None]]" = {
@@ -177,11 +183,11 @@ VERBS: "dict[bytes, Callable[[Session, bytes], None]]" = {
 
 
 class Refused(Exception):
-    """There is no session; the text is the reply that says why."""
+    """The session cannot start. The argument is the reply."""
 
 
 def main() -> "NoReturn":
-    """The program. Ends with 0 whatever comes of the session, and with 1 for root, as the original."""
+    """Run the program. The exit code is 0 whatever happens in the session, and 1 for root, as in the original."""
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
     if os.getuid() == 0:
@@ -195,7 +201,7 @@ def main() -> "NoReturn":
 
 
 def is_open(descriptor: int) -> bool:
-    """Closed, it would be the first mail that is opened."""
+    """Whether the descriptor is open. If it is not, the next file to be opened would take its number."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -204,10 +210,10 @@ def is_open(descriptor: int) -> bool:
 
 
 def serve(wire: Wire, words: list[bytes]) -> None:
-    """One session, from the first look into the Maildir to its end. A client that is gone is told nothing."""
+    """Serve one session from opening the Maildir to its end. A connection that is closed or times out ends silently."""
     try:
         try:
-            converse(Session(wire, enter(words)))
+            converse(Session(wire, open_mailbox(words)))
         except Refused as refusal:
             wire.write(refusal.args[0])
         except MemoryError:
@@ -218,8 +224,8 @@ def serve(wire: Wire, words: list[bytes]) -> None:
         pass
 
 
-def enter(words: list[bytes]) -> Mailbox:
-    """Make the Maildir the current directory, and read it. Raises Refused."""
+def open_mailbox(words: list[bytes]) -> Mailbox:
+    """Make the Maildir the current directory, and scan it. Raise Refused if that fails."""
     try:
         os.chdir(words[0])
     except (IndexError, OSError):
@@ -232,10 +238,10 @@ def enter(words: list[bytes]) -> Mailbox:
 
 
 def converse(session: Session) -> None:
-    """Read and obey until the session is over, or the client gone."""
-    session.say(replies.OK)
+    """Read and execute commands until QUIT or end of file."""
+    session.reply(replies.OK)
     commands = Commands()
     while not session.over and (data := session.wire.read()):
         commands.add(data)
         while not session.over and (command := commands.next()):
-            session.obey(*command)
+            session.execute(*command)

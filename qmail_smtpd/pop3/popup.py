@@ -1,12 +1,12 @@
-"""qmail-popup HOST CHECKER PROG...: asks for user and password, and runs the checker, which becomes who has the mail.
+"""qmail-popup HOST CHECKER PROG...: reads user and password, then runs the checker, which runs PROG.
 
-Knows no passwords and no mail. With $POP3S all is under TLS, the rest of the chain included, which knows nothing of it.
+Neither verifies passwords nor knows mail. With $POP3S it terminates TLS for the rest of the chain, which needs no TLS.
 """
 
 import os
 import sys
 
-# The C half of signal, which every interpreter has loaded already: the Python half costs 5 ms of enum, once a session.
+# The C module that every interpreter has loaded already: `signal` imports enum, which would cost 5 ms for each session.
 from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 from time import time
 
@@ -27,14 +27,28 @@ if TYPE_CHECKING:
 
 PROGRAM = "qmail-popup"
 TIMEOUT = 1200.0  # qmail-popup.c: seconds for one read or write
-ENDED = 1  # qmail-popup.c: its exit code, whatever came of the session
+EXIT_CODE = 1  # qmail-popup.c: the exit code of every session
 RANDOM_BYTES = 16
 
 
 class Popup:
-    """One client that has not logged in yet. `tries`: how often it may still be wrong; `clear`: if passwords may be."""
+    """A client that has not logged in yet.
 
-    __slots__ = ("challenge", "clear", "commands", "environ", "greeting", "over", "program", "tries", "user", "wire")
+    `tries` is the number of login attempts left. `plaintext_allowed` says whether a password may come without TLS.
+    """
+
+    __slots__ = (
+        "challenge",
+        "commands",
+        "environ",
+        "greeting",
+        "over",
+        "plaintext_allowed",
+        "program",
+        "tries",
+        "user",
+        "wire",
+    )
 
     def __init__(self, wire: Wire, host: bytes, program: list[bytes], environ: "Environ") -> None:
         self.wire = wire
@@ -42,21 +56,21 @@ class Popup:
         self.environ = environ
         self.challenge = challenge(host)
         self.greeting = host if environ.get(b"POPNOAPOP") else self.challenge
-        self.clear = wire.layer is not None or may_be_clear(environ)
+        self.plaintext_allowed = wire.layer is not None or allows_plaintext(environ)
         self.tries = leading_number(environ.get(b"POPAUTHTRIES", b""))[0] or 1
         self.commands = Commands()
         self.user: bytes | None = None
         self.over = False
 
-    def say(self, reply: bytes) -> None:
-        self.wire.write(reply)
+    def reply(self, text: bytes) -> None:
+        self.wire.write(text)
 
     def converse(self) -> None:
-        """Greet, read and obey until the session is over, or the client gone."""
-        self.say(b"+OK " + self.greeting + b"\r\n")
+        """Send the greeting, then read and execute commands until the session is over or the client disconnects."""
+        self.reply(b"+OK " + self.greeting + b"\r\n")
         while not self.over:
             self.wire.flush()
-            # What the client says behind its password is for the rest of the chain, which reads the same descriptor.
+            # Read single bytes: those after the password are for the rest of the chain, which reads this descriptor.
             data = self.wire.take(TIMEOUT, 1 if self.wire.layer is None else COMMAND_BLOCK)
             if not data:
                 return
@@ -65,27 +79,30 @@ class Popup:
                 VERBS.get(command[0], authorize_first)(self, command[1])
 
     def log_in(self, user: bytes, secret: bytes) -> None:
-        """Run the checker. Over when that was the whole session, or the last try."""
+        """Run the checker.
+
+        The session is over if the login succeeded, if no try is left, and after any failure but a wrong password.
+        """
         fields = b"\0".join((user, secret, self.challenge, b""))
         self.wire.flush()
         refusal = run(self.program, self.environ, fields, self.wire, self.commands)
         self.user = None
         self.tries -= 1
-        self.over = refusal is None or refusal[0] != replies.WRONG or self.tries <= 0
+        self.over = refusal is None or refusal[0] != replies.AUTHORIZATION_FAILED or self.tries <= 0
         if refusal is not None:
             self.log(user, refusal[1])
-            self.say(refusal[0])
+            self.reply(refusal[0])
             if self.over:
-                self.hang_up()
+                self.finish()
 
-    def hang_up(self) -> None:
-        """End a session in which this program had the last word."""
+    def finish(self) -> None:
+        """End a session whose last reply comes from this program."""
         self.over = True
         self.wire.flush()
         discard_unheard()
 
     def log(self, user: bytes, reason: bytes) -> None:
-        """Tell the administrator, and fail2ban, who did not come in."""
+        """Log a failed login for the administrator and fail2ban."""
         from qmail_smtpd.log import escaped
 
         ip = escaped(self.environ.get(b"TCPREMOTEIP", b"unknown"))
@@ -94,12 +111,18 @@ class Popup:
 
 
 def challenge(host: bytes) -> bytes:
-    """A message id, as RFC 1939 section 7 wants it. In place of the original's pid it has a number nobody can guess."""
+    """Return an APOP challenge: a message-id, as RFC 1939 section 7 requires.
+
+    An unpredictable number replaces the original's process id.
+    """
     return b"<%d.%d@%b>" % (int.from_bytes(os.urandom(RANDOM_BYTES), "big"), time(), host)
 
 
-def may_be_clear(environ: "Environ") -> bool:
-    """Whether a password may come without TLS: where there could be none, the host wants it, or the client is here."""
+def allows_plaintext(environ: "Environ") -> bool:
+    """Whether a password may come without TLS.
+
+    That is so if there is no certificate, if control/popcleartext exists, and for clients on this host.
+    """
     home = control.home(environ)
     if not control.exists(b"servercert.pem", home) or is_loopback(environ.get(b"TCPREMOTEIP", b"")):
         return True
@@ -110,61 +133,61 @@ def may_be_clear(environ: "Environ") -> bool:
 
 
 def is_loopback(address: bytes) -> bool:
-    """For an address as tcpserver writes it."""
+    """Whether the address, in tcpserver's notation, is a loopback address."""
     return address.startswith(b"127.") or address == b"::1"
 
 
 def user(popup: Popup, argument: bytes) -> None:
-    if not popup.clear:
-        popup.say(replies.IN_CLEAR)
+    if not popup.plaintext_allowed:
+        popup.reply(replies.NO_PLAINTEXT)
     elif not argument:
-        popup.say(replies.SYNTAX)
+        popup.reply(replies.SYNTAX)
     else:
         popup.user = argument
-        popup.say(replies.OK)
+        popup.reply(replies.OK)
 
 
 def password(popup: Popup, argument: bytes) -> None:
-    if not popup.clear:
-        popup.say(replies.IN_CLEAR)
+    if not popup.plaintext_allowed:
+        popup.reply(replies.NO_PLAINTEXT)
     elif popup.user is None:
-        popup.say(replies.USER_FIRST)
+        popup.reply(replies.USER_FIRST)
     elif not argument:
-        popup.say(replies.SYNTAX)
+        popup.reply(replies.SYNTAX)
     else:
         popup.log_in(popup.user, argument)
 
 
 def apop(popup: Popup, argument: bytes) -> None:
-    """The digest says nothing to who listens, so it may always come, where there is a challenge to digest."""
+    """Log in by digest. It reveals no password, so it needs no TLS, but it needs the challenge in the greeting."""
     name, space, digest = argument.partition(b" ")
     if popup.greeting != popup.challenge:
-        popup.say(replies.AUTHORIZE_FIRST)
+        popup.reply(replies.AUTHORIZE_FIRST)
     elif space:
         popup.log_in(name, digest)
     else:
-        popup.say(replies.SYNTAX)
+        popup.reply(replies.SYNTAX)
 
 
 def noop(popup: Popup, _: bytes) -> None:
-    popup.say(replies.OK)
+    popup.reply(replies.OK)
 
 
 def quit_session(popup: Popup, _: bytes) -> None:
-    popup.say(replies.OK)
-    popup.hang_up()
+    popup.reply(replies.OK)
+    popup.finish()
 
 
 def capa(popup: Popup, _: bytes) -> None:
-    popup.say(replies.capabilities(*([b"USER"] if popup.clear else [])))
+    popup.reply(replies.capabilities(*([b"USER"] if popup.plaintext_allowed else [])))
 
 
 def line_too_long(popup: Popup, _: bytes) -> None:
-    popup.say(replies.LINE_TOO_LONG)
+    popup.reply(replies.LINE_TOO_LONG)
 
 
 def authorize_first(popup: Popup, _: bytes) -> None:
-    popup.say(replies.AUTHORIZE_FIRST)
+    popup.reply(replies.AUTHORIZE_FIRST)
 
 
 VERBS: "dict[bytes, Callable[[Popup, bytes], None]]" = {
@@ -179,7 +202,7 @@ VERBS: "dict[bytes, Callable[[Popup, bytes], None]]" = {
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """What tcpserver's parent does before it forks for a client, where this program is preloaded."""
+    """Prepare TLS in tcpserver's parent before it forks for a client, if this program is preloaded."""
     if environ.get(b"POP3S"):
         import qmail_smtpd.pop3.tunnel  # noqa: F401
         from qmail_smtpd.net.certificate import keep
@@ -188,13 +211,16 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
 
 
 def main() -> "NoReturn":
-    """The program. Ends with 1 whatever comes of the session, as the original; 100 and 111 where TLS cannot be."""
+    """Run the program. As in the original, the exit code of every session is 1.
+
+    If TLS is unavailable it is 100 or 111.
+    """
     settle_descriptors()
-    signal(SIGCHLD, SIG_DFL)  # inherited as ignored, it would lose the checker's verdict
+    signal(SIGCHLD, SIG_DFL)  # if SIGCHLD stayed ignored, the checker's status would be lost
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
     environ = dict(os.environb)
-    environ.pop(b"", None)  # `=value` is legal to inherit, and nothing that posix_spawn would hand on
+    environ.pop(b"", None)  # `=value` can be inherited, but posix_spawn rejects an empty name
     wire = Wire(TIMEOUT)
     try:
         if environ.get(b"POP3S"):
@@ -209,11 +235,11 @@ def main() -> "NoReturn":
         strerr.say(PROGRAM, b": event=refused pid=%d ip=%b reason=tls:" % (os.getpid(), ip), why)
     except (Closed, TimedOut):
         pass
-    os._exit(ENDED)
+    os._exit(EXIT_CODE)
 
 
 def serve(wire: Wire, words: list[bytes], environ: "Environ") -> None:
-    """One session, or why there is none. Raises wire's errors."""
+    """Serve one session, or reply with the usage. Raise the wire's errors."""
     if len(words) < 2:
         wire.write(replies.USAGE)
     else:
@@ -221,7 +247,10 @@ def serve(wire: Wire, words: list[bytes], environ: "Environ") -> None:
 
 
 def secure(wire: Wire, environ: "Environ") -> None:
-    """TLS from the first byte. Ends the process where there is none, and as root: who decrypts stays till the end."""
+    """Start TLS from the first byte. Exit if it is unavailable.
+
+    Root is refused, because this process decrypts the client's data until the session ends.
+    """
     if 0 in (os.getuid(), os.geteuid()):
         strerr.die(strerr.PERMANENT, PROGRAM, ": fatal: POP3S is not for root: start tcpserver with -u")
     from qmail_smtpd.net import certificate

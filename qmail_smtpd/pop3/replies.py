@@ -1,4 +1,4 @@
-"""The replies of qmail-popup and qmail-pop3d that are the same each time. A comment says which are not theirs."""
+"""The constant replies of qmail-popup and qmail-pop3d. They are the originals' unless a comment says otherwise."""
 
 OK = b"+OK \r\n"
 END = b".\r\n"
@@ -9,25 +9,25 @@ def error(text: bytes) -> bytes:
 
 
 def capabilities(*own: bytes) -> bytes:
-    """The answer to CAPA (RFC 2449): what both programs can do, and these. Not the originals'."""
+    """Return the reply to CAPA (RFC 2449): the capabilities of both programs, and `own`. The originals have no CAPA."""
     return OK + b"".join(name + b"\r\n" for name in (*own, b"TOP", b"UIDL", b"RESP-CODES", b"PIPELINING")) + END
 
 
 SYNTAX = error(b"syntax error")
 NO_MEMORY = error(b"out of memory")
-LINE_TOO_LONG = error(b"line too long")  # ours: the originals' lines have no limit
+LINE_TOO_LONG = error(b"line too long")  # ours: the originals do not limit lines
 
 USAGE = error(b"usage: popup hostname subprogram")
 AUTHORIZE_FIRST = error(b"authorization first")
 USER_FIRST = error(b"USER first")
-WRONG = error(b"authorization failed")
-# The originals', with the code of RFC 3206 that tells a client not to ask its user for another password.
+AUTHORIZATION_FAILED = error(b"authorization failed")
+# The originals' texts after an RFC 3206 code, which tells a client not to ask its user for another password.
 CRASHED = error(b"[SYS/TEMP] aack, child crashed")
 NO_PIPE = error(b"[SYS/TEMP] unable to open pipe")
 NO_FORK = error(b"[SYS/TEMP] unable to fork")
-# Ours: the original says "authorization failed" to the first, and knows no TLS.
+# Ours: the original replies "authorization failed" in the first case, and has no TLS.
 NOT_CHECKED = error(b"[SYS/TEMP] unable to check the password")
-IN_CLEAR = error(b"no plaintext login without TLS")
+NO_PLAINTEXT = error(b"no plaintext login without TLS")
 
 NO_MAILDIR = error(b"this user has no $HOME/Maildir")
 NOT_SCANNED = error(b"unable to scan $HOME/Maildir")

@@ -1,6 +1,7 @@
-"""Between a client under TLS and programs that know no TLS: bytes in both directions over a socket pair.
+"""Forward bytes between a client under TLS and programs without TLS, over a socket pair.
 
-Like a socket, the inner end has one file for both directions, and its end can be shut down alone.
+A socket pair, because its inner end behaves like a connection: one descriptor serves both directions, and each
+direction can be shut down alone.
 """
 
 import _socket  # 0.4 ms; the Python half costs 5
@@ -17,15 +18,18 @@ BLOCK = 65536
 
 
 class Tunnel:
-    """`inner` is the descriptor for the program. It is closed here by `carry`, the outer end by the with statement."""
+    """A socket pair whose inner end is for the program.
+
+    `forward` closes `inner` in this process. Leaving the with statement closes the outer end.
+    """
 
     def __init__(self) -> None:
         self.outer, inner = _socket.socketpair()
         self.outer.setblocking(False)
         self.inner = inner.detach()
-        self.inward = b""  # what the client has said and the program not taken
-        self.client_speaks = True
-        self.program_spoke = False
+        self.to_program = b""  # decrypted bytes that the program has not taken yet
+        self.client_open = True
+        self.program_answered = False
 
     def __enter__(self) -> "Tunnel":
         return self
@@ -35,41 +39,41 @@ class Tunnel:
         if self.inner >= 0:
             os.close(self.inner)
 
-    def carry(self, wire: "Wire", early: bytes) -> bytes:
-        """Carry until the program says no more. `early` is what the client has said already. Raises wire's errors.
+    def forward(self, wire: "Wire", early: bytes) -> bytes:
+        """Forward bytes until the program closes its end. Raise the wire's errors.
 
-        The client's words wait for the program's first ones, which are the answer to the password. Where there are
-        none nobody came in, and the client's are returned.
+        `early` is what the client has already sent. The client's bytes are held back until the program sends its first
+        bytes, which answer the password. If it never sends any, the login failed, and the client's bytes are returned.
         """
         os.close(self.inner)
         self.inner = -1
         assert wire.layer is not None
-        self.inward = early + wire.layer.rest()
-        self.client_speaks = not wire.layer.over
+        self.to_program = early + wire.layer.rest()
+        self.client_open = not wire.layer.over
         while True:
             events = self.wait(wire.timeout)
-            if self.outer.fileno() in events and not self.outward(wire, events[self.outer.fileno()]):
-                return self.inward
+            if self.outer.fileno() in events and not self.receive(wire, events[self.outer.fileno()]):
+                return self.to_program
             if 0 in events:
-                self.inward += wire.layer.take_ready() or b""
-                self.client_speaks = not wire.layer.over
-            if self.program_spoke:
-                self.push()
+                self.to_program += wire.layer.take_ready() or b""
+                self.client_open = not wire.layer.over
+            if self.program_answered:
+                self.send()
             wire.flush()
 
     def wait(self, seconds: float) -> dict[int, int]:
-        """What is ready. The client is not listened to while the program has not taken what it said before."""
+        """Return the ready descriptors and their events. The client is not read while the program has bytes to take."""
         poller = poll()
-        poller.register(self.outer.fileno(), POLLIN | (POLLOUT if self.inward and self.program_spoke else 0))
-        if self.client_speaks and not self.inward:
+        poller.register(self.outer.fileno(), POLLIN | (POLLOUT if self.to_program and self.program_answered else 0))
+        if self.client_open and not self.to_program:
             poller.register(0, POLLIN)
         events = dict(poller.poll(int(seconds * 1000)))
         if not events:
             raise TimedOut
         return events
 
-    def outward(self, wire: "Wire", event: int) -> bool:
-        """Hand on what the program says, if it does. False at its end."""
+    def receive(self, wire: "Wire", event: int) -> bool:
+        """Forward what the program has sent, if anything. Return False once the program has closed its end."""
         if event == POLLOUT:
             return True
         try:
@@ -79,19 +83,19 @@ class Tunnel:
         except OSError:
             return False
         wire.write(data)
-        self.program_spoke = True
+        self.program_answered = True
         return bool(data)
 
-    def push(self) -> None:
-        """Hand on what the client has said, as far as the program takes it, and that it will say no more."""
-        if self.inward:
+    def send(self) -> None:
+        """Forward as many of the client's bytes as the program takes; after the last ones, shut this direction down."""
+        if self.to_program:
             try:
-                self.inward = self.inward[os.write(self.outer.fileno(), self.inward) :]
+                self.to_program = self.to_program[os.write(self.outer.fileno(), self.to_program) :]
             except BlockingIOError:
                 return
             except OSError:
-                self.inward = b""  # nobody reads it; what the program has written comes all the same
-        if not self.inward and not self.client_speaks:
+                self.to_program = b""  # the program reads no more, but its output is still forwarded
+        if not self.to_program and not self.client_open:
             try:
                 self.outer.shutdown(_socket.SHUT_WR)
             except OSError:

@@ -23,7 +23,7 @@ from tests.kit.tracer import traced
 
 SCRIPTS = str(Path(script("qmail-popup")).parent)
 PRELOAD = [word for name in ("qmail-popup", "checkusers", "qmail-pop3d") for word in ("--preload", name)]
-WAYS = {"exec'd": [], "preloaded": PRELOAD}
+MODES = {"exec'd": [], "preloaded": PRELOAD}
 USERS = "joe:{{PLAIN}}secret::::{home}\nann:{{SCRAM-SHA-256}}4096,b2tMQlo=,x,y\n"
 MESSAGES = {
     "cur/1.host:2,S": b"Subject: one\nFrom: a@example.com\n\nthe first\n.\n..two dots\n",
@@ -37,15 +37,15 @@ RECEIVED[1] += b"\r\n"
 
 
 class Pop:
-    """A server of the chain for one user, joe, whose password is secret; `maildir` has two messages."""
+    """A server of the chain with one user, joe, whose password is secret, and a `maildir` with two messages."""
 
     def __init__(
         self,
         folder: Path,
         options: list[str],
         tls: Path | None = None,
-        rest: list[str] | None = None,
-        more: Mapping[str, str] | None = None,
+        program: list[str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.maildir = Maildir(folder / "Maildir")
         for age, (name, text) in enumerate(MESSAGES.items()):
@@ -55,9 +55,9 @@ class Pop:
         users.chmod(0o600)
         environ = {"PATH": f"{SCRIPTS}:/usr/bin:/bin", "CHECKUSERS_FILE": str(users), "QMAILHOME": str(tls or folder)}
         environ |= {"POP3S": "1"} if tls else {}
-        environ |= dict(more or {})
+        environ |= dict(variables or {})
         words = ["-HRl", "mx", "-c", "100", *options, "127.0.0.1", "0", "qmail-popup", "mx.example.org", "checkusers"]
-        words += rest or ["qmail-pop3d", "Maildir"]
+        words += program or ["qmail-pop3d", "Maildir"]
         self.server = Server(words, environ=environ, before=AS_SOMEBODY)
 
     def __enter__(self) -> "Pop":
@@ -74,9 +74,9 @@ class Pop:
         return client
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=MODES)
 def pop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pop]:
-    with Pop(tmp_path, WAYS[request.param]) as server:
+    with Pop(tmp_path, MODES[request.param]) as server:
         yield server
 
 
@@ -91,9 +91,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=MODES)
 def secure(request: pytest.FixtureRequest, tmp_path: Path, home: Path) -> Iterator[Pop]:
-    with Pop(tmp_path, WAYS[request.param], home) as server:
+    with Pop(tmp_path, MODES[request.param], home) as server:
         yield server
 
 
@@ -123,45 +123,45 @@ def test_poplib_logs_in_by_apop(pop: Pop) -> None:
 
 
 @pytest.mark.parametrize(("user", "password"), [("joe", "wrong"), ("nobody", "secret"), ("joe", ""), ("", "secret")])
-def test_who_is_wrong_does_not_come_in(user: str, password: str, pop: Pop) -> None:
-    answer = pop.server.ask(f"USER {user}\r\nPASS {password}\r\nSTAT\r\n".encode())
-    assert b"+OK 2" not in answer
-    assert b"-ERR" in answer
+def test_a_wrong_login_is_refused(user: str, password: str, pop: Pop) -> None:
+    reply = pop.server.ask(f"USER {user}\r\nPASS {password}\r\nSTAT\r\n".encode())
+    assert b"+OK 2" not in reply
+    assert b"-ERR" in reply
 
 
-LAST_WORDS = {  # what a client says all at once -> how the last answer ends; nobody reads what is said behind that
+LAST_REPLIES = {  # input, sent at once -> the end of the last reply; the server does not read the rest
     "a wrong password": (b"USER nobody\r\nPASS secret\r\nSTAT\r\n", b"-ERR authorization failed\r\n"),
     "no password": (b"QUIT\r\nSTAT\r\n", b"+OK \r\n"),
     "no Maildir": (b"USER joe\r\nPASS secret\r\nSTAT\r\n", b"-ERR this user has no $HOME/Maildir\r\n"),
-    "much behind QUIT": (b"USER joe\r\nPASS secret\r\nQUIT\r\n" + b"NOOP\r\n" * 5000, b"+OK \r\n"),
+    "much input after QUIT": (b"USER joe\r\nPASS secret\r\nQUIT\r\n" + b"NOOP\r\n" * 5000, b"+OK \r\n"),
 }
 
 
-@pytest.mark.parametrize("case", LAST_WORDS)
-def test_the_last_words_come_with_an_end_and_not_with_a_reset(case: str, pop: Pop) -> None:
-    """A socket that is closed with something unread in it is reset, and what the client has not got yet is lost."""
-    said, last = LAST_WORDS[case]
+@pytest.mark.parametrize("case", LAST_REPLIES)
+def test_the_last_reply_is_followed_by_an_end_and_not_by_a_reset(case: str, pop: Pop) -> None:
+    """Closing a socket with unread input resets the connection, and the client may lose the last reply."""
+    sent, last = LAST_REPLIES[case]
     if case == "no Maildir":
         pop.maildir.path.rename(pop.maildir.path.with_name("elsewhere"))
     with pop.server.connect() as client:
-        client.sendall(said)
-        told = b""
+        client.sendall(sent)
+        received = b""
         while part := client.recv(65536):  # ConnectionResetError is a failure
-            told += part
-    assert told.endswith(last)
+            received += part
+    assert received.endswith(last)
 
 
-def test_a_user_whose_entry_is_no_good_is_not_told_of_a_wrong_password(pop: Pop) -> None:
-    answer = pop.server.ask(b"USER ann\r\nPASS secret\r\n")
-    assert answer.endswith(b"-ERR [SYS/TEMP] unable to check the password\r\n")
+def test_a_malformed_users_entry_is_not_reported_as_a_wrong_password(pop: Pop) -> None:
+    reply = pop.server.ask(b"USER ann\r\nPASS secret\r\n")
+    assert reply.endswith(b"-ERR [SYS/TEMP] unable to check the password\r\n")
 
 
-def test_pipelined_commands_are_answered_from_the_first_to_the_last(pop: Pop) -> None:
-    answer = pop.server.ask(b"USER joe\r\nPASS secret\r\nSTAT\r\nRETR 1\r\nDELE 1\r\nQUIT\r\n")
+def test_pipelined_commands_are_all_answered(pop: Pop) -> None:
+    reply = pop.server.ask(b"USER joe\r\nPASS secret\r\nSTAT\r\nRETR 1\r\nDELE 1\r\nQUIT\r\n")
     stuffed = RECEIVED[0].replace(b"\n.", b"\n..")
     size = len(b"".join(RECEIVED))
-    wanted = b"+OK \r\n" * 2 + b"+OK 2 %d\r\n+OK \r\n" % size + stuffed + b".\r\n" + b"+OK \r\n" * 2
-    assert answer.partition(b">\r\n")[2] == wanted
+    expected = b"+OK \r\n" * 2 + b"+OK 2 %d\r\n+OK \r\n" % size + stuffed + b".\r\n" + b"+OK \r\n" * 2
+    assert reply.partition(b">\r\n")[2] == expected
 
 
 @pytest.mark.peer
@@ -180,7 +180,7 @@ def test_many_logins_at_once(pop: Pop) -> None:
     assert pop.maildir.names() == {"cur/1.host:2,S", "cur/2.host:2,"}
 
 
-# -- clients of others
+# -- real clients
 
 
 def curl(pop: Pop, path: str, *words: str) -> bytes:
@@ -202,10 +202,10 @@ def test_curl_lists_fetches_and_removes(pop: Pop) -> None:
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("way", WAYS)
-def test_who_prefers_apop_comes_in_with_a_password_that_is_stored_as_a_hash(way: str, tmp_path: Path) -> None:
-    """curl tries APOP, and nothing else, wherever the greeting has a challenge."""
-    with Pop(tmp_path, WAYS[way], more={"POPNOAPOP": "1"}) as pop:
+@pytest.mark.parametrize("mode", MODES)
+def test_popnoapop_lets_a_client_that_prefers_apop_use_a_hashed_password(mode: str, tmp_path: Path) -> None:
+    """curl tries only APOP if the greeting has a challenge."""
+    with Pop(tmp_path, MODES[mode], variables={"POPNOAPOP": "1"}) as pop:
         environ = {"CHECKUSERS_FILE": str(tmp_path / "users")}
         subprocess.run([script("checkusers"), "--set", "joe"], input=b"secret\n", env=environ, check=True)
         users = tmp_path / "users"
@@ -216,13 +216,13 @@ def test_who_prefers_apop_comes_in_with_a_password_that_is_stored_as_a_hash(way:
 
 
 @pytest.mark.peer
-def test_curl_speaks_tls_from_the_first_byte(secure: Pop, home: Path) -> None:
+def test_curl_with_pop3s(secure: Pop, home: Path) -> None:
     trust = ("--cacert", str(home / "control/servercert.pem"))
     assert [curl(secure, str(number), *trust) for number in (1, 2)] == RECEIVED
 
 
 @pytest.mark.peer
-def test_poplib_speaks_tls_from_the_first_byte(secure: Pop, home: Path) -> None:
+def test_poplib_with_pop3s(secure: Pop, home: Path) -> None:
     client = poplib.POP3_SSL(
         "localhost", secure.server.port, timeout=PATIENCE, context=trusting(home / "control/servercert.pem")
     )
@@ -235,21 +235,21 @@ def test_poplib_speaks_tls_from_the_first_byte(secure: Pop, home: Path) -> None:
 
 
 @pytest.mark.peer
-def test_openssl_s_client_speaks_with_it(secure: Pop, home: Path) -> None:
+def test_openssl_s_client(secure: Pop, home: Path) -> None:
     command = [peer("/usr/bin/openssl"), "s_client", "-quiet", "-verify_return_error", "-connect"]
     command += [f"127.0.0.1:{secure.server.port}", "-CAfile", str(home / "control/servercert.pem")]
-    said = b"USER joe\r\nPASS secret\r\nRETR 1\r\nQUIT\r\n"
+    sent = b"USER joe\r\nPASS secret\r\nRETR 1\r\nQUIT\r\n"
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
         assert client.stdin
         assert client.stdout
-        client.stdin.write(said)
-        client.stdin.flush()  # it would hang up at the end of its input
-        heard = client.stdout.read()
-    assert heard.endswith(RECEIVED[0].replace(b"\n.", b"\n..") + b".\r\n+OK \r\n")
+        client.stdin.write(sent)
+        client.stdin.flush()  # at the end of its input it would disconnect
+        received = client.stdout.read()
+    assert received.endswith(RECEIVED[0].replace(b"\n.", b"\n..") + b".\r\n+OK \r\n")
 
 
 @pytest.mark.peer
-def test_mpop_fetches_all_and_then_only_what_is_new(pop: Pop, tmp_path: Path) -> None:
+def test_mpop_fetches_each_message_once(pop: Pop, tmp_path: Path) -> None:
     place = Maildir(tmp_path / "fetched")
     command = [peer("/usr/bin/mpop"), "--host=127.0.0.1", f"--port={pop.server.port}", "--user=joe", "--tls=off"]
     command += ["--passwordeval=echo secret", "--auth=user", f"--delivery=maildir,{place.path}", "--keep=on"]
@@ -265,7 +265,7 @@ def test_mpop_fetches_all_and_then_only_what_is_new(pop: Pop, tmp_path: Path) ->
 
 @pytest.mark.peer
 @pytest.mark.parametrize("protocol", ["pop3", "apop"])
-def test_fetchmail_fetches_removes_and_comes_again(protocol: str, pop: Pop, tmp_path: Path) -> None:
+def test_fetchmail_fetches_and_removes_and_then_finds_no_mail(protocol: str, pop: Pop, tmp_path: Path) -> None:
     rc = tmp_path / "fetchmailrc"
     rc.write_text(
         f"set idfile {tmp_path}/ids\nset no bouncemail\n"
@@ -296,9 +296,9 @@ def test_fetchmail_fetches_removes_and_comes_again(protocol: str, pop: Pop, tmp_
 # -- from SMTP to POP3
 
 
-def test_mail_comes_out_byte_by_byte_as_it_came_in(pop: Pop, tmp_path: Path) -> None:
+def test_mail_that_came_by_smtp_is_read_unchanged(pop: Pop, tmp_path: Path) -> None:
     body = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"") * 40
-    sent = b"Subject: t\r\n\r\n.\r\n..\r\n.x\r\n\r\n" + body + b"\r\na\rb\r\r\n\0\r\n" + b"y" * 100_000 + b"\r\n"
+    message = b"Subject: t\r\n\r\n.\r\n..\r\n.x\r\n\r\n" + body + b"\r\na\rb\r\r\n\0\r\n" + b"y" * 100_000 + b"\r\n"
     qmail = lay_home(tmp_path / "qmail")
     environ = {
         "PATH": os.environ["PATH"],
@@ -306,36 +306,36 @@ def test_mail_comes_out_byte_by_byte_as_it_came_in(pop: Pop, tmp_path: Path) -> 
         "QMAILQUEUE": script("maildir-queue"),
         "QUEUE_MAILDIR": str(pop.maildir.path),
     }
-    said = b"EHLO c\r\nMAIL FROM:<s@x.test>\r\nRCPT TO:<u@example.com>\r\nDATA\r\n"
-    said += re.sub(rb"(?m)^\.", b"..", sent) + b".\r\nQUIT\r\n"
-    done = subprocess.run([script("qmail-smtpd")], input=said, capture_output=True, env=environ)
+    commands = b"EHLO c\r\nMAIL FROM:<s@x.test>\r\nRCPT TO:<u@example.com>\r\nDATA\r\n"
+    commands += re.sub(rb"(?m)^\.", b"..", message) + b".\r\nQUIT\r\n"
+    done = subprocess.run([script("qmail-smtpd")], input=commands, capture_output=True, env=environ)
     assert b"\r\n250 ok " in done.stdout
     stored = next(path for path in pop.maildir.path.glob("new/*") if path.name != "2.host")
     then = time.time() - 60
     os.utime(stored, (then, then))
     with socket.create_connection(("127.0.0.1", pop.server.port), PATIENCE) as client:
         client.sendall(b"USER joe\r\nPASS secret\r\nRETR 3\r\nQUIT\r\n")
-        told = read_all(client)
-    received = told.removesuffix(b".\r\n+OK \r\n").replace(b"\r\n.", b"\r\n")
-    assert received.endswith(b"\r\n" + sent)
+        replies = read_all(client)
+    received = replies.removesuffix(b".\r\n+OK \r\n").replace(b"\r\n.", b"\r\n")
+    assert received.endswith(b"\r\n" + message)
 
 
-def test_a_certificate_that_nobody_trusts_is_no_session(secure: Pop) -> None:
+def test_an_untrusted_certificate_ends_the_connection(secure: Pop) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         poplib.POP3_SSL("localhost", secure.server.port, timeout=PATIENCE, context=ssl.create_default_context())
     assert secure.maildir.names() == set(MESSAGES)
 
 
 @pytest.mark.parametrize("service", ["pop3", "pop3s"])
-def test_the_page_shows_the_run_script_as_it_is(service: str) -> None:
-    shown = "".join(f"    {line}\n" for line in (ROOT / "examples" / service / "run").read_text().splitlines())
-    assert shown in (ROOT / "docs/roaming.md").read_text()
+def test_the_documentation_shows_the_run_script(service: str) -> None:
+    expected = "".join(f"    {line}\n" for line in (ROOT / "examples" / service / "run").read_text().splitlines())
+    assert expected in (ROOT / "docs/roaming.md").read_text()
 
 
 @needs_root
 @pytest.mark.parametrize("service", ["pop3", "pop3s"])
-def test_the_run_script_serves_and_records_who_has_logged_in(service: str, tmp_path: Path, home: Path) -> None:
-    """As nobody, in a namespace in which that is us."""
+def test_the_run_script_serves_and_records_the_login(service: str, tmp_path: Path, home: Path) -> None:
+    """It runs as nobody, in a user namespace that maps this user to nobody."""
     maildir = Maildir(tmp_path / "Maildir")
     maildir.put("new/1.host", MESSAGES["new/2.host"])
     (tmp_path / "relay").mkdir()

@@ -1,4 +1,4 @@
-"""Dovecot with the files of examples/dovecot: a login over POP3 or IMAP lets the client's address relay for a while."""
+"""Dovecot with the files of examples/dovecot: a POP3 or IMAP login lets the client's address relay for a while."""
 
 import os
 import re
@@ -18,33 +18,33 @@ pytestmark = [pytest.mark.peer, needs_root]
 EXAMPLE = ROOT / "examples/dovecot"
 SCRIPTS = str(Path(script("relay-check")).parent)
 SECONDS = 3
-GROUP = "mail"  # in place of relay, which not every host has
+GROUP = "mail"  # instead of relay, which does not exist on every host
 CLIENT, NEIGHBOUR = "127.0.0.2", "127.0.0.3"
 OUTSIDE = b"HELO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<someone@elsewhere.test>\r\nQUIT\r\n"
 MESSAGE = b"Subject: t\n\nbody\n"
-# Loopback is never recorded unless somebody says so.
+# An address of RELAY_PROXIES is not recorded; by default these are the loopback addresses.
 VARIABLES = {"RELAY_SECONDS": str(SECONDS), "RELAY_PROXIES": "192.0.2.1"}
 
 
-def everybody_may_run(path: str) -> bool:
-    """Whether Dovecot's own user could run this interpreter: a test's may lie in somebody's home."""
+def runs_for_everybody(path: str) -> bool:
+    """Whether Dovecot's own user can run this interpreter: it may be in a private home directory."""
     real = Path(path).resolve()
     return all(os.stat(step).st_mode & 0o001 for step in (real, *real.parents))
 
 
 class Site:
-    """Dovecot, and an SMTP server that asks the store of its logins."""
+    """Dovecot, and an SMTP server that checks the store of Dovecot's logins."""
 
     def __init__(self, home: Path) -> None:
-        user = "$default_internal_user" if everybody_may_run(sys.executable) else "root"
+        user = "$default_internal_user" if runs_for_everybody(sys.executable) else "root"
         configuration = (EXAMPLE / "relay-2.3.conf").read_text()
         configuration = configuration.replace("/usr/local/bin", "TOP").replace("$default_internal_user", user)
         self.dovecot = Dovecot(configuration.replace("group = relay", f"group = {GROUP}"))
         self.store = self.dovecot.top / "relay"
         subprocess.run(["install", "-d", "-g", GROUP, "-m", "2775", self.store], check=True)
         text = (EXAMPLE / "relay-postlogin").read_text()
-        more = "".join(f"export {name}={value}\n" for name, value in {**VARIABLES, "RELAY_DIR": self.store}.items())
-        text = text.replace("shift\n", f"shift\n{more}")
+        exports = "".join(f"export {name}={value}\n" for name, value in {**VARIABLES, "RELAY_DIR": self.store}.items())
+        text = text.replace("shift\n", f"shift\n{exports}")
         text = text.replace("/usr/local/bin/relay-allow", script("relay-allow"))
         postlogin = self.dovecot.top / "relay-postlogin"
         postlogin.write_text(text)
@@ -63,13 +63,13 @@ class Site:
         self.smtp.__exit__()
 
     def relays(self, client: str = CLIENT) -> bool:
-        """Whether mail for elsewhere is taken from this client."""
+        """Whether mail to another domain is accepted from this client."""
         replies = self.smtp.ask(OUTSIDE, client)
         assert re.search(rb"\r\n(250 ok|553 [^\r]*)\r\n221 ", replies), replies
         return b"\r\n250 ok\r\n221 " in replies
 
     def log_in(self, protocol: str, password: str = "secret") -> bytes:
-        """What a client reads of the first message, nothing where it does not come in."""
+        """Log in, and return the first message; b"" if the login fails."""
         path = "1" if protocol == "pop3" else "INBOX;MAILINDEX=1"
         url = f"{protocol}://127.0.0.1:{self.dovecot.pop3 if protocol == 'pop3' else self.dovecot.imap}/{path}"
         command = [
@@ -88,18 +88,18 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site") / "home") as found:
-        (found.dovecot.maildir / "new/1.host").write_bytes(MESSAGE)
-        found.dovecot.own()
-        yield found
+    with Site(tmp_path_factory.mktemp("site") / "home") as running:
+        (running.dovecot.maildir / "new/1.host").write_bytes(MESSAGE)
+        running.dovecot.own()
+        yield running
 
 
 @pytest.mark.parametrize("protocol", ["pop3", "imap"])
-def test_a_login_opens_relaying_for_the_address_until_the_time_is_over(protocol: str, site: Site) -> None:
+def test_a_login_allows_its_address_to_relay_until_the_entry_expires(protocol: str, site: Site) -> None:
     assert not site.relays()
 
     def log_in_and_send() -> bool:
-        """Once more, where the machine is so busy that the time is over before the mail is sent."""
+        """Retried, because on a busy machine the entry may expire before the mail is sent."""
         assert site.log_in(protocol) == MESSAGE.replace(b"\n", b"\r\n")
         return site.relays()
 
@@ -111,14 +111,14 @@ def test_a_login_opens_relaying_for_the_address_until_the_time_is_over(protocol:
 
 
 @pytest.mark.parametrize("protocol", ["pop3", "imap"])
-def test_a_wrong_password_opens_nothing(protocol: str, site: Site) -> None:
+def test_a_wrong_password_allows_nothing(protocol: str, site: Site) -> None:
     until(lambda: not site.relays())
     assert site.log_in(protocol, "wrong") == b""
     assert not site.relays()
 
 
 @pytest.mark.parametrize("protocol", ["pop3", "imap"])
-def test_without_a_store_the_login_goes_on_and_dovecot_logs_why(protocol: str, site: Site) -> None:
+def test_without_a_store_the_login_succeeds_and_dovecot_logs_the_error(protocol: str, site: Site) -> None:
     until(lambda: not site.relays())
     site.store.rename(site.dovecot.top / "elsewhere")
     try:
@@ -129,12 +129,12 @@ def test_without_a_store_the_login_goes_on_and_dovecot_logs_why(protocol: str, s
     assert not site.relays()
 
 
-def test_the_configuration_for_2_4_differs_in_the_name_of_the_user_alone() -> None:
+def test_the_configuration_for_2_4_differs_only_in_the_name_of_the_user() -> None:
     old, new = ((EXAMPLE / f"relay-{version}.conf").read_text() for version in ("2.3", "2.4"))
     assert new == old.replace("Dovecot 2.3", "Dovecot 2.4").replace("= $default", "= $SET:default") != old
 
 
 @pytest.mark.parametrize("name", ["relay-postlogin", "relay-2.3.conf"])
-def test_the_page_shows_what_is_tried_here(name: str) -> None:
-    shown = "".join(f"    {line}".rstrip() + "\n" for line in (EXAMPLE / name).read_text().splitlines())
-    assert shown in (ROOT / "docs/roaming.md").read_text()
+def test_the_documentation_shows_the_tested_files(name: str) -> None:
+    expected = "".join(f"    {line}".rstrip() + "\n" for line in (EXAMPLE / name).read_text().splitlines())
+    assert expected in (ROOT / "docs/roaming.md").read_text()

@@ -1,4 +1,4 @@
-"""qmail-pop3d as a process: the original's words, what becomes of the mail, what is not believed, what it costs."""
+"""qmail-pop3d as a process: the original's replies, effects on the Maildir, hostile input, memory."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ MEMORY_OF_MANY = 60 * 1024  # kB for 100,000 messages
 
 @pytest.fixture
 def maildir(tmp_path: Path) -> Maildir:
-    """Two messages: a new one, and an older one that was read."""
+    """A Maildir with a new message and an older one that was read."""
     made = Maildir(tmp_path / "Maildir")
     made.put("cur/20.a.host:2,S", FIRST, age=2 * AN_HOUR)
     made.put("new/10.b.host", SECOND)
@@ -44,48 +44,49 @@ def pop(maildir: Maildir, tmp_path: Path) -> Iterator[Dialogue]:
         yield dialogue
 
 
-DIALOGUE = {  # what the client says -> the answers after the greeting
-    "how much there is": (b"STAT\r\n", b"+OK 2 65\r\n"),
+DIALOGUE = {  # input -> the replies after the greeting
+    "number and total length": (b"STAT\r\n", b"+OK 2 65\r\n"),
     "lengths": (b"LIST\r\n", b"+OK \r\n1 33\r\n2 32\r\n.\r\n"),
     "one length": (b"LIST 2\r\n", b"+OK 2 32\r\n"),
     "ids": (b"UIDL\r\n", b"+OK \r\n1 20.a.host\r\n2 10.b.host\r\n.\r\n"),
     "one id": (b"UIDL 1\r\n", b"+OK 1 20.a.host\r\n"),
     "a message": (b"RETR 1\r\n", b"+OK \r\n" + RECEIVED_FIRST + b".\r\n"),
-    "a message without end": (b"RETR 2\r\n", b"+OK \r\nSubject: two\r\n\r\nno end of line\r\n.\r\n"),
+    "a message whose last line has no end": (b"RETR 2\r\n", b"+OK \r\nSubject: two\r\n\r\nno end of line\r\n.\r\n"),
     "a header": (b"TOP 1 0\r\n", b"+OK \r\nSubject: one\r\n\r\n.\r\n"),
     "a header and a line": (b"TOP 1   1\r\n", b"+OK \r\nSubject: one\r\n\r\nthe first\r\n.\r\n"),
     "TOP without a count is RETR": (b"TOP 1\r\n", b"+OK \r\n" + RECEIVED_FIRST + b".\r\n"),
     "RETR with a count is TOP": (b"RETR 1 0\r\n", b"+OK \r\nSubject: one\r\n\r\n.\r\n"),
-    "a count that is none": (b"TOP 1 -1\r\n", b"+OK \r\n" + RECEIVED_FIRST + b".\r\n"),
-    "nothing": (b"NOOP\r\n", b"+OK \r\n"),
+    "a line count that is no number": (b"TOP 1 -1\r\n", b"+OK \r\n" + RECEIVED_FIRST + b".\r\n"),
+    "NOOP": (b"NOOP\r\n", b"+OK \r\n"),
     "capabilities": (b"CAPA\r\n", b"+OK \r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\n.\r\n"),
-    "marked": (b"DELE 1\r\nSTAT\r\nLIST\r\nUIDL\r\n",
-               b"+OK \r\n+OK 2 32\r\n+OK \r\n2 32\r\n.\r\n+OK \r\n2 10.b.host\r\n.\r\n"),
-    "marked and asked for": (b"DELE 1\r\nRETR 1\r\nDELE 1\r\n", b"+OK \r\n" + b"-ERR already deleted\r\n" * 2),
-    "marked no more": (b"DELE 1\r\nRSET\r\nLIST 1\r\n", b"+OK \r\n+OK \r\n+OK 1 33\r\n"),
-    "the highest that was marked": (b"LAST\r\nDELE 2\r\nDELE 1\r\nLAST\r\nRSET\r\nLAST\r\n",
-                                    b"+OK 0\r\n+OK \r\n+OK \r\n+OK 2\r\n+OK \r\n+OK 0\r\n"),
-    "to read is not to mark": (b"RETR 2\r\nLAST\r\n", b"+OK \r\nSubject: two\r\n\r\nno end of line\r\n.\r\n+OK 0\r\n"),
+    "a deleted message is not listed": (b"DELE 1\r\nSTAT\r\nLIST\r\nUIDL\r\n",
+                                        b"+OK \r\n+OK 2 32\r\n+OK \r\n2 32\r\n.\r\n+OK \r\n2 10.b.host\r\n.\r\n"),
+    "a deleted message is not sent": (b"DELE 1\r\nRETR 1\r\nDELE 1\r\n", b"+OK \r\n" + b"-ERR already deleted\r\n" * 2),
+    "RSET undeletes": (b"DELE 1\r\nRSET\r\nLIST 1\r\n", b"+OK \r\n+OK \r\n+OK 1 33\r\n"),
+    "LAST is the highest deleted message": (b"LAST\r\nDELE 2\r\nDELE 1\r\nLAST\r\nRSET\r\nLAST\r\n",
+                                            b"+OK 0\r\n+OK \r\n+OK \r\n+OK 2\r\n+OK \r\n+OK 0\r\n"),
+    "RETR does not change LAST": (b"RETR 2\r\nLAST\r\n",
+                                  b"+OK \r\nSubject: two\r\n\r\nno end of line\r\n.\r\n+OK 0\r\n"),
     "message 0": (b"RETR 0\r\n", b"-ERR messages are counted from 1\r\n"),
     "message 3": (b"DELE 3\r\n", b"-ERR not that many messages\r\n"),
     "a message beyond 64 bits": (b"DELE 18446744073709551617\r\n", b"-ERR not that many messages\r\n"),
-    "no message": (b"RETR\r\nTOP\r\nDELE\r\n", b"-ERR syntax error\r\n" * 3),
-    "no number": (b"LIST x\r\nUIDL -1\r\n", b"-ERR syntax error\r\n" * 2),
-    "a number and more": (b"LIST 1x\r\n", b"+OK 1 33\r\n"),
-    "who does not belong here": (b"USER joe\r\n\r\nSTLS\r\n", b"-ERR unimplemented\r\n" * 3),
-    "a line without end": (b"x" * 10_000 + b"\r\n", b"-ERR line too long\r\n"),
+    "no message number": (b"RETR\r\nTOP\r\nDELE\r\n", b"-ERR syntax error\r\n" * 3),
+    "not a number": (b"LIST x\r\nUIDL -1\r\n", b"-ERR syntax error\r\n" * 2),
+    "text after the number": (b"LIST 1x\r\n", b"+OK 1 33\r\n"),
+    "commands of other states": (b"USER joe\r\n\r\nSTLS\r\n", b"-ERR unimplemented\r\n" * 3),
+    "a line beyond the limit": (b"x" * 10_000 + b"\r\n", b"-ERR line too long\r\n"),
     "any case, LF alone": (b"nOOp\n", b"+OK \r\n"),
-    "the end": (b"QUIT\r\nNOOP\r\n", b"+OK \r\n"),
+    "QUIT": (b"QUIT\r\nNOOP\r\n", b"+OK \r\n"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", DIALOGUE)
-def test_the_answers_are_the_originals(case: str, maildir: Maildir, tmp_path: Path) -> None:
-    said, answers = DIALOGUE[case]
-    assert talk(tmp_path, said) == (GREETING + answers, b"", 0)
+def test_the_replies_are_the_originals(case: str, maildir: Maildir, tmp_path: Path) -> None:
+    sent, replies = DIALOGUE[case]
+    assert talk(tmp_path, sent) == (GREETING + replies, b"", 0)
 
 
-def test_commands_that_come_byte_by_byte_after_garbage_are_answered_as_well(pop: Dialogue) -> None:
+def test_commands_are_answered_byte_by_byte_and_after_garbage(pop: Dialogue) -> None:
     process = pop.process
     assert process.stdin
     for byte in b"\0\r\n\xff\xfe\nRETR 1\r\nQUIT\r\n":
@@ -93,24 +94,24 @@ def test_commands_that_come_byte_by_byte_after_garbage_are_answered_as_well(pop:
         process.stdin.flush()
     process.stdin.close()
     process.stdin = None
-    wanted = b"-ERR unimplemented\r\n" * 2 + b"+OK \r\n" + RECEIVED_FIRST + b".\r\n+OK \r\n"
-    assert process.communicate()[0] == wanted
+    expected = b"-ERR unimplemented\r\n" * 2 + b"+OK \r\n" + RECEIVED_FIRST + b".\r\n+OK \r\n"
+    assert process.communicate()[0] == expected
 
 
-# -- what becomes of the mail
+# -- effects on the Maildir
 
 
-def test_quit_removes_what_is_marked_and_makes_the_rest_old(maildir: Maildir, tmp_path: Path) -> None:
+def test_quit_removes_deleted_messages_and_moves_the_rest_to_cur(maildir: Maildir, tmp_path: Path) -> None:
     talk(tmp_path, b"DELE 1\r\nQUIT\r\n")
     assert maildir.names() == {"cur/10.b.host:2,"}
     talk(tmp_path, b"DELE 1\r\nQUIT\r\n")
     assert maildir.names() == set()
 
 
-@pytest.mark.parametrize("said", [b"DELE 1\r\nDELE 2\r\n", b"DELE 1\r\nQUIT", b"DELE 1\r\nRSET\r\n", b""])
-def test_a_session_that_breaks_off_changes_nothing(said: bytes, maildir: Maildir, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [b"DELE 1\r\nDELE 2\r\n", b"DELE 1\r\nQUIT", b"DELE 1\r\nRSET\r\n", b""])
+def test_a_session_without_quit_changes_nothing(sent: bytes, maildir: Maildir, tmp_path: Path) -> None:
     before = maildir.names()
-    assert talk(tmp_path, said).exit == 0
+    assert talk(tmp_path, sent).exit == 0
     assert maildir.names() == before
 
 
@@ -122,7 +123,7 @@ def test_a_session_that_is_killed_changes_nothing(pop: Dialogue, maildir: Maildi
     assert maildir.names() == before
 
 
-def test_flags_of_old_mail_stay(maildir: Maildir, tmp_path: Path) -> None:
+def test_flags_of_old_mail_are_kept(maildir: Maildir, tmp_path: Path) -> None:
     talk(tmp_path, b"RETR 1\r\nQUIT\r\n")
     assert maildir.names() == {"cur/10.b.host:2,", "cur/20.a.host:2,S"}
 
@@ -133,24 +134,24 @@ def test_new_mail_with_flags_keeps_them(maildir: Maildir, tmp_path: Path) -> Non
     assert "cur/30.c.host:2,F" in maildir.names()
 
 
-def test_new_mail_does_not_take_the_place_of_old_mail_of_its_name(maildir: Maildir, tmp_path: Path) -> None:
+def test_new_mail_does_not_replace_old_mail_of_the_same_name(maildir: Maildir, tmp_path: Path) -> None:
     maildir.put("cur/10.b.host:2,", b"another\n")
     assert talk(tmp_path, b"QUIT\r\n").stdout == GREETING + b"+OK \r\n"
     assert (maildir.path / "cur/10.b.host:2,").read_bytes() == b"another\n"
     assert (maildir.path / "new/10.b.host").read_bytes() == SECOND
 
 
-def test_mail_that_cannot_be_removed_is_said_once_and_the_rest_is_done(maildir: Maildir, tmp_path: Path) -> None:
+def test_mail_that_cannot_be_removed_is_reported_once_and_the_rest_is_removed(maildir: Maildir, tmp_path: Path) -> None:
     maildir.put("cur/21.a.host:2,S")
     maildir.path.joinpath("cur").chmod(0o555)
-    said = b"DELE 1\r\nDELE 2\r\nDELE 3\r\nQUIT\r\n"
-    wanted = GREETING + b"+OK \r\n" * 3 + b"-ERR unable to unlink all deleted messages\r\n"
-    assert talk(tmp_path, said) == (wanted, b"", 0)
+    sent = b"DELE 1\r\nDELE 2\r\nDELE 3\r\nQUIT\r\n"
+    expected = GREETING + b"+OK \r\n" * 3 + b"-ERR unable to unlink all deleted messages\r\n"
+    assert talk(tmp_path, sent) == (expected, b"", 0)
     maildir.path.joinpath("cur").chmod(0o755)
     assert maildir.names() == {"cur/20.a.host:2,S", "cur/21.a.host:2,S"}
 
 
-def test_what_lay_in_tmp_for_36_hours_goes(maildir: Maildir, tmp_path: Path) -> None:
+def test_files_in_tmp_are_removed_after_36_hours(maildir: Maildir, tmp_path: Path) -> None:
     maildir.put("tmp/old", age=36 * AN_HOUR + 60)
     maildir.put("tmp/.old", age=36 * AN_HOUR + 60)
     maildir.put("tmp/young", age=36 * AN_HOUR - 60)
@@ -158,15 +159,15 @@ def test_what_lay_in_tmp_for_36_hours_goes(maildir: Maildir, tmp_path: Path) -> 
     assert {name for name in maildir.names() if name.startswith("tmp")} == {"tmp/.old", "tmp/young"}
 
 
-def test_without_tmp_mail_is_read_as_well(maildir: Maildir, tmp_path: Path) -> None:
+def test_mail_can_be_read_without_tmp(maildir: Maildir, tmp_path: Path) -> None:
     maildir.path.joinpath("tmp").rmdir()
     assert talk(tmp_path, b"LIST 1\r\n").stdout == GREETING + b"+OK 1 33\r\n"
 
 
-# -- which messages, in which order
+# -- the list of messages
 
 
-def test_messages_come_by_their_time_and_in_one_second_by_their_names(tmp_path: Path) -> None:
+def test_messages_are_sorted_by_time_and_within_one_second_by_name(tmp_path: Path) -> None:
     maildir = Maildir(tmp_path / "Maildir")
     for name, age in (("cur/1:2,", 10), ("new/2", 10), ("cur/3:2,S", 20), ("new/0", 5)):
         maildir.put(name, age=0)
@@ -197,7 +198,7 @@ def test_only_files_are_messages(maildir: Maildir, tmp_path: Path) -> None:
     assert "new/3.link" in maildir.names()
 
 
-STRANGE = {  # a file's name -> whether it may stand in the answer to UIDL as it is
+STRANGE = {  # a file's name -> whether UIDL shows its unique part unchanged
     b"1.plain.host": True,
     b"1.M2P3V4I5_0.host,S=66,W=70": True,
     b"1." + b"x" * 250: True,
@@ -210,7 +211,7 @@ STRANGE = {  # a file's name -> whether it may stand in the answer to UIDL as it
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_an_id_is_one_visible_word_whatever_the_file_is_called(name: bytes, tmp_path: Path) -> None:
+def test_a_unique_id_is_one_visible_word_whatever_the_file_is_called(name: bytes, tmp_path: Path) -> None:
     maildir = Maildir(tmp_path / "Maildir")
     maildir.put(b"cur/" + name, FIRST)
     answer = talk(tmp_path, b"UIDL\r\nRETR 1\r\nDELE 1\r\nQUIT\r\n").stdout
@@ -222,7 +223,7 @@ def test_an_id_is_one_visible_word_whatever_the_file_is_called(name: bytes, tmp_
     assert maildir.names() == set()
 
 
-def test_an_id_stays_when_flags_are_added(tmp_path: Path) -> None:
+def test_a_unique_id_does_not_change_with_flags(tmp_path: Path) -> None:
     maildir = Maildir(tmp_path / "Maildir")
     maildir.put(b"new/1.\xff", FIRST)
     first = talk(tmp_path, b"UIDL 1\r\nQUIT\r\n").stdout
@@ -230,7 +231,7 @@ def test_an_id_stays_when_flags_are_added(tmp_path: Path) -> None:
     assert talk(tmp_path, b"UIDL 1\r\nQUIT\r\n").stdout == first
 
 
-# -- a Maildir that changes meanwhile
+# -- a Maildir that changes during the session
 
 
 def test_a_message_that_was_moved_is_found(pop: Dialogue, maildir: Maildir) -> None:
@@ -249,7 +250,7 @@ def test_a_message_that_was_moved_is_removed_where_it_is(pop: Dialogue, maildir:
     assert maildir.names() == {"cur/20.a.host:2,S"}
 
 
-def test_a_message_that_is_gone_is_not_opened_and_needs_no_removing(pop: Dialogue, maildir: Maildir) -> None:
+def test_a_message_that_is_gone_cannot_be_opened_and_need_not_be_removed(pop: Dialogue, maildir: Maildir) -> None:
     (maildir.path / "new/10.b.host").unlink()
     assert pop.ask(b"RETR 2") == b"-ERR unable to open that message\r\n"
     assert pop.ask(b"STAT") == b"+OK 2 33\r\n"
@@ -258,7 +259,7 @@ def test_a_message_that_is_gone_is_not_opened_and_needs_no_removing(pop: Dialogu
     assert maildir.names() == {"cur/20.a.host:2,S"}
 
 
-def test_messages_that_are_one_file_by_several_names_are_each_found_again(maildir: Maildir, tmp_path: Path) -> None:
+def test_hard_links_to_one_file_are_each_found_again(maildir: Maildir, tmp_path: Path) -> None:
     for name in ("new/30.c.host", "new/40.d.host"):
         os.link(maildir.path / "new/10.b.host", maildir.path / name)
     with Dialogue(command(), tmp_path) as pop:
@@ -270,16 +271,16 @@ def test_messages_that_are_one_file_by_several_names_are_each_found_again(maildi
     assert maildir.names() == {"cur/20.a.host:2,S", "cur/30.c.host:2,S"}
 
 
-def test_a_namesake_of_a_message_that_is_gone_is_not_taken_for_it(pop: Dialogue, maildir: Maildir) -> None:
-    namesake = maildir.put("cur/10.b.host:2,S", b"another\n")
+def test_another_message_of_the_same_name_is_not_taken_for_a_removed_one(pop: Dialogue, maildir: Maildir) -> None:
+    other = maildir.put("cur/10.b.host:2,S", b"another\n")
     (maildir.path / "new/10.b.host").unlink()
     assert pop.ask(b"RETR 2") == b"-ERR unable to open that message\r\n"
     assert pop.ask(b"DELE 2") == b"+OK \r\n"
     assert pop.ask(b"QUIT") == b"+OK \r\n"
-    assert namesake.read_bytes() == b"another\n"
+    assert other.read_bytes() == b"another\n"
 
 
-def test_new_mail_in_the_inode_of_a_message_that_is_gone_is_not_taken_for_it(pop: Dialogue, maildir: Maildir) -> None:
+def test_another_message_in_the_same_inode_is_not_taken_for_a_removed_one(pop: Dialogue, maildir: Maildir) -> None:
     (maildir.path / "new/10.b.host").rename(maildir.path / "new/11.other.host")  # the same inode, another message
     assert pop.ask(b"RETR 2") == b"-ERR unable to open that message\r\n"
     assert pop.ask(b"DELE 2") == b"+OK \r\n"
@@ -287,7 +288,7 @@ def test_new_mail_in_the_inode_of_a_message_that_is_gone_is_not_taken_for_it(pop
     assert "new/11.other.host" in maildir.names()
 
 
-def test_mail_that_comes_meanwhile_stays_new(pop: Dialogue, maildir: Maildir) -> None:
+def test_mail_that_arrives_during_a_session_stays_new(pop: Dialogue, maildir: Maildir) -> None:
     maildir.put("new/30.c.host")
     assert pop.ask(b"DELE 1") == b"+OK \r\n"
     assert pop.ask(b"RETR 3") == b"-ERR not that many messages\r\n"
@@ -295,15 +296,15 @@ def test_mail_that_comes_meanwhile_stays_new(pop: Dialogue, maildir: Maildir) ->
     assert maildir.names() == {"cur/10.b.host:2,", "new/30.c.host"}
 
 
-@pytest.mark.parametrize("trick", ["link", "fifo", "directory"])
-def test_what_takes_the_place_of_a_message_is_not_followed_nor_waited_for(
-    trick: str, pop: Dialogue, maildir: Maildir
+@pytest.mark.parametrize("replacement", ["link", "fifo", "directory"])
+def test_a_link_or_fifo_in_place_of_a_message_is_neither_followed_nor_waited_for(
+    replacement: str, pop: Dialogue, maildir: Maildir
 ) -> None:
     path = maildir.path / "new/10.b.host"
     path.unlink()
-    if trick == "link":
+    if replacement == "link":
         path.symlink_to("/etc/passwd")
-    elif trick == "fifo":
+    elif replacement == "fifo":
         os.mkfifo(path)
     else:
         path.mkdir()
@@ -311,7 +312,7 @@ def test_what_takes_the_place_of_a_message_is_not_followed_nor_waited_for(
     assert pop.ask(b"RETR 1") == b"+OK \r\n"
 
 
-def test_a_maildir_that_is_gone_ends_in_words(pop: Dialogue, maildir: Maildir, tmp_path: Path) -> None:
+def test_a_maildir_that_disappears_gives_an_error_at_quit(pop: Dialogue, maildir: Maildir, tmp_path: Path) -> None:
     assert pop.ask(b"DELE 1") == b"+OK \r\n"
     maildir.path.joinpath("cur").rename(tmp_path / "elsewhere")
     assert pop.ask(b"RETR 2") == b"+OK \r\n"
@@ -320,7 +321,7 @@ def test_a_maildir_that_is_gone_ends_in_words(pop: Dialogue, maildir: Maildir, t
     assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
-def test_two_sessions_with_one_wish_have_it(pop: Dialogue, maildir: Maildir, tmp_path: Path) -> None:
+def test_two_sessions_may_delete_the_same_message(pop: Dialogue, maildir: Maildir, tmp_path: Path) -> None:
     with Dialogue(command(), tmp_path) as other:
         for session in (pop, other):
             assert session.ask(b"DELE 1") == b"+OK \r\n"
@@ -331,7 +332,7 @@ def test_two_sessions_with_one_wish_have_it(pop: Dialogue, maildir: Maildir, tmp
 
 
 def test_many_sessions_on_one_maildir_lose_nothing(tmp_path: Path) -> None:
-    """Each message is fetched at least once before it is removed, while another program sets flags."""
+    """Each message is fetched at least once before it is removed, while another process sets flags."""
     maildir = Maildir(tmp_path / "Maildir")
     texts = {b"number %d\r\n" % number for number in range(60)}
     for number in range(60):
@@ -365,14 +366,14 @@ def test_many_sessions_on_one_maildir_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.peer
 @pytest.mark.parametrize(("call", "times"), [("unlink", 1), ("unlink", 2), ("rename", 1), ("rename", 2)])
-def test_a_session_that_is_killed_in_quit_loses_nothing_that_was_not_marked(
+def test_a_session_killed_during_quit_loses_only_deleted_messages(
     call: str, times: int, maildir: Maildir, tmp_path: Path
 ) -> None:
     for number in range(3, 6):
         maildir.put(f"new/{number}0.c.host", b"%d\n" % number, age=1000 - number)
     kill = [peer("/usr/bin/strace"), "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={times}"]
-    said = b"DELE 1\r\nDELE 3\r\nQUIT\r\n"  # 20.a.host and 30.c.host
-    done = subprocess.run([*kill, *command()], input=said, capture_output=True, cwd=tmp_path, env=ENVIRON)
+    sent = b"DELE 1\r\nDELE 3\r\nQUIT\r\n"  # 20.a.host and 30.c.host
+    done = subprocess.run([*kill, *command()], input=sent, capture_output=True, cwd=tmp_path, env=ENVIRON)
     assert done.returncode == -9
     left = {name.partition("/")[2].partition(":")[0] for name in maildir.names()}
     assert left >= {"10.b.host", "40.c.host", "50.c.host"}
@@ -387,35 +388,35 @@ def test_a_session_that_is_killed_in_quit_loses_nothing_that_was_not_marked(
     st.integers(1, 9),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_session_survives_any_bytes_and_answers_alike_however_they_come(
+def test_a_session_survives_any_bytes_and_its_replies_do_not_depend_on_the_pieces(
     maildir: Maildir, monkeypatch: pytest.MonkeyPatch, lines: list[bytes], size: int
 ) -> None:
     monkeypatch.chdir(maildir.path)
-    said = b"\r\n".join(line for line in lines if not line.lower().startswith(b"quit")) + b"\r\n"
-    whole = Canned([said])
-    pieces = Canned([said[start : start + size] for start in range(0, len(said), size)])
+    sent = b"\r\n".join(line for line in lines if not line.lower().startswith(b"quit")) + b"\r\n"
+    whole = RecordedClient([sent])
+    pieces = RecordedClient([sent[start : start + size] for start in range(0, len(sent), size)])
     for wire in (whole, pieces):
         converse(Session(wire, Mailbox()))
-    assert pieces.said == whole.said
-    assert whole.said.startswith(GREETING)
+    assert pieces.written == whole.written
+    assert whole.written.startswith(GREETING)
 
 
-class Canned(Wire):
-    """A client whose words are known before; `said` is what it has heard."""
+class RecordedClient(Wire):
+    """A wire with fixed input. `written` holds the replies."""
 
-    def __init__(self, words: list[bytes]) -> None:
+    def __init__(self, blocks: list[bytes]) -> None:
         super().__init__(1)
-        self.words = words
-        self.said = b""
+        self.blocks = blocks
+        self.written = b""
 
     def read(self) -> bytes:
-        return self.words.pop(0) if self.words else b""
+        return self.blocks.pop(0) if self.blocks else b""
 
     def write(self, data: bytes) -> None:
-        self.said += data
+        self.written += data
 
 
-# -- no session
+# -- sessions that do not start, and their ends
 
 
 NO_MAILDIR = b"-ERR this user has no $HOME/Maildir\r\n"
@@ -427,7 +428,7 @@ def test_without_a_maildir_there_is_no_session(words: tuple[str, ...], tmp_path:
     assert talk(tmp_path, b"STAT\r\n", words) == (NO_MAILDIR, b"", 0)
 
 
-def test_further_words_are_not_looked_at(maildir: Maildir, tmp_path: Path) -> None:
+def test_further_arguments_are_ignored(maildir: Maildir, tmp_path: Path) -> None:
     assert talk(tmp_path, b"", ("Maildir", "more")).stdout == GREETING
 
 
@@ -437,14 +438,14 @@ def test_a_maildir_without_its_parts_cannot_be_scanned(part: str, maildir: Maild
     assert talk(tmp_path, b"STAT\r\n") == (b"-ERR unable to scan $HOME/Maildir\r\n", b"", 0)
 
 
-def test_root_is_refused_without_a_word_to_the_client(maildir: Maildir, tmp_path: Path) -> None:
+def test_root_is_refused_without_a_reply_to_the_client(maildir: Maildir, tmp_path: Path) -> None:
     words = ["unshare", "--user", "--map-root-user", script("qmail-pop3d"), "Maildir"]
     done = subprocess.run(words, input=b"STAT\r\n", capture_output=True, cwd=tmp_path, env=ENVIRON)
     assert (done.stdout, done.stderr) == (b"", b"qmail-pop3d invoked as uid 0, terminating\n")
     assert done.returncode == 1
 
 
-def test_what_is_said_of_root_does_not_go_to_a_client_on_descriptor_2(maildir: Maildir, tmp_path: Path) -> None:
+def test_the_message_about_root_does_not_go_to_a_client_on_descriptor_2(maildir: Maildir, tmp_path: Path) -> None:
     words = ["unshare", "--user", "--map-root-user", script("qmail-pop3d"), "Maildir"]
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -454,7 +455,7 @@ def test_what_is_said_of_root_does_not_go_to_a_client_on_descriptor_2(maildir: M
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
-def test_a_closed_descriptor_is_the_end(closed: str, maildir: Maildir, tmp_path: Path) -> None:
+def test_a_closed_descriptor_ends_the_program(closed: str, maildir: Maildir, tmp_path: Path) -> None:
     before = maildir.names()
     shell = [*AS_SOMEBODY, "sh", "-c", f'exec "$0" Maildir {closed}', script("qmail-pop3d")]
     done = subprocess.run(shell, input=b"DELE 1\r\nQUIT\r\n", capture_output=True, cwd=tmp_path, env=ENVIRON)
@@ -462,15 +463,15 @@ def test_a_closed_descriptor_is_the_end(closed: str, maildir: Maildir, tmp_path:
     assert maildir.names() == before
 
 
-def test_a_silent_client_is_left_after_a_while_without_a_word(maildir: Maildir, tmp_path: Path) -> None:
-    hasty = "from qmail_smtpd.pop3 import pop3d; pop3d.TIMEOUT = 0.01; pop3d.main()"
-    with Dialogue([*AS_SOMEBODY, sys.executable, "-c", hasty, "Maildir"], tmp_path, {"LANG": "C"}) as pop:
+def test_a_silent_client_is_disconnected_without_a_reply(maildir: Maildir, tmp_path: Path) -> None:
+    impatient = "from qmail_smtpd.pop3 import pop3d; pop3d.TIMEOUT = 0.01; pop3d.main()"
+    with Dialogue([*AS_SOMEBODY, sys.executable, "-c", impatient, "Maildir"], tmp_path, {"LANG": "C"}) as pop:
         assert pop.greeting == GREETING
         assert pop.line() == b""
         assert pop.end() == 0
 
 
-def test_a_client_that_goes_away_in_a_message_changes_nothing(maildir: Maildir, tmp_path: Path) -> None:
+def test_a_client_that_disconnects_during_a_message_changes_nothing(maildir: Maildir, tmp_path: Path) -> None:
     maildir.put("new/30.c.host", b"x" * 5_000_000)
     before = maildir.names()
     ours, theirs = socket.socketpair()
@@ -483,16 +484,16 @@ def test_a_client_that_goes_away_in_a_message_changes_nothing(maildir: Maildir, 
     assert maildir.names() == before
 
 
-# -- what it costs
+# -- memory and imports
 
 
-def memory_for(tmp_path: Path, said: bytes, length: int) -> tuple[bytes, int]:
-    """The last kB of so many bytes of answers, and the kB of memory that they took at most."""
+def memory_for(tmp_path: Path, sent: bytes, length: int) -> tuple[bytes, int]:
+    """Return the last kB of `length` bytes of replies, and the peak memory of the process in kB."""
     with Dialogue(command(), tmp_path) as pop:
         process = pop.process
         assert process.stdin
         assert process.stdout
-        process.stdin.write(said)
+        process.stdin.write(sent)
         process.stdin.flush()
         tail = b""
         while length > 0:
@@ -535,8 +536,8 @@ def test_100_000_messages_are_listed_and_fetched(tmp_path: Path) -> None:
 
 def test_a_session_loads_few_modules(tmp_path: Path) -> None:
     Maildir(tmp_path / "Maildir").put("cur/1:2,")
-    somebody = "import os, sys; os.getuid = lambda: 1; sys.argv[1:] = [sys.argv[1]]; "
-    code = somebody + "from qmail_smtpd.pop3.pop3d import main; main()"
+    not_root = "import os, sys; os.getuid = lambda: 1; sys.argv[1:] = [sys.argv[1]]; "
+    code = not_root + "from qmail_smtpd.pop3.pop3d import main; main()"
     loaded = imported(["-c", code, str(tmp_path / "Maildir")], tmp_path, b"STAT\r\nUIDL\r\nRETR 1\r\nQUIT\r\n")
     loaded -= imported(["-c", "pass"], tmp_path, b"")
     check(loaded, 12)

@@ -1,4 +1,4 @@
-"""The same Maildir by Dovecot's POP3 and by ours: the same octets, messages, tops."""
+"""The same Maildir, served by Dovecot's POP3 and by ours: octets, messages and TOP agree."""
 
 import os
 import re
@@ -22,35 +22,36 @@ FILES = [
     b"no header\n\n.\n",
 ]
 EACH = [b"RETR %d\r\nTOP %d 0\r\nTOP %d 2\r\nTOP %d 99\r\n" % ((number,) * 4) for number in range(1, len(FILES) + 1)]
-SAID = b"STAT\r\nLIST\r\nLIST 2\r\n" + b"".join(EACH) + b"DELE 1\r\nDELE 3\r\nLIST\r\nRSET\r\nLIST 9\r\nFOO\r\nQUIT\r\n"
+COMMANDS = b"STAT\r\nLIST\r\nLIST 2\r\n" + b"".join(EACH)
+COMMANDS += b"DELE 1\r\nDELE 3\r\nLIST\r\nRSET\r\nLIST 9\r\nFOO\r\nQUIT\r\n"
 
 
-def lay(folder: Path) -> None:
+def write_files(folder: Path) -> None:
     for number, text in enumerate(FILES):
         path = folder / f"{number}.host:2,S"
         path.write_bytes(text)
         os.utime(path, (1_700_000_000 + number,) * 2)
 
 
-def without_words(told: bytes) -> bytes:
-    """The answers without what is only for people."""
-    return re.sub(rb"(?m)^(\+OK|-ERR)(?! \d+ \d+\r$)[^\r\n]*", rb"\1", told)
+def without_texts(replies: bytes) -> bytes:
+    """Return the replies without the text that is only for people."""
+    return re.sub(rb"(?m)^(\+OK|-ERR)(?! \d+ \d+\r$)[^\r\n]*", rb"\1", replies)
 
 
 @pytest.mark.peer
 @needs_root
-def test_octets_messages_and_tops_are_dovecots(tmp_path: Path) -> None:
+def test_octets_messages_and_tops_equal_dovecots(tmp_path: Path) -> None:
     with Dovecot() as dovecot:
-        lay(dovecot.maildir / "cur")
+        write_files(dovecot.maildir / "cur")
         dovecot.own()
         with socket.create_connection(("127.0.0.1", dovecot.pop3), PATIENCE) as client:
             file = client.makefile("rb")
             file.readline()
             client.sendall(b"USER joe\r\nPASS secret\r\n")
             assert [file.readline()[:3] for _ in range(2)] == [b"+OK"] * 2
-            client.sendall(SAID)
+            client.sendall(COMMANDS)
             theirs = file.read() + read_all(client)
             file.close()
-    lay(Maildir(tmp_path / "Maildir").path / "cur")
-    ours = talk(tmp_path, SAID).stdout.removeprefix(b"+OK \r\n")
-    assert without_words(ours) == without_words(theirs)
+    write_files(Maildir(tmp_path / "Maildir").path / "cur")
+    ours = talk(tmp_path, COMMANDS).stdout.removeprefix(b"+OK \r\n")
+    assert without_texts(ours) == without_texts(theirs)

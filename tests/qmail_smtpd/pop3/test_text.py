@@ -1,4 +1,4 @@
-"""The pure parts of POP3: lines to commands, messages to what is sent."""
+"""The pure parts of POP3: parsing commands, and converting messages."""
 
 import pytest
 from hypothesis import example, given
@@ -8,52 +8,52 @@ from qmail_smtpd.pop3.command import LONGEST_LINE, TOO_LONG, Commands, leading_n
 from qmail_smtpd.pop3.outgoing import Outgoing, octets
 
 TOO_LONG_COMMAND = (TOO_LONG, b"")
-LINES = {  # what the client sends -> the commands in it
+LINES = {  # input -> the parsed commands
     "CRLF": (b"STAT\r\n", [(b"stat", b"")]),
     "LF alone": (b"STAT\n", [(b"stat", b"")]),
-    "one CR goes": (b"STAT\r\r\n", [(b"stat\r", b"")]),
+    "one CR is removed": (b"STAT\r\r\n", [(b"stat\r", b"")]),
     "a CR inside stays": (b"USER a\rb\r\n", [(b"user", b"a\rb")]),
     "any case": (b"sTaT\r\n", [(b"stat", b"")]),
-    "letters of other alphabets keep theirs": (b"ST\xc3\x84T\r\n", [(b"st\xc3\x84t", b"")]),
+    "non-ASCII letters are not lowered": (b"ST\xc3\x84T\r\n", [(b"st\xc3\x84t", b"")]),
     "spaces before the argument": (b"RETR   1 \r\n", [(b"retr", b"1 ")]),
     "a space first": (b" STAT\r\n", [(b"", b"STAT")]),
-    "a tab parts nothing": (b"RETR\t1\r\n", [(b"retr\t1", b"")]),
+    "a tab is no separator": (b"RETR\t1\r\n", [(b"retr\t1", b"")]),
     "a NUL ends the line": (b"USER joe\0x\r\n", [(b"user", b"joe")]),
     "a NUL ends the verb": (b"STAT\0 x\r\n", [(b"stat", b"")]),
     "an empty line": (b"\r\n\n", [(b"", b""), (b"", b"")]),
     "two at once": (b"USER a b\r\nPASS  c d\r\n", [(b"user", b"a b"), (b"pass", b"c d")]),
     "an unfinished one": (b"STAT\r\nQUIT\r", [(b"stat", b"")]),
     "the longest": (b"PASS " + b"x" * 505 + b"\r\n", [(b"pass", b"x" * 505)]),
-    "one byte more": (b"PASS " + b"x" * 506 + b"\r\nQUIT\r\n", [TOO_LONG_COMMAND, (b"quit", b"")]),
-    "much more": (
+    "one byte too long": (b"PASS " + b"x" * 506 + b"\r\nQUIT\r\n", [TOO_LONG_COMMAND, (b"quit", b"")]),
+    "much too long": (
         b"x" * 100_000 + b"\nQUIT\n" + b"y" * 9000 + b"\n",
         [TOO_LONG_COMMAND, (b"quit", b""), TOO_LONG_COMMAND],
     ),
     "long and unfinished": (b"x" * 9000, []),
-    "a short end of a long one": (b"x" * 600 + b"QUIT\r\n", [TOO_LONG_COMMAND]),
+    "a long one that ends in a command": (b"x" * 600 + b"QUIT\r\n", [TOO_LONG_COMMAND]),
 }
 
 
 def commands(data: bytes, size: int = 0) -> list[tuple[bytes, bytes]]:
-    given = Commands()
-    found = []
+    parser = Commands()
+    parsed = []
     for start in range(0, len(data), size or len(data) or 1):
-        given.add(data[start : start + (size or len(data))])
-        while command := given.next():
-            found.append(command)
-        assert len(given.pending) < LONGEST_LINE
-    return found
+        parser.add(data[start : start + (size or len(data))])
+        while command := parser.next():
+            parsed.append(command)
+        assert len(parser.pending) < LONGEST_LINE
+    return parsed
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 513])
 @pytest.mark.parametrize("case", LINES)
-def test_lines_are_split_as_commands_c_does_it(case: str, size: int) -> None:
+def test_lines_are_parsed_as_by_commands_c(case: str, size: int) -> None:
     data, expected = LINES[case]
     assert commands(data, size) == expected
 
 
 @given(st.binary(), st.integers(1, 9))
-def test_how_the_lines_come_in_pieces_does_not_matter(data: bytes, size: int) -> None:
+def test_the_commands_do_not_depend_on_the_pieces(data: bytes, size: int) -> None:
     assert commands(data, size) == commands(data)
 
 
@@ -67,16 +67,16 @@ def test_how_the_lines_come_in_pieces_does_not_matter(data: bytes, size: int) ->
         (b"-1", (None, b"-1")),
         (b"+1", (None, b"+1")),
         (b" 1", (None, b" 1")),
-        (b"\xd9\xa1", (None, b"\xd9\xa1")),  # a digit elsewhere
-        (b"18446744073709551617", (2**64 + 1, b"")),  # 1 to scan_ulong.c
+        (b"\xd9\xa1", (None, b"\xd9\xa1")),  # an Arabic digit one
+        (b"18446744073709551617", (2**64 + 1, b"")),  # scan_ulong.c wraps around to 1
     ],
 )
-def test_a_number_is_the_digits_at_the_beginning(text: bytes, expected: tuple[int | None, bytes]) -> None:
+def test_a_number_is_the_leading_digits(text: bytes, expected: tuple[int | None, bytes]) -> None:
     assert leading_number(text) == expected
 
 
 def blast(file: bytes, lines: int | None) -> bytes:
-    """What qmail-pop3d.c sends of a file, line by line, but for the empty line before the dot."""
+    """Return what qmail-pop3d.c sends of a file, line by line, without its empty line before the dot."""
     sent = b""
     in_header = True
     limit = 0 if lines is None else lines + 1
@@ -92,23 +92,23 @@ def blast(file: bytes, lines: int | None) -> bytes:
     return sent + b".\r\n"
 
 
-def outgoing(file: bytes, lines: int | None = None, size: int = 65536) -> bytes:
-    message = Outgoing(lines)
+def convert(file: bytes, lines: int | None = None, size: int = 65536) -> bytes:
+    outgoing = Outgoing(lines)
     sent = b""
     for start in range(0, len(file), size):
-        if message.ended:
+        if outgoing.ended:
             break
-        sent += message.feed(file[start : start + size])
-    return sent + message.finish()
+        sent += outgoing.feed(file[start : start + size])
+    return sent + outgoing.finish()
 
 
-MESSAGES = {  # file, lines of the body -> what is sent
+MESSAGES = {  # file, lines of the body, the bytes sent
     "all": (b"A: b\n\nbody\n", None, b"A: b\r\n\r\nbody\r\n.\r\n"),
     "no line of the body": (b"A: b\n\nbody\n", 0, b"A: b\r\n\r\n.\r\n"),
     "one line": (b"A: b\n\none\ntwo\n", 1, b"A: b\r\n\r\none\r\n.\r\n"),
-    "an empty line is one": (b"A: b\n\n\ntwo\n", 1, b"A: b\r\n\r\n\r\n.\r\n"),
-    "as many as there are": (b"A: b\n\none\n", 1, b"A: b\r\n\r\none\r\n.\r\n"),
-    "more than there are": (b"A: b\n\none\n", 9**99, b"A: b\r\n\r\none\r\n.\r\n"),
+    "an empty line counts": (b"A: b\n\n\ntwo\n", 1, b"A: b\r\n\r\n\r\n.\r\n"),
+    "as many lines as there are": (b"A: b\n\none\n", 1, b"A: b\r\n\r\none\r\n.\r\n"),
+    "more lines than there are": (b"A: b\n\none\n", 9**99, b"A: b\r\n\r\none\r\n.\r\n"),
     "a header alone": (b"A: b\n", 0, b"A: b\r\n.\r\n"),
     "no header": (b"\nbody\nmore\n", 1, b"\r\nbody\r\n.\r\n"),
     "nothing": (b"", None, b".\r\n"),
@@ -125,9 +125,9 @@ MESSAGES = {  # file, lines of the body -> what is sent
 
 @pytest.mark.parametrize("size", [65536, 1, 2, 3])
 @pytest.mark.parametrize("case", MESSAGES)
-def test_a_message_is_sent_as_the_original_sends_it_without_its_empty_line(case: str, size: int) -> None:
+def test_a_message_is_sent_as_by_the_original_but_without_its_added_empty_line(case: str, size: int) -> None:
     file, lines, expected = MESSAGES[case]
-    assert outgoing(file, lines, size) == expected == blast(file, lines)
+    assert convert(file, lines, size) == expected == blast(file, lines)
 
 
 @given(
@@ -136,12 +136,12 @@ def test_a_message_is_sent_as_the_original_sends_it_without_its_empty_line(case:
     st.integers(1, 5),
 )
 @example(b"\n", 0, 1)
-def test_any_file_in_any_pieces_is_sent_as_the_original_sends_it(file: bytes, lines: int | None, size: int) -> None:
-    assert outgoing(file, lines, size) == blast(file, lines)
+def test_any_file_in_any_pieces_is_sent_as_by_the_original(file: bytes, lines: int | None, size: int) -> None:
+    assert convert(file, lines, size) == blast(file, lines)
 
 
 @given(st.lists(st.sampled_from([b"a", b"\n", b".", b"\r"])).map(b"".join))
-def test_octets_are_what_a_client_counts_without_the_doubled_dots(file: bytes) -> None:
-    sent = outgoing(file).removesuffix(b".\r\n").split(b"\r\n")
+def test_octets_are_the_length_that_a_client_receives_without_the_doubled_dots(file: bytes) -> None:
+    sent = convert(file).removesuffix(b".\r\n").split(b"\r\n")
     received = b"\r\n".join(line.removeprefix(b".") for line in sent)
     assert octets(len(file), file.count(b"\n"), not file.endswith(b"\n") and file != b"") == len(received)
