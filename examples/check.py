@@ -1,4 +1,7 @@
-"""A round of mail through a quick start server: check.py PORT MAILDIR. Exit code 0 if every answer is right, else 1."""
+"""Send test mail through a quick start server: check.py PORT MAILDIR.
+
+Exit code 0 if all answers are as expected, else 1.
+"""
 
 import smtplib
 import sys
@@ -6,23 +9,23 @@ from pathlib import Path
 
 from send import send
 
-INSIDE = "someone@example.com"  # its domain is in control/rcpthosts
+INSIDE = "someone@example.com"  # the domain is in control/rcpthosts
 OUTSIDE = "someone@elsewhere.example"
-TAKEN = "250 ok "
+ACCEPTED = "250 ok "
 REFUSED = "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
 
-# client's address, recipient -> how the answer begins
-ROUND = [
-    ("127.0.0.1", OUTSIDE, TAKEN),
+# client address, recipient, beginning of the expected answer
+CASES = [
+    ("127.0.0.1", OUTSIDE, ACCEPTED),
     ("127.0.0.2", OUTSIDE, REFUSED),
-    ("127.0.0.2", INSIDE, TAKEN),
+    ("127.0.0.2", INSIDE, ACCEPTED),
 ]
 
 
 def main(port: int, maildir: Path) -> int:
-    """Go the round and print how each step went."""
+    """Run all cases and print the result of each. Return the exit code."""
     status = 0
-    for number, (client, recipient, wanted) in enumerate(ROUND, 1):
+    for number, (client, recipient, expected) in enumerate(CASES, 1):
         subject = f"check {number}"
         try:
             code, text = send(port, client, recipient, subject)
@@ -30,15 +33,16 @@ def main(port: int, maildir: Path) -> int:
             answer = f"no answer: {error}"
         else:
             answer = f"{code} {text}"
-        right = answer.startswith(wanted) and is_stored(maildir, recipient, subject) == (wanted == TAKEN)
-        where = ", stored" if is_stored(maildir, recipient, subject) else ", not stored"
-        print(f"quickstart: {'ok' if right else 'NOT OK'}: {client} to {recipient}: {answer}{where}", flush=True)
-        status |= not right
+        stored = is_stored(maildir, recipient, subject)
+        passed = answer.startswith(expected) and stored == (expected == ACCEPTED)
+        status |= not passed
+        print(f"quickstart: {'ok' if passed else 'NOT OK'}: {client} to {recipient}: {answer}", end=", ")
+        print("stored" if stored else "not stored", flush=True)
     return status
 
 
 def is_stored(maildir: Path, recipient: str, subject: str) -> bool:
-    """Whether exactly one message for the recipient with this subject lies in the Maildir."""
+    """Whether the Maildir holds exactly one message with this recipient and subject."""
     messages = [path.read_text("latin-1") for path in maildir.glob("new/*")]
     return sum(f"\nDelivered-To: {recipient}\n" in text and f"\nSubject: {subject}\n" in text for text in messages) == 1
 

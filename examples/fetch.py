@@ -1,6 +1,6 @@
-"""Fetch mail from a POP3 server of this host, from a chosen address: fetch.py PORT CLIENT USER PASSWORD.
+"""Log in to a POP3 server on 127.0.0.1 from a chosen loopback address: fetch.py PORT CLIENT USER PASSWORD.
 
-Prints how many messages there are, and leaves them there. Exit code 0 says that the login was right, 1 that it was not.
+Print the number of messages, and leave the messages on the server. Exit code 0 if the login succeeded, else 1.
 """
 
 import poplib
@@ -8,11 +8,11 @@ import socket
 import sys
 
 SERVER = "127.0.0.1"
-TIMEOUT = 20  # seconds for one answer
+TIMEOUT = 20  # seconds for each answer
 
 
 class Client(poplib.POP3):
-    """A POP3 client with an address of its own."""
+    """A POP3 client that connects from a chosen source address."""
 
     def __init__(self, port: int, source: str) -> None:
         self.source = source
@@ -23,15 +23,15 @@ class Client(poplib.POP3):
 
 
 def fetch(port: int, client: str, user: str, password: str) -> str:
-    """What the server says: to a right login how many messages there are, to a wrong one that it is."""
+    """Log in. Return `+OK N messages`, the server's -ERR answer, or `no answer: REASON`."""
     pop = Client(port, client)
     try:
         pop.user(user)
         pop.pass_(password)
         return f"+OK {pop.stat()[0]} messages"
     except poplib.error_proto as error:
-        said = error.args[0]
-        return said.decode("ascii", "replace") if isinstance(said, bytes) else f"no answer: {said}"
+        answer = error.args[0]
+        return answer.decode("ascii", "replace") if isinstance(answer, bytes) else f"no answer: {answer}"
     finally:
         pop.close()
 
@@ -40,8 +40,8 @@ if __name__ == "__main__":
     if len(sys.argv) != 5 or not sys.argv[1].isdigit():
         sys.exit("usage: fetch.py PORT CLIENT USER PASSWORD")
     try:
-        answer = fetch(int(sys.argv[1]), *sys.argv[2:])
+        result = fetch(int(sys.argv[1]), *sys.argv[2:])
     except OSError as error:
         sys.exit(f"fetch.py: {error}")
-    print(answer)
-    sys.exit(not answer.startswith("+OK"))
+    print(result)
+    sys.exit(not result.startswith("+OK"))

@@ -1,6 +1,6 @@
-"""Run the server of examples/quickstart; with --check a server of its own, and a round of mail through it.
+"""Run the server of examples/quickstart. With --check, send test mail through a temporary server and exit.
 
-Whatever ends this process (Ctrl-C, SIGTERM, a terminal that is closed), its server and all sessions end with it.
+However this process is stopped (Ctrl-C, SIGTERM, a closed terminal), it also stops the server and all sessions.
 """
 
 import os
@@ -19,32 +19,42 @@ EXAMPLES = Path(__file__).resolve().parent
 PROGRAMS = EXAMPLES.parent / ".venv" / "bin"
 HOME = EXAMPLES.parent / ".quickstart"
 ADDRESS = "127.0.0.1"
-PATIENCE = 3  # seconds from SIGTERM to SIGKILL
+KILL_DELAY = 3  # seconds from SIGTERM to SIGKILL
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
-# In the environment of whoever starts this, they would change who may relay, or what the server believes of its start.
-FOREIGN = ("RELAYCLIENT", "DATABYTES", "SMTPAUTH", "SMTPAUTHFILE", "SMTPS", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET")
+# Removed from the environment: these variables would change which clients may relay, or how the server starts.
+NOT_INHERITED = (
+    "RELAYCLIENT",
+    "DATABYTES",
+    "SMTPAUTH",
+    "SMTPAUTHFILE",
+    "SMTPS",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+)
 
-TEXT = """\
-quickstart: {address} port {port} takes mail for example.com from everybody, and for all domains from 127.0.0.1
+BANNER = """\
+quickstart: {address} port {port} accepts mail for example.com from every client, and for all domains from 127.0.0.1
 quickstart: the rules are in {rules}, control files and mail in {home}
-quickstart: Ctrl-C ends it. Four commands to try in another terminal:
-  {python} {send} {port} 127.0.0.1 someone@elsewhere.example  # taken: 127.0.0.1 may relay
-  {python} {send} {port} 127.0.0.2 someone@elsewhere.example  # refused: 127.0.0.2 may not
+quickstart: Ctrl-C stops it. Four commands to try in another terminal:
+  {python} {send} {port} 127.0.0.1 someone@elsewhere.example  # accepted: 127.0.0.1 may relay
+  {python} {send} {port} 127.0.0.2 someone@elsewhere.example  # refused: 127.0.0.2 may not relay
   cat {home}/Maildir/new/*
   {relaytest} {address}:{port} --from-ip 127.0.0.2 --pause 0  # is it an open relay?"""
 
 
 def main() -> int:
-    """The exit code: 0 or 1 for --check, the server's where it ends by itself, 128 + the signal's number else."""
-    # From here on signals wait to be fetched: none can come between the start of a process and the note of its number.
-    ends = {number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}  # nohup's word counts
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*ends, signal.SIGCHLD})
+    """Return the exit code: 0 or 1 for --check, the server's if it exits by itself, else 128 + the signal number."""
+    # The signals stay blocked, and wait_for fetches them: none can interrupt between the start of a process and the
+    # assignment of its pid. A signal that is ignored stays ignored (SIGHUP under nohup).
+    stop_signals = {number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*stop_signals, signal.SIGCHLD})
     try:
         if sys.argv[1:] != ["--check"]:
-            return serve(HOME, wanted_port(), ends)
+            return serve(HOME, requested_port(), stop_signals)
         with tempfile.TemporaryDirectory(prefix="quickstart-") as home:
-            return check(Path(home), ends)
+            return check(Path(home), stop_signals)
     except OSError as error:
         fatal(111, error)
 
@@ -54,8 +64,8 @@ def fatal(status: int, text: object) -> NoReturn:
     sys.exit(status)
 
 
-def wanted_port() -> int:
-    """$PORT, if it can be had."""
+def requested_port() -> int:
+    """Return $PORT. End with 100 if it is not a port number, with 111 if it is not available."""
     text = os.environ.get("PORT") or "2525"
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         fatal(100, f"PORT is not a number from 1 to 65535: {text}")
@@ -64,12 +74,12 @@ def wanted_port() -> int:
         try:
             probe.bind((ADDRESS, int(text)))
         except OSError as error:
-            fatal(111, f"port {text} of {ADDRESS} cannot be had: {error.strerror}. Choose another: PORT=2626")
+            fatal(111, f"unable to use port {text} of {ADDRESS}: {error.strerror}. Choose another: PORT=2626")
     return int(text)
 
 
 def prepare(home: Path) -> None:
-    """Give the server its home: control files, which are the user's from then on, and the compiled rules."""
+    """Create the control files unless they exist (users may have edited them), and compile the rules."""
     if (home / "control").is_dir():
         print(f"quickstart: using the control files and the mail in {home}")
     else:
@@ -81,17 +91,17 @@ def prepare(home: Path) -> None:
         command = [PROGRAMS / "tcprules", home / "tcp.smtp.cdb", home / "tcp.smtp.tmp"]
         status = subprocess.run(command, stdin=rules, check=False).returncode
     if status:
-        fatal(status, f"tcprules does not take {EXAMPLES}/tcp.smtp, see above")
+        fatal(status, f"tcprules refused {EXAMPLES}/tcp.smtp: see its message above")
 
 
 def start(home: Path, port: int, log: IO[bytes] | None) -> subprocess.Popen[str]:
-    """tcpserver in a process group of its own. Its first line of output is its port, and says that it listens."""
-    environ = {key: value for key, value in os.environ.items() if key not in FOREIGN}
+    """Start tcpserver in its own process group. It prints its port as the first line when it listens (-1)."""
+    environ = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
     environ["PATH"] = f"{PROGRAMS}:{environ.get('PATH', os.defpath)}"
     environ["QMAILHOME"] = str(home)
     environ["QMAILQUEUE"] = str(PROGRAMS / "maildir-queue")
     environ["QUEUE_MAILDIR"] = str(home / "Maildir")
-    # no names are asked for: loopback needs none, and there may be no DNS
+    # -H, -l: no DNS lookups. Loopback addresses need no names, and the host may have no DNS.
     options = ["-1", "-v", "-H", "-R", "-l", "localhost", "-x", str(home / "tcp.smtp.cdb")]
     options += ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
     return subprocess.Popen(
@@ -102,75 +112,75 @@ def start(home: Path, port: int, log: IO[bytes] | None) -> subprocess.Popen[str]
         text=True,
         env=environ,
         process_group=0,
-        preexec_fn=unblock,
+        preexec_fn=unblock_signals,
     )
 
 
-def unblock() -> None:
-    """Programs start with no signal blocked."""
+def unblock_signals() -> None:
+    """Unblock all signals in a new child: it would inherit the blocked signals of this process."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def serve(home: Path, port: int, ends: set[signal.Signals]) -> int:
-    """Serve until a signal comes or the server ends by itself."""
+def serve(home: Path, port: int, stop_signals: set[signal.Signals]) -> int:
+    """Serve until a stop signal arrives or the server exits by itself. Return the exit code."""
     prepare(home)
     server = start(home, port, None)
     try:
         if listening_port(server):
-            show(home, port)
-        return wait_for(server, ends)
+            print_banner(home, port)
+        return wait_for(server, stop_signals)
     finally:
-        end(server.pid)
+        stop_group(server.pid)
 
 
-def check(home: Path, ends: set[signal.Signals]) -> int:
-    """Serve for one round of mail. The server's log is shown if anything in it went wrong."""
+def check(home: Path, stop_signals: set[signal.Signals]) -> int:
+    """Run check.py against a temporary server. Return the exit code; if not 0, print the server's log."""
     prepare(home)
     with tempfile.TemporaryFile() as log:
         server = start(home, 0, log)
         try:
             port = listening_port(server)
-            status = wait_for(start_round(server.pid, port, home), ends) if port else 1
+            status = wait_for(start_check(server.pid, port, home), stop_signals) if port else 1
         finally:
-            end(server.pid)
+            stop_group(server.pid)
         if status:
             log.seek(0)
             sys.stderr.write(log.read().decode("ascii", "replace"))
         return status
 
 
-def start_round(group: int, port: int, home: Path) -> subprocess.Popen[bytes]:
-    """The round of mail, in the process group of the server, to end with it."""
+def start_check(group: int, port: int, home: Path) -> subprocess.Popen[bytes]:
+    """Start check.py in the server's process group, so that stop_group stops it too."""
     command = [sys.executable, str(EXAMPLES / "check.py"), str(port), str(home / "Maildir")]
-    return subprocess.Popen(command, process_group=group, preexec_fn=unblock)
+    return subprocess.Popen(command, process_group=group, preexec_fn=unblock_signals)
 
 
 def listening_port(server: subprocess.Popen[str]) -> int:
-    """The port, once the server listens; 0 if it has ended instead, with its own words on why."""
+    """Wait until the server listens and return its port; return 0 if it has exited (its own message says why)."""
     assert server.stdout is not None
     return int(server.stdout.readline() or 0)
 
 
-def show(home: Path, port: int) -> None:
-    """Say where things lie, and what can be tried."""
+def print_banner(home: Path, port: int) -> None:
+    """Print where the files are and which commands to try."""
     paths = {"python": PROGRAMS / "python3", "send": EXAMPLES / "send.py", "rules": EXAMPLES / "tcp.smtp", "home": home}
     paths["relaytest"] = PROGRAMS / "relaytest"
-    print(TEXT.format(address=ADDRESS, port=port, **{name: shlex.quote(str(path)) for name, path in paths.items()}))
+    print(BANNER.format(address=ADDRESS, port=port, **{name: shlex.quote(str(path)) for name, path in paths.items()}))
     sys.stdout.flush()
 
 
-def wait_for(process: "subprocess.Popen[Any]", ends: set[signal.Signals]) -> int:
-    """The exit code of the process, or 128 + the number of the signal that was sent to this one."""
+def wait_for(process: "subprocess.Popen[Any]", stop_signals: set[signal.Signals]) -> int:
+    """Return the exit code of the process, or 128 + the number of a stop signal that arrives first."""
     while process.poll() is None:
-        number = signal.sigwait({*ends, signal.SIGCHLD})
-        if number in ends:
+        number = signal.sigwait({*stop_signals, signal.SIGCHLD})
+        if number in stop_signals:
             return 128 + number
     return process.returncode
 
 
-def end(group: int) -> None:
-    """End the server and its sessions: SIGTERM for the whole group, and after a while SIGKILL."""
-    deadline = time.monotonic() + PATIENCE
+def stop_group(group: int) -> None:
+    """Stop the server and its sessions: send SIGTERM to the process group, and SIGKILL after KILL_DELAY."""
+    deadline = time.monotonic() + KILL_DELAY
     try:
         os.killpg(group, signal.SIGTERM)
         while time.monotonic() < deadline:
@@ -179,11 +189,11 @@ def end(group: int) -> None:
             time.sleep(0.02)
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # nobody is left
+        pass  # no process is left in the group
 
 
 def reap() -> None:
-    """Take note of all children that have ended: until then they count as members of their group."""
+    """Reap all ended children: killpg still finds a zombie in its group."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

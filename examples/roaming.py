@@ -1,6 +1,6 @@
-"""Run the two servers of examples/roaming; with --check servers of its own, and a round of logins and mail.
+"""Run the two servers of examples/roaming. With --check, test logins and mail on temporary servers and exit.
 
-Whatever ends this process (Ctrl-C, SIGTERM, a terminal that is closed), its servers and all sessions end with it.
+However this process is stopped (Ctrl-C, SIGTERM, a closed terminal), it also stops the servers and all sessions.
 """
 
 import os
@@ -15,17 +15,17 @@ import tempfile
 from pathlib import Path
 from typing import IO, NoReturn
 
-from quickstart import ADDRESS, EXAMPLES, FOREIGN, PROGRAMS, SIGNALS, end, unblock
+from quickstart import ADDRESS, EXAMPLES, NOT_INHERITED, PROGRAMS, SIGNALS, stop_group, unblock_signals
 from submission import all_listen, wait_for_any
 
 HOME = EXAMPLES.parent / ".roaming"
 SERVICES = ("smtp-after-pop", "pop3")
 PORTS = "2525 2110"
-USER, PASSWORD = "joe@example.com", "tanstaaf"  # of a server that only this host can reach
-WINDOW = 2400  # seconds after a login
-SHORT = 6  # seconds in the round, which waits for the end
-NOT_ROOT = ["unshare", "--user", "--map-user=nobody", "--map-group=nogroup"]  # qmail-pop3d refuses to be root
-NOT_OURS = (*FOREIGN, "RELAY_STORE", "RELAY_DIR", "RELAY_SECONDS", "RELAY_PROXIES", "CHECKUSERS_FILE", "POP3S", "USER")
+USER, PASSWORD = "joe@example.com", "tanstaaf"  # only this host can reach the servers
+WINDOW = 2400  # seconds that relaying is allowed after a login
+CHECK_WINDOW = 6  # for --check, which waits until relaying is refused again
+NOT_ROOT = ["unshare", "--user", "--map-user=nobody", "--map-group=nogroup"]  # qmail-pop3d does not run as root
+RELAY_VARIABLES = ("RELAY_STORE", "RELAY_DIR", "RELAY_SECONDS", "RELAY_PROXIES", "CHECKUSERS_FILE", "POP3S", "USER")
 
 RULES = """\
 127.0.0.1:allow,RELAYCLIENT=""
@@ -33,26 +33,26 @@ RULES = """\
 127.0.0.7:deny
 :allow
 """
-TEXT = """\
-roaming: {address} ports {smtp} (SMTP) and {pop3} (POP3), user {user}, password {password}; Ctrl-C ends them
-roaming: who logs in may send to everywhere for {minutes} minutes; control files, logins and mail are in {home}
+BANNER = """\
+roaming: {address} ports {smtp} (SMTP) and {pop3} (POP3), user {user}, password {password}; Ctrl-C stops them
+roaming: after a POP3 login its address may relay for {minutes} minutes; control files, logins and mail are in {home}
 roaming: four commands to try in another terminal:
   {python} {send} {smtp} 127.0.0.5 someone@elsewhere.example  # refused
   {python} {fetch} {pop3} 127.0.0.5 {user} {password}
-  {python} {send} {smtp} 127.0.0.5 someone@elsewhere.example  # taken now
+  {python} {send} {smtp} 127.0.0.5 someone@elsewhere.example  # accepted now
   QMAILHOME={home} {list}
 """
 
 
 def main() -> int:
-    """The exit code: 0 or 1 for --check, a server's where one ends by itself, 128 + the signal's number else."""
-    ends = {number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*ends, signal.SIGCHLD})  # fetched by wait_for_any, see quickstart.py
+    """Return the exit code: 0 or 1 for --check, a server's if one exits by itself, else 128 + the signal number."""
+    stop_signals = {number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*stop_signals, signal.SIGCHLD})  # see quickstart.py, main
     try:
         if sys.argv[1:] != ["--check"]:
-            return serve(HOME, wanted_ports(), ends)
+            return serve(HOME, requested_ports(), stop_signals)
         with tempfile.TemporaryDirectory(prefix="roaming-") as home:
-            return check(Path(home), ends)
+            return check(Path(home), stop_signals)
     except OSError as error:
         fatal(111, error)
 
@@ -62,8 +62,8 @@ def fatal(status: int, text: object) -> NoReturn:
     sys.exit(status)
 
 
-def wanted_ports() -> list[int]:
-    """$PORTS, if they can be had."""
+def requested_ports() -> list[int]:
+    """Return $PORTS. End with 100 if they are not two port numbers, with 111 if one is not available."""
     words = (os.environ.get("PORTS") or PORTS).split()
     if len(words) != len(SERVICES) or not all(
         word.isascii() and word.isdigit() and 0 < int(word) < 65536 for word in words
@@ -75,13 +75,13 @@ def wanted_ports() -> list[int]:
             try:
                 probe.bind((ADDRESS, int(word)))
             except OSError as error:
-                text = f"port {word} of {ADDRESS} cannot be had: {error.strerror}"
+                text = f"unable to use port {word} of {ADDRESS}: {error.strerror}"
                 fatal(111, f'{text}. Choose others: PORTS="2626 2211"')
     return [int(word) for word in words]
 
 
 def free_ports() -> list[int]:
-    """As many as there are services, that nobody has now."""
+    """Return one free port for each service."""
     probes = [socket.socket() for _ in SERVICES]
     for probe in probes:
         probe.bind((ADDRESS, 0))
@@ -92,7 +92,7 @@ def free_ports() -> list[int]:
 
 
 def prepare(home: Path, window: int) -> None:
-    """Make what the servers need, once: control files, a user with mail, a store, rules."""
+    """Create control files, a user with mail, a store and rules, unless they exist. `window` is for relayseconds."""
     if (home / "control").is_dir():
         print(f"roaming: using the control files, the logins and the mail in {home}")
         return
@@ -103,35 +103,35 @@ def prepare(home: Path, window: int) -> None:
     (home / "relay").chmod(0o2775)
     (new / "relaydir").write_text(f"{home}/relay\n")
     (new / "relayseconds").write_text(f"{window}\n")
-    (new / "relayproxies").write_text("127.0.0.1 ::1\n")  # not all of 127.0.0.0/8: the clients are there
+    (new / "relayproxies").write_text("127.0.0.1 ::1\n")  # not the default 127.0.0.0/8: the test clients are in it
     add_user(home, new / "users")
     run([PROGRAMS / "tcprules", home / "tcp.smtp.cdb", home / "tcp.smtp.tmp"], RULES)
     new.rename(home / "control")
 
 
 def add_user(home: Path, users: Path) -> None:
-    """Joe, his password, and his Maildir, in which a message waits."""
+    """Add the test user with a password, and with one message in its Maildir."""
     run([PROGRAMS / "checkusers", "--set", USER], PASSWORD + "\n", {"CHECKUSERS_FILE": str(users)})
     users.write_text(f"{users.read_text().rstrip()}::::{home}/joe\n")
     for part in ("new", "cur", "tmp"):
         (home / "joe" / "Maildir" / part).mkdir(parents=True, exist_ok=True)
     welcome = home / "joe/Maildir/new/1.welcome"
     welcome.write_text(f"To: {USER}\nSubject: welcome\n\nHello.\n")
-    os.utime(welcome, (0, 0))  # qmail-pop3d does not show what has come this very second
+    os.utime(welcome, (0, 0))  # qmail-pop3d does not list messages of the current second
 
 
-def run(command: list[str | Path], text: str, environ: dict[str, str] | None = None) -> None:
-    """Run a program to its end. What it says is of interest only if that is a bad one."""
-    whole = {"PATH": os.environ.get("PATH", os.defpath)} | (environ or {})
-    done = subprocess.run(command, input=text, env=whole, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.stderr.write(done.stderr)
-        fatal(111, f"{command[0]} has failed, see above")
+def run(command: list[str | Path], text: str, variables: dict[str, str] | None = None) -> None:
+    """Run a program with PATH and these variables. If it fails, print its error output and end with 111."""
+    environ = {"PATH": os.environ.get("PATH", os.defpath)} | (variables or {})
+    result = subprocess.run(command, input=text, env=environ, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.stderr.write(result.stderr)
+        fatal(111, f"{command[0]} failed: see its message above")
 
 
 def start(home: Path, ports: list[int], log: IO[bytes] | None) -> list[subprocess.Popen[bytes]]:
-    """The services by their run scripts, in a process group that the first one leads."""
-    environ = {key: value for key, value in os.environ.items() if key not in NOT_OURS}
+    """Start the run script of each service, all in one process group. Its leader is the first one."""
+    environ = {key: value for key, value in os.environ.items() if key not in (*NOT_INHERITED, *RELAY_VARIABLES)}
     environ |= {
         "PATH": f"{PROGRAMS}:{environ.get('PATH', os.defpath)}",
         "QMAILHOME": str(home),
@@ -143,57 +143,56 @@ def start(home: Path, ports: list[int], log: IO[bytes] | None) -> list[subproces
     }
     servers: list[subprocess.Popen[bytes]] = []
     for service, port in zip(SERVICES, ports, strict=True):
-        other = service == "pop3" and os.geteuid() == 0
+        as_nobody = service == "pop3" and os.geteuid() == 0
         server = subprocess.Popen(
-            [*(NOT_ROOT if other else []), EXAMPLES / service / "run"],
+            [*(NOT_ROOT if as_nobody else []), EXAMPLES / service / "run"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environ | {"PORT": str(port)} | ({"ACCOUNT": "nobody"} if other else {}),
+            env=environ | {"PORT": str(port)} | ({"ACCOUNT": "nobody"} if as_nobody else {}),
             process_group=servers[0].pid if servers else 0,
-            preexec_fn=unblock,
+            preexec_fn=unblock_signals,
         )
         servers.append(server)
     return servers
 
 
-def serve(home: Path, ports: list[int], ends: set[signal.Signals]) -> int:
-    """Serve until a signal comes or a server ends by itself."""
+def serve(home: Path, ports: list[int], stop_signals: set[signal.Signals]) -> int:
+    """Serve until a stop signal arrives or a server exits by itself. Return the exit code."""
     home.mkdir(exist_ok=True)
     prepare(home, WINDOW)
     servers = start(home, ports, None)
     try:
         if all_listen(servers, ports):
-            show(home, ports)
-        return wait_for_any(servers, ends)
+            print_banner(home, ports)
+        return wait_for_any(servers, stop_signals)
     finally:
-        end(servers[0].pid)
+        stop_group(servers[0].pid)
 
 
-def check(home: Path, ends: set[signal.Signals]) -> int:
-    """Serve for one round. The servers' log is shown if anything in it went wrong."""
-    prepare(home, SHORT)
+def check(home: Path, stop_signals: set[signal.Signals]) -> int:
+    """Run roaming_check.py against temporary servers. Return the exit code; if not 0, print their log."""
+    prepare(home, CHECK_WINDOW)
     ports = free_ports()
     with tempfile.TemporaryFile() as log:
         servers = start(home, ports, log)
         try:
             status = 1
             if all_listen(servers, ports):
-                words = [*map(str, ports), str(home), USER, PASSWORD, str(SHORT)]
-                command = [sys.executable, str(EXAMPLES / "roaming_check.py"), *words]
-                status = wait_for_any(
-                    [subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock)], ends
-                )
+                arguments = [*map(str, ports), str(home), USER, PASSWORD, str(CHECK_WINDOW)]
+                command = [sys.executable, str(EXAMPLES / "roaming_check.py"), *arguments]
+                process = subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock_signals)
+                status = wait_for_any([process], stop_signals)
         finally:
-            end(servers[0].pid)
+            stop_group(servers[0].pid)
         if status:
             log.seek(0)
             sys.stderr.write(log.read().decode("ascii", "replace"))
         return status
 
 
-def show(home: Path, ports: list[int]) -> None:
-    """Say where things lie, and what can be tried."""
+def print_banner(home: Path, ports: list[int]) -> None:
+    """Print where the files are and which commands to try."""
     paths = {
         "python": PROGRAMS / "python3",
         "send": EXAMPLES / "send.py",
@@ -203,8 +202,8 @@ def show(home: Path, ports: list[int]) -> None:
     }
     values = {name: shlex.quote(str(path)) for name, path in paths.items()}
     smtp, pop3 = ports
-    who = {"user": USER, "password": PASSWORD, "minutes": WINDOW // 60}
-    sys.stdout.write(TEXT.format(address=ADDRESS, smtp=smtp, pop3=pop3, **who, **values))
+    login = {"user": USER, "password": PASSWORD, "minutes": WINDOW // 60}
+    sys.stdout.write(BANNER.format(address=ADDRESS, smtp=smtp, pop3=pop3, **login, **values))
     sys.stdout.flush()
 
 

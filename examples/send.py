@@ -1,18 +1,18 @@
-"""Send one message to the quick start's server from a chosen address of this host: send.py PORT CLIENT RECIPIENT.
+"""Send one message to a server on 127.0.0.1 from a chosen loopback address: send.py PORT CLIENT RECIPIENT.
 
-Prints the server's answer. Exit code 0 says that it has taken the message, 1 that it has not.
+Print the server's last answer. Exit code 0 if the server accepted the message, else 1.
 """
 
 import smtplib
 import sys
 
 SENDER = "me@home.example"
-TIMEOUT = 20  # seconds for one answer
+TIMEOUT = 20  # seconds for each answer
 
 
 def send(port: int, client: str, recipient: str, subject: str = "quick start") -> tuple[int, str]:
-    """The last answer of the server at 127.0.0.1: of the first command that it refuses, or to the message."""
-    # the name in EHLO is given, or smtplib would look for one in the DNS
+    """Send a message. Return the answer (code, text) to the first refused command, or else to the message."""
+    # The EHLO name is given because smtplib would otherwise look it up in the DNS.
     with smtplib.SMTP("127.0.0.1", port, "client.example", TIMEOUT, source_address=(client, 0)) as smtp:
         smtp.ehlo()
         answer = smtp.mail(SENDER)

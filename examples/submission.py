@@ -1,6 +1,6 @@
-"""Run the three servers of examples/submission; with --check servers of its own, and a round of logins and mail.
+"""Run the three servers of examples/submission. With --check, test logins and mail on temporary servers and exit.
 
-Whatever ends this process (Ctrl-C, SIGTERM, a terminal that is closed), its servers and all sessions end with it.
+However this process is stopped (Ctrl-C, SIGTERM, a closed terminal), it also stops the servers and all sessions.
 """
 
 import os
@@ -16,37 +16,37 @@ import time
 from pathlib import Path
 from typing import IO, NoReturn
 
-from quickstart import ADDRESS, EXAMPLES, FOREIGN, PROGRAMS, SIGNALS, end, unblock
+from quickstart import ADDRESS, EXAMPLES, NOT_INHERITED, PROGRAMS, SIGNALS, stop_group, unblock_signals
 
 HOME = EXAMPLES.parent / ".submission"
-SERVICES = ("smtp", "submission", "submissions")  # ports 25, 587 and 465, in this order everywhere
+SERVICES = ("smtp", "submission", "submissions")  # in place of ports 25, 587 and 465; lists of ports have this order
 PORTS = "2525 2587 2465"
-PASSWORD = "tanstaaf"  # noqa: S105  # of the users of a server that only this host can reach
-USERS = {"joe@example.com": "SCRAM-SHA-256", "old@example.com": "PLAIN"}  # the second one's client knows only CRAM-MD5
-PATIENCE = 20  # seconds until a server listens
-RULES = ":allow\n"  # nobody relays for his address
+PASSWORD = "tanstaaf"  # noqa: S105  # only this host can reach the servers
+USERS = {"joe@example.com": "SCRAM-SHA-256", "old@example.com": "PLAIN"}  # PLAIN: for CRAM-MD5
+START_TIMEOUT = 20  # seconds until all servers must listen
+RULES = ":allow\n"  # no address may relay without a login
 
-TEXT = """\
-submission: {address} ports {smtp} (as 25), {submission} (as 587), {submissions} (as 465, TLS); Ctrl-C ends them
+BANNER = """\
+submission: {address} ports {smtp} (for 25), {submission} (for 587), {submissions} (for 465, TLS); Ctrl-C stops them
 submission: users {users}, password {password}; control files, certificate and mail in {home}
 submission: four commands to try in another terminal:
   swaks --server {address}:{submission} --tls --auth PLAIN --auth-user joe@example.com --auth-password {password} {mail}
   swaks --server {address}:{submission} --tls {mail}  # refused: no login
-  swaks --server {address}:{smtp} --tls {mail}  # refused: no login, and not for example.com
+  swaks --server {address}:{smtp} --tls {mail}  # refused: no login, and recipient not at example.com
   CHECKUSERS_FILE={home}/control/users {checkusers} --set you@example.com
 """
 MAIL = "--from joe@example.com --to someone@elsewhere.example"
 
 
 def main() -> int:
-    """The exit code: 0 or 1 for --check, a server's where one ends by itself, 128 + the signal's number else."""
-    ends = {number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*ends, signal.SIGCHLD})  # fetched by wait_for, see quickstart.py
+    """Return the exit code: 0 or 1 for --check, a server's if one exits by itself, else 128 + the signal number."""
+    stop_signals = {number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*stop_signals, signal.SIGCHLD})  # see quickstart.py, main
     try:
         if sys.argv[1:] != ["--check"]:
-            return serve(HOME, wanted_ports(), ends)
+            return serve(HOME, requested_ports(), stop_signals)
         with tempfile.TemporaryDirectory(prefix="submission-") as home:
-            return check(Path(home), ends)
+            return check(Path(home), stop_signals)
     except OSError as error:
         fatal(111, error)
 
@@ -56,8 +56,8 @@ def fatal(status: int, text: object) -> NoReturn:
     sys.exit(status)
 
 
-def wanted_ports() -> list[int]:
-    """$PORTS, if they can be had."""
+def requested_ports() -> list[int]:
+    """Return $PORTS. End with 100 if they are not three port numbers, with 111 if one is not available."""
     words = (os.environ.get("PORTS") or PORTS).split()
     if len(words) != len(SERVICES) or not all(
         word.isascii() and word.isdigit() and 0 < int(word) < 65536 for word in words
@@ -69,15 +69,13 @@ def wanted_ports() -> list[int]:
             try:
                 probe.bind((ADDRESS, int(word)))
             except OSError as error:
-                fatal(
-                    111,
-                    f'port {word} of {ADDRESS} cannot be had: {error.strerror}. Choose others: PORTS="2626 2688 2566"',
-                )
+                text = f"unable to use port {word} of {ADDRESS}: {error.strerror}"
+                fatal(111, f'{text}. Choose others: PORTS="2626 2688 2566"')
     return [int(word) for word in words]
 
 
 def free_ports() -> list[int]:
-    """Three that nobody has now."""
+    """Return three ports that are free now."""
     probes = [socket.socket() for _ in SERVICES]
     for probe in probes:
         probe.bind((ADDRESS, 0))
@@ -88,7 +86,7 @@ def free_ports() -> list[int]:
 
 
 def prepare(home: Path) -> None:
-    """Give the servers their home: control files, a certificate, the users, rules. They are the user's from then on."""
+    """Create control files, a certificate, users and rules, unless they exist (users may have edited them)."""
     if (home / "control").is_dir():
         print(f"submission: using the control files, the users and the mail in {home}")
         return
@@ -108,7 +106,7 @@ def prepare(home: Path) -> None:
 
 
 def make_certificate(control: Path) -> None:
-    """control/servercert.pem, with its key in it, signed by itself: a real site has one from an authority."""
+    """Create control/servercert.pem: the key and a self-signed certificate. A real site needs one from a CA."""
     if not shutil.which("openssl"):
         fatal(100, "openssl is needed to make a certificate: it is not in PATH")
     file = control / "servercert.pem"
@@ -136,16 +134,16 @@ def make_certificate(control: Path) -> None:
 
 
 def run(command: list[str | Path], text: str = "", environ: dict[str, str] | None = None) -> None:
-    """Run a program to its end. What it says is of interest only if that is a bad one."""
-    done = subprocess.run(command, input=text, env=environ, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.stderr.write(done.stderr)
-        fatal(111, f"{command[0]} has failed, see above")
+    """Run a program. If it fails, print its error output and end with 111."""
+    result = subprocess.run(command, input=text, env=environ, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.stderr.write(result.stderr)
+        fatal(111, f"{command[0]} failed: see its message above")
 
 
-def start(home: Path, ports: list[int], log: IO[bytes] | None, more: dict[str, str]) -> list[subprocess.Popen[bytes]]:
-    """The services by their run scripts, in a process group that the first one leads."""
-    environ = {key: value for key, value in os.environ.items() if key not in FOREIGN} | more
+def start(home: Path, ports: list[int], log: IO[bytes] | None, extra: dict[str, str]) -> list[subprocess.Popen[bytes]]:
+    """Start the run script of each service, all in one process group. Its leader is the first one."""
+    environ = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED} | extra
     environ |= {
         "PATH": f"{PROGRAMS}:{environ.get('PATH', os.defpath)}",
         "QMAILHOME": str(home),
@@ -163,15 +161,15 @@ def start(home: Path, ports: list[int], log: IO[bytes] | None, more: dict[str, s
             stdout=log,
             env=environ | {"PORT": str(port)},
             process_group=servers[0].pid if servers else 0,
-            preexec_fn=unblock,
+            preexec_fn=unblock_signals,
         )
         servers.append(server)
     return servers
 
 
 def all_listen(servers: list[subprocess.Popen[bytes]], ports: list[int]) -> bool:
-    """Wait until they do. False if one has ended instead, with its own words on why."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait until all servers listen. Return False if one exits (its own message says why) or START_TIMEOUT is over."""
+    deadline = time.monotonic() + START_TIMEOUT
     for server, port in zip(servers, ports, strict=True):
         while server.poll() is None and time.monotonic() < deadline:
             try:
@@ -184,57 +182,56 @@ def all_listen(servers: list[subprocess.Popen[bytes]], ports: list[int]) -> bool
     return True
 
 
-def serve(home: Path, ports: list[int], ends: set[signal.Signals]) -> int:
-    """Serve until a signal comes or a server ends by itself."""
+def serve(home: Path, ports: list[int], stop_signals: set[signal.Signals]) -> int:
+    """Serve until a stop signal arrives or a server exits by itself. Return the exit code."""
     home.mkdir(exist_ok=True)
     prepare(home)
     servers = start(home, ports, None, {})
     try:
         if all_listen(servers, ports):
-            show(home, ports)
-        return wait_for_any(servers, ends)
+            print_banner(home, ports)
+        return wait_for_any(servers, stop_signals)
     finally:
-        end(servers[0].pid)
+        stop_group(servers[0].pid)
 
 
-def check(home: Path, ends: set[signal.Signals]) -> int:
-    """Serve for one round. The servers' log is shown if anything in it went wrong."""
+def check(home: Path, stop_signals: set[signal.Signals]) -> int:
+    """Run submission_check.py against temporary servers. Return the exit code; if not 0, print their log."""
     prepare(home)
     ports = free_ports()
     with tempfile.TemporaryFile() as log:
-        servers = start(home, ports, log, {"AUTHSLEEP": "0"})  # the round has wrong passwords, and nobody guesses
+        servers = start(home, ports, log, {"AUTHSLEEP": "0"})  # no delay after the wrong passwords of the check
         try:
             status = 1
             if all_listen(servers, ports):
                 command = [sys.executable, EXAMPLES / "submission_check.py", *map(str, ports), home, PASSWORD]
-                status = wait_for_any(
-                    [subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock)], ends
-                )
+                process = subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock_signals)
+                status = wait_for_any([process], stop_signals)
         finally:
-            end(servers[0].pid)
+            stop_group(servers[0].pid)
         if status:
             log.seek(0)
             sys.stderr.write(log.read().decode("ascii", "replace"))
         return status
 
 
-def wait_for_any(processes: list[subprocess.Popen[bytes]], ends: set[signal.Signals]) -> int:
-    """The exit code of the first that ends, or 128 + the number of the signal that was sent to this one."""
+def wait_for_any(processes: list[subprocess.Popen[bytes]], stop_signals: set[signal.Signals]) -> int:
+    """Return the exit code of the first process that exits, or 128 + the number of a stop signal that arrives first."""
     while True:
         for process in processes:
             if process.poll() is not None:
                 return process.returncode
-        number = signal.sigwait({*ends, signal.SIGCHLD})
-        if number in ends:
+        number = signal.sigwait({*stop_signals, signal.SIGCHLD})
+        if number in stop_signals:
             return 128 + number
 
 
-def show(home: Path, ports: list[int]) -> None:
-    """Say where things lie, and what can be tried."""
+def print_banner(home: Path, ports: list[int]) -> None:
+    """Print where the files are and which commands to try."""
     values = {"home": shlex.quote(str(home)), "checkusers": shlex.quote(str(PROGRAMS / "checkusers"))}
-    named = dict(zip(SERVICES, ports, strict=True))
-    text = TEXT.format(address=ADDRESS, users=" ".join(USERS), password=PASSWORD, mail=MAIL, **values, **named)
-    sys.stdout.write(text)  # in one piece: the servers write to the same place
+    values |= {"users": " ".join(USERS), "password": PASSWORD, "mail": MAIL}
+    text = BANNER.format(address=ADDRESS, **values, **dict(zip(SERVICES, ports, strict=True)))
+    sys.stdout.write(text)  # one write, so that log lines of the servers do not come between
     sys.stdout.flush()
 
 

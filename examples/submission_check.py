@@ -1,6 +1,6 @@
-"""A round of logins and mail through the servers of examples/submission: PORT25 PORT587 PORT465 HOME PASSWORD.
+"""Test logins and mail on the servers of examples/submission: submission_check.py PORT25 PORT587 PORT465 HOME PASSWORD.
 
-By smtplib, and by swaks where it is installed. Exit code 0 if every answer is right, else 1.
+Uses smtplib, and swaks if it is installed. Exit code 0 if all answers are as expected, else 1.
 """
 
 import shutil
@@ -17,67 +17,67 @@ from scramp import ScramClient
 
 ADDRESS, NAME, SENDER, TIMEOUT = "127.0.0.1", "client.example", "joe@example.com", 30
 INSIDE, OUTSIDE = "someone@example.com", "someone@elsewhere.example"
-JOE, OLD = "joe@example.com", "old@example.com"  # whose passwords are stored as SCRAM-SHA-256 and as PLAIN
-TAKEN = "250 ok "
-LOGIN_FIRST = "530 Authorization required (#5.7.1)"
-NOT_YOU = "535 authentication failed (#5.7.1)"
-TLS_FIRST = "538 auth not available without TLS (#5.3.3)"
+JOE, OLD = "joe@example.com", "old@example.com"  # passwords stored as SCRAM-SHA-256 and as PLAIN
+ACCEPTED = "250 ok "
+LOGIN_NEEDED = "530 Authorization required (#5.7.1)"
+LOGIN_FAILED = "535 authentication failed (#5.7.1)"
+TLS_NEEDED = "538 auth not available without TLS (#5.3.3)"
 NOT_LISTED = "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
-BEFORE = {25: NOT_LISTED, 587: LOGIN_FIRST, 465: LOGIN_FIRST}  # what mail for outside gets before a login
+BEFORE_LOGIN = {25: NOT_LISTED, 587: LOGIN_NEEDED, 465: LOGIN_NEEDED}  # port -> answer to mail for OUTSIDE
 
 
 class Login(NamedTuple):
-    """By which mechanism, who, and with the right password?"""
+    """A login attempt; `correct` says whether it uses the correct password."""
 
     mechanism: str
     user: str
-    right: bool = True
+    correct: bool = True
 
 
-# port, with TLS, login, recipient -> how the last answer begins
-ROUND = [
-    # without a login: what everybody may
-    (25, False, None, INSIDE, TAKEN),
-    (25, True, None, INSIDE, TAKEN),
+# port, TLS, login, recipient, beginning of the expected last answer
+CASES = [
+    # no login
+    (25, False, None, INSIDE, ACCEPTED),
+    (25, True, None, INSIDE, ACCEPTED),
     (25, True, None, OUTSIDE, NOT_LISTED),
-    (587, True, None, OUTSIDE, LOGIN_FIRST),
-    (587, True, None, INSIDE, LOGIN_FIRST),
-    (465, True, None, INSIDE, LOGIN_FIRST),
-    # with one: to everywhere
-    (25, True, Login("PLAIN", JOE), OUTSIDE, TAKEN),
-    (25, True, Login("LOGIN", JOE), OUTSIDE, TAKEN),
-    (25, True, Login("CRAM-MD5", OLD), OUTSIDE, TAKEN),
-    (587, True, Login("PLAIN", JOE), OUTSIDE, TAKEN),
-    (587, True, Login("LOGIN", OLD), OUTSIDE, TAKEN),
-    (465, True, Login("PLAIN", OLD), OUTSIDE, TAKEN),
-    (465, True, Login("LOGIN", JOE), OUTSIDE, TAKEN),
-    (465, True, Login("SCRAM-SHA-256", JOE), OUTSIDE, TAKEN),
-    (465, True, Login("SCRAM-SHA-256", OLD), OUTSIDE, TAKEN),
-    # with a wrong password, or where the password would be heard by others: nowhere
-    (25, True, Login("PLAIN", JOE, False), OUTSIDE, NOT_YOU),
-    (25, True, Login("CRAM-MD5", OLD, False), OUTSIDE, NOT_YOU),
-    (25, True, Login("CRAM-MD5", JOE), OUTSIDE, NOT_YOU),  # a hash does not answer challenges
-    (587, True, Login("LOGIN", JOE, False), OUTSIDE, NOT_YOU),
-    (587, True, Login("PLAIN", "nobody@example.com"), OUTSIDE, NOT_YOU),
-    (465, True, Login("SCRAM-SHA-256", JOE, False), OUTSIDE, NOT_YOU),
-    (587, False, Login("PLAIN", JOE), OUTSIDE, TLS_FIRST),
-    (25, False, Login("LOGIN", JOE), OUTSIDE, TLS_FIRST),
+    (587, True, None, OUTSIDE, LOGIN_NEEDED),
+    (587, True, None, INSIDE, LOGIN_NEEDED),
+    (465, True, None, INSIDE, LOGIN_NEEDED),
+    # login: any recipient is accepted
+    (25, True, Login("PLAIN", JOE), OUTSIDE, ACCEPTED),
+    (25, True, Login("LOGIN", JOE), OUTSIDE, ACCEPTED),
+    (25, True, Login("CRAM-MD5", OLD), OUTSIDE, ACCEPTED),
+    (587, True, Login("PLAIN", JOE), OUTSIDE, ACCEPTED),
+    (587, True, Login("LOGIN", OLD), OUTSIDE, ACCEPTED),
+    (465, True, Login("PLAIN", OLD), OUTSIDE, ACCEPTED),
+    (465, True, Login("LOGIN", JOE), OUTSIDE, ACCEPTED),
+    (465, True, Login("SCRAM-SHA-256", JOE), OUTSIDE, ACCEPTED),
+    (465, True, Login("SCRAM-SHA-256", OLD), OUTSIDE, ACCEPTED),
+    # failed login, or TLS missing: no recipient outside is accepted
+    (25, True, Login("PLAIN", JOE, False), OUTSIDE, LOGIN_FAILED),
+    (25, True, Login("CRAM-MD5", OLD, False), OUTSIDE, LOGIN_FAILED),
+    (25, True, Login("CRAM-MD5", JOE), OUTSIDE, LOGIN_FAILED),  # CRAM-MD5 cannot be checked against a hash
+    (587, True, Login("LOGIN", JOE, False), OUTSIDE, LOGIN_FAILED),
+    (587, True, Login("PLAIN", "nobody@example.com"), OUTSIDE, LOGIN_FAILED),
+    (465, True, Login("SCRAM-SHA-256", JOE, False), OUTSIDE, LOGIN_FAILED),
+    (587, False, Login("PLAIN", JOE), OUTSIDE, TLS_NEEDED),
+    (25, False, Login("LOGIN", JOE), OUTSIDE, TLS_NEEDED),
 ]
 
 
 class Clients:
-    """Ways to send one message to the servers. Each returns the answers that count, in their order."""
+    """The two clients. Each method sends one message and returns the relevant answers in order."""
 
     def __init__(self, ports: dict[int, int], home: Path, password: str) -> None:
         self.ports = ports
         self.password = password
         self.context = ssl.create_default_context(cafile=home / "control/servercert.pem")
 
-    def secret(self, login: Login) -> str:
-        return self.password if login.right else "wrong"
+    def password_for(self, login: Login) -> str:
+        return self.password if login.correct else "wrong"
 
     def by_smtplib(self, port: int, tls: bool, login: Login | None, recipient: str, subject: str) -> list[str]:
-        """With a login, the message is tried before it as well."""
+        """Send by smtplib. If there is a login, also try to send the message before it: two answers then."""
         if port == 465:
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(
                 ADDRESS, self.ports[port], NAME, timeout=TIMEOUT, context=self.context
@@ -99,52 +99,55 @@ class Clients:
             return [before, send(smtp, recipient, subject)]
 
     def log_in(self, smtp: smtplib.SMTP, login: Login) -> None:
-        """Raises SMTPAuthenticationError."""
-        smtp.user, smtp.password = login.user, self.secret(login)
-        steps: dict[str, Callable[[bytes | None], str | None]] = {
+        """Log in. Raises SMTPAuthenticationError."""
+        smtp.user, smtp.password = login.user, self.password_for(login)
+        authenticators: dict[str, Callable[[bytes | None], str | None]] = {
             "PLAIN": smtp.auth_plain,
             "LOGIN": smtp.auth_login,
             "CRAM-MD5": smtp.auth_cram_md5,
-            "SCRAM-SHA-256": Scram(login.user, self.secret(login)),
+            "SCRAM-SHA-256": Scram(login.user, self.password_for(login)),
         }
-        smtp.auth(login.mechanism, steps[login.mechanism])
+        smtp.auth(login.mechanism, authenticators[login.mechanism])
 
     def by_swaks(self, port: int, tls: bool, login: Login | None, recipient: str, subject: str) -> list[str]:
-        """The first refusal, or the answer to the message."""
+        """Send by swaks. Return the first refusal, or the answer to the message."""
         command = ["swaks", "--server", f"{ADDRESS}:{self.ports[port]}", "--helo", NAME, "--from", SENDER]
         command += ["--to", recipient, "--header", f"Subject: {subject}", "--timeout", str(TIMEOUT)]
         if tls:
             command += ["--tls-on-connect" if port == 465 else "--tls"]
         if login:
-            command += ["--auth", login.mechanism, "--auth-user", login.user, "--auth-password", self.secret(login)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        said = [line.rstrip() for line in done.stdout.splitlines() if line.startswith("<")]  # <-, <~, <**, <~*
-        refusals = [line[4:] for line in said if "*" in line[:4]]
-        return [*refusals, *(line[4:] for line in said if line[4:].startswith(TAKEN))][:1] or [done.stderr or "nothing"]
+            command += ["--auth", login.mechanism, "--auth-user", login.user]
+            command += ["--auth-password", self.password_for(login)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Each line of the server begins with <-, <~, <** or <~*. A star marks a refusal.
+        answers = [line.rstrip() for line in result.stdout.splitlines() if line.startswith("<")]
+        refusals = [line[4:] for line in answers if "*" in line[:4]]
+        accepted = [line[4:] for line in answers if line[4:].startswith(ACCEPTED)]
+        return [*refusals, *accepted][:1] or [result.stderr or "no answer"]
 
 
 class Scram:
-    """The client's side of SCRAM-SHA-256, as smtplib calls it."""
+    """The client side of SCRAM-SHA-256, called by smtplib's SMTP.auth with each challenge."""
 
     def __init__(self, user: str, password: str) -> None:
         self.client = ScramClient(["SCRAM-SHA-256"], user, password)
-        self.asked = False
+        self.answered = False
 
     def __call__(self, challenge: bytes | None = None) -> str:
         if challenge is None:
             first: str = self.client.get_client_first()
             return first
-        if self.asked:
-            self.client.set_server_final(challenge.decode())  # the server has proved that it knows the password, too
+        if self.answered:
+            self.client.set_server_final(challenge.decode())  # also checks the server's proof
             return ""
-        self.asked = True
+        self.answered = True
         self.client.set_server_first(challenge.decode())
         final: str = self.client.get_client_final()
         return final
 
 
 def send(smtp: smtplib.SMTP, recipient: str, subject: str) -> str:
-    """The answer of the first command that is refused, or to the message."""
+    """Send a message. Return the answer to the first refused command, or else to the message."""
     answer = smtp.mail(SENDER)
     if answer[0] == 250:
         answer = smtp.rcpt(recipient)
@@ -158,39 +161,42 @@ def text(answer: bytes) -> str:
 
 
 def main(ports: dict[int, int], home: Path, password: str) -> int:
-    """Go the round and print how each step went."""
+    """Run all cases and print the result of each. Return the exit code."""
     clients = Clients(ports, home, password)
-    ways = {"smtplib": clients.by_smtplib}
+    senders = {"smtplib": clients.by_smtplib}
     if shutil.which("swaks"):
-        ways["swaks"] = clients.by_swaks
+        senders["swaks"] = clients.by_swaks
     else:
-        print("submission: swaks is not installed: its half of the round is left out")
+        print("submission: swaks is not installed: its half of the check is skipped")
     status = 0
-    for way, client in ways.items():
-        for number, (port, tls, login, recipient, wanted) in enumerate(ROUND):
-            if way == "swaks" and login and (not tls or login.mechanism.startswith("SCRAM")):
-                continue  # it asks for no login that is not offered, and does not know SCRAM
-            subject = f"{way} {number}"
+    for program, send_by in senders.items():
+        for number, (port, tls, login, recipient, expected) in enumerate(CASES):
+            if program == "swaks" and login and (not tls or login.mechanism.startswith("SCRAM")):
+                continue  # swaks tries only mechanisms that are offered, and has no SCRAM
+            subject = f"{program} {number}"
             try:
-                answers = client(port, tls, login, recipient, subject)
+                answers = send_by(port, tls, login, recipient, subject)
             except (OSError, smtplib.SMTPException) as error:
                 answers = [f"no answer: {error}"]
-            expected = [BEFORE[port], wanted] if login and way == "smtplib" else [wanted]
+            all_expected = [BEFORE_LOGIN[port], expected] if login and program == "smtplib" else [expected]
             stored = is_stored(home / "Maildir", recipient, subject)
-            right = len(answers) == len(expected) and all(map(str.startswith, answers, expected))
-            right = right and stored == (wanted == TAKEN)
-            status |= not right
-            print(f"submission: {'ok' if right else 'NOT OK'}: {named(way, port, tls, login)} to {recipient}:", end=" ")
+            passed = len(answers) == len(all_expected) and all(map(str.startswith, answers, all_expected))
+            passed = passed and stored == (expected == ACCEPTED)
+            status |= not passed
+            case = describe(program, port, tls, login)
+            print(f"submission: {'ok' if passed else 'NOT OK'}: {case} to {recipient}:", end=" ")
             print(f"{', then '.join(answers)}, {'stored' if stored else 'not stored'}", flush=True)
     return status
 
 
-def named(way: str, port: int, tls: bool, login: Login | None) -> str:
-    """What a step does, for people."""
-    who = f"{login.mechanism} as {login.user}{'' if login.right else ', wrong password'}" if login else "no login"
-    return f"{way}, port {port}{'' if tls else ' without TLS'}, {who}"
+def describe(program: str, port: int, tls: bool, login: Login | None) -> str:
+    """Return the text that names a case in the output."""
+    where = f"{program}, port {port}{'' if tls else ' without TLS'}"
+    if login is None:
+        return f"{where}, no login"
+    return f"{where}, {login.mechanism} as {login.user}{'' if login.correct else ', wrong password'}"
 
 
 if __name__ == "__main__":
-    main_ports = dict(zip((25, 587, 465), map(int, sys.argv[1:4]), strict=True))
-    sys.exit(main(main_ports, Path(sys.argv[4]), sys.argv[5]))
+    ports_by_service = dict(zip((25, 587, 465), map(int, sys.argv[1:4]), strict=True))
+    sys.exit(main(ports_by_service, Path(sys.argv[4]), sys.argv[5]))

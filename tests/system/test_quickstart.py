@@ -140,7 +140,8 @@ def test_rules_that_do_not_compile_are_named(tree):
     result = quickstart(tree)
     assert result.returncode == 100
     assert "tcprules: fatal: " in result.stderr
-    assert result.stderr.endswith(f"quickstart: fatal: tcprules does not take {tree}/examples/tcp.smtp, see above\n")
+    line = f"quickstart: fatal: tcprules refused {tree}/examples/tcp.smtp: see its message above\n"
+    assert result.stderr.endswith(line)
 
 
 # the server
@@ -150,7 +151,7 @@ def test_it_says_in_under_ten_lines_where_things_lie_and_what_to_try(tree):
     with serving(tree) as running:
         text = "\n".join(running.lines)
         assert len(running.lines) < 9  # and two more where it has to make .venv first
-        assert f"127.0.0.1 port {running.port} takes mail" in text
+        assert f"127.0.0.1 port {running.port} accepts mail" in text
         assert f"{tree}/examples/tcp.smtp" in text
         assert f"{tree}/.quickstart" in text
         commands = [line for line in running.lines if line.startswith("  ")]
@@ -219,7 +220,7 @@ def test_a_busy_port_is_a_clear_line(tree):
         port = busy.getsockname()[1]
         result = quickstart(tree, PORT=str(port))
     assert result.returncode == 111
-    line = f"port {port} of 127.0.0.1 cannot be had: Address already in use. Choose another: PORT=2626"
+    line = f"unable to use port {port} of 127.0.0.1: Address already in use. Choose another: PORT=2626"
     assert result.stderr == f"quickstart: fatal: {line}\n"
 
 
@@ -265,7 +266,7 @@ def test_an_old_python_is_a_clear_line(bare_tree, tmp_path):
     result = quickstart(bare_tree, "--check", PATH=tools(tmp_path, python3=OLD))
     assert result.returncode == 100
     assert result.stderr == (
-        "quickstart: fatal: Python 3.11 or later is needed, and python3 is Python 3.8.18. Name another: PYTHON=...\n"
+        "quickstart: fatal: Python 3.11 or later is needed, but python3 is Python 3.8.18. Choose another: PYTHON=...\n"
     )
     assert not (bare_tree / ".venv").exists()
 
@@ -274,7 +275,7 @@ def test_no_python_is_a_clear_line(bare_tree, tmp_path):
     result = quickstart(bare_tree, "--check", PATH=tools(tmp_path))
     assert result.returncode == 100
     assert result.stderr == (
-        "quickstart: fatal: Python 3.11 or later is needed, and python3 is not there. Name another: PYTHON=...\n"
+        "quickstart: fatal: Python 3.11 or later is needed, but python3 was not found. Choose another: PYTHON=...\n"
     )
 
 
@@ -282,8 +283,8 @@ def test_a_python_of_the_users_that_is_none_is_a_clear_line(bare_tree, tmp_path)
     result = quickstart(bare_tree, "--check", PYTHON=str(tmp_path / "no python"))
     assert result.returncode == 100
     assert result.stderr == (
-        f"quickstart: fatal: Python 3.11 or later is needed, and {tmp_path}/no python is not there."
-        " Name another: PYTHON=...\n"
+        f"quickstart: fatal: Python 3.11 or later is needed, but {tmp_path}/no python was not found."
+        " Choose another: PYTHON=...\n"
     )
 
 
@@ -295,7 +296,7 @@ def test_a_python_without_venv_is_a_clear_line(bare_tree, tmp_path):
     assert result.returncode == 100
     assert result.stderr == (
         "quickstart: fatal: no venv module in python3: on Debian or Ubuntu install python3-venv,"
-        " or name another Python: PYTHON=...\n"
+        " or choose another Python: PYTHON=...\n"
     )
     assert not (bare_tree / ".venv").exists()
 
@@ -316,5 +317,5 @@ def test_a_venv_that_is_not_ours_to_use_is_a_clear_line(bare_tree):
     result = quickstart(bare_tree, "--check")
     assert result.returncode == 100
     assert result.stderr == (
-        f"quickstart: fatal: {bare_tree}/.venv does not hold Python 3.11 or later with pip: remove it and try again\n"
+        f"quickstart: fatal: {bare_tree}/.venv has no Python 3.11 or later with pip: remove it and try again\n"
     )

@@ -103,7 +103,7 @@ def test_each_mechanism_is_proved_by_smtplib_and_swaks_and_nothing_is_left(tree:
 def test_before_a_login_the_same_session_may_not_relay(tree: Path, tmp_path: Path) -> None:
     done = submission(tree, "--check", PATH=without_swaks(tmp_path / "bin"))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert "submission: swaks is not installed: its half of the round is left out\n" in done.stdout
+    assert "submission: swaks is not installed: its half of the check is skipped\n" in done.stdout
     steps = re.findall(r"port (\d+), [A-Z].* to .*: (5\d\d) .*, then (\d\d\d) .*, (not stored|stored)\n", done.stdout)
     assert {step[:3] for step in steps} >= {("25", "553", "250"), ("587", "530", "250"), ("465", "530", "250")}
     assert all((after == "250") == (stored == "stored") for _, _, after, stored in steps)
@@ -200,7 +200,7 @@ def test_a_busy_port_is_a_clear_line(tree: Path) -> None:
         port = busy.getsockname()[1]
         done = submission(tree, PORTS=f"{free_ports()[0]} {port} {free_ports()[1]}")
     assert done.returncode == 111
-    text = f'port {port} of 127.0.0.1 cannot be had: Address already in use. Choose others: PORTS="2626 2688 2566"\n'
+    text = f'unable to use port {port} of 127.0.0.1: Address already in use. Choose others: PORTS="2626 2688 2566"\n'
     assert done.stderr == f"submission: fatal: {text}"
 
 
