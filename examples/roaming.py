@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from quickstart import ADDRESS, EXAMPLES, NOT_INHERITED, PROGRAMS, SIGNALS, stop_group, unblock_signals
-from submission import all_listen, wait_for_any
+from submission import wait_for_any, wait_until_listening
 
 HOME = EXAMPLES.parent / ".roaming"
 SERVICES = ("smtp-after-pop", "pop3")
@@ -163,7 +163,7 @@ def serve(home: Path, ports: list[int], stop_signals: set[signal.Signals]) -> in
     prepare(home, WINDOW)
     servers = start(home, ports, None)
     try:
-        if all_listen(servers, ports):
+        if wait_until_listening(servers, ports):
             print_banner(home, ports)
         return wait_for_any(servers, stop_signals)
     finally:
@@ -178,7 +178,7 @@ def check(home: Path, stop_signals: set[signal.Signals]) -> int:
         servers = start(home, ports, log)
         try:
             status = 1
-            if all_listen(servers, ports):
+            if wait_until_listening(servers, ports):
                 arguments = [*map(str, ports), str(home), USER, PASSWORD, str(CHECK_WINDOW)]
                 command = [sys.executable, str(EXAMPLES / "roaming_check.py"), *arguments]
                 process = subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock_signals)

@@ -167,7 +167,7 @@ def start(home: Path, ports: list[int], log: IO[bytes] | None, extra: dict[str, 
     return servers
 
 
-def all_listen(servers: list[subprocess.Popen[bytes]], ports: list[int]) -> bool:
+def wait_until_listening(servers: list[subprocess.Popen[bytes]], ports: list[int]) -> bool:
     """Wait until all servers listen. Return False if one exits (its own message says why) or START_TIMEOUT is over."""
     deadline = time.monotonic() + START_TIMEOUT
     for server, port in zip(servers, ports, strict=True):
@@ -188,7 +188,7 @@ def serve(home: Path, ports: list[int], stop_signals: set[signal.Signals]) -> in
     prepare(home)
     servers = start(home, ports, None, {})
     try:
-        if all_listen(servers, ports):
+        if wait_until_listening(servers, ports):
             print_banner(home, ports)
         return wait_for_any(servers, stop_signals)
     finally:
@@ -203,7 +203,7 @@ def check(home: Path, stop_signals: set[signal.Signals]) -> int:
         servers = start(home, ports, log, {"AUTHSLEEP": "0"})  # no delay after the wrong passwords of the check
         try:
             status = 1
-            if all_listen(servers, ports):
+            if wait_until_listening(servers, ports):
                 command = [sys.executable, EXAMPLES / "submission_check.py", *map(str, ports), home, PASSWORD]
                 process = subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock_signals)
                 status = wait_for_any([process], stop_signals)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from check import is_stored
 from scramp import ScramClient
 
-ADDRESS, NAME, SENDER, TIMEOUT = "127.0.0.1", "client.example", "joe@example.com", 30
+ADDRESS, CLIENT_NAME, SENDER = "127.0.0.1", "client.example", "joe@example.com"
+TIMEOUT = 30  # seconds for each answer
 INSIDE, OUTSIDE = "someone@example.com", "someone@elsewhere.example"
 JOE, OLD = "joe@example.com", "old@example.com"  # passwords stored as SCRAM-SHA-256 and as PLAIN
 ACCEPTED = "250 ok "
@@ -53,7 +54,7 @@ CASES = [
     (465, True, Login("LOGIN", JOE), OUTSIDE, ACCEPTED),
     (465, True, Login("SCRAM-SHA-256", JOE), OUTSIDE, ACCEPTED),
     (465, True, Login("SCRAM-SHA-256", OLD), OUTSIDE, ACCEPTED),
-    # failed login, or TLS missing: no recipient outside is accepted
+    # login fails, or TLS is missing: refused
     (25, True, Login("PLAIN", JOE, False), OUTSIDE, LOGIN_FAILED),
     (25, True, Login("CRAM-MD5", OLD, False), OUTSIDE, LOGIN_FAILED),
     (25, True, Login("CRAM-MD5", JOE), OUTSIDE, LOGIN_FAILED),  # CRAM-MD5 cannot be checked against a hash
@@ -80,10 +81,10 @@ class Clients:
         """Send by smtplib. If there is a login, also try to send the message before it: two answers then."""
         if port == 465:
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(
-                ADDRESS, self.ports[port], NAME, timeout=TIMEOUT, context=self.context
+                ADDRESS, self.ports[port], CLIENT_NAME, timeout=TIMEOUT, context=self.context
             )
         else:
-            smtp = smtplib.SMTP(ADDRESS, self.ports[port], NAME, TIMEOUT)
+            smtp = smtplib.SMTP(ADDRESS, self.ports[port], CLIENT_NAME, TIMEOUT)
         with smtp:
             if tls and port != 465:
                 smtp.starttls(context=self.context)
@@ -95,7 +96,7 @@ class Clients:
             try:
                 self.log_in(smtp, login)
             except smtplib.SMTPAuthenticationError as error:
-                return [before, f"{error.smtp_code} {text(error.smtp_error)}"]
+                return [before, f"{error.smtp_code} {decode(error.smtp_error)}"]
             return [before, send(smtp, recipient, subject)]
 
     def log_in(self, smtp: smtplib.SMTP, login: Login) -> None:
@@ -111,7 +112,7 @@ class Clients:
 
     def by_swaks(self, port: int, tls: bool, login: Login | None, recipient: str, subject: str) -> list[str]:
         """Send by swaks. Return the first refusal, or the answer to the message."""
-        command = ["swaks", "--server", f"{ADDRESS}:{self.ports[port]}", "--helo", NAME, "--from", SENDER]
+        command = ["swaks", "--server", f"{ADDRESS}:{self.ports[port]}", "--helo", CLIENT_NAME, "--from", SENDER]
         command += ["--to", recipient, "--header", f"Subject: {subject}", "--timeout", str(TIMEOUT)]
         if tls:
             command += ["--tls-on-connect" if port == 465 else "--tls"]
@@ -153,10 +154,10 @@ def send(smtp: smtplib.SMTP, recipient: str, subject: str) -> str:
         answer = smtp.rcpt(recipient)
     if answer[0] == 250:
         answer = smtp.data(f"From: {SENDER}\r\nTo: {recipient}\r\nSubject: {subject}\r\n\r\nHello.\r\n")
-    return f"{answer[0]} {text(answer[1])}"
+    return f"{answer[0]} {decode(answer[1])}"
 
 
-def text(answer: bytes) -> str:
+def decode(answer: bytes) -> str:
     return answer.decode("ascii", "replace")
 
 
