@@ -7,8 +7,8 @@ error but a missing file is Unreadable.
 import errno
 import os
 
-from qmail_smtpd.smtp.policy import Unreadable
 from qmail_smtpd.smtp.replies import CONTROLS_UNREADABLE
+from qmail_smtpd.smtp.settings import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

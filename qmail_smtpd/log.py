@@ -17,7 +17,7 @@ LEVELS = {b"none": NONE, b"refusals": REFUSALS, b"all": ALL}
 WELL = (b"accepted", b"queued", b"end")  # what happens when all goes well
 TOLD = (b"login",)  # who comes in is to be known whatever happens next
 TROUBLE = (b"refused", b"rejected", b"aborted")
-UNHEARD = {NONE: frozenset(WELL + TOLD + TROUBLE), REFUSALS: frozenset(WELL), ALL: frozenset()}
+IGNORED_EVENTS = {NONE: frozenset(WELL + TOLD + TROUBLE), REFUSALS: frozenset(WELL), ALL: frozenset()}
 
 
 def escaped(text: bytes) -> bytes:
@@ -34,11 +34,11 @@ def line(facts: dict[bytes, bytes]) -> bytes:
 class Log:
     """Descriptor 2 for one session: `level` says what is written, `facts` stand first in every decision."""
 
-    __slots__ = ("facts", "level", "patience", "unheard")
+    __slots__ = ("facts", "ignored_events", "level", "patience")
 
     def __init__(self, level: int, facts: dict[bytes, bytes]) -> None:
         self.level = level
-        self.unheard: frozenset[bytes] = UNHEARD[level]  # events that need not be told
+        self.ignored_events: frozenset[bytes] = IGNORED_EVENTS[level]  # events that need not be told
         self.facts = facts
         self.patience = PATIENCE
 

@@ -16,9 +16,9 @@ from qmail_smtpd.net.wire import Broken, Closed, SessionTimedOut, TimedOut, Wire
 from qmail_smtpd.queue.client import QueueClient
 from qmail_smtpd.setup import TIMEOUT, Setup
 from qmail_smtpd.smtp import replies
-from qmail_smtpd.smtp.policy import Unreadable
 from qmail_smtpd.smtp.received import date
 from qmail_smtpd.smtp.session import Session
+from qmail_smtpd.smtp.settings import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ warmed_up: list[bool] = []  # not empty once before_fork() has warmed up
 class World:
     """The backend of a session: the client's wire, the queue program, the clock, the log."""
 
-    __slots__ = ("context", "environ", "gate", "journal", "more", "own", "queue", "unheard", "untold", "wire")
+    __slots__ = ("context", "environ", "gate", "ignored_events", "journal", "more", "own", "queue", "untold", "wire")
 
     def __init__(
         self, environ: dict[bytes, bytes], wire: Wire, more: control.MoreRcpthosts, gate: "Gate | None", journal: Log
@@ -48,7 +48,7 @@ class World:
         self.more = more
         self.gate = gate
         self.journal = journal
-        self.unheard = journal.unheard
+        self.ignored_events = journal.ignored_events
         self.own: frozenset[bytes] | None = None
         self.queue: QueueClient | None = None
         self.context: SSLContext | None = None
@@ -102,10 +102,10 @@ class World:
         assert self.gate is not None
         return self.gate.scram()
 
-    def why_not_login(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
+    def login_refusal(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
         assert self.gate is not None
         self.wire.flush()  # what was pipelined before is answered before the checker takes its time
-        return self.gate.why_not_login(credentials, self.environ, self.wire.deadline)
+        return self.gate.login_refusal(credentials, self.environ, self.wire.deadline)
 
     def pause(self) -> None:
         assert self.gate is not None
@@ -115,7 +115,7 @@ class World:
     def senders(self, user: bytes) -> frozenset[bytes] | None:
         return control.authsenders(user)
 
-    def identify(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
+    def set_identity(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
         for name, value in ((b"RELAYCLIENT", relayclient), (b"TCPREMOTEINFO", remoteinfo)):
             if value is None:
                 self.environ.pop(name, None)
@@ -223,7 +223,7 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
             session.finish(1, b"", b"tls")
             return 1
         if smtps:
-            session.secure()
+            session.start_tls()
         session.greet()
         while session.status is None:
             step(session, wire)

@@ -4,7 +4,7 @@ import errno
 import os
 
 from qmail_smtpd import control
-from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.settings import Unreadable
 from tcprules import strerr
 from tcprules.compile import Unable, write_cdb
 

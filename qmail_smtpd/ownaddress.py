@@ -3,8 +3,8 @@
 Asked only when a client names an address literal: the socket module costs 5 ms. Linux's ioctls.
 """
 
-from qmail_smtpd.smtp.policy import Unreadable
 from qmail_smtpd.smtp.replies import ADDRESSES_UNKNOWN
+from qmail_smtpd.smtp.settings import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ What is wrong with them, but no error, comes back as a list of warnings.
 from qmail_smtpd import control
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.address import exceeds
-from qmail_smtpd.smtp.policy import Unreadable
-from qmail_smtpd.smtp.settings import Settings
+from qmail_smtpd.smtp.settings import Settings, Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from time import monotonic, sleep, time
 from qmail_smtpd.auth.words import Refused, Words, parse
 from qmail_smtpd.control import leading_digits
 from qmail_smtpd.smtp import replies, sasl
-from qmail_smtpd.smtp.offer import CRAM_MD5, Offer, offer
+from qmail_smtpd.smtp.offer import CRAM_MD5, Offer, parse_smtpauth
 from qmail_smtpd.smtp.received import filtered
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ class Gate:
         """A message id that was never used before and that nobody can guess."""
         return b"<%s.%d@%s>" % (os.urandom(RANDOM_BYTES).hex().encode(), time(), self.host)
 
-    def why_not_login(
+    def login_refusal(
         self, credentials: sasl.Credentials, environ: "Environ", deadline: float | None
     ) -> "Refusal | None":
         """None if these are right; else the reply, and a word for the log."""
@@ -64,7 +64,7 @@ class Gate:
             return replies.AUTH_NO_CHILD, b"start:" + word(error)
         if reason is None:
             return None
-        return replies.AUTH_FAILED if reason == NO else replies.AUTH_TROUBLE, reason
+        return replies.AUTH_FAILED if reason == NO else replies.AUTH_NOT_CHECKED, reason
 
     def look_up(self, file: bytes, credentials: sasl.Credentials) -> "Refusal | None":
         """Ask the file of users, which is read anew each time."""
@@ -76,7 +76,7 @@ class Gate:
             else:
                 right = users.verify(file, credentials.user, credentials.proof)
         except users.Trouble as trouble:
-            return replies.AUTH_TROUBLE, trouble.why.replace(b" ", b"_")
+            return replies.AUTH_NOT_CHECKED, trouble.why.replace(b" ", b"_")
         return None if right else (replies.AUTH_FAILED, b"password")
 
     def scram(self) -> "sasl.ScramServer":
@@ -118,9 +118,9 @@ class ScramExchange:
         except scram.Malformed as error:
             raise sasl.Malformed from error
         except scram.Wrong as error:
-            raise sasl.Failed(replies.AUTH_FAILED, b"password", self.user) from error
+            raise sasl.LoginRefused(replies.AUTH_FAILED, b"password", self.user) from error
         except users.Trouble as trouble:
-            raise sasl.Failed(replies.AUTH_TROUBLE, trouble.why.replace(b" ", b"_"), self.user) from trouble
+            raise sasl.LoginRefused(replies.AUTH_NOT_CHECKED, trouble.why.replace(b" ", b"_"), self.user) from trouble
 
 
 def word(error: OSError) -> bytes:
@@ -141,14 +141,14 @@ def arrange(arguments: list[bytes], environ: "Environ", warnings: list[bytes]) -
             warnings.append(b"AUTH is not offered: " + refusal.args[0])
     smtpauth = environ.get(b"SMTPAUTH")
     if file is None and words is None:
-        return Offer((), required=offer(smtpauth, False).required), None
+        return Offer((), required=parse_smtpauth(smtpauth, False).required), None
     gate = Gate(words, file, environ)
     if file is None:
         assert words is not None
-        offered = offer(smtpauth, words.old)
+        offered = parse_smtpauth(smtpauth, words.old)
         gate.third = words.old or CRAM_MD5 in offered.mechanisms
     else:
-        offered = offer(b"" if smtpauth is None else smtpauth, False).with_scram()
+        offered = parse_smtpauth(b"" if smtpauth is None else smtpauth, False).with_scram()
     read_habits(gate, environ, warnings)
     return offered, gate
 

@@ -15,7 +15,7 @@ from qmail_smtpd.net.wire import COMMAND_BLOCK, Broken, Closed, TimedOut, Wire, 
 from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
 from qmail_smtpd.pop3.login import run
-from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.settings import Unreadable
 from tcprules import strerr
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ from qmail_smtpd import control
 from qmail_smtpd.relay.address import NO_CLIENT, networks
 from qmail_smtpd.relay.entry import moment
 from qmail_smtpd.relay.trouble import Trouble
-from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.settings import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

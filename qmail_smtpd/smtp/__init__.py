@@ -1,1 +1,1 @@
-"""The SMTP conversation: bytes and values in, bytes and values out. Nothing here does I/O or imports from outside."""
+"""The SMTP conversation: bytes and values in, bytes and values out. No I/O, and no imports from outside the package."""

@@ -1,7 +1,7 @@
-"""The argument of MAIL and RCPT -> the address, and what stands after its `>`. Pure.
+"""Parse the argument of MAIL and RCPT into the address and the text after its `>`. Pure.
 
-As forgiving as notqmail's addrparse (qmail-smtpd.c): the words FROM: and TO: are not looked at, quotes and backslashes
-are taken away, a missing `>` is no error. Whether the address may pass is policy's question.
+As forgiving as notqmail's addrparse (qmail-smtpd.c): the words FROM: and TO: are not checked, quotes and backslashes
+are removed, and a missing `>` is no error. Whether the address is accepted is decided in policy.py.
 """
 
 LONGEST = 899  # qmail-smtpd.c addrparse: `addr.len > 900` with the final NUL
@@ -9,9 +9,9 @@ BACKSLASH, QUOTE = b'\\"'
 
 
 def parse(argument: bytes) -> tuple[bytes, bytes]:
-    """Return the address, unquoted, and the text after the `>` that ended it (empty where none did)."""
+    """Return the address, unquoted, and the text after the `>` that ended it (empty if there was no `>`)."""
     text, terminator = find_start(argument)
-    if text.startswith(b"@"):  # a source route; without its colon everything is eaten, as in the original
+    if text.startswith(b"@"):  # a source route; if its colon is missing, nothing is left, as in the original
         text = text.partition(b":")[2]
     if b"\\" in text or b'"' in text:
         address, rest = unquote(text, terminator[0])
@@ -21,7 +21,7 @@ def parse(argument: bytes) -> tuple[bytes, bytes]:
 
 
 def find_start(argument: bytes) -> tuple[bytes, bytes]:
-    """Return the text from where the address begins, and the byte that will end it."""
+    """Return the text from the start of the address on, and the byte that will end the address."""
     _, bracket, text = argument.partition(b"<")
     if bracket:
         return text, b">"
@@ -29,7 +29,10 @@ def find_start(argument: bytes) -> tuple[bytes, bytes]:
 
 
 def unquote(text: bytes, terminator: int) -> tuple[bytes, bytes]:
-    """Copy up to the first terminator outside of quotes; a backslash keeps any byte, also inside of quotes."""
+    """Split at the first terminator outside quotes, and remove quotes and backslashes from the part before it.
+
+    A backslash keeps the next byte as it is, inside quotes too.
+    """
     address = bytearray()
     quoted = escaped = False
     for position, byte in enumerate(text):
@@ -48,7 +51,7 @@ def unquote(text: bytes, terminator: int) -> tuple[bytes, bytes]:
 
 
 def literal_octets(address: bytes) -> bytes | None:
-    """The four octets of an address whose domain is exactly `[d.d.d.d]`, each taken modulo 256 (ip.c, ip_scan)."""
+    """Return the four octets, each modulo 256 (ip.c, ip_scan), if the domain is exactly `[d.d.d.d]`; else None."""
     if not address.endswith(b"]"):
         return None
     _, at, domain = address.rpartition(b"@")
@@ -57,11 +60,11 @@ def literal_octets(address: bytes) -> bytes | None:
     numbers = domain[1:-1].split(b".")
     if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
         return None
-    return bytes(int(number[-8:]) % 256 for number in numbers)  # 256 divides 10**8: eight digits tell
+    return bytes(int(number[-8:]) % 256 for number in numbers)  # 256 divides 10**8: the last eight digits are enough
 
 
 def declared_size(parameters: bytes) -> bytes:
-    """The digits of the last `SIZE=` among the parameters, without leading zeros; empty where there is none."""
+    """Return the digits of the last `SIZE=` parameter without leading zeros, empty if there is none."""
     size = b""
     for word in parameters.split(b" "):
         name, _, digits = word.partition(b"=")
@@ -71,6 +74,6 @@ def declared_size(parameters: bytes) -> bytes:
 
 
 def exceeds(digits: bytes, limit: int) -> bool:
-    """Whether the number is greater than `limit`. Digits of any length are compared without being converted first."""
+    """Whether the number is greater than `limit`. Compares without conversion: the digits may be of any length."""
     text = b"%d" % limit
     return (len(digits), digits) > (len(text), text)

@@ -1,4 +1,4 @@
-"""What a session may ask of the world, as a type. Nothing here runs: main has the real one, the tests have an echo."""
+"""The interface between a session and the outside world, as a type. main.py implements it; the tests have an echo."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -7,59 +7,59 @@ if TYPE_CHECKING:
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
 
     class Backend(Protocol):
-        """The world of one session."""
+        """What one session needs from outside."""
 
         @property
-        def unheard(self) -> frozenset[bytes]:
-            """Events that `log` need not be told."""
+        def ignored_events(self) -> frozenset[bytes]:
+            """Events that the log level leaves out: `log` need not be called for them."""
 
         def reply(self, line: bytes) -> None:
             """Send one line to the client; the line end is added."""
 
         def date(self) -> bytes:
-            """Now, as a header has it."""
+            """Return the current time in the format of a header."""
 
         def is_own_address(self, octets: bytes) -> bool:
-            """Whether an IPv4 address is one of this host's. May raise policy's Unreadable."""
+            """Whether an IPv4 address belongs to this host. May raise settings.Unreadable."""
 
         def in_morercpthosts(self, key: bytes) -> bool:
-            """Whether morercpthosts.cdb has the key. May raise policy's Unreadable."""
+            """Whether morercpthosts.cdb has the key. May raise settings.Unreadable."""
 
         def open_queue(self) -> bool:
-            """Begin a message. False when there is no process to be had for it."""
+            """Begin a message. Return False if no queue process can be started."""
 
         def write_message(self, data: bytes) -> None:
             """Store a part of the message."""
 
         def close_queue(self, envelope: bytes | None) -> bytes:
-            """End the message, None to give it up. Returns the reply: the message is queued if that begins with 2."""
+            """End the message, or discard it if `envelope` is None. Return the reply: 2xx if the message is queued."""
 
         def abandon_queue(self) -> None:
-            """Leave a message without its envelope. Nobody waits for what becomes of it."""
+            """Discard the message without waiting for the queue program."""
 
         def challenge(self) -> bytes:
-            """A challenge for CRAM-MD5: unique, and not to be guessed."""
+            """Return a challenge for CRAM-MD5: unique and unpredictable."""
 
         def scram(self) -> "ScramServer":
-            """The server's half of one SCRAM exchange."""
+            """Return the server's side of a new SCRAM exchange."""
 
-        def why_not_login(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
-            """None if they are right; else the reply, and a word for the log."""
+        def login_refusal(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
+            """Return None if the credentials are right, else the reply and the reason for the log."""
 
         def pause(self) -> None:
-            """Let somebody wait whose login has failed."""
+            """Delay the reply to a failed login."""
 
         def senders(self, user: bytes) -> frozenset[bytes] | None:
-            """The user's entries in authsenders; None: there is no such file. May raise policy's Unreadable."""
+            """Return the user's entries in authsenders, None without that file. May raise settings.Unreadable."""
 
-        def identify(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
-            """From now on these two variables tell the queue program who the client is; None: unset."""
+        def set_identity(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
+            """Set RELAYCLIENT and TCPREMOTEINFO, which tell the queue program who the client is; None: unset."""
 
         def prepare_tls(self) -> bool:
-            """Whether there can be TLS. Why not, the backend tells."""
+            """Whether TLS is available. If it is not, the backend logs why."""
 
         def start_tls(self) -> bytes:
-            """Send all replies so far in clear, and everything from here on under TLS. Returns the cipher's name."""
+            """Send the pending replies in clear, then switch to TLS. Return the cipher's name."""
 
         def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
-            """Note a decision."""
+            """Log a decision."""

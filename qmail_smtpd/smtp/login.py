@@ -1,6 +1,6 @@
-"""AUTH in a session: what is asked, what the answers come to, and what a login changes. Pure.
+"""AUTH in a session: the exchange of challenges and responses, and its result. Pure.
 
-The texts and their order are qmail-authentication 0.8.x's.
+The replies and their order are those of qmail-authentication 0.8.x.
 """
 
 from qmail_smtpd.smtp import replies, sasl
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.smtp.session_protocol import SessionProtocol as Session
 
-    Opening = Callable[[Session, bytes], sasl.Steps]
+    Starter = Callable[[Session, bytes], sasl.Steps]
 
-LONGEST_NAME = 20  # RFC 4422 section 3.1, as the next one
+LONGEST_NAME = 20  # RFC 4422 section 3.1, like the next constant
 NAME_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 
-def open_cram(session: "Session", argument: bytes) -> "sasl.Steps":
-    """CRAM-MD5. An argument is ignored, as ever."""
+def start_cram(session: "Session", argument: bytes) -> "sasl.Steps":
+    """Start CRAM-MD5. The argument is ignored, as in the original."""
     return sasl.cram_md5(session.backend.challenge())
 
 
-def open_scram(session: "Session", argument: bytes) -> "sasl.Steps":
-    """SCRAM-SHA-256, which is not for checkers: they are told a password or a digest."""
+def start_scram(session: "Session", argument: bytes) -> "sasl.Steps":
+    """Start SCRAM-SHA-256. Not offered with a checker, which takes a password or a digest."""
     return sasl.scram(sasl.decode_initial(argument), session.backend.scram())
 
 
-MECHANISMS: "dict[bytes, Opening]" = {
+MECHANISMS: "dict[bytes, Starter]" = {
     LOGIN: lambda session, argument: sasl.login(sasl.decode_initial(argument)),
     PLAIN: lambda session, argument: sasl.plain(sasl.decode_initial(argument)),
-    CRAM_MD5: open_cram,
-    SCRAM_SHA_256: open_scram,
+    CRAM_MD5: start_cram,
+    SCRAM_SHA_256: start_scram,
 }
 
 
 def begin(session: "Session", argument: bytes) -> None:
-    """The command AUTH, where AUTH is offered."""
+    """Handle the command AUTH. It must be on offer."""
     name, _, rest = argument.partition(b" ")
     mechanism = name.upper()
     settings = session.settings
@@ -50,23 +50,23 @@ def begin(session: "Session", argument: bytes) -> None:
         session.log(b"refused", {b"reason": b"maxauth"})
         session.finish(1, replies.TOO_MANY_LOGINS, b"maxauth")
     elif mechanism not in settings.auth.mechanisms:
-        fail(session, named(mechanism), replies.AUTH_UNKNOWN, b"mechanism")
+        fail(session, loggable_name(mechanism), replies.AUTH_UNKNOWN, b"mechanism")
     else:
         try:
             steps = MECHANISMS[mechanism](session, rest.lstrip(b" "))
         except sasl.Malformed:
             fail(session, mechanism, replies.AUTH_MALFORMED, b"malformed")
         else:
-            go_on(session, mechanism, steps, None)
+            advance(session, mechanism, steps, None)
 
 
-def named(word: bytes) -> bytes:
-    """The word, if it can be a mechanism's name: a client that forgets the name says a password in its place."""
+def loggable_name(word: bytes) -> bytes:
+    """Return the word if it can be a mechanism's name, else `?`: a client that omits the name may send a password."""
     return word if len(word) <= LONGEST_NAME and not word.strip(NAME_LETTERS) else b"?"
 
 
-def go_on(session: "Session", mechanism: bytes, steps: "sasl.Steps", line: bytes | None) -> None:
-    """One line of the client's, None for the command itself: another challenge, or the end of the exchange."""
+def advance(session: "Session", mechanism: bytes, steps: "sasl.Steps", line: bytes | None) -> None:
+    """Process one line of the client (None: the command itself): send the next challenge, or end the exchange."""
     session.exchange = None
     try:
         challenge = next(steps) if line is None else steps.send(sasl.decode(line))
@@ -76,43 +76,43 @@ def go_on(session: "Session", mechanism: bytes, steps: "sasl.Steps", line: bytes
         fail(session, mechanism, replies.AUTH_CANCELLED, b"cancelled")
     except sasl.Malformed:
         fail(session, mechanism, replies.AUTH_MALFORMED, b"malformed")
-    except sasl.Failed as failure:
-        refuse(session, mechanism, failure.user, failure.reply, failure.reason)
+    except sasl.LoginRefused as refusal:
+        refuse(session, mechanism, refusal.user, refusal.reply, refusal.reason)
     else:
-        session.exchange = lambda answer: go_on(session, mechanism, steps, answer)
+        session.exchange = lambda answer: advance(session, mechanism, steps, answer)
         session.backend.reply(b"334 " + sasl.encode(challenge))
 
 
-def conclude(session: "Session", mechanism: bytes, result: "sasl.Credentials | sasl.Proven") -> None:
-    """Everything is said. Is it true?"""
+def conclude(session: "Session", mechanism: bytes, result: "sasl.Credentials | sasl.VerifiedUser") -> None:
+    """Check the credentials, unless the mechanism has verified the user already; log in or refuse."""
     if isinstance(result, sasl.Credentials):
-        refusal = session.backend.why_not_login(result)
+        refusal = session.backend.login_refusal(result)
         if refusal:
             refuse(session, mechanism, result.user, *refusal)
             return
-    session.identify(result.user)
+    session.log_in(result.user)
     session.log(b"login", {b"result": b"yes", b"mechanism": mechanism, b"user": result.user})
     session.answer(replies.AUTH_OK)
 
 
 def refuse(session: "Session", mechanism: bytes, user: bytes, reply: bytes, reason: bytes) -> None:
-    """A wrong password, or nobody who could say: it counts, and whoever guesses has to wait.
+    """Refuse a login: the password is wrong, or could not be checked. It is counted, and the reply is delayed.
 
-    The log does not: a client that leaves, or comes again meanwhile, has been seen.
+    The log line is not delayed: it must be there even if the client disconnects during the pause.
     """
     session.failed_logins += 1
-    note(session, mechanism, user, reason)
+    log_failure(session, mechanism, user, reason)
     session.backend.pause()
     session.answer(reply)
 
 
 def fail(session: "Session", mechanism: bytes, reply: bytes, reason: bytes) -> None:
-    """An exchange that came to nothing."""
-    note(session, mechanism, b"", reason)
+    """End an exchange that produced no credentials. It is not counted as a failed login."""
+    log_failure(session, mechanism, b"", reason)
     session.answer(reply)
 
 
-def note(session: "Session", mechanism: bytes, user: bytes, reason: bytes) -> None:
-    """Log an exchange without a login."""
+def log_failure(session: "Session", mechanism: bytes, user: bytes, reason: bytes) -> None:
+    """Log an exchange that did not end in a login."""
     facts = {b"result": b"no", b"reason": reason, b"mechanism": mechanism}
     session.log(b"login", {**facts, b"user": user} if user else facts)

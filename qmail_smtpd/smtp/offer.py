@@ -1,38 +1,41 @@
-"""$SMTPAUTH -> which mechanisms are offered, in which order, and whether a client has to use one. Pure."""
+"""Parse $SMTPAUTH: which mechanisms are offered, in which order, and whether a login is required. Pure."""
 
 LOGIN, PLAIN, CRAM_MD5, SCRAM_SHA_256 = b"LOGIN", b"PLAIN", b"CRAM-MD5", b"SCRAM-SHA-256"
-OLD = (LOGIN, CRAM_MD5, PLAIN)  # the order of qmail-smtpd-auth 0.31 and before
+OLD_MECHANISMS = (LOGIN, CRAM_MD5, PLAIN)  # the order of qmail-smtpd-auth 0.31 and before
 
 
 class Offer:
-    """What EHLO tells of AUTH. `first`: before PIPELINING, and with the `AUTH=` line for old clients."""
+    """What EHLO announces about AUTH. `old_style`: before PIPELINING, and with the `AUTH=` line for old clients."""
 
-    __slots__ = ("first", "mechanisms", "required")
+    __slots__ = ("mechanisms", "old_style", "required")
 
-    def __init__(self, mechanisms: tuple[bytes, ...], required: bool = False, first: bool = False) -> None:
+    def __init__(self, mechanisms: tuple[bytes, ...], required: bool = False, old_style: bool = False) -> None:
         self.mechanisms = mechanisms
         self.required = required
-        self.first = first
+        self.old_style = old_style
 
     def with_scram(self) -> "Offer":
-        """The same, and SCRAM-SHA-256; of nothing, nothing."""
-        return Offer((*self.mechanisms, SCRAM_SHA_256), self.required, self.first) if self.mechanisms else self
+        """Return the offer with SCRAM-SHA-256 added; an empty offer stays empty."""
+        return Offer((*self.mechanisms, SCRAM_SHA_256), self.required, self.old_style) if self.mechanisms else self
 
     def lines(self) -> list[bytes]:
-        """The EHLO keywords."""
+        """Return the EHLO keywords."""
         if not self.mechanisms:
             return []
         names = b" ".join(self.mechanisms)
-        return [b"AUTH " + names, b"AUTH=" + names] if self.first else [b"AUTH " + names]
+        return [b"AUTH " + names, b"AUTH=" + names] if self.old_style else [b"AUTH " + names]
 
 
 NOTHING = Offer(())
 
 
-def offer(smtpauth: bytes | None, old: bool) -> Offer:
-    """The table of qmail-authentication 0.8.x, or, where $SMTPAUTH is unset, what the older patches offered (`old`)."""
+def parse_smtpauth(smtpauth: bytes | None, old: bool) -> Offer:
+    """Return the offer by the table of qmail-authentication 0.8.x.
+
+    If $SMTPAUTH is unset (None), return what the older patches offered (`old`), or nothing.
+    """
     if smtpauth is None:
-        return Offer(OLD, first=True) if old else NOTHING
+        return Offer(OLD_MECHANISMS, old_style=True) if old else NOTHING
     word = smtpauth.lower()
     if word == b"-":
         return NOTHING

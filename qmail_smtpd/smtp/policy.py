@@ -1,6 +1,6 @@
-"""May this sender and this recipient pass? rcpthosts, morercpthosts, badmailfrom, the strict mode, the limits. Pure.
+"""Decide whether a sender or recipient is accepted: rcpthosts, badmailfrom, strict mode, limits. Pure.
 
-Addresses come parsed, lists come read and lower-cased. A refusal is the reply and a word for the log.
+Addresses are already parsed, lists already read and lower-cased. A refusal is the reply and the reason for the log.
 """
 
 from qmail_smtpd.smtp import replies
@@ -13,44 +13,35 @@ if TYPE_CHECKING:
     from qmail_smtpd.smtp.envelope import Envelope
     from qmail_smtpd.smtp.settings import Settings
 
-POSTMASTER = b"postmaster"  # RFC 5321 section 4.5.1: mail to it is taken without a domain
+POSTMASTER = b"postmaster"  # RFC 5321 section 4.5.1: mail to it is accepted without a domain
 ENVELOPE_LIMIT = 4194304  # bytes: more than 10,000 of the longest addresses of RFC 5321 (64 + 1 + 255)
 
 
-class Unreadable(Exception):
-    """What the answer depends on cannot be read: `reply` ends the session, `why` is for the administrator."""
-
-    def __init__(self, reply: bytes, why: bytes) -> None:
-        super().__init__(reply, why)
-        self.reply = reply
-        self.why = why
-
-
-def why_not_mail(
+def mail_refusal(
     settings: "Settings", sender: bytes, parameters: bytes, senders: frozenset[bytes] | None = None
 ) -> tuple[bytes, bytes] | None:
-    """Why this MAIL is refused, None if it is not. Parameters are those that the client was invited to use.
+    """Return why this MAIL is refused, None if it is accepted. `parameters`: empty unless EHLO offered them.
 
-    `senders`: what the user may call himself; None: anything, or there is no user.
+    `senders`: what the user may use as sender; None: anything, or the client has not logged in.
     """
     if len(sender) > LONGEST:
         return replies.SYNTAX, b"syntax"
     if exceeds(declared_size(parameters), settings.databytes):
         return replies.TOO_BIG, b"size"
-    if senders is not None and not is_among(senders, sender):
+    if senders is not None and not is_allowed_sender(senders, sender):
         return replies.NOT_YOUR_SENDER, b"authsenders"
     return None
 
 
-def is_among(senders: frozenset[bytes], sender: bytes) -> bool:
-    """Whether an entry of authsenders is the sender, `@` and its domain, or `*`. Bounces have no sender: they pass."""
+def is_allowed_sender(senders: frozenset[bytes], sender: bytes) -> bool:
+    """Whether authsenders lists the sender, `@` and its domain, or `*`. The empty sender of bounces is allowed."""
     sender = sender.lower()
     _, at, domain = sender.rpartition(b"@")
     return not sender or not senders.isdisjoint((sender, at + domain if at else sender, b"*"))
 
 
 def is_bad_sender(settings: "Settings", sender: bytes) -> bool:
-    """Whether every recipient of this sender is to be refused: badmailfrom has it, or `@` and its domain."""
+    """Whether badmailfrom lists the sender, or `@` and its domain, so that every recipient is to be refused."""
     if settings.relayclient is not None and not settings.badmailfrom_relay:
         return False
     sender = sender.lower()
@@ -58,10 +49,10 @@ def is_bad_sender(settings: "Settings", sender: bytes) -> bool:
     return sender in settings.badmailfrom or (at >= 0 and sender[at:] in settings.badmailfrom)
 
 
-def why_not_rcpt(
-    settings: "Settings", envelope: "Envelope", recipient: bytes, more: "Callable[[bytes], bool]"
+def rcpt_refusal(
+    settings: "Settings", envelope: "Envelope", recipient: bytes, in_morercpthosts: "Callable[[bytes], bool]"
 ) -> tuple[bytes, bytes] | None:
-    """Why this recipient is refused, None if it is not. `more` looks a key up in morercpthosts.cdb."""
+    """Return why this recipient is refused, None if it is accepted."""
     if len(recipient) > LONGEST:
         return replies.SYNTAX, b"syntax"
     if envelope.sender_is_bad:
@@ -69,22 +60,24 @@ def why_not_rcpt(
     if settings.relayclient is None:
         if settings.relaystrict and is_relay_trick(recipient, settings.rcpthosts):
             return replies.STRICT, b"relaystrict"
-        if not in_rcpthosts(recipient, settings.rcpthosts, more):
+        if not in_rcpthosts(recipient, settings.rcpthosts, in_morercpthosts):
             return replies.RCPTHOSTS, b"rcpthosts"
     if 0 < settings.maxrcpt <= envelope.count or len(envelope.recipients) > ENVELOPE_LIMIT:
         return replies.TOO_MANY_RECIPIENTS, b"maxrcpt"
     return None
 
 
-def in_rcpthosts(recipient: bytes, rcpthosts: frozenset[bytes] | None, more: "Callable[[bytes], bool]") -> bool:
-    """Whether the domain is listed. No rcpthosts, or no domain: yes (rcpthosts.c)."""
+def in_rcpthosts(
+    recipient: bytes, rcpthosts: frozenset[bytes] | None, in_morercpthosts: "Callable[[bytes], bool]"
+) -> bool:
+    """Whether the domain is listed. True without rcpthosts, and for an address without a domain (rcpthosts.c)."""
     if rcpthosts is None or b"@" not in recipient:
         return True
-    return not rcpthosts.isdisjoint(domain_keys(recipient)) or any(map(more, domain_keys(recipient)))
+    return not rcpthosts.isdisjoint(domain_keys(recipient)) or any(map(in_morercpthosts, domain_keys(recipient)))
 
 
 def domain_keys(address: bytes) -> "Iterator[bytes]":
-    """What may be listed for the address: its whole domain, then every suffix that begins at a dot, with the dot."""
+    """Yield the entries that match the address: its whole domain, then every suffix that begins with a dot."""
     domain = address[address.rfind(b"@") + 1 :].lower()
     if domain:
         yield domain
@@ -95,9 +88,9 @@ def domain_keys(address: bytes) -> "Iterator[bytes]":
 
 
 def is_relay_trick(recipient: bytes, rcpthosts: frozenset[bytes] | None) -> bool:
-    """The strict mode: whether the recipient is one that a later mailer may route onward, or names no domain of ours.
+    """Whether strict mode refuses the recipient: another mailer may reroute it, or it has no domain of this host.
 
-    Quotes are gone by now, so that what they hid is seen here.
+    Quotes have been removed already, so they cannot hide a `%` or an `@`.
     """
     if recipient.lower() == POSTMASTER:
         return False

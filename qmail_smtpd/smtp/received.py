@@ -1,4 +1,4 @@
-"""The Received line that stands first in every message, byte for byte as received.c and date822fmt.c write it. Pure."""
+"""The Received line that begins every message, byte for byte as received.c and date822fmt.c write it. Pure."""
 
 SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.@%+/=:-[]"  # received.c, issafe
 FILTER = bytes(byte if byte in SAFE else ord("?") for byte in range(256))
@@ -6,19 +6,19 @@ MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep"
 
 
 def filtered(text: bytes) -> bytes:
-    """The text with every byte that could mean something in a header replaced by `?`."""
+    """Return the text with every byte that could have a meaning in a header replaced by `?`."""
     return text.translate(FILTER)
 
 
 def date(year: int, month: int, day: int, hour: int, minute: int, second: int) -> bytes:
-    """The date of a header, in UTC: no leading zero for the day, always -0000."""
+    """Return the date of a header. The arguments are UTC; the day has no leading zero, the zone is always -0000."""
     return b"%d %b %d %02d:%02d:%02d -0000" % (day, MONTHS[month - 1], year, hour, minute, second)
 
 
 def protocol(cipher: bytes | None, user: bytes | None) -> bytes:
-    """What stands behind `with`: the word of RFC 3848 and the cipher, as netqmail's TLS patches of today write it."""
+    """Return what follows `with`: RFC 3848's word and the cipher, in the format of netqmail's current TLS patches."""
     if cipher is None:
-        return b"SMTP" if user is None else b"ESMTPA"  # never ESMTP: the original knows no difference
+        return b"SMTP" if user is None else b"ESMTPA"  # never ESMTP: the original does not distinguish HELO and EHLO
     if user is None:
         return b"ESMTPS (" + cipher + b" encrypted)"
     return b"ESMTPSA (" + cipher + b" encrypted, authenticated)"
@@ -33,7 +33,7 @@ def received(
     protocol: bytes,
     when: bytes,
 ) -> bytes:
-    """The two lines. `helo` is None where it told nothing new, `remoteinfo` is None where the variable is unset."""
+    """Return the two lines. `helo`: None if it repeats `remotehost`; `remoteinfo`: None if its variable is unset."""
     hello = b"" if helo is None else b" (HELO " + filtered(helo) + b")"
     info = b"" if remoteinfo is None else filtered(remoteinfo) + b"@"
     client = filtered(remotehost) + hello + b" (" + info + filtered(remoteip) + b")"

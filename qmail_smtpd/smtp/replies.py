@@ -1,6 +1,6 @@
-"""Every reply of qmail-smtpd, one named constant each, without the line end. The texts are notqmail's, to the byte.
+"""The fixed replies of qmail-smtpd as named constants, without the line end. The texts are notqmail's, to the byte.
 
-Replies that hold the greeting are put together where it is known: these are the fixed ones.
+Replies that contain the greeting are composed where it is known.
 """
 
 HELP = b"214 notqmail home page: https://notqmail.org"
@@ -9,7 +9,7 @@ FLUSHED = b"250 flushed"
 VRFY = b"252 send some mail, i'll try my best"
 GO_AHEAD = b"354 go ahead"
 
-READY_FOR_TLS = b"220 ready for tls"  # this and the next two: netqmail's TLS patch
+READY_FOR_TLS = b"220 ready for tls"  # the texts for TLS, except TLS_TWICE: netqmail's TLS patch
 TLS_UNAVAILABLE = b"454 TLS not available (#4.3.0)"
 NO_PARAMETERS = b"501 Syntax error (no parameters allowed) (#5.5.4)"
 TLS_TWICE = b"503 TLS is active already (#5.5.1)"
@@ -27,9 +27,9 @@ TOO_MANY_RECIPIENTS = b"452 too many recipients (#4.5.3)"
 TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
 TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"
 
-# AUTH: qmail-authentication 0.8.x.
+# For AUTH: qmail-authentication 0.8.x.
 AUTH_OK = b"235 ok, go ahead (#2.0.0)"
-AUTH_TROUBLE = b"454 oops, problem with child and I can't auth (#4.3.0)"
+AUTH_NOT_CHECKED = b"454 oops, problem with child and I can't auth (#4.3.0)"
 AUTH_NO_CHILD = b"454 oops, child won't start and I can't auth (#4.3.0)"
 AUTH_CANCELLED = b"501 auth exchange canceled (#5.0.0)"
 AUTH_MALFORMED = b"501 malformed auth input (#5.5.4)"
@@ -42,7 +42,7 @@ AUTH_FAILED = b"535 authentication failed (#5.7.1)"
 AUTH_NEEDS_TLS = b"538 auth not available without TLS (#5.3.3)"
 NOT_YOUR_SENDER = b"553 sorry, that sender isn't yours (#5.7.1)"
 
-# The session ends with these.
+# Replies that end the session.
 TOO_MANY_LOGINS = b"421 too many failed logins (#4.7.0)"
 STRAY_NEWLINE = b"451 See https://cr.yp.to/docs/smtplf.html."
 TIMEOUT = b"451 timeout (#4.4.2)"
@@ -52,7 +52,7 @@ OUT_OF_MEMORY = b"421 out of memory (#4.3.0)"
 CONTROLS_UNREADABLE = b"421 unable to read controls (#4.3.0)"
 ADDRESSES_UNKNOWN = b"421 unable to figure out my IP addresses (#4.3.0)"
 
-# What became of a message, by the exit status of the queue program: notqmail's qmail.c, qmail_close.
+# Replies to a message by the exit status of the queue program: notqmail's qmail.c, qmail_close.
 QQ_FAILURE = b"451 qqt failure (#4.3.0)"
 QQ_WAIT = b"451 qq waitpid surprise (#4.3.0)"
 QQ_CRASHED = b"451 qq crashed (#4.3.0)"

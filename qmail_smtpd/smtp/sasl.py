@@ -1,8 +1,8 @@
-"""The mechanisms of SMTP AUTH as steps: bytes of the client in, challenges and at last credentials out. Pure.
+"""The mechanisms of SMTP AUTH as generators: the client's responses in, challenges out, at the end credentials. Pure.
 
-A mechanism is a generator. It yields what the client is to be asked and is sent the answer, both without their base64;
-it returns Credentials, or Proven where they are checked already. PLAIN is RFC 4616, CRAM-MD5 RFC 2195; of LOGIN there
-is only draft-murchison-sasl-login.
+A generator yields each challenge and is sent the client's response, both without base64. It returns Credentials, or
+VerifiedUser if the mechanism has checked them itself. PLAIN is RFC 4616, CRAM-MD5 RFC 2195; for LOGIN there is only
+draft-murchison-sasl-login.
 """
 
 from binascii import Error, a2b_base64, b2a_base64
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import Protocol
 
-    Steps = Generator[bytes, bytes, "Credentials | Proven"]
+    Steps = Generator[bytes, bytes, "Credentials | VerifiedUser"]
 
     class ScramServer(Protocol):
-        """The server's half of SCRAM. `step` raises Malformed and Failed."""
+        """The server's side of a SCRAM exchange. `step` raises Malformed and LoginRefused."""
 
         @property
         def user(self) -> bytes: ...
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 
 CANCEL = b"*"  # RFC 4954 section 4: a client's line that ends the exchange
-LONGEST = 8000  # bytes: less than a session keeps of a line
-EMPTY = b"="  # there, an initial response without content
+LONGEST = 8000  # bytes of a response: less than a session keeps of a line
+EMPTY = b"="  # RFC 4954 section 4: an empty initial response
 
 
 class Malformed(Exception):
-    """The client's answer is none."""
+    """The client's response has the wrong form."""
 
 
 class Cancelled(Exception):
-    """The client does not want to go on."""
+    """The client has cancelled the exchange."""
 
 
-class Failed(Exception):
-    """The login of this user is refused before there are credentials: the reply, and a word for the log."""
+class LoginRefused(Exception):
+    """A mechanism that checks the login itself has refused it. `reason` is for the log."""
 
     def __init__(self, reply: bytes, reason: bytes, user: bytes) -> None:
         super().__init__(reply, reason, user)
@@ -49,8 +49,8 @@ class Failed(Exception):
         self.user = user
 
 
-class Proven:
-    """Who has proved to be whom: nothing is left to check."""
+class VerifiedUser:
+    """A user whose login the mechanism has checked already."""
 
     __slots__ = ("user",)
 
@@ -59,29 +59,29 @@ class Proven:
 
 
 class Credentials:
-    """Who says to be whom, and the two fields that prove it to a checker: a password, or challenge and response."""
+    """A login to be checked. `proof`: the password, or with `challenge` the CRAM-MD5 response. Raises Malformed."""
 
     __slots__ = ("challenge", "proof", "user")
 
     def __init__(self, user: bytes, proof: bytes, challenge: bytes = b"") -> None:
-        if not user or not proof or b"\0" in user + proof:  # a NUL would move the fields of descriptor 3
+        if not user or not proof or b"\0" in user + proof:  # a NUL would shift the fields of descriptor 3
             raise Malformed
         self.user = user
         self.proof = proof
         self.challenge = challenge
 
-    def fields(self, challenge_first: bool, third: bool) -> bytes:
-        """What descriptor 3 holds; without `third` a password has no empty third field behind it."""
+    def fields(self, challenge_first: bool, empty_third: bool) -> bytes:
+        """Return the fields for a checker's descriptor 3. `empty_third`: add an empty third field after a password."""
         fields = [self.user, self.proof]
         if self.challenge:
             fields.insert(1 if challenge_first else 2, self.challenge)
-        elif third:
+        elif empty_third:
             fields.append(b"")
         return b"\0".join(fields) + b"\0"
 
 
 def plain(initial: bytes | None) -> "Steps":
-    """authzid NUL user NUL password. Nobody may act for somebody else: authzid is ignored, as ever."""
+    """PLAIN: authzid NUL user NUL password. The authzid is ignored, as in the original: no user may act as another."""
     fields = (initial if initial is not None else (yield b"")).split(b"\0")
     if len(fields) != 3:
         raise Malformed
@@ -89,7 +89,7 @@ def plain(initial: bytes | None) -> "Steps":
 
 
 def login(initial: bytes | None) -> "Steps":
-    """Two questions; the first may be answered before it is asked."""
+    """LOGIN: two questions. The initial response may answer the first."""
     user = initial if initial is not None else (yield b"Username:")
     if not user or b"\0" in user:
         raise Malformed
@@ -97,37 +97,37 @@ def login(initial: bytes | None) -> "Steps":
 
 
 def cram_md5(challenge: bytes) -> "Steps":
-    """user SP hexadecimal digest, parted at the last space: names may hold some."""
+    """CRAM-MD5: user SP hexadecimal digest, split at the last space because a name may contain spaces."""
     user, _, digest = (yield challenge).rpartition(b" ")
     return Credentials(user, digest, challenge)
 
 
 def scram(initial: bytes | None, server: "ScramServer") -> "Steps":
-    """RFC 5802, as RFC 4954 has it: the server's last word is a challenge too, and is answered with nothing."""
+    """SCRAM (RFC 5802) in the form of RFC 4954: the server's final message is a challenge with an empty response."""
     message = initial if initial is not None else (yield b"")
     while not server.done:
         message = yield server.step(message)
     if message:
         raise Malformed
-    return Proven(server.user)
+    return VerifiedUser(server.user)
 
 
 def decode(line: bytes) -> bytes:
-    """The client's answer without its base64."""
+    """Decode a response line. Raises Cancelled, Malformed."""
     if line == CANCEL:
         raise Cancelled
-    return without_base64(line)
+    return decode_base64(line)
 
 
 def decode_initial(argument: bytes) -> bytes | None:
-    """What stood behind the mechanism's name; None for nothing at all."""
+    """Decode the initial response, the text after the mechanism's name; None if there is none. Raises Malformed."""
     if argument == EMPTY:
         return b""
-    return without_base64(argument) if argument else None
+    return decode_base64(argument) if argument else None
 
 
-def without_base64(text: bytes) -> bytes:
-    """Strictly: what is no base64 is refused, never skipped; so is what may have been cut."""
+def decode_base64(text: bytes) -> bytes:
+    """Decode strictly: refuse invalid characters, and text so long that it may have been cut. Raises Malformed."""
     if len(text) > LONGEST:
         raise Malformed
     try:
@@ -137,5 +137,5 @@ def without_base64(text: bytes) -> bytes:
 
 
 def encode(challenge: bytes) -> bytes:
-    """As it stands behind 334."""
+    """Encode a challenge for the 334 reply."""
     return b2a_base64(challenge, newline=False)

@@ -1,12 +1,12 @@
-"""The SMTP conversation: bytes of the client in, replies and decisions out to a backend. Does no I/O, knows no clock.
+"""The SMTP conversation: the client's bytes in, replies and decisions out to a backend. No I/O, no clock.
 
-`feed` may be given the client's bytes in pieces of any size. What a command does is in verbs.
+`feed` accepts the client's bytes in pieces of any size. The commands are in verbs.py.
 """
 
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.envelope import Envelope
 from qmail_smtpd.smtp.message import Message
-from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.settings import Unreadable
 from qmail_smtpd.smtp.verbs import VERBS, unimplemented
 
 TYPE_CHECKING = False
@@ -22,38 +22,38 @@ LINE_LIMIT = 8192  # bytes of a command that are kept. RFC 5321 wants 512; AUTH 
 
 
 class Session:
-    """One client. Over when `status`, the exit status, is set."""
+    """The session of one client. It is over when `status`, the exit status, is set."""
 
     def __init__(self, settings: "Settings", backend: "Backend") -> None:
         self.settings = settings
         self.backend = backend
         self.status: int | None = None
-        self.consume: Consumer = Session.take_command  # not bound: a session must not hold itself
-        self.pending = b""  # a command that has not ended yet
-        self.helo: bytes | None = None  # None where it tells nothing new
+        self.consume: Consumer = Session.consume_command  # unbound, to avoid a reference cycle
+        self.pending = b""  # the incomplete command
+        self.helo: bytes | None = None  # the client's name for itself; None if it only repeats `remotehost`
         self.envelope = Envelope()
-        self.message: Message | None = None  # while in DATA
+        self.message: Message | None = None  # set during DATA
         self.size_offered = False
         self.cipher: bytes | None = None  # None: no TLS
-        self.given = settings.relayclient, settings.remoteinfo  # as the environment has them
-        self.exchange: Callable[[bytes], None] | None = None  # in AUTH: takes the client's next line
-        self.user: bytes | None = None  # who has proved to be whom
-        self.senders: frozenset[bytes] | None = None  # what he may call himself
+        self.initial_identity = settings.relayclient, settings.remoteinfo  # from the environment
+        self.exchange: Callable[[bytes], None] | None = None  # during AUTH: takes the client's next line
+        self.user: bytes | None = None  # the user who has logged in
+        self.senders: frozenset[bytes] | None = None  # that user's entries in authsenders
         self.failed_logins = 0
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
 
     def greet(self) -> None:
-        """The first line that the client gets."""
+        """Send the greeting."""
         self.backend.reply(b"220 " + self.settings.greeting + b" ESMTP")
 
     def feed(self, data: bytes) -> None:
-        """Take what the client sent. What follows the end of the session is not looked at."""
+        """Process data from the client. Data after the end of the session is ignored."""
         position = 0
         while position < len(data) and self.status is None:
             position = self.consume(self, data, position)
 
     def finish(self, status: int, reply: bytes, reason: bytes) -> None:
-        """End the session; a message that is not over is given up. `reply` is empty where the client is gone."""
+        """End the session and discard an unfinished message. `reply` is empty if the client has disconnected."""
         if self.message is not None:
             self.backend.abandon_queue()
             size = b"%d" % self.message.size
@@ -64,14 +64,14 @@ class Session:
         self.log(b"end", {b"reason": reason, **{name: b"%d" % count for name, count in self.counts.items()}})
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
-        """Note a decision, with the name that the client gave itself."""
-        if event not in self.backend.unheard:
+        """Log a decision, with the name from HELO or EHLO."""
+        if event not in self.backend.ignored_events:
             self.backend.log(event, facts if self.helo is None else {b"helo": self.helo, **facts})
 
-    def take_command(self, data: bytes, position: int) -> int:
-        """Take one line, or the part of it that is there, and return the position behind it."""
+    def consume_command(self, data: bytes, position: int) -> int:
+        """Process one line, or store the part that has arrived, and return the position after it."""
         end = data.find(b"\n", position)
-        room = LINE_LIMIT + 1 - len(self.pending)  # one more, to tell a CR at the end from one at the limit
+        room = LINE_LIMIT + 1 - len(self.pending)  # one more, to tell a CR at the end from a CR at the limit
         self.pending += data[position : min(position + room, end if end >= 0 else len(data))]
         if end < 0:
             return len(data)
@@ -79,43 +79,43 @@ class Session:
         if line.endswith(b"\r") and len(line) <= LINE_LIMIT:
             line = line[:-1]
         cipher = self.cipher
-        self.obey(line[:LINE_LIMIT])
-        return end + 1 if self.cipher == cipher else len(data)  # what was injected before TLS began (CVE-2011-0411)
+        self.execute(line[:LINE_LIMIT])
+        return end + 1 if self.cipher == cipher else len(data)  # drop what was injected before TLS (CVE-2011-0411)
 
-    def obey(self, line: bytes) -> None:
-        """Do what one command says. A NUL ends it, as C's strings do."""
+    def execute(self, line: bytes) -> None:
+        """Execute one command. A NUL ends the line, as in C."""
         verb, _, argument = line.partition(b"\0")[0].partition(b" ")
         try:
             if self.exchange is not None:
                 self.exchange(line)
                 return
             VERBS.get(verb.lower(), unimplemented)(self, argument.lstrip(b" "))
-        except Unreadable as trouble:
-            self.log(b"refused", {b"reason": b"unreadable", b"why": trouble.why.replace(b" ", b"_")})
-            self.finish(1, trouble.reply, b"unreadable")
+        except Unreadable as error:
+            self.log(b"refused", {b"reason": b"unreadable", b"why": error.why.replace(b" ", b"_")})
+            self.finish(1, error.reply, b"unreadable")
 
-    def secure(self) -> None:
-        """Change to TLS, and forget all that was said without it (RFC 3207 section 4.2), but not how many errors."""
+    def start_tls(self) -> None:
+        """Switch to TLS and discard all state from before (RFC 3207 section 4.2), except the numbers of errors."""
         self.cipher = self.backend.start_tls()
         self.helo, self.envelope, self.size_offered = None, Envelope(), False
         self.user = self.senders = None
-        self.settings.relayclient, self.settings.remoteinfo = self.given
-        self.backend.identify(*self.given)
+        self.settings.relayclient, self.settings.remoteinfo = self.initial_identity
+        self.backend.set_identity(*self.initial_identity)
 
     def may_log_in(self) -> bool:
-        """Whether a password may be said now."""
+        """Whether AUTH is allowed at this point: under TLS, or if it is allowed in clear."""
         return self.cipher is not None or self.settings.auth_in_clear
 
-    def identify(self, user: bytes) -> None:
-        """From now on the client is this user, who may relay; for the Received line and the queue program, too."""
+    def log_in(self, user: bytes) -> None:
+        """Let the user relay, and name the user in the Received line and to the queue program."""
         self.senders = self.backend.senders(user)
         self.user = user
         self.settings.relayclient = b""
         self.settings.remoteinfo = user
-        self.backend.identify(b"", user)
+        self.backend.set_identity(b"", user)
 
     def answer(self, reply: bytes) -> None:
-        """Reply to a command. Failed ones are counted; a refused recipient (553) is no failure of the client's."""
+        """Send the reply to a command, and count it if it is an error. 553 (refused recipient) does not count."""
         if reply.startswith(b"5") and not reply.startswith(b"553"):
             self.counts[b"errors"] += 1
             if 0 < self.settings.maxerrors < self.counts[b"errors"]:
@@ -125,12 +125,12 @@ class Session:
         self.backend.reply(reply)
 
     def begin_message(self) -> None:
-        """From the next byte on it is a message."""
+        """Treat the following bytes as a message."""
         self.message = Message(self.settings.databytes, self.settings.refuse_bare_cr)
-        self.consume = Session.take_message
+        self.consume = Session.consume_message
 
-    def take_message(self, data: bytes, position: int) -> int:
-        """Take a part of the message and return the position behind it."""
+    def consume_message(self, data: bytes, position: int) -> int:
+        """Process a part of the message and return the position after it."""
         message = self.message
         assert message is not None
         text = message.feed(data[position:])
@@ -139,25 +139,25 @@ class Session:
         if message.stray:
             self.finish(1, replies.STRAY_NEWLINE, b"stray-newline")
         elif message.ended:
-            self.deliver(message)
+            self.finish_message(message)
         return len(data) - len(message.rest)
 
-    def deliver(self, message: Message) -> None:
-        """Hand the envelope over, unless the message is not to be queued, and tell the client what became of it."""
-        why = {b"bytes": b"%d" % message.size}
+    def finish_message(self, message: Message) -> None:
+        """Send the queue program the envelope, unless the message is refused, and reply with the result."""
+        facts = {b"bytes": b"%d" % message.size}
         refusal = message.refusal()
         if refusal:
             self.backend.close_queue(None)
-            reply, why[b"reason"] = refusal
+            reply, facts[b"reason"] = refusal
         else:
             reply = self.backend.close_queue(self.envelope.complete())
         if reply.startswith(b"2"):
             self.counts[b"messages"] += 1
-            self.log(b"queued", {**self.envelope.facts(), **why, b"qp": reply.rpartition(b" ")[2]})
+            self.log(b"queued", {**self.envelope.facts(), **facts, b"qp": reply.rpartition(b" ")[2]})
         else:
-            why.setdefault(b"reason", b"queue")
-            self.log(b"rejected", {**self.envelope.facts(), **why, b"reply": reply.replace(b" ", b"_")})
+            facts.setdefault(b"reason", b"queue")
+            self.log(b"rejected", {**self.envelope.facts(), **facts, b"reply": reply.replace(b" ", b"_")})
         self.message = None
         self.envelope = Envelope()
-        self.consume = Session.take_command
+        self.consume = Session.consume_command
         self.answer(reply)

@@ -1,4 +1,4 @@
-"""What a command (verbs.py, login.py) may use of its session (session.py), as a type. Nothing here runs."""
+"""What the commands (verbs.py, login.py) use of the session (session.py), as a type."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.smtp.settings import Settings
 
     class SessionProtocol(Protocol):
-        """One client's session, as the commands see it. The attributes are described in session.py."""
+        """One client's session, as the commands see it. session.py describes the attributes."""
 
         settings: Settings
         backend: Backend
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
             """End the session with this exit status."""
 
         def begin_message(self) -> None:
-            """Take the following bytes as a message."""
+            """Treat the following bytes as a message."""
 
         def may_log_in(self) -> bool:
-            """Whether a password may be sent now."""
+            """Whether AUTH is allowed at this point."""
 
-        def identify(self, user: bytes) -> None:
+        def log_in(self, user: bytes) -> None:
             """Treat the client as this user from now on."""
 
-        def secure(self) -> None:
-            """Change to TLS."""
+        def start_tls(self) -> None:
+            """Switch to TLS."""

@@ -1,9 +1,9 @@
-"""What each command does to a session, as the table VERBS: verb -> function of the session and the argument. Pure."""
+"""The SMTP commands as the table VERBS: verb -> function of the session and the argument. Pure."""
 
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.address import literal_octets, parse
 from qmail_smtpd.smtp.envelope import Envelope
-from qmail_smtpd.smtp.policy import is_bad_sender, why_not_mail, why_not_rcpt
+from qmail_smtpd.smtp.policy import is_bad_sender, mail_refusal, rcpt_refusal
 from qmail_smtpd.smtp.received import protocol, received
 
 TYPE_CHECKING = False
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 def helo(session: "Session", argument: bytes) -> None:
-    """The greeting, and no more."""
-    forget(session, argument)
+    """Reply with the greeting alone."""
+    reset(session, argument)
     session.answer(b"250 " + session.settings.greeting)
 
 
 def ehlo(session: "Session", argument: bytes) -> None:
-    """The greeting, and what is on offer. SIZE only where there is a limit: the original has no such line."""
-    forget(session, argument)
+    """Reply with the greeting and the extensions. SIZE only if there is a limit: the original does not offer it."""
+    reset(session, argument)
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
     if session.settings.auth and session.may_log_in():
-        place = 1 if session.settings.auth.first else len(lines)
-        lines[place:place] = session.settings.auth.lines()
+        position = 1 if session.settings.auth.old_style else len(lines)
+        lines[position:position] = session.settings.auth.lines()
     if session.settings.starttls and session.cipher is None:
-        lines.insert(1, b"STARTTLS")  # netqmail's TLS patch: before all others
+        lines.insert(1, b"STARTTLS")  # netqmail's TLS patch: before all other keywords
     if session.settings.databytes:
         lines.append(b"SIZE %d" % session.settings.databytes)
         session.size_offered = True
@@ -38,20 +38,20 @@ def ehlo(session: "Session", argument: bytes) -> None:
     session.answer(b"250 " + lines[-1])
 
 
-def forget(session: "Session", name: bytes) -> None:
-    """Forget the transaction; remember the name, unless it is the one that we know already (qmail-smtpd.c, dohelo)."""
+def reset(session: "Session", name: bytes) -> None:
+    """Discard the transaction, and store the client's name unless it equals `remotehost` (qmail-smtpd.c, dohelo)."""
     session.envelope = Envelope()
     session.helo = None if name.lower() == session.settings.remotehost.lower() else name
 
 
 def mail(session: "Session", argument: bytes) -> None:
-    """Begin a transaction. A refused MAIL leaves the earlier one alive, as in the original."""
+    """Begin a transaction. A refused MAIL does not end the previous one, as in the original."""
     if session.user is None and session.settings.auth and session.settings.auth.required:
         session.log(b"refused", {b"reason": b"unauthorized"})
         session.answer(replies.AUTH_REQUIRED)
         return
-    sender, parameters = find_address(session, argument)
-    refusal = why_not_mail(session.settings, sender, parameters if session.size_offered else b"", session.senders)
+    sender, parameters = parse_address(session, argument)
+    refusal = mail_refusal(session.settings, sender, parameters if session.size_offered else b"", session.senders)
     if refusal:
         session.log(b"refused", {b"sender": sender, b"reason": refusal[1]})
         session.answer(refusal[0])
@@ -61,14 +61,14 @@ def mail(session: "Session", argument: bytes) -> None:
 
 
 def rcpt(session: "Session", argument: bytes) -> None:
-    """Take a recipient, or say why not. RELAYCLIENT's value is appended to each."""
+    """Accept or refuse a recipient. The value of RELAYCLIENT is appended to each."""
     envelope, settings = session.envelope, session.settings
     if envelope.sender is None:
         session.answer(replies.MAIL_FIRST)
         return
-    recipient = find_address(session, argument)[0]
+    recipient = parse_address(session, argument)[0]
     facts = {b"sender": envelope.sender, b"recipient": recipient}
-    refusal = why_not_rcpt(settings, envelope, recipient, session.backend.in_morercpthosts)
+    refusal = rcpt_refusal(settings, envelope, recipient, session.backend.in_morercpthosts)
     if refusal:
         session.counts[b"refused"] += 1
         session.log(b"refused", {**facts, b"reason": refusal[1]})
@@ -80,8 +80,8 @@ def rcpt(session: "Session", argument: bytes) -> None:
     session.answer(replies.OK)
 
 
-def find_address(session: "Session", argument: bytes) -> tuple[bytes, bytes]:
-    """The address and its parameters. A literal that means this host becomes localiphost, in senders, too."""
+def parse_address(session: "Session", argument: bytes) -> tuple[bytes, bytes]:
+    """Return the address and its parameters. A literal of this host is replaced by localiphost, in senders too."""
     address, parameters = parse(argument)
     localiphost = session.settings.localiphost
     octets = None if localiphost is None else literal_octets(address)
@@ -91,7 +91,7 @@ def find_address(session: "Session", argument: bytes) -> tuple[bytes, bytes]:
 
 
 def data(session: "Session", argument: bytes) -> None:
-    """Begin the message. Its first lines are ours."""
+    """Begin the message, with this host's Received line."""
     if session.envelope.sender is None:
         session.answer(replies.MAIL_FIRST)
     elif not session.envelope.count:
@@ -103,14 +103,14 @@ def data(session: "Session", argument: bytes) -> None:
         session.answer(replies.GO_AHEAD)
         s = session.settings
         when = session.backend.date()
-        how = protocol(session.cipher, session.user)
-        lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, how, when)
+        protocol_name = protocol(session.cipher, session.user)
+        lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, protocol_name, when)
         session.backend.write_message(lines)
         session.begin_message()
 
 
 def auth(session: "Session", argument: bytes) -> None:
-    """Begin a login, where that is on offer."""
+    """Begin a login, if AUTH is on offer."""
     if session.settings.auth is None:
         unimplemented(session, argument)
         return
@@ -121,13 +121,13 @@ def auth(session: "Session", argument: bytes) -> None:
         session.log(b"login", {b"result": b"no", b"reason": b"clear"})
         session.answer(replies.AUTH_NEEDS_TLS)
         return
-    from qmail_smtpd.smtp.login import begin  # a session without a login does not need it
+    from qmail_smtpd.smtp.login import begin  # loaded only by sessions with a login
 
     begin(session, argument)
 
 
 def starttls(session: "Session", argument: bytes) -> None:
-    """Go on under TLS, where there is a certificate."""
+    """Switch to TLS, if there is a certificate."""
     if session.cipher is not None:
         session.answer(replies.TLS_TWICE)
     elif not session.settings.starttls:
@@ -138,7 +138,7 @@ def starttls(session: "Session", argument: bytes) -> None:
         session.answer(replies.TLS_UNAVAILABLE)
     else:
         session.answer(replies.READY_FOR_TLS)
-        session.secure()
+        session.start_tls()
 
 
 def rset(session: "Session", argument: bytes) -> None:
@@ -154,8 +154,8 @@ def unimplemented(session: "Session", argument: bytes) -> None:
     session.answer(replies.UNIMPLEMENTED)
 
 
-def constant(reply: bytes) -> "Verb":
-    """A command that has one answer and changes nothing."""
+def fixed(reply: bytes) -> "Verb":
+    """Return a command that always has this reply and changes nothing."""
     return lambda session, argument: session.answer(reply)
 
 
@@ -169,7 +169,7 @@ VERBS: "dict[bytes, Verb]" = {
     b"starttls": starttls,
     b"rset": rset,
     b"quit": quit_,
-    b"noop": constant(replies.OK),
-    b"help": constant(replies.HELP),
-    b"vrfy": constant(replies.VRFY),
+    b"noop": fixed(replies.OK),
+    b"help": fixed(replies.HELP),
+    b"vrfy": fixed(replies.VRFY),
 }

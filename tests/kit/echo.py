@@ -2,7 +2,7 @@
 
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.message import Message
-from qmail_smtpd.smtp.sasl import Credentials, Failed, Malformed
+from qmail_smtpd.smtp.sasl import Credentials, LoginRefused, Malformed
 from qmail_smtpd.smtp.session import Session
 from qmail_smtpd.smtp.settings import Settings
 
@@ -19,7 +19,7 @@ class EchoScram:
         if client == b"junk":
             raise Malformed
         if client == b"wrong":
-            raise Failed(replies.AUTH_FAILED, b"password", self.user)
+            raise LoginRefused(replies.AUTH_FAILED, b"password", self.user)
         self.done = client == b"proof"
         return b"heard " + client
 
@@ -30,7 +30,7 @@ class Echo:
     def __init__(self, more: tuple[bytes, ...] = (), queue_reply: bytes = b"250 ok 1 qp 2") -> None:
         self.more = more
         self.queue_reply = queue_reply
-        self.unheard: frozenset[bytes] = frozenset()
+        self.ignored_events: frozenset[bytes] = frozenset()
         self.processes = True
         self.trouble: Exception | None = None
         self.replies: list[bytes] = []
@@ -91,7 +91,7 @@ class Echo:
     def scram(self) -> "EchoScram":
         return EchoScram()
 
-    def why_not_login(self, credentials: Credentials) -> tuple[bytes, bytes] | None:
+    def login_refusal(self, credentials: Credentials) -> tuple[bytes, bytes] | None:
         self.credentials.append((credentials.user, credentials.proof, credentials.challenge))
         return None if credentials.proof == b"secret" else (replies.AUTH_FAILED, b"password")
 
@@ -104,7 +104,7 @@ class Echo:
             raise self.trouble
         return self.sender_lists.get(user)
 
-    def identify(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
+    def set_identity(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
         self.identity = (relayclient, remoteinfo)
         self.identities.append(self.identity)
 

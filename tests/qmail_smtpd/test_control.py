@@ -9,8 +9,8 @@ import pytest
 from cdblib import djb_hash
 
 from qmail_smtpd import control
-from qmail_smtpd.smtp.policy import Unreadable
 from qmail_smtpd.smtp.replies import CONTROLS_UNREADABLE
+from qmail_smtpd.smtp.settings import Unreadable
 from tcprules.compile import write_cdb
 
 

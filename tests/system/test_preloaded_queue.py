@@ -135,7 +135,7 @@ RAISED = ["OSError(28, 'x')", "ChildProcessError(10, 'x')", "BlockingIOError(11,
           "KeyboardInterrupt()", "ValueError('x')", "GeneratorExit()",
           "__import__('qmail_smtpd.net.wire').net.wire.Closed()",
           "__import__('qmail_smtpd.net.wire').net.wire.SessionTimedOut()",
-          "__import__('qmail_smtpd.smtp.policy').smtp.policy.Unreadable(b'250 ok', b'x')"]  # fmt: skip
+          "__import__('qmail_smtpd.smtp.settings').smtp.settings.Unreadable(b'250 ok', b'x')"]  # fmt: skip
 
 
 @pytest.mark.parametrize("error", RAISED)

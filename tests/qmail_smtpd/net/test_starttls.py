@@ -37,7 +37,7 @@ def test_starttls_is_offered_before_all_other_keywords() -> None:
     plain = [b"250-mx", b"250-PIPELINING", b"250 8BITMIME"]
     assert ehlo() == plain
     assert ehlo(starttls=True) == [b"250-mx", b"250-STARTTLS", *plain[1:]]
-    old = ehlo(starttls=True, auth=Offer((b"LOGIN",), first=True), databytes=9)
+    old = ehlo(starttls=True, auth=Offer((b"LOGIN",), old_style=True), databytes=9)
     assert b" ".join(line[4:] for line in old) == b"mx STARTTLS AUTH LOGIN AUTH=LOGIN PIPELINING 8BITMIME SIZE 9"
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from qmail_smtpd.smtp import replies
-from qmail_smtpd.smtp.offer import NOTHING, Offer, offer
-from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.offer import NOTHING, Offer, parse_smtpauth
 from qmail_smtpd.smtp.session import Session
+from qmail_smtpd.smtp.settings import Unreadable
 from tests.kit.echo import Echo, converse
 from tests.kit.login import b64
 
@@ -148,18 +148,18 @@ TABLE = [
 @pytest.mark.parametrize(("smtpauth", "lines", "required"), TABLE)
 def test_smtpauth_says_what_is_offered(smtpauth: str | None, lines: list[bytes], required: bool) -> None:
     for old in (False, True) if smtpauth is not None else (False,):
-        offered = offer(None if smtpauth is None else smtpauth.encode(), old)
+        offered = parse_smtpauth(None if smtpauth is None else smtpauth.encode(), old)
         assert (offered.lines(), offered.required) == (lines, required)
 
 
 def test_the_old_patches_offer_three_mechanisms_before_pipelining_and_twice() -> None:
     wanted = ["250-mx", "250-AUTH LOGIN CRAM-MD5 PLAIN", "250-AUTH=LOGIN CRAM-MD5 PLAIN", "250-PIPELINING"]
-    assert said("EHLO x\r\n", auth=offer(None, True))[0] == [*wanted, "250 8BITMIME"]
+    assert said("EHLO x\r\n", auth=parse_smtpauth(None, True))[0] == [*wanted, "250 8BITMIME"]
 
 
 def test_the_newer_ones_offer_after_8bitmime_and_before_size() -> None:
     wanted = ["250-mx", "250-PIPELINING", "250-8BITMIME", "250-AUTH LOGIN PLAIN", "250 SIZE 40"]
-    assert said("EHLO x\r\n", auth=offer(b"", True), databytes=40)[0] == wanted
+    assert said("EHLO x\r\n", auth=parse_smtpauth(b"", True), databytes=40)[0] == wanted
 
 
 def test_where_auth_is_required_nobody_sends_without_not_even_a_relay_client() -> None:

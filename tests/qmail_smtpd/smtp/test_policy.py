@@ -5,7 +5,7 @@ import pytest
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.address import parse
 from qmail_smtpd.smtp.envelope import Envelope
-from qmail_smtpd.smtp.policy import ENVELOPE_LIMIT, is_bad_sender, why_not_rcpt
+from qmail_smtpd.smtp.policy import ENVELOPE_LIMIT, is_bad_sender, rcpt_refusal
 from tests.kit.echo import settings
 
 MORE = (b"more.test", b".deep.test")
@@ -13,7 +13,7 @@ MORE = (b"more.test", b".deep.test")
 
 def refusal(recipient: bytes, envelope: Envelope | None = None, **changes: object) -> bytes | None:
     """The reply to a recipient, None where it passes."""
-    why = why_not_rcpt(settings(**changes), envelope or Envelope(b"s@s.test"), recipient, MORE.__contains__)
+    why = rcpt_refusal(settings(**changes), envelope or Envelope(b"s@s.test"), recipient, MORE.__contains__)
     return why[0] if why else None
 
 

@@ -6,7 +6,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from qmail_smtpd.smtp import replies
-from qmail_smtpd.smtp.policy import Unreadable
+from qmail_smtpd.smtp.settings import Unreadable
 from tests.kit.echo import Echo, converse
 
 TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
