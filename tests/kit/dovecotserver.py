@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.ports import free_port
 from tests.kit.server import until
 from tests.kit.support import peer
 
@@ -55,14 +56,6 @@ service imap-login {{
 """
 
 
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 class Dovecot:
     """`with Dovecot(configuration) as dovecot:`, with joe, whose password is secret, and his `maildir`."""
 
@@ -76,7 +69,7 @@ class Dovecot:
             (self.maildir / part).mkdir(parents=True)
         self.own()
         (self.top / "users").write_text("joe:{PLAIN}secret\n")
-        self.pop3, self.imap = free_ports(2)
+        self.pop3, self.imap = free_port(), free_port()
         text = BASE.format(top=self.top, owner=OWNER, pop3=self.pop3, imap=self.imap)
         (self.top / "dovecot.conf").write_text(text + more.replace("TOP", str(self.top)))
 

@@ -1,5 +1,6 @@
 """A copy of the checkout, in which the examples can be run, and what still runs of it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,13 +17,14 @@ def copy_tree(directory):
 
 
 def programs_of(tree):
-    """The command lines of the processes, zombies not counted, that run something of the tree."""
+    """The command lines of the processes, zombies not counted, that run something of the tree or are in it."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            command = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            directory = os.readlink(path / "cwd")
         except OSError:  # it has ended
             continue
-        if str(tree) in command or "examples/quickstart.py" in command:
+        if str(tree) in command or Path(directory).is_relative_to(tree):
             found.append(command)
     return found

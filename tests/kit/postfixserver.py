@@ -3,10 +3,11 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
+
+from tests.kit.ports import free_port
 
 MAIN = """\
 compatibility_level = 3.6
@@ -51,9 +52,7 @@ class Postfix:
             (self.top / name).mkdir()
         owner = pwd.getpwnam("postfix")
         os.chown(self.top / "data", owner.pw_uid, owner.pw_gid)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         (self.top / "conf" / "main.cf").write_text(MAIN.format(top=self.top, more=more))
         (self.top / "conf" / "master.cf").write_text(MASTER.format(port=self.port))
 

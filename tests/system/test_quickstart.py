@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.kit.examples import copy_tree, programs_of
+from tests.kit.ports import free_port
 from tests.kit.support import ROOT
 
 OUTSIDE = "someone@elsewhere.example"
@@ -46,12 +47,6 @@ def tree(first_run):
     yield tree
     shutil.rmtree(tree / ".quickstart", ignore_errors=True)
     shutil.copytree(ROOT / "examples", tree / "examples", dirs_exist_ok=True)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Running:

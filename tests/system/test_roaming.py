@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.examples import copy_tree, programs_of
+from tests.kit.ports import free_port
 from tests.kit.server import PATIENCE
 from tests.kit.support import ROOT
 
@@ -94,21 +94,11 @@ def test_a_round_through_a_server_that_does_not_ask_the_store_fails_and_shows_th
     assert "tcpserver: " in done.stderr
 
 
-def free_ports() -> list[int]:
-    probes = [socket.socket() for _ in range(2)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 @contextmanager
 def serving(tree: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """The example while it serves, and what it has printed of itself."""
     command = [tree / "examples/roaming"]
-    environ = environment(PORTS=" ".join(map(str, free_ports())))
+    environ = environment(PORTS=f"{free_port()} {free_port()}")
     process = subprocess.Popen(
         command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.examples import copy_tree, programs_of
+from tests.kit.ports import free_port
 from tests.kit.server import PATIENCE
 from tests.kit.support import ROOT, peer
 
@@ -118,20 +119,10 @@ def test_a_server_that_asks_for_no_login_fails_the_check(tree: Path, tmp_path: P
     assert "tcpserver: " in done.stderr  # the log
 
 
-def free_ports() -> list[int]:
-    probes = [socket.socket() for _ in SERVICES]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 @contextmanager
 def serving(tree: Path) -> Iterator[tuple["subprocess.Popen[str]", list[int], list[str]]]:
     """The example at work: its process, the ports, what it has said."""
-    ports = free_ports()
+    ports = [free_port() for _ in SERVICES]
     process = subprocess.Popen(
         [tree / "examples/submission"],
         env=environment(PORTS=" ".join(map(str, ports))),
@@ -198,7 +189,7 @@ def test_a_busy_port_is_a_clear_line(tree: Path) -> None:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        done = submission(tree, PORTS=f"{free_ports()[0]} {port} {free_ports()[1]}")
+        done = submission(tree, PORTS=f"{free_port()} {port} {free_port()}")
     assert done.returncode == 111
     text = f'unable to use port {port} of 127.0.0.1: Address already in use. Choose others: PORTS="2626 2688 2566"\n'
     assert done.stderr == f"submission: fatal: {text}"

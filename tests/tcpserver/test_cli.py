@@ -10,6 +10,7 @@ import pytest
 from tcpserver import cli
 from tcpserver.parent import listen
 from tests.kit import forked
+from tests.kit.ports import free_port
 from tests.kit.server import ENVIRON, PATIENCE, Server, read_all, refusal, until
 from tests.kit.support import peer, script
 
@@ -290,12 +291,6 @@ def test_the_backlog_is_what_b_says(options: list[str], backlog: bytes) -> None:
     with Server(["-RHl0", *options, "127.0.0.1", "0", "true"]) as server:
         found = subprocess.run([SS, "-ltnH", f"sport = :{server.port}"], capture_output=True, check=True).stdout
         assert found.split()[2] == backlog
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import lay_home
+from tests.kit.ports import free_port
 from tests.kit.server import ENVIRON, PATIENCE, compiled, read_all, until
 from tests.kit.support import ROOT, script
 
@@ -75,12 +76,6 @@ def mail(tmp_path: Path) -> dict[str, str]:
     home = lay_home(tmp_path / "home", {"me": "mx.example.org\n", "rcpthosts": "example.com\n"})
     path = f"{tmp_path}/bin:{Path(sys.executable).parent}:/usr/bin:/bin"
     return ENVIRON | {"PATH": path, "QMAILHOME": str(home)}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def stand_in(directory: Path, port: int) -> None:

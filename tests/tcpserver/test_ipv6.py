@@ -1,5 +1,7 @@
 """IPv6: which families a host listens on, mapped clients, variables, log lines, rules, names, limits."""
 
+import errno
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcpserver.parent.admission import text
-from tests.kit.server import PATIENCE, Server, compiled, needs_root, private, read_all
+from tests.kit.server import PATIENCE, Server, compiled, needs_root, private, read_all, until
 
 
 def has_ipv6() -> bool:
@@ -75,11 +77,11 @@ HOSTS = {  # host -> where it answers
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_host_listens_where_it_says(host: str) -> None:
-    with Server(["-RHl0", host, "0", "true"]) as server:
+    own = os.urandom(8).hex()  # another address's port of this number may be another test's
+    with Server(["-RHl0", host, "0", "echo", own]) as server:
         for address in ("::1", "127.0.0.1"):
             try:
-                socket.create_connection((address, server.port), PATIENCE).close()
-                answers = True
+                answers = server.ask(host=address) == own.encode() + b"\n"
             except ConnectionRefusedError:
                 answers = False
             assert answers == (address in HOSTS[host]), address
@@ -108,9 +110,20 @@ def test_an_ipv6_client_has_a_name(option: str, tmp_path: Path) -> None:
         assert (four["TCPREMOTEHOST"], four["TCPLOCALHOST"]) == ("four.test", "four.test")
 
 
+def listen_as_ident() -> Iterator[socket.socket]:
+    """A listener at port 113 of ::1, once no other run of the tests has it."""
+    try:
+        yield socket.create_server(("::1", 113), family=socket.AF_INET6)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+
+
 @needs_root
 def test_ident_is_asked_over_ipv6() -> None:
-    with socket.create_server(("::1", 113), family=socket.AF_INET6) as listener:
+    found: list[socket.socket] = []
+    until(lambda: found.extend(listen_as_ident()) or found)
+    with found[0] as listener:
         listener.settimeout(PATIENCE)
         with Server(["-rHl0", "::1", "0", "env"]) as server, server.connect("::1") as client:
             talk, _ = listener.accept()

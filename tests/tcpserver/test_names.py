@@ -13,11 +13,12 @@ import pytest
 
 from tcpserver.child import ident, names
 from tests.kit.consolescript import lay
+from tests.kit.ports import own_address
 from tests.kit.server import PATIENCE, Server, compiled, needs_root, private, read_all
 from tests.kit.support import ROOT, peer, script
 
 C = "/usr/bin/tcpserver"
-NAME_SERVER, SILENT = "127.53.0.53", "127.53.0.54"
+NAME_SERVER, SILENT, IDENT_SERVER = map(own_address, range(3))  # each has a fixed port: 53 or 113
 
 HOSTS = {  # source -> what its PTR says, and the addresses of that name
     "127.0.1.1": ("Good.Example", ["127.0.1.1"]),
@@ -205,7 +206,7 @@ REPLIES: dict[str, tuple[bytes, bytes | None]] = {  # what an ident server says 
 def ident_server() -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.2.1", 113))
+        listener.bind((IDENT_SERVER, 113))
         listener.listen(8)
         listener.settimeout(PATIENCE)
         yield listener
@@ -221,7 +222,7 @@ def asking() -> Iterator[Server]:
 @pytest.mark.parametrize("case", REPLIES)
 def test_ident_is_believed_about_our_ports_alone(asking: Server, ident_server: socket.socket, case: str) -> None:
     reply, user = REPLIES[case]
-    with asking.connect(source="127.0.2.1") as client:
+    with asking.connect(source=IDENT_SERVER) as client:
         remote, local = client.getsockname()[1], asking.port
         talk, _ = ident_server.accept()
         with talk:
@@ -238,7 +239,7 @@ def test_the_log_line_of_a_user_is_the_originals(ident_server: socket.socket) ->
     lines = []
     for program in (script("tcpserver"), peer(C)):
         with Server(["-vrHl0", "127.0.0.1", "0", "true"], program) as server:
-            with server.connect(source="127.0.2.1") as client:
+            with server.connect(source=IDENT_SERVER) as client:
                 talk, _ = ident_server.accept()
                 with talk:
                     ports = talk.recv(100).strip()
@@ -252,7 +253,7 @@ def test_the_log_line_of_a_user_is_the_originals(ident_server: socket.socket) ->
 
 @needs_root
 def test_an_ident_server_that_drips_is_given_t_seconds(ident_server: socket.socket) -> None:
-    with Server(["-rHl0", "-t1", "127.0.0.1", "0", "env"]) as server, server.connect(source="127.0.2.1") as client:
+    with Server(["-rHl0", "-t1", "127.0.0.1", "0", "env"]) as server, server.connect(source=IDENT_SERVER) as client:
         talk, _ = ident_server.accept()
         with talk:
             talk.sendall(talk.recv(100)[:1])
@@ -262,17 +263,17 @@ def test_an_ident_server_that_drips_is_given_t_seconds(ident_server: socket.sock
 @needs_root
 def test_ident_is_cut_by_the_deadline_over_all(ident_server: socket.socket) -> None:
     words = ["-rHl0", "-t600", "--prepare-timeout", "1", "127.0.0.1", "0", "env"]
-    with Server(words) as server, server.connect(source="127.0.2.1") as client:
+    with Server(words) as server, server.connect(source=IDENT_SERVER) as client:
         talk, _ = ident_server.accept()
         with talk:
-            assert b"TCPREMOTEIP=127.0.2.1" in read_all(client)
+            assert b"TCPREMOTEIP=" + IDENT_SERVER.encode() + b"\n" in read_all(client)
 
 
 @needs_root
 @pytest.mark.parametrize("options", [[], ["-rR"], ["-rt0"]], ids=["unasked", "-rR", "-t0"])
 def test_ident_is_not_asked(ident_server: socket.socket, options: list[str]) -> None:
     with Server([*options, "-Hl0", "127.0.0.1", "0", "env"], environ={"TCPREMOTEINFO": "inherited"}) as server:
-        assert b"TCPREMOTEINFO" not in server.ask(source="127.0.2.1")
+        assert b"TCPREMOTEINFO" not in server.ask(source=IDENT_SERVER)
         ident_server.setblocking(False)
         try:
             with pytest.raises(BlockingIOError):

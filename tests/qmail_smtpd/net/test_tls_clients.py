@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.ports import free_port
 from tests.kit.server import Server, until
 from tests.kit.support import peer, script
 from tests.kit.tlspeer import OPENSSL, certify, certify_by_authority, get, get_all, trusting
@@ -281,9 +282,7 @@ def test_openssl_may_change_its_keys(mail: Mail) -> None:
 @pytest.mark.peer
 def test_openssl_says_early_data_to_nobody(preloaded: Mail, tmp_path: Path) -> None:
     """Its ticket is another server's, which takes early data. It could be replayed: ours shakes hands, and drops it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     control, session, early = preloaded.certificate.parent, tmp_path / "session", tmp_path / "early"
     early.write_text(f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{INSIDE}>\r\n")
     words = ["-cert", str(preloaded.certificate), "-key", str(control / "serverkey.pem"), "-early_data"]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.dovecotserver import free_ports
 from tests.kit.maildrop import AS_SOMEBODY, Maildir
 from tests.kit.mailhome import lay_home
+from tests.kit.ports import free_port
 from tests.kit.server import PATIENCE, Server, needs_root, read_all
 from tests.kit.support import ROOT, peer, script
 from tests.kit.tlspeer import certify, trusting
@@ -350,7 +350,7 @@ def test_the_run_script_serves_and_records_the_login(service: str, tmp_path: Pat
         "RELAY_PROXIES": "192.0.2.1",
         "ACCOUNT": "nobody",
         "ADDRESS": "127.0.0.1",
-        "PORT": str(free_ports(1)[0]),
+        "PORT": str(free_port()),
     }
     namespace = ["unshare", "--user", "--map-user=nobody", "--map-group=nogroup"]
     command = [*namespace, str(ROOT / "examples" / service / "run")]
