@@ -12,7 +12,7 @@ from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, si
 
 from qmail_smtpd import control
 from qmail_smtpd.log import LEVELS, REFUSALS, Log
-from qmail_smtpd.net.wire import Broken, Closed, SessionTimedOut, TimedOut, Wire, settle_descriptors
+from qmail_smtpd.net.wire import Closed, SessionTimedOut, TimedOut, TlsBroken, Wire, prepare_descriptors
 from qmail_smtpd.queue.client import QueueClient
 from qmail_smtpd.setup import TIMEOUT, Setup
 from qmail_smtpd.smtp import replies
@@ -128,7 +128,7 @@ class World:
 
             try:
                 self.context = certificate.context()
-            except certificate.Trouble as trouble:
+            except certificate.TlsUnavailable as trouble:
                 self.journal.warning(b"no TLS: " + trouble.why)
                 self.untold = False
         return self.context is not None
@@ -168,7 +168,7 @@ def serve_client() -> int:
 
     One in which something went wrong, or that a password or a key may have passed through, ends here.
     """
-    settle_descriptors()
+    prepare_descriptors()
     signal(SIGCHLD, SIG_DFL)  # inherited as ignored, it would lose the queue program's status, and with it mail
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
@@ -209,7 +209,7 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Sess
     """Read everything that a session needs, and say what is wrong with it."""
     control.enter(control.home(environ))
     setup = Setup(environ, [os.fsencode(word) for word in sys.argv[1:]])
-    wire.limit(setup.timeout, setup.session_seconds)
+    wire.set_limits(setup.timeout, setup.session_seconds)
     journal.facts[b"ip"] = setup.settings.remoteip
     for warning in setup.warnings:
         journal.warning(warning)
@@ -228,7 +228,7 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
         while session.status is None:
             step(session, wire)
         wire.close()
-    except Broken as broken:
+    except TlsBroken as broken:
         if session.status is None:
             reason = b"tls:" + broken.why.replace(b" ", b"_")
             if session.message is None:
@@ -251,7 +251,7 @@ def step(session: Session, wire: Wire) -> None:
         else:
             session.finish(1, b"", b"gone")
     except SessionTimedOut:
-        wire.overtime()
+        wire.allow_final_reply()
         session.finish(1, replies.SESSION_TIMEOUT if session.message is None else replies.TIMEOUT, b"timeout")
     except TimedOut:
         session.finish(1, replies.TIMEOUT, b"timeout")

@@ -47,9 +47,9 @@ def prepare(environ: "Mapping[bytes, bytes]") -> None:
     if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
         load_auth()
     if control.exists(b"servercert.pem", control.home(environ)):
-        from qmail_smtpd.net.certificate import keep
+        from qmail_smtpd.net.certificate import prepare_context
 
-        keep(control.home(environ))
+        prepare_context(control.home(environ))
 
 
 def load_auth() -> None:

@@ -1,1 +1,1 @@
-"""The connection with the client: descriptors 0 and 1, time-outs, TLS and its certificate."""
+"""The connection to the client: descriptors 0 and 1, timeouts, TLS and its certificate."""

@@ -3,16 +3,16 @@
 The only importer of ssl, and of its C half alone: this is SSLContext.wrap_bio without the enums of the Python half,
 which would cost a session 9 ms. Knows no SMTP, and not where the files are (certificate.py).
 
-    context = certificate.context()     # trouble.Trouble
-    tls.accept(wire, context)           # Broken: say no more to this client
-    wire.read(), wire.write(...), ...   # as before; Broken where a record is not the client's
+    context = certificate.context()     # raises TlsUnavailable
+    tls.accept(wire, context)           # raises TlsBroken: send nothing more to this client
+    wire.read(), wire.write(...), ...   # as before; TlsBroken for a record that is not the client's
 """
 
 import _ssl
 from time import monotonic
 
-from qmail_smtpd.net.trouble import Trouble, reason
-from qmail_smtpd.net.wire import DATA_BLOCK, Broken, Closed, TimedOut, receive
+from qmail_smtpd.net.tls_error import TlsUnavailable, reason
+from qmail_smtpd.net.wire import DATA_BLOCK, Closed, TimedOut, TlsBroken, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,41 +21,41 @@ if TYPE_CHECKING:
     from qmail_smtpd.net.wire import Wire
 
 TLS_1_2 = 0x0303  # ssl.TLSVersion.TLSv1_2
-OLD = b"TLSv1.2"
-RECORD = 16384  # RFC 8446 section 5.1: what one record can hold
-MISMATCHED = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second where they are of two kinds
+TLS_1_2_NAME = b"TLSv1.2"
+RECORD = 16384  # RFC 8446 section 5.1: the most that one record can hold
+MISMATCHED = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second if the keys are of two kinds
 HANDSHAKE_BLOCK = 8192
-HANDSHAKE_SECONDS = 300.0  # postconf(5), smtpd_starttls_timeout: as long as another patient server waits
+HANDSHAKE_SECONDS = 300.0  # the default of Postfix: postconf(5), smtpd_starttls_timeout
 
 
 def build(certificate: bytes, key: bytes) -> "_ssl._SSLContext":
-    """A context for servers: TLS 1.2 and up, within the system's policy (openssl.cnf), and the system's ciphers.
+    """Return a server context: TLS 1.2 and up, within the system's policy (openssl.cnf), with the system's ciphers.
 
-    Raises trouble.Trouble.
+    Raises TlsUnavailable.
     """
 
-    def password() -> "NoReturn":  # OpenSSL would ask the terminal
-        raise Trouble(key + b" is encrypted, and there is nobody to ask for the password")
+    def refuse_password() -> "NoReturn":  # otherwise OpenSSL would ask the terminal
+        raise TlsUnavailable(key + b" is encrypted: use a key without a password")
 
     try:
         context = _ssl._SSLContext(_ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = max(context.minimum_version, TLS_1_2)
-        # A renegotiation has the server work for a client that does not; compression tells what is inside (CRIME).
+        # Renegotiation costs the server more work than the client; compression reveals the content (CRIME).
         context.options |= _ssl.OP_NO_RENEGOTIATION | _ssl.OP_NO_COMPRESSION
-        context.load_cert_chain(certificate, key, password)
+        context.load_cert_chain(certificate, key, refuse_password)
     except _ssl.SSLError as error:
-        if error.reason in MISMATCHED:  # a chain in the wrong order is such a case
-            raise Trouble(key + b" does not hold the key of the first certificate in " + certificate) from error
-        if error.reason is None:  # OpenSSL says no more than that it was reading PEM
-            raise Trouble((key if is_readable(certificate) else certificate) + b" is broken") from error
-        raise Trouble(b"unable to use " + certificate + b": " + reason(error)) from error
+        if error.reason in MISMATCHED:  # for example a chain in the wrong order
+            raise TlsUnavailable(key + b" does not hold the key of the first certificate in " + certificate) from error
+        if error.reason is None:  # OpenSSL says only that it was reading PEM
+            raise TlsUnavailable((key if is_readable(certificate) else certificate) + b" is broken") from error
+        raise TlsUnavailable(b"unable to use " + certificate + b": " + reason(error)) from error
     except OSError as error:
-        raise Trouble(b"unable to read " + certificate + b" or " + key) from error
+        raise TlsUnavailable(b"unable to read " + certificate + b" or " + key) from error
     return context
 
 
 def is_readable(certificate: bytes) -> bool:
-    """Whether the file holds certificates that are some."""
+    """Whether OpenSSL can read the certificates in the file."""
     try:
         _ssl._SSLContext(_ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
     except _ssl.SSLError:
@@ -63,151 +63,152 @@ def is_readable(certificate: bytes) -> bool:
     return True
 
 
-def accept(wire: "Wire", context: "_ssl._SSLContext") -> "Layer":
-    """Make the wire a TLS one, in place. Raises Broken when that comes to nothing: there is nothing to be said then.
+def accept(wire: "Wire", context: "_ssl._SSLContext") -> "TlsLayer":
+    """Switch the wire to TLS. Raises TlsBroken if the handshake fails: nothing more can be sent to the client then.
 
-    What is pending is written before, as it is (which may raise Closed and TimedOut). What the client has said already
-    and the caller still holds must be forgotten (CVE-2011-0411); the wire itself keeps nothing of it.
+    Pending output is written before, in clear (which may raise Closed and TimedOut). The caller must drop input that it
+    has already read (CVE-2011-0411); the wire itself keeps none.
     """
     wire.flush()
-    wire.layer = layer = Layer(wire, context)
+    wire.layer = layer = TlsLayer(wire, context)
     try:
-        layer.shake_hands()
-    except TimedOut as late:
-        raise Broken(b"timeout in the handshake") from late
-    except Broken:
+        layer.handshake()
+    except TimedOut as error:
+        raise TlsBroken(b"timeout in the handshake") from error
+    except TlsBroken:
         raise
-    except Closed as gone:
-        raise Broken(b"the client is gone") from gone
+    except Closed as error:
+        raise TlsBroken(b"the client is gone") from error
     return layer
 
 
-class Layer:
-    """One TLS connection, as its server. `protocol` and `cipher` are OpenSSL's names, known after the handshake."""
+class TlsLayer:
+    """The server's end of one TLS connection. `protocol` and `cipher`: OpenSSL's names, set by the handshake."""
 
-    __slots__ = ("cipher", "incoming", "outgoing", "over", "protocol", "records", "sealed", "wire")
+    __slots__ = ("at_end", "cipher", "encrypted", "incoming", "outgoing", "protocol", "tls", "wire")
 
     def __init__(self, wire: "Wire", context: "_ssl._SSLContext") -> None:
         self.wire = wire
         self.incoming, self.outgoing = _ssl.MemoryBIO(), _ssl.MemoryBIO()
-        self.records: Any = context._wrap_bio(self.incoming, self.outgoing, True)  # type: ignore[attr-defined]
-        self.sealed = bytearray()  # records that are to be written
+        self.tls: Any = context._wrap_bio(self.incoming, self.outgoing, True)  # type: ignore[attr-defined]
+        self.encrypted = bytearray()  # records to be written
         self.protocol = self.cipher = b""
-        self.over = False  # whether take_ready and rest have come to the client's end
+        self.at_end = False  # whether read_ready or read_buffered has reached the client's end
 
-    def shake_hands(self) -> None:
-        """The handshake, in the time for one read: to the wire it ends the session, so that writing ends then, too."""
-        whole = self.wire.deadline
-        until = monotonic() + min(self.wire.timeout, HANDSHAKE_SECONDS)
-        self.wire.deadline = until if whole is None else min(until, whole)
+    def handshake(self) -> None:
+        """Perform the handshake in the time for one read. The wire's deadline is set to it, so it limits writes too."""
+        session_deadline = self.wire.deadline
+        deadline = monotonic() + min(self.wire.timeout, HANDSHAKE_SECONDS)
+        self.wire.deadline = deadline if session_deadline is None else min(deadline, session_deadline)
         try:
-            self.complete(until)
+            self.complete_handshake(deadline)
         finally:
-            self.wire.deadline = whole
+            self.wire.deadline = session_deadline
 
-    def complete(self, until: float) -> None:
-        """Step by step, to its end."""
-        while not self.shaken():
-            if not self.refill(until, HANDSHAKE_BLOCK):
+    def complete_handshake(self, deadline: float) -> None:
+        """Repeat the handshake's steps until it is complete."""
+        while not self.handshake_step():
+            if not self.refill(deadline, HANDSHAKE_BLOCK):
                 raise Closed
-        self.protocol = (self.records.version() or "").encode()
-        cipher = self.records.cipher()
+        self.protocol = (self.tls.version() or "").encode()
+        cipher = self.tls.cipher()
         self.cipher = cipher[0].encode() if cipher else b""
-        if self.protocol == OLD:
-            self.wire.flush()  # so that what OpenSSL has to say from now on is about renegotiation (read)
+        if self.protocol == TLS_1_2_NAME:
+            self.wire.flush()  # so that later output of OpenSSL's own is about renegotiation (read_record)
 
-    def shaken(self) -> bool:
-        """One step of the handshake. False where the client has to say more."""
+    def handshake_step(self) -> bool:
+        """Perform one step. Return False if more input is needed."""
         try:
-            self.records.do_handshake()
+            self.tls.do_handshake()
         except _ssl.SSLWantReadError:
             return False
         except _ssl.SSLError as error:
             self.fail(error)
         return True
 
-    def take(self, seconds: float, size: int) -> bytes:
-        """What the client says, at most `size` bytes, empty at its end, which need not be announced (close_notify).
+    def read(self, seconds: float, size: int) -> bytes:
+        """Return at most `size` bytes from the client; empty at its end, with or without close_notify.
 
-        `seconds` are for the whole record: one byte of it now and then does not make a client a live one.
+        `seconds` is the time for a whole record: a client that sends it byte by byte times out.
         """
-        until = monotonic() + seconds
+        deadline = monotonic() + seconds
         self.wire.check_deadline()
-        while (data := self.read(size)) is None:
-            if not self.refill(until, size):
+        while (data := self.read_record(size)) is None:
+            if not self.refill(deadline, size):
                 return b""
         parts = [data]
         room = size - len(data)
-        while data and room > 0 and (data := self.read(room)):
+        while data and room > 0 and (data := self.read_record(room)):
             parts.append(data)
             room -= len(data)
         return b"".join(parts)
 
-    def read(self, size: int) -> bytes | None:
-        """What is in the next record, or left of this one. None where the client has to say more."""
+    def read_record(self, size: int) -> bytes | None:
+        """Return data from the current or next record, empty at close_notify, None if more input is needed."""
         try:
-            data: bytes = self.records.read(min(size, RECORD))
+            data: bytes = self.tls.read(min(size, RECORD))
             return data
         except _ssl.SSLWantReadError:
-            if self.protocol == OLD and self.outgoing.pending:  # its alert for who wants to negotiate again
+            if self.protocol == TLS_1_2_NAME and self.outgoing.pending:  # OpenSSL's alert against renegotiation
                 self.fail(None)
             return None
         except _ssl.SSLError as error:
             self.fail(error)
 
-    def refill(self, until: float, size: int) -> bool:
-        """Read from the descriptor, once. False at the end of file."""
-        self.wire.flush()  # an answer of OpenSSL's own, to a change of keys or the like
-        left = until - monotonic()
+    def refill(self, deadline: float, size: int) -> bool:
+        """Read the descriptor once. Return False at the end of file."""
+        self.wire.flush()  # OpenSSL may have an answer of its own, for example to a key update
+        left = deadline - monotonic()
         if left <= 0:
             self.wire.check_deadline()
             raise TimedOut
-        self.wire.await_client(left)
+        self.wire.wait_for_client(left)
         data = receive(size)
         self.incoming.write(data)
         return bool(data)
 
-    def take_ready(self) -> bytes | None:
-        """For a loop with a poll of its own: read a descriptor that is readable, once. None where no record is whole.
+    def read_ready(self) -> bytes | None:
+        """Read a readable descriptor once, for a caller with its own poll loop. Return None if no record is complete.
 
-        It leaves nothing behind for which the descriptor would not become readable again; `take` may (rest).
+        It leaves no data in OpenSSL's buffer, which would not make the descriptor readable again. `read` may do so:
+        call read_buffered after it.
         """
         data = receive(DATA_BLOCK)
         self.incoming.write(data)
-        text = self.rest()
-        self.over = self.over or not data
-        return text or (b"" if self.over else None)
+        text = self.read_buffered()
+        self.at_end = self.at_end or not data
+        return text or (b"" if self.at_end else None)
 
-    def rest(self) -> bytes:
-        """Everything that the client has said in records that are whole, without reading the descriptor."""
+    def read_buffered(self) -> bytes:
+        """Return the data of all complete records that have arrived, without reading the descriptor."""
         parts = []
-        while data := self.read(RECORD):
+        while data := self.read_record(RECORD):
             parts.append(data)
-        self.over = data is not None  # its goodbye
+        self.at_end = data is not None  # close_notify
         return b"".join(parts)
 
     def fail(self, error: _ssl.SSLError | None) -> "NoReturn":
-        """Tell the client by OpenSSL's alert, if it still listens, and everybody else by Broken."""
+        """Send OpenSSL's alert, if the client still reads, and raise TlsBroken."""
         try:
             self.wire.flush()
         except (Closed, TimedOut):
             pass
-        raise Broken(reason(error) if error else b"no renegotiation") from error
+        raise TlsBroken(reason(error) if error else b"no renegotiation") from error
 
-    def seal(self, data: bytearray) -> bytearray:
-        """Make records of all the data, which is empty then. Returns what is to be written; the caller removes it."""
+    def encrypt(self, data: bytearray) -> bytearray:
+        """Turn all the data into records, and empty it. Return the records; the caller removes what it has written."""
         try:
             while data:
-                del data[: self.records.write(data)]
-        except _ssl.SSLError as error:  # something was broken before, and nothing can be said any more
-            raise Broken(reason(error)) from error
-        self.sealed += self.outgoing.read()
-        return self.sealed
+                del data[: self.tls.write(data)]
+        except _ssl.SSLError as error:  # the connection was broken before, and nothing more can be sent
+            raise TlsBroken(reason(error)) from error
+        self.encrypted += self.outgoing.read()
+        return self.encrypted
 
     def close(self) -> None:
-        """Queue what is pending and close_notify. The client's own is not waited for (RFC 8446 section 6.1)."""
-        self.seal(self.wire.pending)
+        """Queue the pending output and close_notify. The client's is not waited for (RFC 8446 section 6.1)."""
+        self.encrypt(self.wire.pending)
         try:
-            self.records.shutdown()
+            self.tls.shutdown()
         except _ssl.SSLError:
-            pass  # it wants to read the client's, or the connection is broken anyway
+            pass  # it wants to read the client's close_notify, or the connection is broken anyway

@@ -1,7 +1,7 @@
-"""Descriptors 0 and 1: the client. Waits, times out, writes what is pending before it reads.
+"""The client on descriptors 0 and 1: waits, times out, and writes pending output before it reads.
 
-Knows no SMTP beyond the difference between commands and DATA, which is read in larger blocks and may not be too slow.
-With a layer (tls.py) all that is read and written passes through it; without one nothing of TLS is loaded.
+Knows no SMTP, except that DATA is read in larger blocks and must not be too slow. With a layer (tls.py) all input and
+output passes through it; without one no TLS code is loaded.
 """
 
 import os
@@ -13,37 +13,37 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Layer(Protocol):
-        """What a wire, and a program beside it, needs of TLS (tls.py has the class)."""
+        """What a Wire, or another reader of descriptor 0, uses of a TLS connection (tls.py implements it)."""
 
         protocol: bytes
         cipher: bytes
-        over: bool
+        at_end: bool
 
-        def take(self, seconds: float, size: int) -> bytes:
-            """What the client says; empty at its end."""
+        def read(self, seconds: float, size: int) -> bytes:
+            """Return data from the client, empty at its end."""
 
-        def take_ready(self) -> bytes | None:
-            """What a readable descriptor brings; None where no record is complete."""
+        def read_ready(self) -> bytes | None:
+            """Read a readable descriptor once. Return None if no record is complete."""
 
-        def rest(self) -> bytes:
-            """What has been read already, and not yet taken."""
+        def read_buffered(self) -> bytes:
+            """Return the data that has arrived but has not been read yet."""
 
-        def seal(self, data: bytearray) -> bytearray:
-            """The records to write for all the data."""
+        def encrypt(self, data: bytearray) -> bytearray:
+            """Return the records to write for all the data."""
 
         def close(self) -> None:
-            """Queue what is pending and the goodbye."""
+            """Queue the pending output and close_notify."""
 
 
 COMMAND_BLOCK = 8192
 DATA_BLOCK = 131072  # measured: the fastest from a socket; smaller is slower over TCP, larger costs memory
 WRITE_BLOCK = 4096  # PIPE_BUF: as much as a pipe that polls writable takes without blocking
-PENDING_LIMIT = 16384  # replies to one block of pipelined commands are not collected without end
-SLOW_SECONDS = 600.0  # DATA has to bring, in each ten minutes of waiting for it,
+PENDING_LIMIT = 16384  # bounds the replies that are collected for one block of pipelined commands
+SLOW_SECONDS = 600.0  # in each ten minutes of waiting, DATA must bring
 SLOW_BYTES = 600 * 1024  # one kB for every second
 LONGEST_POLL = 2_000_000.0  # seconds: poll counts milliseconds in a C int
-LAST_WORDS = 1.0  # seconds for the reply that says that the time is over
-UNHEARD_BLOCKS = 64  # how many are read at the end at most, from a client that does not stop
+FINAL_REPLY_SECONDS = 1.0  # for the reply that says that the session has timed out
+DRAIN_BLOCKS = 64  # the most that drain_input reads, in case the client never stops sending
 
 
 class TimedOut(Exception):
@@ -51,83 +51,83 @@ class TimedOut(Exception):
 
 
 class SessionTimedOut(TimedOut):
-    """The time for the whole session is over."""
+    """The time limit of the whole session has passed."""
 
 
 class Closed(Exception):
-    """The client is gone, or takes nothing any more."""
+    """The client has disconnected, or does not read any more."""
 
 
-class Broken(Closed):
-    """What the client sends is no TLS, or not what its own end of the connection has sent. `why` is for the log."""
+class TlsBroken(Closed):
+    """The client's data is not TLS, or not what its end of the connection sent. `why` is for the log."""
 
     def __init__(self, why: bytes) -> None:
         self.why = why
 
 
 class Wire:
-    """The connection. `timeout` is for one read or write; `deadline`, on the monotonic clock, for the whole session."""
+    """The connection. `timeout`: seconds for a read or write; `deadline`: the session's end, on the monotonic clock."""
 
-    __slots__ = ("deadline", "layer", "pending", "slow_received", "slow_waited", "timeout")
+    __slots__ = ("data_bytes", "data_wait", "deadline", "layer", "pending", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.deadline: float | None = None
-        self.layer: Layer | None = None  # tls.accept sets it
-        self.pending = bytearray()  # what is to be written, as the layer, if there is one, has yet to see it
+        self.layer: Layer | None = None  # set by tls.accept
+        self.pending = bytearray()  # output that is not yet written, nor encrypted
         self.start_data()
 
-    def limit(self, timeout: float, session_seconds: float) -> None:
-        """Set the times, in seconds; 0 for a session without end."""
+    def set_limits(self, timeout: float, session_seconds: float) -> None:
+        """Set the time limits, in seconds. `session_seconds`: 0 for a session without a limit."""
         self.timeout = timeout
         self.deadline = monotonic() + session_seconds if session_seconds else None
 
     def start_data(self) -> None:
-        """A message begins: from here on DATA is measured."""
-        self.slow_waited = 0.0
-        self.slow_received = 0
+        """Begin to measure the speed of DATA."""
+        self.data_wait = 0.0
+        self.data_bytes = 0
 
     def read(self) -> bytes:
-        """What the client sends between messages; empty at the end of file and on errors."""
+        """Return input between messages, empty at the end of file and on errors."""
         self.flush()
-        return self.take(self.timeout, COMMAND_BLOCK)
+        return self.read_once(self.timeout, COMMAND_BLOCK)
 
     def read_data(self) -> bytes:
-        """What the client sends in DATA. Only the time spent in waiting for it counts as slowness, not a slow queue."""
+        """Return input in DATA. Only the time spent waiting for it counts as slowness, not a slow queue program."""
         self.flush()
         begun = monotonic()
-        data = self.take(min(self.timeout, SLOW_SECONDS), DATA_BLOCK)
-        self.slow_waited += monotonic() - begun
-        self.slow_received += len(data)
-        if self.slow_waited >= SLOW_SECONDS:
-            if self.slow_received < SLOW_BYTES:
+        data = self.read_once(min(self.timeout, SLOW_SECONDS), DATA_BLOCK)
+        self.data_wait += monotonic() - begun
+        self.data_bytes += len(data)
+        if self.data_wait >= SLOW_SECONDS:
+            if self.data_bytes < SLOW_BYTES:
                 raise TimedOut
             self.start_data()
         return data
 
-    def take(self, seconds: float, size: int) -> bytes:
-        """Wait for `seconds` at most, and read once."""
+    def read_once(self, seconds: float, size: int) -> bytes:
+        """Wait for at most `seconds`, and read at most `size` bytes. Pending output is not written before."""
         if self.layer is not None:
-            return self.layer.take(seconds, size)
-        self.await_client(seconds)
+            return self.layer.read(seconds, size)
+        self.wait_for_client(seconds)
         return receive(size)
 
-    def await_client(self, seconds: float) -> None:
-        """Wait until there is something to read, for `seconds`, and never longer than the session may last."""
+    def wait_for_client(self, seconds: float) -> None:
+        """Wait until there is input, for at most `seconds` and not beyond the session's deadline."""
         self.check_deadline()
         if not ready(0, POLLIN, seconds, self.deadline):
             self.check_deadline()
             raise TimedOut
 
     def check_deadline(self) -> None:
-        """A client that sends and sends is not asked whether it has finished."""
+        """Raise SessionTimedOut after the deadline, even if the client never stops sending."""
         if self.deadline is not None and self.deadline <= monotonic():
             raise SessionTimedOut
 
-    def overtime(self) -> None:
-        """The session's time is over: there is some more for saying so."""
+    def allow_final_reply(self) -> None:
+        """Remove the deadline that has passed, and leave a short time for the reply that says so."""
         self.deadline = None
-        self.timeout = min(self.timeout, LAST_WORDS)
+        self.timeout = min(self.timeout, FINAL_REPLY_SECONDS)
 
     def write(self, data: bytes) -> None:
         """Queue data for the client."""
@@ -136,8 +136,8 @@ class Wire:
             self.flush()
 
     def flush(self) -> None:
-        """Write all that is pending."""
-        outgoing = self.pending if self.layer is None else self.layer.seal(self.pending)
+        """Write all pending output."""
+        outgoing = self.pending if self.layer is None else self.layer.encrypt(self.pending)
         while outgoing:
             if not ready(1, POLLOUT, self.timeout, self.deadline):
                 self.check_deadline()
@@ -145,20 +145,20 @@ class Wire:
             try:
                 written = os.write(1, outgoing[:WRITE_BLOCK])
             except BlockingIOError:
-                continue  # somebody made the descriptor non-blocking, and another writer was faster
+                continue  # the descriptor is non-blocking, and another writer filled it after the poll
             except OSError as error:
                 raise Closed from error
             del outgoing[:written]
 
     def close(self) -> None:
-        """Write all that is pending, and the layer's own goodbye. The descriptors stay open."""
+        """Write all pending output, and the layer's close_notify. The descriptors stay open."""
         if self.layer is not None:
             self.layer.close()
         self.flush()
 
 
 def ready(descriptor: int, event: int, seconds: float, deadline: float | None = None) -> bool:
-    """Wait until the descriptor is ready, for `seconds` but not beyond `deadline`. An error counts as ready."""
+    """Wait until the descriptor is ready, for at most `seconds` and not beyond `deadline`. An error counts as ready."""
     left = seconds if deadline is None else min(seconds, deadline - monotonic())
     poller = poll()
     poller.register(descriptor, event)
@@ -166,44 +166,45 @@ def ready(descriptor: int, event: int, seconds: float, deadline: float | None = 
 
 
 def receive(size: int) -> bytes:
-    """One read of descriptor 0. An error is an end of file: qmail-smtpd.c, saferead, ends silently at either."""
+    """Read descriptor 0 once. An error counts as end of file: qmail-smtpd.c, saferead, exits silently on both."""
     try:
         return os.read(0, size)
     except OSError:
         return b""
 
 
-def discard_unheard() -> None:
-    """Read what the client has said already, and nobody will answer, after the last reply.
+def drain_input() -> None:
+    """Read, after the last reply, the input that has arrived and will not be answered.
 
-    A connection that is closed with something unread in it is reset (RFC 1122 section 4.2.2.13), and of the last reply
-    the client loses what is still on its way: all of it, where Nagle's algorithm waits for the one before.
+    Closing a connection with unread input resets it (RFC 1122 section 4.2.2.13). The client then loses the part of the
+    last reply that is still on its way: all of it, if Nagle's algorithm delays it.
     """
     poller = poll()
     poller.register(0, POLLIN)
-    for _ in range(UNHEARD_BLOCKS):
+    for _ in range(DRAIN_BLOCKS):
         if not poller.poll(0) or not receive(COMMAND_BLOCK):
             return
 
 
-def settle_descriptors() -> None:
-    """Have 0 to 2 open, so that no pipe of ours becomes one of them, and nothing but replies on the connection.
+def prepare_descriptors() -> None:
+    """Open /dev/null on those of the descriptors 0 to 2 that are closed, and on 2 if it is the client's connection.
 
-    Under inetd, and in a terminal, 2 is the client: what is meant for a log goes nowhere then, for our children, too.
+    So no pipe becomes one of them, and only replies are written to the client. Under inetd, and in a terminal, 2 is the
+    connection; log lines, also those of child processes, are then lost.
     """
     files = []
     for descriptor in (0, 1, 2):
         try:
             files.append(os.fstat(descriptor))
         except OSError:
-            nowhere(descriptor)
+            open_null(descriptor)
             files.append(os.fstat(descriptor))
     if os.path.samestat(files[2], files[0]) or os.path.samestat(files[2], files[1]):
-        nowhere(2)
+        open_null(2)
 
 
-def nowhere(descriptor: int) -> None:
-    """Make the descriptor /dev/null, inherited by children."""
+def open_null(descriptor: int) -> None:
+    """Open /dev/null on the descriptor, so that child processes inherit it."""
     null = os.open(b"/dev/null", os.O_RDWR)
     os.dup2(null, descriptor)
     if null == descriptor:

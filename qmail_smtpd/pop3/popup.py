@@ -11,7 +11,7 @@ from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, si
 from time import time
 
 from qmail_smtpd import control
-from qmail_smtpd.net.wire import COMMAND_BLOCK, Broken, Closed, TimedOut, Wire, discard_unheard, settle_descriptors
+from qmail_smtpd.net.wire import COMMAND_BLOCK, Closed, TimedOut, TlsBroken, Wire, drain_input, prepare_descriptors
 from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
 from qmail_smtpd.pop3.login import run
@@ -71,7 +71,7 @@ class Popup:
         while not self.over:
             self.wire.flush()
             # Read single bytes: those after the password are for the rest of the chain, which reads this descriptor.
-            data = self.wire.take(TIMEOUT, 1 if self.wire.layer is None else COMMAND_BLOCK)
+            data = self.wire.read_once(TIMEOUT, 1 if self.wire.layer is None else COMMAND_BLOCK)
             if not data:
                 return
             self.commands.add(data)
@@ -99,7 +99,7 @@ class Popup:
         """End a session whose last reply comes from this program."""
         self.over = True
         self.wire.flush()
-        discard_unheard()
+        drain_input()
 
     def log(self, user: bytes, reason: bytes) -> None:
         """Log a failed login for the administrator and fail2ban."""
@@ -205,9 +205,9 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
     """Prepare TLS in tcpserver's parent before it forks for a client, if this program is preloaded."""
     if environ.get(b"POP3S"):
         import qmail_smtpd.pop3.tunnel  # noqa: F401
-        from qmail_smtpd.net.certificate import keep
+        from qmail_smtpd.net.certificate import prepare_context
 
-        keep(control.home(environ))
+        prepare_context(control.home(environ))
 
 
 def main() -> "NoReturn":
@@ -215,7 +215,7 @@ def main() -> "NoReturn":
 
     If TLS is unavailable it is 100 or 111.
     """
-    settle_descriptors()
+    prepare_descriptors()
     signal(SIGCHLD, SIG_DFL)  # if SIGCHLD stayed ignored, the checker's status would be lost
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
@@ -230,7 +230,7 @@ def main() -> "NoReturn":
         except MemoryError:
             wire.write(replies.NO_MEMORY)
         wire.close()
-    except Broken as broken:
+    except TlsBroken as broken:
         ip, why = environ.get(b"TCPREMOTEIP", b"unknown"), broken.why.replace(b" ", b"_")
         strerr.say(PROGRAM, b": event=refused pid=%d ip=%b reason=tls:" % (os.getpid(), ip), why)
     except (Closed, TimedOut):
@@ -257,7 +257,7 @@ def secure(wire: Wire, environ: "Environ") -> None:
 
     try:
         context = certificate.context(control.home(environ))
-    except certificate.Trouble as trouble:
+    except certificate.TlsUnavailable as trouble:
         strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: no TLS: ", trouble.why)
     from qmail_smtpd.net import tls
 

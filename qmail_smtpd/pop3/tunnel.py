@@ -48,15 +48,15 @@ class Tunnel:
         os.close(self.inner)
         self.inner = -1
         assert wire.layer is not None
-        self.to_program = early + wire.layer.rest()
-        self.client_open = not wire.layer.over
+        self.to_program = early + wire.layer.read_buffered()
+        self.client_open = not wire.layer.at_end
         while True:
             events = self.wait(wire.timeout)
             if self.outer.fileno() in events and not self.receive(wire, events[self.outer.fileno()]):
                 return self.to_program
             if 0 in events:
-                self.to_program += wire.layer.take_ready() or b""
-                self.client_open = not wire.layer.over
+                self.to_program += wire.layer.read_ready() or b""
+                self.client_open = not wire.layer.at_end
             if self.program_answered:
                 self.send()
             wire.flush()

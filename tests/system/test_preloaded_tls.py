@@ -65,7 +65,7 @@ def test_trouble_with_the_files_comes_and_goes_without_a_restart(home: Path) -> 
         greeting(server, context)
         (control / "serverkey.pem").rename(control / "away")
         assert server.ask() == b""
-        server.wait_for_log(rb"^qmail-smtpd: warning: no TLS: control/servercert.pem holds no private key$")
+        server.wait_for_log(rb"^qmail-smtpd: warning: no TLS: control/servercert.pem contains no private key$")
         (control / "away").rename(control / "serverkey.pem")
         greeting(server, context)
 

@@ -10,19 +10,20 @@ from pathlib import Path
 import pytest
 
 from qmail_smtpd.net import certificate
-from qmail_smtpd.net.certificate import Kept
+from qmail_smtpd.net.certificate import Cache
 from tests.kit.support import peer
 from tests.kit.tlspeer import OPENSSL, certify, certify_by_authority
 
 CERT, KEY = "servercert.pem", "serverkey.pem"
+WORLD_ACCESSIBLE = b" contains the private key and is world-readable or world-writable"
 
 
 @pytest.fixture
 def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The control directory of a home that is the current directory, with a certificate and a key."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Kept, "context", None)
-    monkeypatch.setattr(Kept, "identity", ())
+    monkeypatch.setattr(Cache, "context", None)
+    monkeypatch.setattr(Cache, "files", ())
     (tmp_path / "control").mkdir()
     certify(tmp_path / "control")
     return tmp_path / "control"
@@ -41,9 +42,11 @@ def test_the_key_may_be_in_the_certificate_s_file(control: Path) -> None:
     (control / CERT).chmod(0o640)
     certificate.context()
     (control / CERT).chmod(0o644)
-    with pytest.raises(certificate.Trouble) as trouble:
+    with pytest.raises(certificate.TlsUnavailable) as trouble:
         certificate.context()
-    assert trouble.value.why == b"control/servercert.pem holds the private key and is open to everybody"
+    assert (
+        trouble.value.why == b"control/servercert.pem contains the private key and is world-readable or world-writable"
+    )
 
 
 def test_a_key_of_its_own_goes_before_one_in_the_certificate_s_file(control: Path) -> None:
@@ -52,7 +55,7 @@ def test_a_key_of_its_own_goes_before_one_in_the_certificate_s_file(control: Pat
     (control / CERT).chmod(0o640)
     certificate.context()
     key.replace(control / KEY)
-    with pytest.raises(certificate.Trouble):
+    with pytest.raises(certificate.TlsUnavailable):
         certificate.context()
     other.replace(control / CERT)
     certificate.context()
@@ -61,18 +64,22 @@ def test_a_key_of_its_own_goes_before_one_in_the_certificate_s_file(control: Pat
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o666])
 def test_a_key_that_everybody_can_read_or_write_is_refused(control: Path, mode: int) -> None:
     (control / KEY).chmod(mode)
-    with pytest.raises(certificate.Trouble) as trouble:
+    with pytest.raises(certificate.TlsUnavailable) as trouble:
         certificate.context()
-    assert trouble.value.why == b"control/serverkey.pem holds the private key and is open to everybody"
+    assert (
+        trouble.value.why == b"control/serverkey.pem contains the private key and is world-readable or world-writable"
+    )
 
 
 def test_a_key_beside_the_certificate_is_refused_like_one_of_its_own_if_everybody_can_read_it(control: Path) -> None:
     """Most likely they are the same."""
     (control / CERT).write_text((control / CERT).read_text() + (control / KEY).read_text())
     (control / CERT).chmod(0o644)
-    with pytest.raises(certificate.Trouble) as trouble:
+    with pytest.raises(certificate.TlsUnavailable) as trouble:
         certificate.context()
-    assert trouble.value.why == b"control/servercert.pem holds the private key and is open to everybody"
+    assert (
+        trouble.value.why == b"control/servercert.pem contains the private key and is world-readable or world-writable"
+    )
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o640, 0o660])
@@ -125,7 +132,7 @@ def test_one_file_may_hold_all_where_the_leaf_comes_before_its_issuer(chain: Pat
 
 def test_a_chain_in_the_wrong_order_is_named(chain: Path) -> None:
     (chain / CERT).write_text((chain / "middlecert.pem").read_text() + (chain / "leafcert.pem").read_text())
-    with pytest.raises(certificate.Trouble) as trouble:
+    with pytest.raises(certificate.TlsUnavailable) as trouble:
         certificate.context()
     why = b"control/serverkey.pem does not hold the key of the first certificate in control/servercert.pem"
     assert trouble.value.why == why
@@ -134,7 +141,7 @@ def test_a_chain_in_the_wrong_order_is_named(chain: Path) -> None:
 def test_a_key_of_another_kind_is_named_as_any_other(control: Path) -> None:
     """OpenSSL says of it that there is no certificate."""
     certify(control, "other", *KINDS["RSA"])[1].replace(control / KEY)
-    with pytest.raises(certificate.Trouble) as trouble:
+    with pytest.raises(certificate.TlsUnavailable) as trouble:
         certificate.context()
     why = b"control/serverkey.pem does not hold the key of the first certificate in control/servercert.pem"
     assert trouble.value.why == why
@@ -196,31 +203,34 @@ TROUBLES: dict[str, tuple[Callable[[Path], object], bytes]] = {
         b"unable to read control/serverkey.pem" + NO_FILE,
     ),
     "a directory": (lambda at: directory(at / CERT), b"unable to read control/servercert.pem: is a directory"),
-    "a pipe": (lambda at: piped(at / CERT), b"control/servercert.pem holds no certificate"),
-    "a pipe for a key": (lambda at: piped(at / KEY), b"control/serverkey.pem holds no private key"),
+    "a pipe": (lambda at: piped(at / CERT), b"control/servercert.pem contains no certificate"),
+    "a pipe for a key": (lambda at: piped(at / KEY), b"control/serverkey.pem contains no private key"),
     "a directory for a key": (lambda at: directory(at / KEY), b"unable to read control/serverkey.pem: is a directory"),
     "DER": (
         lambda at: converted(at / CERT, "x509", "-outform", "DER"),
-        b"control/servercert.pem holds no certificate",
+        b"control/servercert.pem contains no certificate",
     ),
     "a key in DER": (
         lambda at: converted(at / KEY, "pkey", "-outform", "DER"),
-        b"control/serverkey.pem holds no private key",
+        b"control/serverkey.pem contains no private key",
     ),
-    "a public key": (lambda at: converted(at / KEY, "pkey", "-pubout"), b"control/serverkey.pem holds no private key"),
+    "a public key": (
+        lambda at: converted(at / KEY, "pkey", "-pubout"),
+        b"control/serverkey.pem contains no private key",
+    ),
     "another's key beside it": (
         together,
         b"control/servercert.pem does not hold the key of the first certificate in control/servercert.pem",
     ),
-    "empty": (lambda at: (at / CERT).write_text(""), b"control/servercert.pem holds no certificate"),
-    "an empty key": (lambda at: (at / KEY).write_text(""), b"control/serverkey.pem holds no private key"),
-    "swapped": (swapped, b"control/servercert.pem holds no certificate"),
+    "empty": (lambda at: (at / CERT).write_text(""), b"control/servercert.pem contains no certificate"),
+    "an empty key": (lambda at: (at / KEY).write_text(""), b"control/serverkey.pem contains no private key"),
+    "swapped": (swapped, b"control/servercert.pem contains no certificate"),
     "garbled certificate": (lambda at: garbled(at / CERT), b"control/servercert.pem is broken"),
     "garbled key": (lambda at: garbled(at / KEY), b"control/serverkey.pem is broken"),
-    "encrypted": (encrypted, b"control/serverkey.pem is encrypted, and there is nobody to ask for the password"),
+    "encrypted": (encrypted, b"control/serverkey.pem is encrypted: use a key without a password"),
     "encrypted in PKCS #8": (
         lambda at: converted(at / KEY, "pkey", "-aes128", "-passout", "pass:x"),
-        b"control/serverkey.pem is encrypted, and there is nobody to ask for the password",
+        b"control/serverkey.pem is encrypted: use a key without a password",
     ),
     "a small key": (small, b"unable to use control/servercert.pem: ee key too small"),
 }
@@ -230,7 +240,7 @@ TROUBLES: dict[str, tuple[Callable[[Path], object], bytes]] = {
 def test_what_is_wrong_is_said_of_the_right_file_in_one_line(control: Path, what: str) -> None:
     spoil, why = TROUBLES[what]
     spoil(control)
-    with pytest.raises(certificate.Trouble) as trouble:
+    with pytest.raises(certificate.TlsUnavailable) as trouble:
         certificate.context()
     assert trouble.value.why == why
 
@@ -242,7 +252,7 @@ def test_what_cannot_be_read_is_named(control: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
-        with pytest.raises(certificate.Trouble) as trouble:
+        with pytest.raises(certificate.TlsUnavailable) as trouble:
             certificate.context()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -254,10 +264,10 @@ def test_a_python_that_cannot_load_openssl_says_so(control: Path, monkeypatch: p
     monkeypatch.delitem(sys.modules, "qmail_smtpd.net.tls", raising=False)
     monkeypatch.delattr("qmail_smtpd.net.tls", raising=False)
     monkeypatch.setitem(sys.modules, "_ssl", None)
-    with pytest.raises(certificate.Trouble) as trouble:
+    with pytest.raises(certificate.TlsUnavailable) as trouble:
         certificate.context()
     assert trouble.value.why == b"unable to load OpenSSL: import of _ssl halted; None in sys.modules"
-    certificate.keep(os.fsencode(control.parent))
+    certificate.prepare_context(os.fsencode(control.parent))
 
 
 def test_the_context_speaks_tls_1_2_and_up_without_compression_or_renegotiation(control: Path) -> None:
@@ -280,12 +290,12 @@ def settle(monkeypatch: pytest.MonkeyPatch, seconds: float = 10) -> None:
 
 def test_what_a_parent_keeps_its_children_use(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
-    certificate.keep(os.fsencode(control.parent))
-    kept = Kept.context
+    certificate.prepare_context(os.fsencode(control.parent))
+    kept = Cache.context
     assert kept is not None
     assert certificate.context() is kept
-    certificate.keep(os.fsencode(control.parent))
-    assert Kept.context is kept
+    certificate.prepare_context(os.fsencode(control.parent))
+    assert Cache.context is kept
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
@@ -302,40 +312,40 @@ def test_whatever_happens_to_the_files_a_child_sees_it_at_once(
     control: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     settle(monkeypatch)
-    certificate.keep(os.fsencode(control.parent))
-    kept = Kept.context
+    certificate.prepare_context(os.fsencode(control.parent))
+    kept = Cache.context
     CHANGES[what](control)
     assert certificate.context() is not kept  # before the parent has looked
-    certificate.keep(os.fsencode(control.parent))
-    assert Kept.context is not kept
+    certificate.prepare_context(os.fsencode(control.parent))
+    assert Cache.context is not kept
 
 
 def test_another_home_has_another_certificate(control: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
-    certificate.keep(os.fsencode(tmp_path))
+    certificate.prepare_context(os.fsencode(tmp_path))
     (tmp_path / "other/control").mkdir(parents=True)
     certify(tmp_path / "other/control")
     monkeypatch.chdir(tmp_path / "other")
-    assert certificate.context() is not Kept.context
+    assert certificate.context() is not Cache.context
 
 
 def test_a_file_that_has_just_changed_is_not_kept(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may change again without a newer time."""
-    certificate.keep(os.fsencode(control.parent))
-    assert Kept.context is None
+    certificate.prepare_context(os.fsencode(control.parent))
+    assert Cache.context is None
     settle(monkeypatch)
-    certificate.keep(os.fsencode(control.parent))
-    assert Kept.context is not None
+    certificate.prepare_context(os.fsencode(control.parent))
+    assert Cache.context is not None
 
 
 def test_a_context_is_kept_for_a_day(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
-    certificate.keep(os.fsencode(control.parent))
-    kept = Kept.context
+    certificate.prepare_context(os.fsencode(control.parent))
+    kept = Cache.context
     settle(monkeypatch, certificate.OLDEST)
-    certificate.keep(os.fsencode(control.parent))
-    assert Kept.context is not None
-    assert Kept.context is not kept
+    certificate.prepare_context(os.fsencode(control.parent))
+    assert Cache.context is not None
+    assert Cache.context is not kept
 
 
 def test_trouble_is_the_children_s_to_tell_and_looked_at_once(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,14 +355,14 @@ def test_trouble_is_the_children_s_to_tell_and_looked_at_once(control: Path, mon
     build = certificate.build
     monkeypatch.setattr(certificate, "build", lambda home: (builds.append(home), build(home))[1])
     for _ in range(3):
-        certificate.keep(os.fsencode(control.parent))
+        certificate.prepare_context(os.fsencode(control.parent))
     assert len(builds) == 1
-    with pytest.raises(certificate.Trouble):
+    with pytest.raises(certificate.TlsUnavailable):
         certificate.context()
     (control / KEY).chmod(0o600)
     settle(monkeypatch)
-    certificate.keep(os.fsencode(control.parent))
-    assert certificate.context() is Kept.context
+    certificate.prepare_context(os.fsencode(control.parent))
+    assert certificate.context() is Cache.context
 
 
 def test_many_renewals_cost_no_memory(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,8 +371,8 @@ def test_many_renewals_cost_no_memory(control: Path, monkeypatch: pytest.MonkeyP
         if round_ == 50:
             before = resident()
         os.utime(control / CERT)
-        certificate.keep(os.fsencode(control.parent))
-        assert Kept.context is not None
+        certificate.prepare_context(os.fsencode(control.parent))
+        assert Cache.context is not None
     assert resident() - before < 3000
 
 

@@ -432,10 +432,10 @@ TROUBLES = {
         mismatched,
         b"control/serverkey.pem does not hold the key of the first certificate in control/servercert.pem",
     ),
-    "no key": (lambda control: (control / "serverkey.pem").unlink(), b"control/servercert.pem holds no private key"),
+    "no key": (lambda control: (control / "serverkey.pem").unlink(), b"control/servercert.pem contains no private key"),
     "public key": (
         lambda control: (control / "serverkey.pem").chmod(0o604),
-        b"control/serverkey.pem holds the private key and is open to everybody",
+        b"control/serverkey.pem contains the private key and is world-readable or world-writable",
     ),
     "cut short": (cut_short, b"control/servercert.pem is broken"),
 }

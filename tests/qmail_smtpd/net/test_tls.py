@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qmail_smtpd.net import certificate, tls
-from qmail_smtpd.net.wire import Broken, Closed, TimedOut, Wire
+from qmail_smtpd.net.wire import Closed, TimedOut, TlsBroken, Wire
 from tests.kit.tlspeer import Client, certify, get_all, trusting, unarmed
 
 ENDS = {"done": 0, "crashed": 1, "broken": 2, "closed": 3, "timed out": 4, "trouble": 5}
@@ -116,12 +116,12 @@ def run(serve: Callable[[Wire], None], timeout: float, seconds: float) -> str:
     """Serve one client on descriptors 0 and 1."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     wire = Wire(timeout)
-    wire.limit(timeout, seconds)
+    wire.set_limits(timeout, seconds)
     try:
         tls.accept(wire, certificate.context())
         serve(wire)
         wire.close()
-    except Broken as broken:
+    except TlsBroken as broken:
         os.write(2, broken.why)
         return "broken"
     except Closed:
@@ -129,7 +129,7 @@ def run(serve: Callable[[Wire], None], timeout: float, seconds: float) -> str:
     except TimedOut as late:
         os.write(2, type(late).__name__.encode())
         return "timed out"
-    except certificate.Trouble as trouble:
+    except certificate.TlsUnavailable as trouble:
         os.write(2, trouble.why)
         return "trouble"
     return "done"
@@ -422,12 +422,12 @@ def relay(wire: Wire) -> None:
     layer = wire.layer
     assert layer
     wire.write(wire.read()[:4])
-    wire.write(b"<" + layer.rest() + b">")
+    wire.write(b"<" + layer.read_buffered() + b">")
     wire.flush()
     poller = select.poll()
     poller.register(0, select.POLLIN)
-    while not layer.over and poller.poll(20_000):
-        data = layer.take_ready()
+    while not layer.at_end and poller.poll(20_000):
+        data = layer.read_ready()
         wire.write(b"-" if data is None else data)
         wire.flush()
 
