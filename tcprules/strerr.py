@@ -89,6 +89,10 @@ WORDS = {
     errno.EBADMSG: "bad message type",
 }
 
+PATIENCE = 1000  # milliseconds that the reader of descriptor 2 may stall before a line is lost
+PIPE_BUF = 4096  # pipe(7): a pipe that polls writable takes so much without blocking
+
+patience = PATIENCE
 silent = False
 
 
@@ -104,14 +108,26 @@ def quiet() -> None:
 
 
 def say(*parts: str | bytes) -> None:
-    """Write the parts as one line to descriptor 2, in one write. A closed or full descriptor 2 is nobody's fault."""
+    """Write the parts as one line to descriptor 2, in one write. The line is lost if that is closed or stays full."""
     if silent:
         return
     line = b"".join(os.fsencode(part) for part in parts) + b"\n"
+    write(line)
+
+
+def write(text: bytes) -> None:
+    """Write to descriptor 2, in pieces that a pipe takes whole. What its reader has not room for in a second is lost."""
+    global patience
+    from select import POLLOUT, poll  # a program without trouble does not need it
+
+    poller = poll()
+    poller.register(2, POLLOUT)
     try:
-        os.write(2, line)
+        while text and poller.poll(patience):
+            text = text[os.write(2, text[:PIPE_BUF]) :]
     except OSError:
-        pass  # there is nobody left to tell
+        return  # it is closed
+    patience = 0 if text else PATIENCE  # a reader that has stalled is waited for once
 
 
 def die(status: int, *parts: str | bytes) -> "NoReturn":

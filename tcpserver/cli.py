@@ -23,12 +23,13 @@ USAGE = (
     "tcpserver: usage: tcpserver [ -1UXpPhHrRoOdDqQv ] [ -c limit ] [ -x rules.cdb ] [ -B banner ] [ -g gid ]"
     " [ -u uid ] [ -b backlog ] [ -l localname ] [ -t timeout ] host port program"
 )
-SERVE = "from tcpserver.parent.start import main; main()"
+SERVE = "from tcprules.entry import start; start('tcpserver', 'tcpserver.parent.start')"
 VERBOSITY = {"q": 0, "Q": 1, "v": 2}
 MAX_INT = 2**31 - 1
 MAX_LIMIT = 1_000_000  # no host serves more at once
 LONGEST_NUMBER = 20  # digits that are looked at: more than any bound has
 FLAGS = "1UXpPhHrRoOdDqQv"
+LOADABLE = "tcpserver.programs"  # the entry-point group of programs that are made to be loaded
 PASSED_SOCKET = "fd:"  # in place of host and port: the socket of LISTEN_FDS
 
 
@@ -230,11 +231,15 @@ def user(params: dict[str, Any], order: list[str]) -> Account:
 
 
 def console_script(name: str) -> str:
-    """MODULE:FUNCTION:PATH of an installed package's console script, for launch.preload. Raises Refused."""
-    for entry in entry_points(group="console_scripts", name=name):
-        for path in scripts(entry, name):
+    """MODULE:FUNCTION:PATH of an installed package's console script, for parent/preload.py. Raises Refused.
+
+    A package may declare another function than its script calls, without what only an exec'd program needs.
+    """
+    for script in entry_points(group="console_scripts", name=name):
+        for path in scripts(script, name):
             if os.access(path, os.X_OK):
-                return f"{entry.module}:{entry.attr}:{path}"
+                loadable = next(iter(entry_points(group=LOADABLE, name=name)), script)
+                return f"{loadable.module}:{loadable.attr}:{path}"
     raise Refused(strerr.PERMANENT, f"tcpserver: fatal: unable to preload {name}: no console script of that name")
 
 

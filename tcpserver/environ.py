@@ -1,28 +1,61 @@
-"""The facts of a connection -> the environment of its program: {b"TCPREMOTEIP": b"192.0.2.1", b"TCPREMOTEHOST": None}.
+"""The environment of a connection's program, from the facts: {b"TCPREMOTEIP": b"192.0.2.1", b"TCPREMOTEHOST": None}.
 
 None means unset: an inherited variable of that name is removed. Pure.
 """
 
-FOR_US = (b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES", b"NOTIFY_SOCKET")  # told to tcpserver, not to its programs
+SERVICE_NAMES = (  # of the service manager's for tcpserver's own process (the table is in docs/tcpserver.md)
+    b"LISTEN_FDS",
+    b"LISTEN_PID",
+    b"LISTEN_PIDFDID",
+    b"LISTEN_FDNAMES",
+    b"NOTIFY_SOCKET",
+    b"WATCHDOG_PID",
+    b"WATCHDOG_USEC",
+    b"SYSTEMD_EXEC_PID",
+)
 
-# ld.so(8): look every C function up at the start. What the parent has not called yet, each forked child would look up
-# for itself: 20 pages of memory. The value tells that it was cli.py's wish, not the administrator's.
+# ld.so(8): look every C function up at the start. Otherwise each forked child looks up what the parent has not called
+# yet: 20 pages of memory. The value tells that cli.py has set it, not the administrator.
 BIND_NOW = b"LD_BIND_NOW"
 OURS = b"tcpserver"
+
+IPV6_NAMES = (  # ucspi-tcp-ipv6's; programs that read ${PROTO}REMOTEIP (mailfront) believe an inherited one
+    b"TCP6LOCALIP",
+    b"TCP6LOCALPORT",
+    b"TCP6LOCALHOST",
+    b"TCP6REMOTEIP",
+    b"TCP6REMOTEPORT",
+    b"TCP6REMOTEHOST",
+    b"TCP6REMOTEINFO",
+    b"TCP6INTERFACE",
+)
+NOT_PASSED_ON = frozenset(SERVICE_NAMES + IPV6_NAMES)
 
 
 def base(inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """What every program's environment starts from."""
-    theirs = {name: value for name, value in inherited.items() if name not in FOR_US}
+    theirs = {name: value for name, value in inherited.items() if name not in NOT_PASSED_ON}
     if theirs.get(BIND_NOW) == OURS:
         del theirs[BIND_NOW]
     return theirs
 
 
 class Facts:
-    """Who spoke to whom: addresses as text, ports, names and ident's answer (None: not known, or not asked)."""
+    """Both ends of a connection: addresses as text, ports, names and ident's answer (None: not known, or not asked).
 
-    __slots__ = ("local_host", "local_ip", "local_port", "remote_host", "remote_info", "remote_ip", "remote_port")
+    `interface` is the name of the network interface of a link-local IPv6 client.
+    """
+
+    __slots__ = (
+        "interface",
+        "local_host",
+        "local_ip",
+        "local_port",
+        "remote_host",
+        "remote_info",
+        "remote_ip",
+        "remote_port",
+    )
 
     def __init__(self, local_ip: bytes, local_port: int, remote_ip: bytes, remote_port: int) -> None:
         self.local_ip, self.local_port = local_ip, local_port
@@ -30,15 +63,20 @@ class Facts:
         self.local_host: bytes | None = None
         self.remote_host: bytes | None = None
         self.remote_info: bytes | None = None
+        self.interface: bytes | None = None
 
 
 Edits = list[tuple[bytes, bytes | None]]
 
 
 def variables(facts: Facts) -> Edits:
-    """The UCSPI variables of one connection, in the order in which tcpserver.c sets them. PROTO is TCP6 for IPv6."""
-    return [
-        (b"PROTO", b"TCP6" if b":" in facts.remote_ip else b"TCP"),
+    """The UCSPI variables of one connection, in the order in which tcpserver.c sets them.
+
+    For an IPv6 client PROTO is TCP6, and ucspi-tcp-ipv6's names stand beside 0.88's.
+    """
+    ipv6 = b":" in facts.remote_ip
+    edits: Edits = [
+        (b"PROTO", b"TCP6" if ipv6 else b"TCP"),
         (b"TCPLOCALIP", facts.local_ip),
         (b"TCPLOCALPORT", b"%d" % facts.local_port),
         (b"TCPLOCALHOST", facts.local_host),
@@ -47,6 +85,10 @@ def variables(facts: Facts) -> Edits:
         (b"TCPREMOTEHOST", facts.remote_host),
         (b"TCPREMOTEINFO", facts.remote_info),
     ]
+    if ipv6:
+        edits += [(b"TCP6" + name[3:], value) for name, value in edits[1:]]
+        edits.append((b"TCP6INTERFACE", facts.interface))
+    return edits
 
 
 def words_of(edits: Edits) -> bytes:

@@ -3,6 +3,7 @@
 Knows neither the loop nor the signals (serve.py), nor how a client gets its process (starter.py).
 """
 
+import _socket as socket  # see serve
 import errno
 import os
 import time
@@ -18,8 +19,6 @@ from tcpserver.settings import Settings, octets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket as socket
-
     from tcpserver.parent.linger import Linger
 
 MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 client
@@ -36,7 +35,7 @@ class Admission:
         self.local_host = None if settings.local_name is None else octets(settings.local_name)
         self.loop_descriptors: list[int] = []
 
-    def admit(self, connection: "socket.socket", peer: tuple[str, int]) -> None:
+    def admit(self, connection: "socket.socket", peer: "tuple[str, int] | tuple[str, int, int, int]") -> None:
         """Let the client in, or refuse it. The caller closes the connection unless it lingers.
 
         A client that is to have a forked child stays pending until start_pending().
@@ -48,6 +47,7 @@ class Admission:
             return
         client = Client(Facts(text(name[0]), name[1], text(peer[0]), peer[1]), time.monotonic())
         client.facts.local_host = self.local_host
+        client.facts.interface = interface(peer)
         reason = self.children.limits.refusal(client.group, client.started)
         if reason:
             self.refuse(client, connection, reason)
@@ -89,6 +89,16 @@ class Admission:
         self.children.log_verbose(self.children.lines.verdict(b"deny", os.getpid(), client.facts, key, reason))
         if reason == LIMIT_ADDRESS and self.message:
             self.linger.refuse(connection, self.message + b"\r\n", client.started)
+
+
+def interface(peer: "tuple[str, int] | tuple[str, int, int, int]") -> bytes | None:
+    """The interface by which a link-local client came; None for every other address."""
+    if len(peer) == 2 or not peer[3]:
+        return None
+    try:
+        return os.fsencode(socket.if_indextoname(peer[3]))
+    except OSError:  # it is gone
+        return None
 
 
 def text(address: str) -> bytes:

@@ -5,6 +5,8 @@ called at the start and for each batch of clients, as the account that serves. I
 open, each child tries again, and reports.
 """
 
+from tcprules import strerr
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     Hook = Callable[[Mapping[bytes, bytes]], object]
 
 registered: "list[Hook]" = []
+reported: "list[Hook]" = []
 
 
 def register(module: "ModuleType") -> None:
@@ -23,9 +26,19 @@ def register(module: "ModuleType") -> None:
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """Call every hook. An error of one does not end the server."""
+    """Call every hook. An error of one is logged once, and never ends the server."""
     for hook in registered:
         try:
             hook(environ)
         except (ImportError, OSError):
-            continue
+            continue  # each child tries again, and reports
+        except Exception as error:  # noqa: BLE001  (any package's code: the server outlives whatever it does)
+            report(hook, error)
+
+
+def report(hook: "Hook", error: Exception) -> None:
+    """Log the first error of a hook."""
+    if hook not in reported:
+        reported.append(hook)
+        text = ascii(f"{type(error).__name__}: {error}")[1:-1]
+        strerr.say(f"tcpserver: warning: before_fork of {hook.__module__}: {text}")

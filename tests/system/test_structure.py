@@ -15,6 +15,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 TLS = ("qmail_smtpd.net.tls", "qmail_smtpd.probe.starttls")  # the second is a client
 SOCKETS = (
+    "tcpserver.parent.admission",
     "tcpserver.parent.listen",
     "tcpserver.parent.serve",
     "tcpserver.parent.pool",

@@ -31,7 +31,10 @@ RULES = '::1:allow,RULE="six"\n127.0.0.1:allow,RULE="four"\n127.:deny\n::/1:deny
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     cdb = compiled(tmp_path_factory.mktemp("rules") / "cdb", RULES)
     banner = ["-B\n"] if request.param == "child" else []
-    with Server(["-vRHl0", *banner, "-x", str(cdb), "::", "0", "env"]) as server:
+    with Server(
+        ["-vRHl0", *banner, "-x", str(cdb), "::", "0", "env"],
+        environ={"TCP6REMOTEIP": "stale", "TCP6INTERFACE": "stale"},
+    ) as server:
         yield server
 
 
@@ -45,6 +48,34 @@ def test_two_colons_take_both_families(both: Server) -> None:
     assert (six["TCPREMOTEIP"], six["TCPLOCALIP"]) == ("::1", "::1")
     assert (four["TCPREMOTEIP"], four["TCPLOCALIP"]) == ("127.0.0.1", "127.0.0.1")
     assert six["TCPLOCALPORT"] == four["TCPLOCALPORT"] == str(both.port)
+
+
+def test_programs_that_read_protoremoteip_know_the_client(both: Server) -> None:
+    six, four = variables(both.ask(host="::1")), variables(both.ask(host="127.0.0.1"))
+    names = ("LOCALIP", "LOCALPORT", "LOCALHOST", "REMOTEIP", "REMOTEPORT")
+    assert [six["TCP6" + name] for name in names] == [six["TCP" + name] for name in names]
+    assert not [name for name in four if name.startswith("TCP6")]
+    assert "TCP6INTERFACE" not in six
+
+
+def link_local() -> str | None:
+    """An address of this host with a zone (fe80::1%eth0)."""
+    for line in Path("/proc/net/if_inet6").read_text().splitlines():
+        words = line.split()
+        if words[0].startswith("fe80"):
+            address = ":".join(words[0][start : start + 4] for start in range(0, 32, 4))
+            return f"{address}%{words[5]}"
+    return None
+
+
+@pytest.mark.skipif(link_local() is None, reason="this host has no link-local address")
+def test_the_zone_of_a_link_local_client_is_the_interface(both: Server) -> None:
+    address = link_local()
+    assert address
+    found = variables(both.ask(host=address))
+    assert found["TCP6INTERFACE"] == address.partition("%")[2]
+    assert found["TCPREMOTEIP"] == found["TCP6REMOTEIP"]
+    assert "%" not in found["TCPREMOTEIP"]
 
 
 def test_rules_know_ipv6_and_see_mapped_clients_as_ipv4(both: Server) -> None:

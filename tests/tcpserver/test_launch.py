@@ -31,6 +31,7 @@ GIVEN = {
     "LISTEN_FDS": "1",
     "LISTEN_PID": "1",
     "NOTIFY_SOCKET": "/nonexistent/notify",
+    "TCP6REMOTEIP": "inherited",
 }
 OTHER = """
 import os, sys

@@ -60,12 +60,29 @@ def test_the_variables_of_a_connection_in_the_originals_order() -> None:
         (b"TCPREMOTEHOST", None),
         (b"TCPREMOTEINFO", b"joe"),
     ]
-    assert environ.variables(facts(b"2001:db8::1"))[0] == (b"PROTO", b"TCP6")
+
+
+def test_an_ipv6_client_has_both_sets_of_variables() -> None:
+    edits = environ.variables(facts(b"2001:db8::1"))
+    assert edits[0] == (b"PROTO", b"TCP6")
+    old = [(name, value) for name, value in edits[1:] if not name.startswith(b"TCP6")]
+    new = [(b"TCP" + name[4:], value) for name, value in edits[1:] if name.startswith(b"TCP6")]
+    assert new == [*old, (b"TCPINTERFACE", None)]
+    assert len(old) == 7
 
 
 def test_what_was_told_to_the_server_is_not_told_to_programs() -> None:
-    told = {b"LISTEN_FDS": b"1", b"LISTEN_PID": b"1", b"LISTEN_FDNAMES": b"x", b"NOTIFY_SOCKET": b"/x"}
-    assert environ.base({b"A": b"1", **told, b"LISTEN": b"2"}) == {b"A": b"1", b"LISTEN": b"2"}
+    systemd = [
+        b"LISTEN_FDS",
+        b"LISTEN_PID",
+        b"LISTEN_PIDFDID",
+        b"LISTEN_FDNAMES",
+        b"NOTIFY_SOCKET",
+        b"SYSTEMD_EXEC_PID",
+    ]
+    others = [b"WATCHDOG_PID", b"WATCHDOG_USEC", b"TCP6REMOTEIP", b"TCP6REMOTEHOST", b"TCP6LOCALHOST", b"TCP6INTERFACE"]
+    kept = dict.fromkeys((b"A", b"LISTEN", b"INVOCATION_ID", b"JOURNAL_STREAM", b"MANAGERPID", b"TCP6X"), b"2")
+    assert environ.base({**kept, **dict.fromkeys(systemd + others, b"1")}) == kept
 
 
 def test_an_environment_block_is_read_as_getenv_reads_it() -> None:

@@ -15,7 +15,7 @@ UNUSED_UID = "54321"
 
 
 def softlimit(size: int) -> list[str]:
-    """Words before a program that set what softlimit -m (daemontools) and chpst -m (runit) do, but for locked memory."""
+    """Words before a program that set what `softlimit -m` and `chpst -m` set, except locked memory."""
     return ["prlimit", *(f"--{limit}={size}:{size}" for limit in ("data", "stack", "as"))]
 
 

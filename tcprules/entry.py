@@ -1,0 +1,50 @@
+"""The first module of every program: load the rest, and report in one line if that fails.
+
+A memory limit of the run script (softlimit -m) that is too small for a program must not end in a traceback. Imports
+only what every interpreter has loaded. The programs of qmail_smtpd are in its own entry.py.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+TEMPORARY = 111
+NO_MEMORY = "out of memory"
+
+
+def start(program: str, module: str, function: str = "main", status: int = TEMPORARY) -> "NoReturn":
+    """Call the main function of a module. Without memory for it: one line, and this exit status."""
+    try:
+        main = getattr(__import__(module, fromlist=[function]), function)
+    except (MemoryError, SystemError):  # CPython 3.11 loses some of the first: "error return without exception set"
+        fail(program, NO_MEMORY, status)
+    except (ImportError, OSError) as error:  # a shared library that cannot be mapped is an ImportError
+        fail(program, f"unable to load {module}: {error}", status)
+    try:
+        sys.exit(main())
+    except MemoryError:
+        fail(program, NO_MEMORY, status)
+
+
+def fail(program: str, text: str, status: int) -> "NoReturn":
+    """Report and exit, with as little memory as possible."""
+    try:
+        os.write(2, f"{program}: fatal: {text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
+    os._exit(status)
+
+
+def tcprules() -> "NoReturn":
+    start("tcprules", "tcprules.cli", "tcprules")
+
+
+def tcprulescheck() -> "NoReturn":
+    start("tcprulescheck", "tcprules.cli", "tcprulescheck")
+
+
+def tcpserver() -> "NoReturn":
+    start("tcpserver", "tcpserver.cli")
