@@ -116,7 +116,7 @@ def say(*parts: str | bytes) -> None:
 
 
 def write(text: bytes) -> None:
-    """Write to descriptor 2, in pieces that a pipe takes whole. What its reader has not room for in a second is lost."""
+    """Write to descriptor 2, in pieces that a pipe takes whole. After a second without room the rest is lost."""
     global patience
     from select import POLLOUT, poll  # a program without trouble does not need it
 
