@@ -78,7 +78,7 @@ class Clients:
         return self.password if login.correct else "wrong"
 
     def by_smtplib(self, port: int, tls: bool, login: Login | None, recipient: str, subject: str) -> list[str]:
-        """Send by smtplib. If there is a login, also try to send the message before it: two answers then."""
+        """Send by smtplib. With a login, also send before the login, and return both answers."""
         if port == 465:
             smtp: smtplib.SMTP = smtplib.SMTP_SSL(
                 ADDRESS, self.ports[port], CLIENT_NAME, timeout=TIMEOUT, context=self.context
