@@ -1,6 +1,6 @@
-"""qmail-smtpd: read environment and control files, run one session on descriptors 0 and 1, end with its status.
+"""qmail-smtpd: read environment and control files, run one session on descriptors 0 and 1, exit with its status.
 
-The only room of a session that knows the world; the conversation itself is session's.
+The session's access to the outside world; the conversation itself is in smtp/session.py.
 """
 
 import os
@@ -26,33 +26,49 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
-    from qmail_smtpd.auth.gate import Gate
+    from qmail_smtpd.auth.authenticator import Authenticator
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
 
-QMAILQUEUE = b"bin/qmail-queue"  # relative to the home, where the process is
-TAKEN = (b"accepted", b"queued")  # what relay-check's RELAY_USER may have made possible
+QMAILQUEUE = b"bin/qmail-queue"  # relative to the qmail home, the current directory
+ACCEPTANCES = (b"accepted", b"queued")  # events that may be due to a login that relay-check found, by RELAY_USER
 
 warmed_up: list[bool] = []  # not empty once before_fork() has warmed up
 
 
-class World:
-    """The backend of a session: the client's wire, the queue program, the clock, the log."""
+class SessionBackend:
+    """The backend of a session (smtp/backend.py): the client's wire, the queue program, the clock, the log."""
 
-    __slots__ = ("context", "environ", "gate", "ignored_events", "journal", "more", "own", "queue", "untold", "wire")
+    __slots__ = (
+        "authenticator",
+        "environ",
+        "ignored_events",
+        "journal",
+        "morercpthosts",
+        "own_addresses",
+        "queue",
+        "tls_context",
+        "tls_failed",
+        "wire",
+    )
 
     def __init__(
-        self, environ: dict[bytes, bytes], wire: Wire, more: control.MoreRcpthosts, gate: "Gate | None", journal: Log
+        self,
+        environ: dict[bytes, bytes],
+        wire: Wire,
+        morercpthosts: control.MoreRcpthosts,
+        authenticator: "Authenticator | None",
+        journal: Log,
     ) -> None:
         self.environ = environ
         self.wire = wire
-        self.more = more
-        self.gate = gate
+        self.morercpthosts = morercpthosts
+        self.authenticator = authenticator
         self.journal = journal
         self.ignored_events = journal.ignored_events
-        self.own: frozenset[bytes] | None = None
+        self.own_addresses: frozenset[bytes] | None = None
         self.queue: QueueClient | None = None
-        self.context: SSLContext | None = None
-        self.untold = True  # why there is no TLS is told once, and looked for once: that takes 0.6 ms
+        self.tls_context: SSLContext | None = None
+        self.tls_failed = False  # the certificate is checked, which takes 0.6 ms, and the failure logged, only once
 
     def reply(self, line: bytes) -> None:
         self.wire.write(line + b"\r\n")
@@ -61,14 +77,14 @@ class World:
         return date(*time.gmtime()[:6])
 
     def is_own_address(self, octets: bytes) -> bool:
-        if self.own is None:
+        if self.own_addresses is None:
             from qmail_smtpd.ownaddress import own_addresses
 
-            self.own = own_addresses()
-        return octets in self.own
+            self.own_addresses = own_addresses()
+        return octets in self.own_addresses
 
     def in_morercpthosts(self, key: bytes) -> bool:
-        return self.more.has(key)
+        return self.morercpthosts.has(key)
 
     def open_queue(self) -> bool:
         self.wire.start_data()
@@ -85,9 +101,9 @@ class World:
     def close_queue(self, envelope: bytes | None) -> bytes:
         assert self.queue is not None
         try:
-            self.wire.flush()  # what was pipelined before the message is answered before the queue takes its time
+            self.wire.flush()  # so that a slow queue program does not delay the replies to earlier commands
         except Closed:
-            pass  # the client will not hear of it, but its message is complete: the original queues it, too
+            pass  # the client will not see the reply, but its message is complete: the original queues it, too
         return self.queue.close(envelope)
 
     def abandon_queue(self) -> None:
@@ -95,22 +111,22 @@ class World:
         self.queue.abandon()
 
     def challenge(self) -> bytes:
-        assert self.gate is not None
-        return self.gate.challenge()
+        assert self.authenticator is not None
+        return self.authenticator.challenge()
 
     def scram(self) -> "ScramServer":
-        assert self.gate is not None
-        return self.gate.scram()
+        assert self.authenticator is not None
+        return self.authenticator.scram()
 
     def login_refusal(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
-        assert self.gate is not None
-        self.wire.flush()  # what was pipelined before is answered before the checker takes its time
-        return self.gate.login_refusal(credentials, self.environ, self.wire.deadline)
+        assert self.authenticator is not None
+        self.wire.flush()  # so that a slow checker does not delay the replies to earlier commands
+        return self.authenticator.login_refusal(credentials, self.environ, self.wire.deadline)
 
     def pause(self) -> None:
-        assert self.gate is not None
+        assert self.authenticator is not None
         self.wire.flush()
-        self.gate.pause(self.wire.deadline)
+        self.authenticator.pause(self.wire.deadline)
 
     def senders(self, user: bytes) -> frozenset[bytes] | None:
         return control.authsenders(user)
@@ -123,80 +139,80 @@ class World:
                 self.environ[name] = value
 
     def prepare_tls(self) -> bool:
-        if self.untold:
+        if not self.tls_failed:
             from qmail_smtpd.net import certificate
 
             try:
-                self.context = certificate.context()
-            except certificate.TlsUnavailable as trouble:
-                self.journal.warning(b"no TLS: " + trouble.why)
-                self.untold = False
-        return self.context is not None
+                self.tls_context = certificate.context()
+            except certificate.TlsUnavailable as error:
+                self.journal.warning(b"no TLS: " + error.why)
+                self.tls_failed = True
+        return self.tls_context is not None
 
     def start_tls(self) -> bytes:
         from qmail_smtpd.net import tls
 
-        assert self.context is not None
-        layer = tls.accept(self.wire, self.context)
+        assert self.tls_context is not None
+        layer = tls.accept(self.wire, self.tls_context)
         self.environ[b"TLS_PROTOCOL"] = self.journal.facts[b"tls"] = layer.protocol
         self.environ[b"TLS_CIPHER"] = layer.cipher
         return layer.cipher
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
-        if event in TAKEN and b"RELAYCLIENT" in self.environ and b"RELAY_USER" in self.environ:
+        if event in ACCEPTANCES and b"RELAYCLIENT" in self.environ and b"RELAY_USER" in self.environ:
             facts = {**facts, b"relay_user": self.environ[b"RELAY_USER"]}
         self.journal.decision(event, facts)
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """What tcpserver's parent does before it forks for clients, where this program is preloaded."""
+    """Prepare the parent of a tcpserver that preloads this program, before it forks for clients."""
     from qmail_smtpd import preload
 
     if not warmed_up:
         warmed_up.append(True)
-        preload.warm_up(World)
+        preload.warm_up(SessionBackend)
     preload.prepare(environ)
 
 
 def main() -> "NoReturn":
-    """Run one session. Ends the process: nothing of the interpreter has to be taken down."""
+    """Run one session, and end the process without the interpreter's clean-up."""
     os._exit(serve_client())
 
 
 def serve_client() -> int:
-    """Run one session and return its exit status, if this process is fit to serve others (tcpserver --reuse).
+    """Run one session and return its exit status, if this process may serve another client (tcpserver --reuse).
 
-    One in which something went wrong, or that a password or a key may have passed through, ends here.
+    After an error, or a session that may have handled a password or a key, it ends the process instead.
     """
     prepare_descriptors()
-    signal(SIGCHLD, SIG_DFL)  # inherited as ignored, it would lose the queue program's status, and with it mail
+    signal(SIGCHLD, SIG_DFL)  # inherited as ignored, it would lose the queue program's status, and so mail
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
     environ = dict(os.environb)
-    environ.pop(b"", None)  # `=value` is legal to inherit, and nothing that posix_spawn would hand on
+    environ.pop(b"", None)  # `=value` is legal to inherit, but posix_spawn does not accept it
     wire = Wire(TIMEOUT)
     level = environ.get(b"SMTPD_LOG") or b"refusals"
     journal = Log(LEVELS.get(level, REFUSALS), {b"pid": b"%d" % os.getpid()})
     if level not in LEVELS:
-        journal.warning(b"SMTPD_LOG is neither none nor refusals nor all: refusals are logged")
-    smtps = bool(environ.get(b"SMTPS"))  # empty is off, as in netqmail's TLS patch
+        journal.warning(b"SMTPD_LOG must be none, refusals or all: using refusals")
+    smtps = bool(environ.get(b"SMTPS"))  # an empty value is off, as in netqmail's TLS patch
     try:
         session, setup = prepare(environ, wire, journal)
         status = converse(session, wire, smtps)
-        setup.more.close()
-        if wire.layer is not None or setup.gate is not None or session.settings.auth is not None:
+        setup.morercpthosts.close()
+        if wire.layer is not None or setup.authenticator is not None or session.settings.auth is not None:
             os._exit(status)
         return status
-    except Unreadable as trouble:
-        journal.warning(trouble.why)
-        reply = trouble.reply
+    except Unreadable as error:
+        journal.warning(error.why)
+        reply = error.reply
     except MemoryError:
         reply = replies.OUT_OF_MEMORY
-    os._exit(1 if smtps and wire.layer is None else last_words(wire, reply))
+    os._exit(1 if smtps and wire.layer is None else send_final_reply(wire, reply))
 
 
-def last_words(wire: Wire, reply: bytes) -> int:
-    """Tell the client why there is no session."""
+def send_final_reply(wire: Wire, reply: bytes) -> int:
+    """Tell the client why there is no session, and return the exit status."""
     try:
         wire.write(reply + b"\r\n")
         wire.flush()
@@ -206,18 +222,19 @@ def last_words(wire: Wire, reply: bytes) -> int:
 
 
 def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Session, Setup]:
-    """Read everything that a session needs, and say what is wrong with it."""
+    """Read the settings, log the warnings about them, and make a session. Raises Unreadable."""
     control.enter(control.home(environ))
     setup = Setup(environ, [os.fsencode(word) for word in sys.argv[1:]])
     wire.set_limits(setup.timeout, setup.session_seconds)
     journal.facts[b"ip"] = setup.settings.remoteip
     for warning in setup.warnings:
         journal.warning(warning)
-    return Session(setup.settings, World(environ, wire, setup.more, setup.gate, journal)), setup
+    backend = SessionBackend(environ, wire, setup.morercpthosts, setup.authenticator, journal)
+    return Session(setup.settings, backend), setup
 
 
 def converse(session: Session, wire: Wire, smtps: bool) -> int:
-    """Read and feed, until the session is over. `smtps`: not a byte in clear."""
+    """Run the session to its end and return the exit status. `smtps`: start TLS first, send nothing in clear."""
     try:
         if smtps and not session.backend.prepare_tls():
             session.finish(1, b"", b"tls")
@@ -226,11 +243,11 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
             session.start_tls()
         session.greet()
         while session.status is None:
-            step(session, wire)
+            read_once(session, wire)
         wire.close()
-    except TlsBroken as broken:
+    except TlsBroken as error:
         if session.status is None:
-            reason = b"tls:" + broken.why.replace(b" ", b"_")
+            reason = b"tls:" + error.why.replace(b" ", b"_")
             if session.message is None:
                 session.log(b"refused", {b"reason": reason})
             session.finish(1, b"", reason)
@@ -242,8 +259,8 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
     return session.status
 
 
-def step(session: Session, wire: Wire) -> None:
-    """One read, and what comes of it."""
+def read_once(session: Session, wire: Wire) -> None:
+    """Read from the client once and feed the session, or end it at end of file or after a timeout."""
     try:
         data = wire.read() if session.message is None else wire.read_data()
         if data:

@@ -1,8 +1,8 @@
-"""PARENT: what tcpserver's parent does for the sessions of its children, where qmail-smtpd is preloaded.
+"""Prepare the parent of a tcpserver that preloads qmail-smtpd, so that its children's sessions cost less.
 
-An interpreter specialises the instructions of a function after some calls, and remembers which attribute it found
-where. A child that has to learn that for itself writes to memory that it shares with its parent, which is a seventh of
-what a session costs. So the parent holds some sessions with nobody: nothing is sent, queued or logged.
+An interpreter specializes the bytecode of a function after some calls, and caches where it found an attribute. A child
+that does this itself writes to memory that it shares with its parent, which is a seventh of a session's cost. So the
+parent runs some warm-up sessions without a client: they send, queue and log nothing.
 """
 
 from qmail_smtpd import control
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.smtp.backend import Backend
 
-    World = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
+    MakeBackend = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
 
-WARM_UP_SESSIONS = 40  # an instruction is specialised some 20 turns after the first
-SAID = (
+WARM_UP_SESSIONS = 40  # an instruction is specialized some 20 calls after the first
+WARM_UP_COMMANDS = (
     b"EHLO client.example\r\n",
     b"MAIL FROM:<sender@client.example> SIZE=1000\r\n",
     b"RCPT TO:<somebody@example.com>\r\n",
@@ -31,19 +31,20 @@ SAID = (
 )
 
 
-def warm_up(world: "World") -> None:
-    """Hold the sessions. What the control files say does not matter; they are not read."""
+def warm_up(make_backend: "MakeBackend") -> None:
+    """Run the warm-up sessions. The control files do not matter for them and are not read."""
     settings = Settings()
     settings.rcpthosts = frozenset((b"example.com",))
     for _ in range(WARM_UP_SESSIONS):
-        session = Session(settings, world({}, Wire(TIMEOUT), control.MoreRcpthosts(-1), None, Log(NONE, {})))
+        backend = make_backend({}, Wire(TIMEOUT), control.MoreRcpthosts(-1), None, Log(NONE, {}))
+        session = Session(settings, backend)
         session.greet()
-        for line in SAID:
+        for line in WARM_UP_COMMANDS:
             session.feed(line)
 
 
 def prepare(environ: "Mapping[bytes, bytes]") -> None:
-    """Have ready what sessions with a login or TLS need."""
+    """Load and build what sessions with a login or TLS need."""
     if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
         load_auth()
     if control.exists(b"servercert.pem", control.home(environ)):
@@ -53,12 +54,12 @@ def prepare(environ: "Mapping[bytes, bytes]") -> None:
 
 
 def load_auth() -> None:
-    """Load what a login needs: 2 ms for each child else. What cannot be loaded, those who log in will hear of."""
+    """Load what a login needs: otherwise 2 ms for each child. A child that needs a missing module reports it itself."""
     try:
         import hashlib  # noqa: F401
         import hmac  # noqa: F401
 
-        from qmail_smtpd.auth import checkpassword, gate, users  # noqa: F401
+        from qmail_smtpd.auth import authenticator, checkpassword, users  # noqa: F401
         from qmail_smtpd.smtp import login  # noqa: F401
     except ImportError:
         pass

@@ -10,7 +10,7 @@ from qmail_smtpd.smtp.settings import Settings, Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from qmail_smtpd.auth.gate import Gate
+    from qmail_smtpd.auth.authenticator import Authenticator
 
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
 INT_MAX = 0x7FFFFFFF  # a larger `int timeout` is a negative one, which counts as 1, as 0 does
@@ -40,7 +40,7 @@ class Setup:
         self.settings.databytes = self.number(b"databytes", 0)
         self.read_limits()
         self.read_environment(environ)
-        self.gate: Gate | None = None
+        self.authenticator: Authenticator | None = None
         if arguments or b"SMTPAUTHFILE" in environ or environ.get(b"SMTPAUTH", b"-") != b"-":
             self.read_auth(environ, arguments)
         self.read_tls(environ)
@@ -63,7 +63,7 @@ class Setup:
         settings = self.settings
         settings.rcpthosts = control.read_list(b"rcpthosts")
         self.lint(b"rcpthosts", settings.rcpthosts, NEVER_IN_DOMAINS)
-        self.more = control.MoreRcpthosts(
+        self.morercpthosts = control.MoreRcpthosts(
             -1 if settings.rcpthosts is None else control.open_control(b"morercpthosts.cdb")
         )
         settings.badmailfrom = control.read_list(b"badmailfrom") or frozenset()
@@ -98,10 +98,10 @@ class Setup:
 
     def read_auth(self, environ: dict[bytes, bytes], arguments: list[bytes]) -> None:
         """SMTP AUTH, for those who ask for it."""
-        from qmail_smtpd.auth.gate import arrange
+        from qmail_smtpd.auth.authenticator import configure
 
         self.settings.maxauth = self.number(b"maxauth", self.settings.maxauth)
-        self.settings.auth, self.gate = arrange(arguments, environ, self.warnings)
+        self.settings.auth, self.authenticator = configure(arguments, environ, self.warnings)
 
     def read_tls(self, environ: dict[bytes, bytes]) -> None:
         """Whether there is a certificate, and what that means for passwords."""

@@ -1,1 +1,1 @@
-"""Who may: mechanisms of SMTP AUTH, how a checker is run, and the checkers themselves."""
+"""SMTP AUTH: what is offered, how a checker is run, the checkers themselves, and the users file."""

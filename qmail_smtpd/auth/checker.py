@@ -1,13 +1,13 @@
-"""What makes a program a checker: djb's checkpassword interface (cr.yp.to/checkpwd/interface.html), from the inside.
+"""The frame of a checker program: djb's checkpassword interface (cr.yp.to/checkpwd/interface.html).
 
-Descriptor 3, the exit codes, the program that it becomes. Whose password is right is the checkers' own question.
+Descriptor 3, the exit codes, the exec of PROG. The programs themselves decide whether a password is right.
 """
 
 import os
 import sys
 
+from qmail_smtpd.auth.errors import CannotVerify
 from qmail_smtpd.auth.secret import apop, cram_md5, equal, is_challenge, is_digest, matches, plaintext
-from qmail_smtpd.auth.trouble import Trouble
 from tcprules import strerr
 from tcpserver.chain import become
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 DESCRIPTOR = 3
-LIMIT = 512  # bytes on it, all told
-WRONG, MISUSED = 1, 2  # with strerr.TEMPORARY, 111, all that the interface knows
+LIMIT = 512  # bytes of all fields together
+WRONG, MISUSED = 1, 2  # the interface's exit codes; the third is strerr.TEMPORARY, 111
 
 
 class Credentials:
-    """The fields: login, password and timestamp, or of CRAM-MD5 digest and challenge, in whatever order."""
+    """The fields: login, password and timestamp; or login, and CRAM-MD5's digest and challenge in either order."""
 
     __slots__ = ("login", "second", "third")
 
@@ -33,18 +33,21 @@ class Credentials:
         self.third = third
 
 
-def run(program: str, usage: str, judge: "Callable[[Credentials, dict[bytes, bytes]], bool]") -> "NoReturn":
-    """Be the checker `program`. `judge` says yes or no, may raise Trouble, and may change the environment of PROG."""
+def run(program: str, usage: str, check: "Callable[[Credentials, dict[bytes, bytes]], bool]") -> "NoReturn":
+    """Run as the checker `program`. `check` tells whether the credentials are right, or raises CannotVerify.
+
+    It may change the environment, which is PROG's.
+    """
     sys.excepthook = crash
     words = [os.fsencode(word) for word in sys.argv[1:]]
     environ = dict(os.environb)
-    environ.pop(b"", None)  # `=value` is legal to inherit, and nothing that could be handed on
+    environ.pop(b"", None)  # `=value` is legal to inherit, but cannot be passed on
     if not words:
         strerr.die(MISUSED, program, ": usage: ", usage)
     try:
-        right = judge(credentials(program), environ)
-    except Trouble as trouble:
-        strerr.die(strerr.TEMPORARY, program, ": fatal: ", trouble.why)
+        right = check(read_credentials(program), environ)
+    except CannotVerify as error:
+        strerr.die(strerr.TEMPORARY, program, ": fatal: ", error.why)
     if not right:
         os._exit(WRONG)
     failure = become(words, environ)
@@ -52,13 +55,13 @@ def run(program: str, usage: str, judge: "Callable[[Credentials, dict[bytes, byt
 
 
 def crash(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
-    """A fault of ours is not a wrong password, which Python's own exit status 1 would say."""
+    """Exit with 111 after a bug: Python's own exit status 1 would mean a wrong password."""
     sys.__excepthook__(kind, error, trace)
     os._exit(strerr.TEMPORARY)
 
 
-def credentials(program: str) -> Credentials:
-    """What the caller says on descriptor 3. Ends the process where it is too much or too little, as checkpassword.c."""
+def read_credentials(program: str) -> Credentials:
+    """Read the fields from descriptor 3. Exits if there is too much or too little, like checkpassword.c."""
     data = read_all()
     if len(data) > LIMIT:
         os._exit(WRONG)
@@ -70,21 +73,22 @@ def credentials(program: str) -> Credentials:
 
 
 def read_all() -> bytes:
-    """Up to its end, or to the first byte too many. Closes it: PROG shall not have it. Raises Trouble."""
+    """Read descriptor 3 to its end, or to one byte over the limit, and close it: PROG must not inherit it."""
     data = b""
     try:
         while len(data) <= LIMIT and (part := os.read(DESCRIPTOR, LIMIT + 1 - len(data))):
             data += part
         os.close(DESCRIPTOR)
     except OSError as error:
-        raise Trouble(b"unable to read descriptor 3: " + strerr.reason(error).encode()) from error
+        raise CannotVerify(b"unable to read descriptor 3: " + strerr.reason(error).encode()) from error
     return data
 
 
 def accepts(stored: bytes, given: Credentials) -> bool:
-    """Is the second field the password, or do second and third answer one another? Raises Trouble.
+    """Whether the second field is the password, or the second and third are a digest and its challenge.
 
-    A caller without CRAM-MD5 has a timestamp in the third, or nothing: it is not looked at where the second is right.
+    Without CRAM-MD5 a caller passes a timestamp in the third field, or nothing: it does not matter if the second is
+    the password. Raises CannotVerify.
     """
     if matches(stored, given.second):
         return True
@@ -98,7 +102,7 @@ def accepts(stored: bytes, given: Credentials) -> bool:
 
 
 def digest_and_challenge(given: Credentials) -> tuple[bytes, bytes] | None:
-    """Told apart by their shapes: up to qmail-smtpd-auth 0.31 the challenge comes first, since then the digest."""
+    """Recognise the two by their form: up to qmail-smtpd-auth 0.31 the challenge comes first, since then the digest."""
     for digest, challenge in ((given.second, given.third), (given.third, given.second)):
         if is_digest(digest) and is_challenge(challenge):
             return digest, challenge

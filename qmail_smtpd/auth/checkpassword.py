@@ -1,4 +1,4 @@
-"""Run a checkpassword program: what it has to check on its descriptor 3, the verdict in its exit status.
+"""Run a checkpassword program: the credentials on its descriptor 3, the verdict in its exit status.
 
 The interface is djb's (cr.yp.to/checkpwd/interface.html). Knows no SMTP.
 """
@@ -14,27 +14,27 @@ from qmail_smtpd.net.wire import ready
 from tcpserver import chain
 
 FIELDS_DESCRIPTOR = 3
-LONGEST_FIELDS = 512  # bytes: what the interface promises to a checker. They fit into a pipe that nobody reads yet
-PATIENCE = 30.0  # seconds for a checker; a DNS or LDAP question has its own, shorter, limits
-BETWEEN_LOOKS = 0.01  # seconds
-MISUSED = 2  # the checker says that we called it wrongly
-TROUBLE = 100  # this exit code and all above it are no verdict: 111 is a temporary failure, 126 and 127 a shell's
-NO = b"password"
+LONGEST_FIELDS = 512  # bytes: the limit of the interface. So the fields fit into a pipe before the checker reads it
+TIME_LIMIT = 30.0  # seconds for a checker; DNS and LDAP queries have shorter limits of their own
+POLL_INTERVAL = 0.01  # seconds
+MISUSED = 2  # the checker's exit code for a wrong call
+NO_VERDICT = 100  # exit codes from here on are no verdict: 111 is a temporary failure, 126 and 127 are a shell's
+WRONG_PASSWORD = b"password"
 
 
-def why_not(program: list[bytes], environ: dict[bytes, bytes], fields: bytes, deadline: float | None) -> bytes | None:
-    """None if the checker says yes; NO if it says no; else what was wrong with it, one word. Raises OSError.
+def check(program: list[bytes], environ: dict[bytes, bytes], fields: bytes, deadline: float | None) -> bytes | None:
+    """Return None if the checker accepts, WRONG_PASSWORD if it refuses, else one word for its failure. Raises OSError.
 
-    A checker without a slash in its name is looked for in PATH, as ever. Such a name may be another program's, so its
-    yes counts only if it has read what it was to check.
+    A checker without a slash in its name is searched for in PATH, as in the original. Such a name may be that of
+    another program, so exit code 0 counts only if the program has read the fields.
     """
     null = os.open(b"/dev/null", os.O_RDONLY)
     try:
-        pid, fields_end = launch(program, environ, fields, {0: null, 1: 2})  # the client's connection is not for it
+        pid, fields_end = launch(program, environ, fields, {0: null, 1: 2})  # not the client's connection
     finally:
         os.close(null)
     try:
-        reason = verdict(pid, deadline)
+        reason = wait_for_verdict(pid, deadline)
         unread = reason is None and b"/" not in program[0] and os.read(fields_end, 1)
         return b"unread" if unread else reason
     finally:
@@ -46,8 +46,8 @@ def launch(
 ) -> tuple[int, int]:
     """Start the program, found as exec finds it, with `descriptors` (its own -> ours) and the fields on descriptor 3.
 
-    Returns its pid, and a reading end of the pipe, for whoever wants to know what it has left there. SIGPIPE is at its
-    default: sig_pipedefault in qmail-smtpd.c of the patches, and in qmail-popup.c. Raises OSError.
+    Return its pid, and a read end of the pipe, which shows what the program has not read. SIGPIPE has its default
+    action: sig_pipedefault in qmail-smtpd.c of the patches, and in qmail-popup.c. Raises OSError.
     """
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     fields_end = filled_pipe(fields)
@@ -64,7 +64,7 @@ def launch(
 
 
 def filled_pipe(fields: bytes) -> int:
-    """The reading end of a pipe that holds the fields and has no writer any more."""
+    """Return the read end of a pipe that contains the fields. Its write end is closed."""
     assert len(fields) <= LONGEST_FIELDS
     reader, writer = os.pipe()
     try:
@@ -74,35 +74,35 @@ def filled_pipe(fields: bytes) -> int:
     return reader
 
 
-def verdict(pid: int, deadline: float | None) -> bytes | None:
-    """What the checker says, as `why_not` says it. One that does not end is killed."""
+def wait_for_verdict(pid: int, deadline: float | None) -> bytes | None:
+    """Wait for the checker, and return its verdict as `check` does. Kill a checker that exceeds the time limit."""
     try:
-        in_time = ends(pid, deadline)
+        in_time = ends_in_time(pid, deadline)
         if not in_time:
             os.kill(pid, 9)
         status = os.waitpid(pid, 0)[1]
-    except (ChildProcessError, ProcessLookupError):  # somebody else has taken it
-        return judge(None)
-    return judge(status) if in_time else b"timeout"
+    except (ChildProcessError, ProcessLookupError):  # the status was collected elsewhere
+        return verdict_of(None)
+    return verdict_of(status) if in_time else b"timeout"
 
 
-def ends(pid: int, deadline: float | None) -> bool:
-    """Wait until the process has ended, for PATIENCE, and never longer than the session may last."""
+def ends_in_time(pid: int, deadline: float | None) -> bool:
+    """Wait until the process has ended, for at most TIME_LIMIT and not beyond the session's deadline."""
     try:
         handle = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # Linux before 5.3, some sandboxes, FreeBSD: look again and again
-        last = monotonic() + PATIENCE if deadline is None else min(monotonic() + PATIENCE, deadline)
+    except (OSError, AttributeError):  # Linux before 5.3, some sandboxes, FreeBSD: poll instead
+        last = monotonic() + TIME_LIMIT if deadline is None else min(monotonic() + TIME_LIMIT, deadline)
         while not (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and monotonic() < last:
-            sleep(BETWEEN_LOOKS)
+            sleep(POLL_INTERVAL)
         return ended is not None
     try:
-        return ready(handle, POLLIN, PATIENCE, deadline)
+        return ready(handle, POLLIN, TIME_LIMIT, deadline)
     finally:
         os.close(handle)
 
 
-def judge(status: int | None) -> bytes | None:
-    """The verdict in a wait status, None for one that is lost. Only an exit code of 0 is a yes."""
+def verdict_of(status: int | None) -> bytes | None:
+    """Return the verdict in a wait status (None: lost). Only exit code 0 accepts."""
     if status is None:
         return b"no-status"
     if os.WIFSIGNALED(status):
@@ -110,4 +110,4 @@ def judge(status: int | None) -> bytes | None:
     code = os.WEXITSTATUS(status)
     if code == 0:
         return None
-    return b"exit-%d" % code if code == MISUSED or code >= TROUBLE else NO
+    return b"exit-%d" % code if code == MISUSED or code >= NO_VERDICT else WRONG_PASSWORD

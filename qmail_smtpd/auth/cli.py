@@ -1,6 +1,6 @@
 """The command line of checkusers: set, delete and list the users of a users file.
 
-A change is made under a lock and comes by rename: who logs in meanwhile finds the old file or the new one, whole.
+The file is changed under a lock and replaced by rename: a login sees either the old file or the new one, complete.
 """
 
 import os
@@ -13,95 +13,95 @@ import click
 from qmail_smtpd.auth import secret
 from qmail_smtpd.auth.checker import LIMIT
 from qmail_smtpd.auth.checkusers import users_file
-from qmail_smtpd.auth.edit import is_name, with_secret, without
+from qmail_smtpd.auth.edit import is_name, with_secret, without_user
+from qmail_smtpd.auth.errors import CannotVerify
 from qmail_smtpd.auth.secretfile import read
-from qmail_smtpd.auth.trouble import Trouble
 from qmail_smtpd.auth.users import Users
 from tcprules import strerr
 from tcprules.install import Unable, install
 
-UMASK = 0o027  # a new file is its owner's, and its group may read it
+UMASK = 0o027  # a new file is readable by its group, and not by others
 NULS = 3  # on descriptor 3, with the login and the password
 SCHEMES = [name.decode() for name in secret.SCHEMES]
 ROUNDS = "Iterations of SCRAM-SHA-256, cost of BLF-CRYPT, passes of ARGON2ID."
 
 
-class Unknown(Exception):
-    """The user that is to be removed is not there."""
+class UnknownUser(Exception):
+    """The user to be deleted does not exist."""
 
 
 @click.command()
-@click.option("--set", "setting", metavar="USER", help="Give USER a password: asked for, or a line of standard input.")
-@click.option("--delete", "deleting", metavar="USER", help="Remove USER.")
-@click.option("--list", "listing", is_flag=True, help="Show the users, and the schemes of their passwords.")
+@click.option("--set", "setting", metavar="USER", help="Set USER's password: prompt, or read a line of standard input.")
+@click.option("--delete", "deleting", metavar="USER", help="Delete USER.")
+@click.option("--list", "listing", is_flag=True, help="List the users and the schemes of their passwords.")
 @click.option("--scheme", type=click.Choice(SCHEMES, case_sensitive=False), default=SCHEMES[0], show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), help=ROUNDS)
 @click.pass_context
 def main(
     context: click.Context, setting: str | None, deleting: str | None, listing: bool, scheme: str, rounds: int | None
 ) -> None:
-    """Keep the users file of checkusers: $CHECKUSERS_FILE, else control/users in $QMAILHOME.
+    """Edit the users file of checkusers: $CHECKUSERS_FILE, or by default control/users in $QMAILHOME.
 
-    With a program in place of these options checkusers is a checkpassword-compatible checker.
+    With a program instead of these options, checkusers is a checkpassword-compatible checker.
     """
     if [setting is not None, deleting is not None, listing].count(True) != 1:
-        context.fail("one of --set, --delete and --list")
+        context.fail("give exactly one of --set, --delete and --list")
     path = users_file(os.environb)
     try:
         if setting is not None:
-            set_user(path, name(setting), scheme.encode(), rounds)
+            set_user(path, user_name(setting), scheme.encode(), rounds)
         elif deleting is not None:
-            delete_user(path, name(deleting))
+            delete_user(path, user_name(deleting))
         else:
             list_users(path)
-    except Trouble as trouble:
-        fatal(strerr.TEMPORARY, trouble.why)
+    except CannotVerify as error:
+        fatal(strerr.TEMPORARY, error.why)
     except Unable as failure:
         fatal(strerr.TEMPORARY, failure.text)
-    except Unknown:
+    except UnknownUser:
         fatal(strerr.PERMANENT, "no such user in ", path)
 
 
 def fatal(status: int, *words: str | bytes) -> NoReturn:
-    """Say why, and end."""
+    """Report the error and exit with this status."""
     strerr.die(status, "checkusers: fatal: ", *words)
 
 
-def name(word: str) -> bytes:
-    """A user's name, if it can be one."""
+def user_name(word: str) -> bytes:
+    """Return the name as bytes. Exit if it cannot be the name of an entry."""
     user = os.fsencode(word)
     if not is_name(user):
-        fatal(strerr.PERMANENT, "a name cannot be empty, begin with #, or hold colons or control characters")
+        fatal(strerr.PERMANENT, "a name cannot be empty, begin with #, or contain colons or control characters")
     return user
 
 
 def set_user(path: bytes, user: bytes, scheme: bytes, rounds: int | None) -> None:
     """Replace the user's password, or add the user."""
-    password = ask(user)
+    password = read_password(user)
     try:
         stored = secret.make(scheme, password, rounds)
     except ValueError as error:
         fatal(strerr.PERMANENT, str(error))
     if not os.path.lexists(path):
         strerr.say("checkusers: ", path, " is new: give it the group that the checker runs as")
-    replace(path, lambda content: with_secret(content, user, stored))
+    change_file(path, lambda content: with_secret(content, user, stored))
 
 
-def ask(user: bytes) -> bytes:
-    """The new password: typed twice at a terminal, otherwise the one line of standard input."""
+def read_password(user: bytes) -> bytes:
+    """Read the new password: from two prompts at a terminal, otherwise from one line of standard input."""
     if sys.stdin.isatty():
-        password = ask_twice(f"Password for {user.decode(errors='replace')}")
+        password = prompt_twice(f"Password for {user.decode(errors='replace')}")
     else:
         password = sys.stdin.buffer.readline(LIMIT + 1).removesuffix(b"\n")
     if not password or b"\0" in password:
-        fatal(strerr.PERMANENT, "a password cannot be empty, nor hold a NUL")
+        fatal(strerr.PERMANENT, "a password cannot be empty or contain a NUL")
     if len(user) + len(password) + NULS > LIMIT:
-        fatal(strerr.PERMANENT, f"name and password are too long for a checker: {LIMIT - NULS} bytes in all")
+        fatal(strerr.PERMANENT, f"name and password are too long for a checker: at most {LIMIT - NULS} bytes together")
     return password
 
 
-def ask_twice(question: str) -> bytes:
-    """What is typed twice, unseen."""
+def prompt_twice(question: str) -> bytes:
+    """Prompt twice for the password, without echo."""
     try:
         return os.fsencode(click.prompt(question, hide_input=True, confirmation_prompt="Again", err=True))
     except UnicodeDecodeError:
@@ -109,30 +109,30 @@ def ask_twice(question: str) -> bytes:
 
 
 def delete_user(path: bytes, user: bytes) -> None:
-    """Remove the user. That there is none is an error: the name may be mistyped."""
+    """Delete the user. An unknown user is an error, because the name may be mistyped."""
 
     def change(content: bytes) -> bytes:
-        changed = without(content, user)
+        changed = without_user(content, user)
         if changed is None:
-            raise Unknown
+            raise UnknownUser
         return changed
 
-    replace(path, change)
+    change_file(path, change)
 
 
-def replace(path: bytes, change: Callable[[bytes], bytes]) -> None:
-    """Change the file, or make it. Raises Unable, Trouble."""
+def change_file(path: bytes, change: Callable[[bytes], bytes]) -> None:
+    """Change the file, or create it. Raises Unable, CannotVerify."""
     target = os.path.realpath(path)
 
-    def make() -> memoryview:  # called under the lock
+    def changed_content() -> memoryview:  # called under the lock
         return memoryview(change(read(target) if os.path.lexists(target) else b""))
 
     os.umask(UMASK)
-    install(target, target + b".tmp", make, lambda text: strerr.say("checkusers: warning: ", text))
+    install(target, target + b".tmp", changed_content, lambda text: strerr.say("checkusers: warning: ", text))
 
 
 def list_users(path: bytes) -> None:
-    """A line for each entry: the name, a tab, the scheme as it stands there."""
+    """Print a line for each entry: the name, a tab, the scheme as it is in the file."""
     for entry in Users(path).entries():
         scheme, brace, _ = entry.secret.removeprefix(b"{").partition(b"}")
         click.echo(entry.fields[0] + b"\t" + (scheme if brace else b"-"))

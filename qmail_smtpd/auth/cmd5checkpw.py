@@ -1,4 +1,4 @@
-"""cmd5checkpw: a checker whose passwords stand in /etc/poppasswd as they are, for CRAM-MD5 and APOP."""
+"""cmd5checkpw: a checker for the plain-text passwords in /etc/poppasswd, for CRAM-MD5 and APOP."""
 
 from qmail_smtpd.auth import secretfile
 from qmail_smtpd.auth.checker import Credentials, accepts, run
@@ -9,30 +9,30 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 POPPASSWD = b"/etc/poppasswd"
-NOBODY = b"-"
+DUMMY = b"-"  # a password for the comparison if there is none, so that it takes the same time
 
 
 def main() -> "NoReturn":
-    """The program. Sets up nothing for PROG: its users need not exist in the system."""
-    run("cmd5checkpw", "cmd5checkpw prog", judge)
+    """Run the program. Changes nothing for PROG: its users need no system accounts."""
+    run("cmd5checkpw", "cmd5checkpw prog", check_credentials)
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """tcpserver's parent, where this is preloaded: have what a login needs."""
+    """Load what a login needs, in the parent of a tcpserver that preloads this."""
     import hashlib  # noqa: F401
     import hmac  # noqa: F401
 
 
-def judge(given: Credentials, environ: dict[bytes, bytes]) -> bool:
-    """Raises Trouble."""
-    password = find(secretfile.read(environ.get(b"POPPASSWD", POPPASSWD)), given.login)
-    return accepts(b"{PLAIN}" + (password or NOBODY), given) and bool(password)
+def check_credentials(given: Credentials, environ: dict[bytes, bytes]) -> bool:
+    """Whether the credentials are right. Raises CannotVerify."""
+    password = find_password(secretfile.read(environ.get(b"POPPASSWD", POPPASSWD)), given.login)
+    return accepts(b"{PLAIN}" + (password or DUMMY), given) and bool(password)
 
 
-def find(content: bytes, login: bytes) -> bytes | None:
-    """The password of the first `login:password` line of this login. It ends at a colon: the original uses strtok.
+def find_password(content: bytes, login: bytes) -> bytes | None:
+    """Return the password in the first `login:password` line. It ends at a colon: the original uses strtok.
 
-    All lines are looked at, wherever the login stands: the time does not tell.
+    All lines are searched, so the time does not depend on the position of the login.
     """
     lines = [line.partition(b":") for line in content.split(b"\n") if line.startswith(login)]
     passwords = [rest.partition(b":")[0] for name, _, rest in lines if name == login]

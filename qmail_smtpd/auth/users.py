@@ -1,36 +1,36 @@
-"""The users file, Dovecot's passwd-file: `user:{SCHEME}value[:uid:gid::home:shell:extra]`. Is a user's password right?
+"""Look up a user in the users file, Dovecot's passwd-file: `user:{SCHEME}value[:uid:gid::home:shell:extra]`.
 
-Read at each login and never kept: a change counts at once, and no server holds anybody's secret. Writes nothing.
+The file is read at each login and not kept: a change takes effect at once, and no server holds secrets of users.
 """
 
 from qmail_smtpd.auth import secretfile
+from qmail_smtpd.auth.errors import CannotVerify as CannotVerify
 from qmail_smtpd.auth.secret import cram_matches, matches, split
-from qmail_smtpd.auth.trouble import Trouble as Trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-NO_ENTRY = (b"", b"#", b":")  # what such a line begins with (Dovecot, db-passwd-file.c)
-AFTER_NAME = (b":", b"\r", b"\n", b"")  # the first byte behind a name
+NO_ENTRY = (b"", b"#", b":")  # first bytes of lines that are no entries (Dovecot, db-passwd-file.c)
+AFTER_NAME = (b":", b"\r", b"\n", b"")  # the first byte after a name
 SECRET, UID, HOME, SHELL, EXTRA = 1, 2, 5, 6, 7  # fields of a line
-FOR_MAILBOXES = b"userdb_"  # extra fields that say where mail lies; any other one may restrict who logs in
+MAILBOX_FIELD = b"userdb_"  # prefix of extra fields about the mailbox; other extra fields may restrict logins
 SHELL_DEFAULT = b"/bin/sh"  # passwd(5) for an empty field
-NOBODY = b"{PLAIN}-"
+DUMMY = b"{PLAIN}-"
 
 
 def verify(path: bytes, user: bytes, password: bytes) -> bool:
-    """Is this the user's password? Raises Trouble for all that is not a wrong one."""
+    """Whether this is the user's password. Raises CannotVerify."""
     return Users(path).check(user, lambda stored: matches(stored, password)) is not None
 
 
 def verify_digest(path: bytes, user: bytes, challenge: bytes, digest: bytes) -> bool:
-    """Is this CRAM-MD5 digest of the challenge the user's? Only who is stored as PLAIN has one. Raises Trouble."""
+    """Whether this is the user's CRAM-MD5 digest of the challenge; only PLAIN can match. Raises CannotVerify."""
     return Users(path).check(user, lambda stored: cram_matches(stored, challenge, digest)) is not None
 
 
 class Entry:
-    """What the file says of a user. `start`: where the line begins."""
+    """A user's line in the file. `start`: its offset."""
 
     __slots__ = ("fields", "start")
 
@@ -39,7 +39,7 @@ class Entry:
         self.start = start
 
     def field(self, number: int) -> bytes:
-        """Empty where the line ends before it."""
+        """Return a field, empty if the line has fewer."""
         return self.fields[number] if number < len(self.fields) else b""
 
     @property
@@ -50,17 +50,17 @@ class Entry:
     def shell(self) -> bytes:
         return self.field(SHELL) or SHELL_DEFAULT
 
-    def insist(self) -> None:
-        """Raises Trouble for what is no entry, and for what may keep its user out: nologin, allow_nets and others."""
+    def check_fields(self) -> None:
+        """Raise CannotVerify for an incomplete entry, and for extra fields that may forbid the login (nologin, ...)."""
         if len(self.fields) <= SECRET:
-            raise Trouble(b"no password")
+            raise CannotVerify(b"no password")
         extra = b":".join(self.fields[EXTRA:]).split()
-        if not all(word.startswith(FOR_MAILBOXES) for word in extra):
-            raise Trouble(b"extra fields other than userdb_ ones")
+        if not all(word.startswith(MAILBOX_FIELD) for word in extra):
+            raise CannotVerify(b"extra fields other than userdb_ ones")
 
 
-class place:
-    """`with place(users, entry):` tells where the trouble of its body lies, by line: no client's text gets logged."""
+class naming_line:
+    """A context manager that adds path and line number to CannotVerify: the text of a line must not be logged."""
 
     __slots__ = ("entry", "users")
 
@@ -72,12 +72,12 @@ class place:
         pass
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if isinstance(error, Trouble):
-            raise Trouble(self.users.where(self.entry) + error.why) from None
+        if isinstance(error, CannotVerify):
+            raise CannotVerify(self.users.location(self.entry) + error.why) from None
 
 
 class Users:
-    """A users file as it is now. Raises Trouble where it cannot be read."""
+    """The current content of a users file. Raises CannotVerify if it cannot be read."""
 
     __slots__ = ("content", "path")
 
@@ -86,76 +86,79 @@ class Users:
         self.content = secretfile.read(path)
 
     def entries(self) -> "Iterator[Entry]":
-        """All of them, also those that are no good."""
+        """Yield all entries, also invalid ones."""
         start = 0
         while start < len(self.content):
             entry = self.entry(start)
             if entry:
                 yield entry
-            start = self.end(start) + 1
+            start = self.line_end(start) + 1
 
     def entry(self, start: int) -> Entry | None:
-        """What the line that begins there says; None if it says nothing of a user."""
-        line = self.content[start : self.end(start)]
+        """Return the entry in the line at this offset, None for an empty line or a comment."""
+        line = self.content[start : self.line_end(start)]
         return None if line[:1] in NO_ENTRY else Entry(line.removesuffix(b"\r"), start)
 
-    def end(self, start: int) -> int:
-        """Where the line ends that begins there."""
+    def line_end(self, start: int) -> int:
+        """Return the offset of the line's end."""
         end = self.content.find(b"\n", start)
         return end if end >= 0 else len(self.content)
 
-    def where(self, entry: Entry) -> bytes:
-        """The place of an entry, for the administrator."""
+    def location(self, entry: Entry) -> bytes:
+        """Return path and line number of an entry, as a prefix for a message."""
         return b"%b, line %d: " % (self.path, self.content.count(b"\n", 0, entry.start) + 1)
 
     def find(self, user: bytes) -> Entry | None:
-        """The first entry of this very name: upper and lower case differ. Raises Trouble for one that is no good."""
-        for start in self.places(user):
+        """Return the first entry with exactly this name; case matters. Raises CannotVerify for an invalid entry."""
+        for start in self.line_starts(user):
             entry = self.entry(start)
             if entry and entry.fields[0] == user:
-                with place(self, entry):
-                    entry.insist()
+                with naming_line(self, entry):
+                    entry.check_fields()
                 return entry
         return None
 
-    def places(self, user: bytes) -> list[int]:
-        """Where this name begins a line. The whole file is looked through: no time tells where, or whether, it is."""
-        places = [0] if self.content.startswith(user) else []
+    def line_starts(self, user: bytes) -> list[int]:
+        """Return the offsets of the lines that begin with this name.
+
+        The whole file is searched, so the time does not show whether, or where, the name is found.
+        """
+        starts = [0] if self.content.startswith(user) else []
         before = b"\n" + user
         newline = self.content.find(before)
         while newline >= 0:
-            places.append(newline + 1)
+            starts.append(newline + 1)
             newline = self.content.find(before, newline + 1)
-        behind = len(user)
-        return [start for start in places if self.content[start + behind : start + behind + 1] in AFTER_NAME]
+        length = len(user)
+        return [start for start in starts if self.content[start + length : start + length + 1] in AFTER_NAME]
 
     def decoy(self) -> bytes:
-        """The first secret whose checking takes time: what is spent on whom the file does not know."""
-        return next((entry.secret for entry in self.entries() if takes_time(entry.secret)), NOBODY)
+        """Return the file's first hash: checking an unknown user's password against it takes the usual time."""
+        return next((entry.secret for entry in self.entries() if is_hash(entry.secret)), DUMMY)
 
     def check(self, user: bytes, is_right: "Callable[[bytes], bool]") -> Entry | None:
-        """The user's entry, if `is_right` of its secret. Raises Trouble, as `is_right` may.
+        """Return the user's entry if `is_right` accepts its secret, else None. Raises CannotVerify, as `is_right` may.
 
-        A no takes as long for a name that is not there as for one whose password is hashed.
+        A refusal takes as long for an unknown user as for one with a password hash.
         """
         decoy = self.decoy()
         entry = self.find(user)
         if entry and entry.secret:
-            with place(self, entry):
+            with naming_line(self, entry):
                 if is_right(entry.secret):
                     return entry
-        if not entry or not takes_time(entry.secret):
+        if not entry or not is_hash(entry.secret):
             try:
                 is_right(decoy)
-            except Trouble:
-                pass  # it is another user's
+            except CannotVerify:
+                pass  # another user's entry is invalid
         return None
 
 
-def takes_time(stored: bytes) -> bool:
-    """Is it a hash, of a scheme that is known?"""
+def is_hash(stored: bytes) -> bool:
+    """Whether the secret is a hash in a known scheme, so that checking it takes time."""
     try:
         scheme, value = split(stored)
-    except Trouble:
+    except CannotVerify:
         return False
     return scheme != b"PLAIN" and value != b""

@@ -1,16 +1,16 @@
-"""What SCRAM-SHA-256 stores of a password (RFC 5802 section 3), in Dovecot's layout."""
+"""What SCRAM-SHA-256 stores of a password (RFC 5802 section 3), in Dovecot's format."""
 
 import binascii
 
-from qmail_smtpd.auth.trouble import Trouble
+from qmail_smtpd.auth.errors import CannotVerify
 
 FEWEST_ITERATIONS = 4096  # RFC 7677 section 4
-MOST_ITERATIONS = 10_000_000  # what scramp takes: a minute of work for the client
+MOST_ITERATIONS = 10_000_000  # scramp's limit: a minute of work for the client
 KEY = 32  # bytes of a SHA-256
 
 
 class Verifier:
-    """Enough to check a password, not enough to know it. `Verifier.of` computes one, `from_value` reads one."""
+    """Enough to check a password, but not to recover it."""
 
     __slots__ = ("iterations", "salt", "server_key", "stored_key")
 
@@ -21,8 +21,8 @@ class Verifier:
         self.server_key = server_key
 
     @classmethod
-    def of(cls, password: bytes, salt: bytes, iterations: int) -> "Verifier":
-        """The work: microseconds for ten iterations. The password is taken as it is, see `prepared`."""
+    def from_password(cls, password: bytes, salt: bytes, iterations: int) -> "Verifier":
+        """Compute the verifier: microseconds for ten iterations. The password is not normalized: see `prepared`."""
         from hashlib import pbkdf2_hmac, sha256
         from hmac import digest
 
@@ -32,33 +32,35 @@ class Verifier:
 
     @classmethod
     def from_value(cls, value: bytes) -> "Verifier":
-        """From `iterations,salt,StoredKey,ServerKey`, the last three in base64. Raises Trouble."""
+        """Parse `iterations,salt,StoredKey,ServerKey`, the last three in base64. Raises CannotVerify."""
         try:
             count, *fields = value.split(b",")
             salt, stored_key, server_key = (binascii.a2b_base64(field, strict_mode=True) for field in fields)
         except ValueError:
-            raise broken() from None
+            raise malformed() from None
         if not count.isdigit() or not salt or len(stored_key) != KEY or len(server_key) != KEY:
-            raise broken()
+            raise malformed()
         if len(count) > len(str(MOST_ITERATIONS)) or not FEWEST_ITERATIONS <= int(count) <= MOST_ITERATIONS:
-            raise Trouble(b"{SCRAM-SHA-256} has not %d to %d iterations" % (FEWEST_ITERATIONS, MOST_ITERATIONS))
+            limits = (FEWEST_ITERATIONS, MOST_ITERATIONS)
+            raise CannotVerify(b"{SCRAM-SHA-256} must have %d to %d iterations" % limits)
         return cls(int(count), salt, stored_key, server_key)
 
     def value(self) -> bytes:
-        """What from_value reads."""
+        """Return the format that from_value parses."""
         fields = (self.salt, self.stored_key, self.server_key)
         encoded = [binascii.b2a_base64(field, newline=False) for field in fields]
         return b",".join([b"%d" % self.iterations, *encoded])
 
 
-def broken() -> Trouble:
-    return Trouble(b"{SCRAM-SHA-256} is not followed by iterations,salt,StoredKey,ServerKey")
+def malformed() -> CannotVerify:
+    """Return the exception for a value that cannot be parsed."""
+    return CannotVerify(b"{SCRAM-SHA-256} is not followed by iterations,salt,StoredKey,ServerKey")
 
 
 def prepared(password: bytes) -> bytes:
-    """The password as a SCRAM client takes it: RFC 5802's Normalize is SASLprep (RFC 4013).
+    """Normalize a password as a SCRAM client does: RFC 5802's Normalize is SASLprep (RFC 4013).
 
-    What SASLprep forbids is left as it is: no such client can send it. Latin-1 is left, too.
+    A password that SASLprep forbids, or that is not UTF-8, is returned unchanged: no SCRAM client can send it.
     """
     if password.isascii():
         return password

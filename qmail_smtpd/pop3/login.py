@@ -7,7 +7,7 @@ connection or, under TLS, one end of a tunnel.
 import errno
 import os
 
-from qmail_smtpd.auth.checkpassword import LONGEST_FIELDS, TROUBLE, judge, launch
+from qmail_smtpd.auth.checkpassword import LONGEST_FIELDS, NO_VERDICT, launch, verdict_of
 from qmail_smtpd.net.wire import Closed, TimedOut
 from qmail_smtpd.pop3 import replies
 
@@ -47,20 +47,20 @@ def run(
 
         why = b"start:" + reason(error).encode().replace(b" ", b"_")
         return START_FAILURES.get(error.errno or 0, replies.NOT_CHECKED), why
-    verdict = judge(status)
+    verdict = verdict_of(status)
     return None if verdict is None else (reply(status), verdict)
 
 
 def reply(status: int | None) -> bytes:
     """Return the reply to a client whose login failed, for a wait status or None.
 
-    An exit code below TROUBLE is a refusal. That includes 2, with which checkpassword-pam refuses unknown users.
+    An exit code below NO_VERDICT is a refusal. That includes 2, with which checkpassword-pam refuses unknown users.
     """
     if status is None:
         return b""  # qmail-popup.c exits silently
     if os.WIFSIGNALED(status):
         return replies.CRASHED
-    return replies.NOT_CHECKED if os.WEXITSTATUS(status) >= TROUBLE else replies.AUTHORIZATION_FAILED
+    return replies.NOT_CHECKED if os.WEXITSTATUS(status) >= NO_VERDICT else replies.AUTHORIZATION_FAILED
 
 
 def run_directly(program: list[bytes], environ: "Environ", fields: bytes) -> int | None:

@@ -61,7 +61,7 @@ def test_refusals_are_the_default(level: dict[str, str], home: Path) -> None:
 
 def test_a_level_that_is_none_is_named(home: Path) -> None:
     assert log_of(home, SMTPD_LOG="ALL") == [
-        "qmail-smtpd: warning: SMTPD_LOG is neither none nor refusals nor all: refusals are logged",
+        "qmail-smtpd: warning: SMTPD_LOG must be none, refusals or all: using refusals",
         EVENT.format("refused", "s@s recipient=u@evil.test reason=rcpthosts"),
     ]
 

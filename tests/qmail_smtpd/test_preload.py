@@ -21,9 +21,9 @@ def test_warm_up_sessions_leave_no_trace(capfd: pytest.CaptureFixture[str]) -> N
     gc.disable()
     try:
         before = sorted(os.listdir("/proc/self/fd")), dict(os.environ)
-        preload.warm_up(main.World)
+        preload.warm_up(main.SessionBackend)
         assert (sorted(os.listdir("/proc/self/fd")), dict(os.environ)) == before
-        assert not [found for found in gc.get_objects() if isinstance(found, (Session, main.World))]
+        assert not [found for found in gc.get_objects() if isinstance(found, (Session, main.SessionBackend))]
     finally:
         gc.enable()
     assert capfd.readouterr() == ("", "")

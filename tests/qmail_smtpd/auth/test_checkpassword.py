@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qmail_smtpd.auth import checkpassword
-from qmail_smtpd.auth.gate import arrange
+from qmail_smtpd.auth.authenticator import configure
 from tests.kit.checker import Checker
 from tests.kit.login import FAILED, JOE, OK, TROUBLE, answers, plain
 from tests.kit.mailhome import CLIENT, CONTROL, Result, lay_home, start, talk
@@ -224,7 +224,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_verdict_is_heard_on_every_kernel(checker: Checker) -> None:
     words = [checker.path.encode(), b"true"]
     users = {b"joe@example.com": None, b"nobody": b"password", b"temp": b"exit-111", b"crash": b"signal-9"}
-    found = {user: checkpassword.why_not(words, dict(os.environb), user + b"\0secret\0", None) for user in users}
+    found = {user: checkpassword.check(words, dict(os.environb), user + b"\0secret\0", None) for user in users}
     assert found == users
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -233,9 +233,9 @@ def test_the_verdict_is_heard_on_every_kernel(checker: Checker) -> None:
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("text", ["exec sleep 1000", "kill -STOP $$", "trap '' TERM HUP INT; while :; do :; done"])
 def test_a_checker_that_does_not_end_is_killed(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpassword, "PATIENCE", 0.2)
+    monkeypatch.setattr(checkpassword, "TIME_LIMIT", 0.2)
     words = [program(tmp_path, text).encode(), b"true"]
-    assert checkpassword.why_not(words, dict(os.environb), b"hang\0x\0", None) == b"timeout"
+    assert checkpassword.check(words, dict(os.environb), b"hang\0x\0", None) == b"timeout"
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # no process of ours is left, not even a dead one
 
@@ -260,7 +260,7 @@ def test_a_refusal_stays_one_where_sigchld_is_ignored_by_whoever_started_us(home
 def test_a_status_that_somebody_else_has_taken_is_no_yes(checker: Checker) -> None:
     previous = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        reason = checkpassword.why_not([checker.path.encode(), b"true"], dict(os.environb), b"joe\0x\0", None)
+        reason = checkpassword.check([checker.path.encode(), b"true"], dict(os.environb), b"joe\0x\0", None)
     finally:
         signal.signal(signal.SIGCHLD, previous)
     assert reason == b"no-status"
@@ -268,9 +268,9 @@ def test_a_status_that_somebody_else_has_taken_is_no_yes(checker: Checker) -> No
 
 def test_nothing_is_left_open(checker: Checker) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    checkpassword.why_not([checker.path.encode(), b"true"], dict(os.environb), b"joe\0x\0", None)
+    checkpassword.check([checker.path.encode(), b"true"], dict(os.environb), b"joe\0x\0", None)
     with pytest.raises(FileNotFoundError):
-        checkpassword.why_not([b"/nonexistent"], {}, b"joe\0x\0", None)
+        checkpassword.check([b"/nonexistent"], {}, b"joe\0x\0", None)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -309,15 +309,15 @@ def test_a_failed_login_waits_authsleep_seconds_and_a_good_one_does_not(home: Pa
 def test_without_authsleep_the_pause_is_five_seconds(authsleep: bytes | None, seconds: int) -> None:
     warnings: list[bytes] = []
     environ = {} if authsleep is None else {b"AUTHSLEEP": authsleep}
-    _, gate = arrange([b"/bin/checkpassword", b"true"], environ, warnings)
-    assert gate is not None
-    assert gate.seconds == seconds
+    _, authenticator = configure([b"/bin/checkpassword", b"true"], environ, warnings)
+    assert authenticator is not None
+    assert authenticator.pause_seconds == seconds
     assert len(warnings) == (authsleep in (b"", b"-1"))
 
 
 def test_authsleep_without_digits_is_named_and_stays_what_it_was(home: Path, checker: Checker) -> None:
     result = login(home, [checker.path, "true"], "NOOP\r\n", {"AUTHSLEEP": "none"})
-    assert b"warning: AUTHSLEEP does not begin with a digit: it is 5\n" in result.stderr
+    assert b"warning: AUTHSLEEP does not begin with a digit: using 5\n" in result.stderr
 
 
 def test_the_session_ends_after_three_failed_logins(home: Path, checker: Checker) -> None:
@@ -359,8 +359,8 @@ def test_authsenders_is_read_from_the_home(home: Path, checker: Checker) -> None
     [
         (["true", "true"], b"AUTH is not offered: the checker may not be true"),
         (["/bin/sh", "true"], b"AUTH is not offered: the checker may not be sh"),
-        (["/bin/checkpassword"], b"AUTH is not offered: a checker and the program that it becomes are needed"),
-        ([], b"AUTH is not offered: a checker and the program that it becomes are needed"),
+        (["/bin/checkpassword"], b"AUTH is not offered: a checker and a subprogram are needed"),
+        ([], b"AUTH is not offered: a checker and a subprogram are needed"),
         (["ls", "/bin/checkpassword", "true"], b"AUTH is not offered: is ls a host or the checker?"),
     ],
 )

@@ -84,7 +84,7 @@ def test_trouble_is_told_in_one_line(users: Users) -> None:
     assert (done.exit, done.stderr) == (TROUBLE, b"checkusers: fatal: %b, line 5: %b" % (bytes(users.path), text))
     users.path.chmod(0o644)
     done = users.check(RIGHT)
-    text = b"checkusers: fatal: %b is open to everybody: chmod o-rw\n" % bytes(users.path)
+    text = b"checkusers: fatal: %b is world-readable or world-writable: chmod o-rw\n" % bytes(users.path)
     assert (done.exit, done.stderr) == (TROUBLE, text)
     users.path.unlink()
     done = users.check(RIGHT)
@@ -206,7 +206,7 @@ def test_root_does_not_become_an_entrys_uid(users: Users) -> None:
     users.write(b"ann:{PLAIN}secret:1000:1000\nzero:{PLAIN}secret:0:0\nbob:{PLAIN}secret::1000\n")
     for user, line in ((b"ann", 1), (b"zero", 2)):
         done = users.check(fields(user, b"secret"), "echo", "in")
-        text = b"checkusers: fatal: %b, line %d: it has a uid, which root would have to become\n"
+        text = b"checkusers: fatal: %b, line %d: it has a uid, so checkusers must not run as root\n"
         assert (done.exit, done.stdout, done.stderr) == (TROUBLE, b"", text % (bytes(users.path), line))
         assert users.check(fields(user, b"wrong")).exit == NO
     assert users.check(fields(b"bob", b"secret")).exit == YES

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmail_smtpd.auth.checker import Credentials, accepts
-from qmail_smtpd.auth.cmd5checkpw import find, judge, main
+from qmail_smtpd.auth.cmd5checkpw import check_credentials, find_password, main
 from qmail_smtpd.auth.secret import apop, cram_md5, make
 from tests.kit import forked
 from tests.kit.asked import ask, fields
@@ -134,7 +134,7 @@ FILES = {  # content -> the password of joe
 
 @pytest.mark.parametrize("content", FILES)
 def test_the_file_is_read_as_by_the_original(content: bytes) -> None:
-    assert find(content, b"joe") == FILES[content]
+    assert find_password(content, b"joe") == FILES[content]
 
 
 def test_a_file_that_is_open_to_everybody_is_refused(poppasswd: Path) -> None:
@@ -142,7 +142,9 @@ def test_a_file_that_is_open_to_everybody_is_refused(poppasswd: Path) -> None:
         poppasswd.chmod(mode)
         done = check(poppasswd, fields(b"tim", b"tanstaaftanstaaf"))
         assert done.exit == TROUBLE
-        assert done.stderr == b"cmd5checkpw: fatal: %b is open to everybody: chmod o-rw\n" % bytes(poppasswd)
+        assert done.stderr == b"cmd5checkpw: fatal: %b is world-readable or world-writable: chmod o-rw\n" % bytes(
+            poppasswd
+        )
     poppasswd.chmod(0o640)
     assert check(poppasswd, fields(b"tim", b"tanstaaftanstaaf")).exit == YES
 
@@ -157,8 +159,8 @@ def test_without_its_file_nobody_can_say(poppasswd: Path) -> None:
 def test_the_file_is_poppasswd_in_etc(monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     monkeypatch.setattr("qmail_smtpd.auth.secretfile.read", lambda path: read.append(path) or USERS)
-    assert judge(Credentials(b"tim", b"tanstaaftanstaaf", b""), {})
-    assert not judge(Credentials(b"tim", b"x", b""), {b"POPPASSWD": b"other"})
+    assert check_credentials(Credentials(b"tim", b"tanstaaftanstaaf", b""), {})
+    assert not check_credentials(Credentials(b"tim", b"x", b""), {b"POPPASSWD": b"other"})
     assert read == [b"/etc/poppasswd", b"other"]
 
 

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from scramp import ScramClient
 
 from qmail_smtpd.auth import scram
-from qmail_smtpd.auth.scram import Malformed, Scram, Wrong
+from qmail_smtpd.auth.scram import Malformed, Scram, WrongProof
 from qmail_smtpd.auth.secret import make
-from qmail_smtpd.auth.users import Trouble
+from qmail_smtpd.auth.users import CannotVerify
 from qmail_smtpd.auth.verifier import Verifier
 from tests.kit.support import peer
 
 Lay = Callable[[bytes], bytes]
 SALT = b"salt" * 4
-STORED = b"{SCRAM-SHA-256}" + Verifier.of(b"secret", SALT, 5000).value()
+STORED = b"{SCRAM-SHA-256}" + Verifier.from_password(b"secret", SALT, 5000).value()
 USERS = b"joe:%b\nplain:{PLAIN}secret\nbcrypt:%b\nempty:\nodd=name,here:%b\nj\xc3\xb6:%b\nbroken:{SCRAM-SHA-256}x\n" % (
     STORED,
     make(b"BLF-CRYPT", b"secret", 4),
@@ -77,20 +77,20 @@ def test_the_right_password_is_proved_to_both_sides(path: bytes, user: str) -> N
 @pytest.mark.parametrize("user", ["joe", "plain", "odd=name,here"])
 @pytest.mark.parametrize("password", ["Secret", "secret ", "x"])
 def test_a_wrong_password_fails_at_the_proof(path: bytes, user: str, password: str) -> None:
-    with pytest.raises(Wrong):
+    with pytest.raises(WrongProof):
         login(path, user, password)
 
 
 @pytest.mark.parametrize("user", ["nobody", "bcrypt", "empty", "Joe", "JOE", "jo"])
 @pytest.mark.parametrize("password", ["secret", "-", "x"])
 def test_who_is_not_there_or_cannot_use_scram_fails_at_the_proof(path: bytes, user: str, password: str) -> None:
-    with pytest.raises(Wrong):
+    with pytest.raises(WrongProof):
         login(path, user, password)
 
 
 def test_rfc_7677(lay: Lay) -> None:
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
-    path = lay(b"user:{SCRAM-SHA-256}%b\n" % Verifier.of(b"pencil", salt, 4096).value())
+    path = lay(b"user:{SCRAM-SHA-256}%b\n" % Verifier.from_password(b"pencil", salt, 4096).value())
     server = Scram(path, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
     nonce = b"rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
     answer = server.step(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
@@ -166,13 +166,13 @@ def test_without_a_machine_id_the_boot_id_is_the_key(
     boot.write_text("0a1b2c3d-4e5f-4a1b-8c2d-1a2b3c4d5e6f\n")
     salts = []
     for machine in (empty, none):
-        monkeypatch.setattr(scram, "IDENTITIES", (bytes(machine), bytes(boot)))
+        monkeypatch.setattr(scram, "HOST_ID_FILES", (bytes(machine), bytes(boot)))
         salts.append(first(path, "nobody"))
     assert salts[0] == salts[1] != with_machine
     key = b"0a1b2c3d4e5f4a1b8c2d1a2b3c4d5e6f"
     assert salts[0][0] == hmac.digest(key, b"ucspi-smtpd SCRAM salt\0nobody", "sha256")[:16]
-    monkeypatch.setattr(scram, "IDENTITIES", (bytes(none), bytes(empty)))
-    with pytest.raises(Trouble, match="machine-id"):
+    monkeypatch.setattr(scram, "HOST_ID_FILES", (bytes(none), bytes(empty)))
+    with pytest.raises(CannotVerify, match="machine-id"):
         first(path, "nobody")
     assert first(path, "joe") == (SALT, 5000)
 
@@ -195,7 +195,7 @@ def test_a_failure_costs_the_same_for_everybody(
     client.set_server_first(answer)
     final = client.get_client_final() if proof == "wrong" else "c=biws"
     seen.clear()
-    with pytest.raises((Wrong, Malformed)):
+    with pytest.raises((WrongProof, Malformed)):
         server.step(final.encode())
     assert seen == [5000]
 
@@ -288,7 +288,7 @@ def test_a_final_message_that_is_none_is_malformed(path: bytes, text: str) -> No
 @pytest.mark.parametrize("proof", ["AAAA", "A" * 43 + "=", "A" * 60])
 def test_a_proof_of_any_length_that_is_not_right_is_wrong(path: bytes, proof: str) -> None:
     server, final = answered(path)
-    with pytest.raises(Wrong):
+    with pytest.raises(WrongProof):
         server.step((final.partition(",p=")[0] + ",p=" + proof).encode())
     assert not server.done
 
@@ -317,29 +317,29 @@ def test_after_the_end_there_is_no_further_step(path: bytes) -> None:
 @pytest.mark.parametrize("message", [b"", b"\xff", b"n,,n=broken,r=abc"])
 def test_after_a_first_message_that_failed_there_is_no_second_try(path: bytes, message: bytes) -> None:
     server = Scram(path)
-    with pytest.raises((Malformed, Trouble)):
+    with pytest.raises((Malformed, CannotVerify)):
         server.step(message)
     with pytest.raises(Malformed):
         server.step(b"n,,n=joe,r=abc")
 
 
 def test_a_users_file_that_is_no_good_is_trouble(path: bytes, lay: Lay) -> None:
-    with pytest.raises(Trouble, match="line 7"):
+    with pytest.raises(CannotVerify, match="line 7"):
         first(path, "broken")
-    short = lay(b"joe:{SCRAM-SHA-256}" + Verifier.of(b"secret", b"salt", 4096).value())
-    with pytest.raises(Trouble, match="salt of less than 12 bytes"):
+    short = lay(b"joe:{SCRAM-SHA-256}" + Verifier.from_password(b"secret", b"salt", 4096).value())
+    with pytest.raises(CannotVerify, match="salt of less than 12 bytes"):
         first(short, "joe")
     os.chmod(path, 0o644)
-    with pytest.raises(Trouble, match="open to everybody"):
+    with pytest.raises(CannotVerify, match="world-readable"):
         first(path, "joe")
     os.unlink(path)
-    with pytest.raises(Trouble, match="file does not exist"):
+    with pytest.raises(CannotVerify, match="file does not exist"):
         first(path, "nobody")
 
 
 def test_a_missing_package_is_trouble_that_names_it(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scramp", None)
-    with pytest.raises(Trouble, match="scramp"):
+    with pytest.raises(CannotVerify, match="scramp"):
         Scram(path).step(b"n,,n=joe,r=abc")
 
 
@@ -359,11 +359,11 @@ def test_a_server_survives_any_bytes(lasting: bytes, opening: bytes, closing: by
     server = Scram(lasting)
     try:
         server.step(opening)
-    except (Malformed, Trouble):
+    except (Malformed, CannotVerify):
         pass
     try:
         server.step(closing)
-    except (Malformed, Wrong, Trouble):
+    except (Malformed, WrongProof, CannotVerify):
         pass
     assert not server.done
 
@@ -371,6 +371,6 @@ def test_a_server_survives_any_bytes(lasting: bytes, opening: bytes, closing: by
 @given(TEXTS)
 def test_a_server_that_has_asked_survives_any_bytes(lasting: bytes, closing: bytes) -> None:
     server, _ = answered(lasting)
-    with pytest.raises((Malformed, Wrong)):
+    with pytest.raises((Malformed, WrongProof)):
         server.step(closing)
     assert not server.done

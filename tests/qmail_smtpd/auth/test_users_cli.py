@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmail_smtpd.auth.checkusers import main
-from qmail_smtpd.auth.edit import is_name, with_secret, without
+from qmail_smtpd.auth.edit import is_name, with_secret, without_user
 from qmail_smtpd.auth.users import verify
 from tests.kit.asked import ask, fields
 from tests.kit.server import PATIENCE, needs_root, until
@@ -229,12 +229,12 @@ PASSWORDS = {  # a line of standard input -> what is said, or None if it is take
     b"two words \n": None,
     b" leading and trailing \t\n": None,
     b"p\xe4ss\n": None,
-    b"\n": b"a password cannot be empty, nor hold a NUL\n",
-    b"": b"a password cannot be empty, nor hold a NUL\n",
-    b"a\0b\n": b"a password cannot be empty, nor hold a NUL\n",
+    b"\n": b"a password cannot be empty or contain a NUL\n",
+    b"": b"a password cannot be empty or contain a NUL\n",
+    b"a\0b\n": b"a password cannot be empty or contain a NUL\n",
     b"x" * 506 + b"\n": None,
-    b"x" * 507 + b"\n": b"name and password are too long for a checker: 509 bytes in all\n",
-    b"x" * 50000 + b"\n": b"name and password are too long for a checker: 509 bytes in all\n",
+    b"x" * 507 + b"\n": b"name and password are too long for a checker: at most 509 bytes together\n",
+    b"x" * 50000 + b"\n": b"name and password are too long for a checker: at most 509 bytes together\n",
 }
 
 
@@ -251,8 +251,8 @@ def test_a_password_from_a_pipe_is_its_first_line(line: bytes, home: Home) -> No
 
 
 @pytest.mark.parametrize(("words", "line", "said"), [
-    (["--scheme", "plain"], b"se:cret\n", b"a PLAIN password cannot hold a colon, nor a CR at its end\n"),
-    (["--scheme", "blf-crypt"], b"x" * 73 + b"\n", b"bcrypt takes no password of more than 72 bytes\n"),
+    (["--scheme", "plain"], b"se:cret\n", b"a PLAIN password cannot contain a colon or end with a CR\n"),
+    (["--scheme", "blf-crypt"], b"x" * 73 + b"\n", b"bcrypt takes passwords of at most 72 bytes\n"),
     (["--rounds", "4095"], b"secret\n", b"SCRAM-SHA-256 takes 4096 to 10000000 iterations\n"),
     (["--scheme", "blf-crypt", "--rounds", "32"], b"secret\n", b"Invalid rounds\n"),
 ])  # fmt: skip
@@ -350,7 +350,7 @@ def test_a_file_that_is_open_to_everybody_is_not_changed(home: Home) -> None:
     home.write(OTHERS, 0o644)
     for words in (("--set", "joe", *QUICK), ("--delete", "ann"), ("--list",)):
         done = home.run(*words)
-        text = b"checkusers: fatal: %b is open to everybody: chmod o-rw\n" % bytes(home.path)
+        text = b"checkusers: fatal: %b is world-readable or world-writable: chmod o-rw\n" % bytes(home.path)
         assert (done.returncode, done.stderr) == (111, text)
     assert home.path.read_bytes() == OTHERS
     assert os.listdir(home.path.parent) == ["users"]
@@ -431,7 +431,7 @@ CONTENT = st.lists(st.sampled_from(WORDS), max_size=15).map(b"".join)
 @given(CONTENT)
 def test_setting_changes_one_line_and_keeps_the_rest(content: bytes) -> None:
     changed = with_secret(content, b"joe", b"{PLAIN}new")
-    assert without(changed, b"joe") in (content, content + b"\n", without(content, b"joe"))
+    assert without_user(changed, b"joe") in (content, content + b"\n", without_user(content, b"joe"))
     again = with_secret(changed, b"joe", b"{PLAIN}new")
     assert again == changed
     assert changed.count(b"{PLAIN}new") == 1
@@ -445,7 +445,7 @@ def test_who_is_set_is_found_and_who_is_deleted_is_not(content: bytes, user: byt
     found.path, found.content = b"users", with_secret(content, user, b"{PLAIN}new")
     places = [entry for entry in found.entries() if entry.fields[0] == user]
     assert [entry.secret for entry in places] == [b"{PLAIN}new"]
-    found.content = without(found.content, user) or b""
+    found.content = without_user(found.content, user) or b""
     assert not [entry for entry in found.entries() if entry.fields[0] == user]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qmail_smtpd.auth.words import Refused, parse
+from qmail_smtpd.auth.arguments import Refused, parse
 from tests.kit.checker import Checker
 from tests.kit.mailhome import CLIENT, CONTROL, lay_home, talk
 

@@ -1,0 +1,183 @@
+"""Check logins for SMTP AUTH: by a checker or $SMTPAUTHFILE; challenges, and the pause after a failure.
+
+`configure` decides from the arguments and the environment what a session offers. Loaded only if they ask for AUTH.
+"""
+
+import os
+from time import monotonic, sleep, time
+
+from qmail_smtpd.auth.arguments import Checkers, Refused, parse
+from qmail_smtpd.control import leading_digits
+from qmail_smtpd.smtp import replies, sasl
+from qmail_smtpd.smtp.offer import CRAM_MD5, Offer, parse_smtpauth
+from qmail_smtpd.smtp.received import filtered
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Environ = dict[bytes, bytes]
+    Refusal = tuple[bytes, bytes]
+
+AUTHSLEEP = 5  # seconds: qmail-smtpd.c of qmail-authentication 0.8.x
+RANDOM_BYTES = 16
+ORDERS = {b"challenge-first": True, b"response-first": False}
+
+
+class Authenticator:
+    """Checks credentials, with checkers or a users file.
+
+    `pause_seconds`: the pause after a failure; `empty_third`: a checker gets a third field even if it is empty.
+    """
+
+    __slots__ = ("challenge_first", "checkers", "empty_third", "host", "pause_seconds", "users_file")
+
+    def __init__(self, checkers: Checkers | None, users_file: bytes | None, environ: "Environ") -> None:
+        self.checkers = checkers
+        self.users_file = users_file
+        self.pause_seconds = float(AUTHSLEEP)
+        self.challenge_first = checkers is not None and checkers.old
+        self.empty_third = True
+        local = environ.get(b"TCPLOCALHOST", environ.get(b"TCPLOCALIP", b"unknown"))
+        self.host = filtered(local if checkers is None or checkers.host is None else checkers.host)
+
+    def challenge(self) -> bytes:
+        """Return a new, unpredictable message id."""
+        return b"<%s.%d@%s>" % (os.urandom(RANDOM_BYTES).hex().encode(), time(), self.host)
+
+    def login_refusal(
+        self, credentials: sasl.Credentials, environ: "Environ", deadline: float | None
+    ) -> "Refusal | None":
+        """Return None if the credentials are right, else the reply and the reason for the log."""
+        if self.users_file is not None:
+            return self.look_up(self.users_file, credentials)
+        return self.run_checker(credentials, environ, deadline)
+
+    def run_checker(
+        self, credentials: sasl.Credentials, environ: "Environ", deadline: float | None
+    ) -> "Refusal | None":
+        """Check the credentials with the checker."""
+        from qmail_smtpd.auth.checkpassword import LONGEST_FIELDS, WRONG_PASSWORD, check
+
+        assert self.checkers is not None
+        fields = credentials.fields(self.challenge_first, self.empty_third)
+        if len(fields) > LONGEST_FIELDS:
+            return replies.AUTH_FAILED, b"too-long"
+        command = self.checkers.cram if credentials.challenge else self.checkers.checker
+        try:
+            reason = check(command, environ, fields, deadline)
+        except OSError as error:
+            return replies.AUTH_NO_CHILD, b"start:" + error_word(error)
+        if reason is None:
+            return None
+        return replies.AUTH_FAILED if reason == WRONG_PASSWORD else replies.AUTH_NOT_CHECKED, reason
+
+    def look_up(self, users_file: bytes, credentials: sasl.Credentials) -> "Refusal | None":
+        """Check the credentials with the users file, which is read at each login."""
+        from qmail_smtpd.auth import users
+
+        try:
+            if credentials.challenge:
+                right = users.verify_digest(users_file, credentials.user, credentials.challenge, credentials.proof)
+            else:
+                right = users.verify(users_file, credentials.user, credentials.proof)
+        except users.CannotVerify as error:
+            return replies.AUTH_NOT_CHECKED, error.why.replace(b" ", b"_")
+        return None if right else (replies.AUTH_FAILED, b"password")
+
+    def scram(self) -> "sasl.ScramServer":
+        """Return the server's side of a new SCRAM exchange."""
+        assert self.users_file is not None
+        return ScramExchange(self.users_file)
+
+    def pause(self, deadline: float | None) -> None:
+        """Delay a client that may be guessing passwords, but not beyond the session's deadline."""
+        left = self.pause_seconds if deadline is None else min(self.pause_seconds, deadline - monotonic())
+        if left > 0:
+            sleep(left)
+
+
+class ScramExchange:
+    """A SCRAM exchange for users in the users file, with the errors of smtp/sasl."""
+
+    __slots__ = ("server",)
+
+    def __init__(self, users_file: bytes) -> None:
+        from qmail_smtpd.auth.scram import Scram
+
+        self.server = Scram(users_file)
+
+    @property
+    def user(self) -> bytes:
+        return self.server.user
+
+    @property
+    def done(self) -> bool:
+        return self.server.done
+
+    def step(self, client: bytes) -> bytes:
+        """Return the server's next message."""
+        from qmail_smtpd.auth import scram, users
+
+        try:
+            return self.server.step(client)
+        except scram.Malformed as error:
+            raise sasl.Malformed from error
+        except scram.WrongProof as error:
+            raise sasl.LoginRefused(replies.AUTH_FAILED, b"password", self.user) from error
+        except users.CannotVerify as error:
+            why = error.why.replace(b" ", b"_")
+            raise sasl.LoginRefused(replies.AUTH_NOT_CHECKED, why, self.user) from error
+
+
+def error_word(error: OSError) -> bytes:
+    """Return djb's text for the error, without spaces."""
+    from tcprules.strerr import reason
+
+    return reason(error).encode().replace(b" ", b"_")
+
+
+def configure(
+    arguments: list[bytes], environ: "Environ", warnings: list[bytes]
+) -> "tuple[Offer, Authenticator | None]":
+    """Return what is offered, and the authenticator. Append a warning for each mistake. A bad checker means no AUTH."""
+    users_file = environ.get(b"SMTPAUTHFILE")
+    checkers = None
+    if users_file is None:
+        try:
+            checkers = parse(arguments, is_program)
+        except Refused as refusal:
+            warnings.append(b"AUTH is not offered: " + refusal.args[0])
+    smtpauth = environ.get(b"SMTPAUTH")
+    if users_file is None and checkers is None:
+        return Offer((), required=parse_smtpauth(smtpauth, False).required), None
+    authenticator = Authenticator(checkers, users_file, environ)
+    if users_file is None:
+        assert checkers is not None
+        offered = parse_smtpauth(smtpauth, checkers.old)
+        authenticator.empty_third = checkers.old or CRAM_MD5 in offered.mechanisms
+    else:
+        offered = parse_smtpauth(b"" if smtpauth is None else smtpauth, False).with_scram()
+    read_variables(authenticator, environ, warnings)
+    return offered, authenticator
+
+
+def read_variables(authenticator: Authenticator, environ: "Environ", warnings: list[bytes]) -> None:
+    """Apply $AUTHSLEEP and $CRAMORDER."""
+    pause = environ.get(b"AUTHSLEEP")
+    if pause is not None:
+        digits = leading_digits(pause)
+        if digits:
+            authenticator.pause_seconds = min(float(digits), 1e6)
+        else:
+            warnings.append(b"AUTHSLEEP does not begin with a digit: using %d" % AUTHSLEEP)
+    order = environ.get(b"CRAMORDER")
+    if order in ORDERS:
+        authenticator.challenge_first = ORDERS[order]
+    elif order is not None:
+        warnings.append(b"CRAMORDER must be challenge-first or response-first: ignored")
+
+
+def is_program(name: bytes) -> bool:
+    """Whether exec would find a program of that name in PATH."""
+    from tcpserver.chain import candidates
+
+    return any(os.access(path, os.X_OK) and os.path.isfile(path) for path in candidates(name))
