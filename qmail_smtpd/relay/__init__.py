@@ -1,1 +1,1 @@
-"""POP-before-SMTP: who fetched mail a moment ago may send."""
+"""POP-before-SMTP: a client whose user has just logged in to fetch mail may relay for a while."""

@@ -1,14 +1,14 @@
-"""relay-allow: record the client's address for the user who has just logged in, and become the next program.
+"""relay-allow: record the client's address for the user who has just logged in, then run the next program.
 
-Stands behind the checker of passwords. Whatever goes wrong with the store, the login goes on.
+It runs after the password checker. If the store fails, the login still goes on.
 """
 
 import os
 import sys
 
 from qmail_smtpd.log import escaped
+from qmail_smtpd.relay.errors import StoreError, warn
 from qmail_smtpd.relay.prepared import before_fork, store_for
-from qmail_smtpd.relay.trouble import Trouble, warn
 from tcprules import strerr
 from tcpserver import chain
 
@@ -25,27 +25,27 @@ PORT_DIGITS = 5
 
 
 def main() -> "NoReturn":
-    """The program."""
+    """Run the program."""
     if len(sys.argv) < 2:
         strerr.die(strerr.PERMANENT, PROGRAM, ": usage: ", PROGRAM, " program [ arg ... ]")
     try:
         record(os.environb)
-    except Trouble as trouble:
-        warn(PROGRAM, trouble.text)
+    except StoreError as failure:
+        warn(PROGRAM, failure.text)
     error = chain.become_rest()
     strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to run ", sys.argv[1], ": ", strerr.reason(error))
 
 
 def record(environ: "Mapping[bytes, bytes]") -> None:
-    """Record who is there, unless the user may not relay. Raises Trouble."""
+    """Record the client, unless its user may not relay. Raise StoreError if that fails."""
     user = environ.get(b"USER")
     if not user:
-        raise Trouble(b"USER is not set: is there a checker of passwords before this program?")
+        raise StoreError(b"USER is not set: is there a password checker before this program?")
     store = store_for(environ)
     if store.settings.may_relay(user):
         store.allow(environ.get(b"TCPREMOTEIP", b""), escaped(user), service(environ.get(b"TCPLOCALPORT", b"")))
 
 
 def service(port: bytes) -> bytes:
-    """What the client logged in to: a name, or a port without one."""
+    """Return the name of the service for the local port, the port's number if it has no name, or `unknown`."""
     return SERVICES.get(port) or (port if port.isdigit() and len(port) <= PORT_DIGITS else b"unknown")

@@ -1,13 +1,13 @@
-"""relay-check: let a client relay that has just fetched its mail, and become the next program.
+"""relay-check: let a client relay if it has a live entry in the store, then run the next program.
 
-Stands before rblsmtpd and qmail-smtpd. Whatever goes wrong with the store, nobody relays by it.
+It runs before rblsmtpd and qmail-smtpd. If the store fails, the client may not relay.
 """
 
 import os
 import sys
 
+from qmail_smtpd.relay.errors import StoreError, warn
 from qmail_smtpd.relay.prepared import before_fork, store_for
-from qmail_smtpd.relay.trouble import Trouble, warn
 from tcprules import strerr
 from tcpserver import chain
 
@@ -22,19 +22,19 @@ PROGRAM = "relay-check"
 
 
 def main() -> "NoReturn":
-    """The program."""
+    """Run the program."""
     if len(sys.argv) < 2:
         strerr.die(strerr.PERMANENT, PROGRAM, ": usage: ", PROGRAM, " program [ arg ... ]")
     try:
-        let_relay(os.environb)
-    except Trouble as trouble:
-        warn(PROGRAM, b"no relaying: " + trouble.text)
+        allow_relaying(os.environb)
+    except StoreError as failure:
+        warn(PROGRAM, b"no relaying: " + failure.text)
     error = chain.become_rest()
     strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to run ", sys.argv[1], ": ", strerr.reason(error))
 
 
-def let_relay(environ: "MutableMapping[bytes, bytes]") -> None:
-    """Set RELAYCLIENT if the client has a live entry and none of the rules has set it. Raises Trouble."""
+def allow_relaying(environ: "MutableMapping[bytes, bytes]") -> None:
+    """Set RELAYCLIENT if the client has a live entry, unless it is already set. Raise StoreError if the store fails."""
     if b"RELAYCLIENT" in environ:
         return
     entry = store_for(environ).check(environ.get(b"TCPREMOTEIP", b""))
@@ -42,5 +42,5 @@ def let_relay(environ: "MutableMapping[bytes, bytes]") -> None:
         return
     environ[b"RELAYCLIENT"] = b""
     if b"RBLSMTPD" not in environ:
-        environ[b"RBLSMTPD"] = b""  # block lists have the ranges that roaming users come from
+        environ[b"RBLSMTPD"] = b""  # block lists contain the address ranges of roaming users
     environ[b"RELAY_USER"] = entry.user

@@ -1,10 +1,10 @@
-"""clearopensmtp: remove what has expired from the store. For cron: silent when all is well."""
+"""clearopensmtp: remove expired entries from the store. Made for cron: it prints nothing if all is well."""
 
 import os
 
+from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.kinds import open_store
 from qmail_smtpd.relay.settings import Settings
-from qmail_smtpd.relay.trouble import Trouble
 from tcprules import strerr
 
 TYPE_CHECKING = False
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def main() -> "NoReturn":
-    """The program. Takes no arguments; ends with 0, or 111 and a line that says why."""
+    """Run the program. It ignores arguments. The exit code is 0, or 111 after a line with the reason."""
     try:
         open_store(Settings(os.environb)).expire()
-    except Trouble as trouble:
-        strerr.die(strerr.TEMPORARY, "clearopensmtp: fatal: ", trouble.text)
+    except StoreError as error:
+        strerr.die(strerr.TEMPORARY, "clearopensmtp: fatal: ", error.text)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""relay-list: show who may relay by a recent login, or let somebody relay no more."""
+"""relay-list: show the clients that may relay because of a recent login, or revoke one."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 
 from qmail_smtpd.relay.address import normalise
+from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.kinds import open_store
 from qmail_smtpd.relay.settings import Settings
-from qmail_smtpd.relay.trouble import Trouble
 from tcprules import strerr
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 PROGRAM = "relay-list"
 USAGE = "relay-list: usage: relay-list [ --json | --deny address ]"
 HEADINGS = ("address", "user", "service", "seen", "left")
-UNKNOWN = "-"  # vpopmail's list has neither users nor services
-NOT_KNOWN = 1  # exit code for an address that has no entry
+UNKNOWN = "-"  # vpopmail's list holds neither users nor services
+NO_ENTRY = 1  # exit code for an address that has no entry
 
 
 class Row(TypedDict):
-    """An entry as it is shown. Times are seconds since 1970."""
+    """An entry as it is printed. Times are in seconds since 1970."""
 
     address: str
     user: str
@@ -37,7 +37,7 @@ class Row(TypedDict):
 
 
 def main() -> "NoReturn":
-    """The console script."""
+    """Run the program."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -45,23 +45,23 @@ def main() -> "NoReturn":
         os._exit(show_or_deny.main(standalone_mode=False) or 0)
     except click.UsageError:
         strerr.die(strerr.PERMANENT, USAGE)
-    except Trouble as trouble:
-        strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: ", trouble.text)
-    except OSError as error:  # click's echo: each file of the store has its own
+    except StoreError as error:
+        strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: ", error.text)
+    except OSError as error:  # only click's echo raises it: failures of the store are StoreError
         strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to write output: ", strerr.reason(error))
 
 
 @click.command(PROGRAM)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--deny", metavar="ADDRESS", help="Let this client relay no more, until it logs in again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--deny", metavar="ADDRESS", help="Revoke relaying for this client until its next login.")
 def show_or_deny(as_json: bool, deny: str | None) -> int:
-    """Show who may relay now because of a recent login."""
+    """Show the clients that may relay now because of a recent login."""
     if as_json and deny is not None:
         raise click.UsageError("")
     store = open_store(Settings(os.environb))
     if deny is not None:
-        return forget(store, os.fsencode(deny))
-    rows = list(facts(store))
+        return revoke(store, os.fsencode(deny))
+    rows = entry_rows(store)
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
@@ -70,18 +70,18 @@ def show_or_deny(as_json: bool, deny: str | None) -> int:
     return 0
 
 
-def forget(store: "Store", address: bytes) -> int:
-    """The exit code of --deny."""
+def revoke(store: "Store", address: bytes) -> int:
+    """Remove the entry of the address. Return the exit code."""
     if normalise(address) is None:
         raise click.UsageError("")
     if store.deny(address):
         return 0
     strerr.say(PROGRAM, ": no entry for ", address)
-    return NOT_KNOWN
+    return NO_ENTRY
 
 
-def facts(store: "Store") -> list[Row]:
-    """What is known of each entry. The latest login is the last."""
+def entry_rows(store: "Store") -> list[Row]:
+    """Return a row for each entry, sorted by the time of the login."""
     seconds = store.settings.seconds
     return [
         {
@@ -96,15 +96,15 @@ def facts(store: "Store") -> list[Row]:
 
 
 def table(rows: list[Row]) -> list[str]:
-    """Lines of columns, each as wide as its widest word."""
+    """Format the rows as lines of aligned columns."""
     now = int(time.time())
-    words = [HEADINGS, *(shown(row, now) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*words, strict=True)]
-    return ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in words]
+    lines = [HEADINGS, *(cells(row, now) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def shown(row: Row, now: int) -> tuple[str, ...]:
-    """One line's words: the time of the login as it is here, and the minutes and seconds that are left."""
+def cells(row: Row, now: int) -> tuple[str, ...]:
+    """Return the cells of one line. The login is in local time, the remaining time in minutes and seconds."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["seen"]))
     minutes, seconds = divmod(max(row["expires"] - now, 0), 60)
     return row["address"], row["user"] or UNKNOWN, row["service"] or UNKNOWN, when, f"{minutes}:{seconds:02}"

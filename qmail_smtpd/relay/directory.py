@@ -1,6 +1,7 @@
-"""The default store: a directory with one file per address. A login is one rename, a check one look at one file.
+"""The default store: a directory with one file per address. A login costs one rename, a check one read.
 
-Checkers only read. Whoever removes an expired entry holds a lock against those who renew it at that moment.
+Checks take no lock. A shared lock protects each login from the removal of the expired entry that it renews; a removal
+takes the lock exclusively.
 """
 
 import errno
@@ -9,9 +10,17 @@ import os
 
 from qmail_smtpd.relay.address import normalise
 from qmail_smtpd.relay.entry import LONGEST, Entry, compose, parse
-from qmail_smtpd.relay.place import Lock, discard, remove, remove_abandoned, sane, temporary_name, write_file
+from qmail_smtpd.relay.errors import StoreError, unable
+from qmail_smtpd.relay.files import (
+    Lock,
+    check_permissions,
+    discard,
+    remove,
+    remove_abandoned,
+    temporary_name,
+    write_file,
+)
 from qmail_smtpd.relay.store import Store
-from qmail_smtpd.relay.trouble import Trouble, unable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
 FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NO_ENTRY = (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EAGAIN)  # none; a link, directory, socket, FIFO
 LOCK = b".lock"
-LOCK_MODE = 0o660  # for the group that records
+LOCK_MODE = 0o660  # for the group whose programs record logins
 
 
 class Directory(Store):
@@ -31,10 +40,10 @@ class Directory(Store):
     def __init__(self, settings: "Settings") -> None:
         super().__init__(settings)
         self.path = settings.directory
-        sane(self.path)
+        check_permissions(self.path)
 
     def put(self, entry: Entry) -> None:
-        """Write the file aside and move it to its place."""
+        """Write a temporary file, then rename it to the entry's name."""
         temporary = temporary_name(self.path)
         try:
             write_file(temporary, compose(entry))
@@ -46,7 +55,7 @@ class Directory(Store):
             discard(temporary)
 
     def get(self, key: bytes) -> Entry | None:
-        """What the file of this address says. What is no entry for it, a link, a directory, a long file, is none."""
+        """Return the entry in the file of this address. A link, a directory or any other content is no entry."""
         path = self.path + b"/" + key
         try:
             descriptor = os.open(path, FLAGS)
@@ -61,27 +70,28 @@ class Directory(Store):
         return parse(line, key)
 
     def all(self) -> "Iterator[Entry]":
-        """The entries of all files that are named as addresses."""
+        """Yield the entries of all files that are named after addresses."""
         for key in self.keys():
             entry = self.get(key)
             if entry:
                 yield entry
 
     def remove(self, key: bytes) -> bool:
-        """Unlink the file of this address, whatever it holds."""
+        """Unlink the file of this address, whatever it contains."""
         return self.remove_file(self.file(key))
 
     def expire(self) -> None:
-        """Unlink the files that nobody can relay by, and those that were never finished.
+        """Unlink the files without a live entry, and abandoned temporary files.
 
-        A file that cannot be read, which a member of the group may have planted, does not keep the others.
+        An unreadable file, which a member of the group may have planted, must not protect the others: the error is
+        raised after all files have been tried.
         """
-        trouble = None
+        failure = None
         for key in self.keys():
             try:
                 dead = self.is_dead(key)
-            except Trouble as found:
-                trouble = found
+            except StoreError as error:
+                failure = error
                 continue
             if dead:
                 self.remove_dead(key)
@@ -89,22 +99,29 @@ class Directory(Store):
             remove_abandoned(self.path)
         except OSError as error:
             raise unable(b"clean " + self.path, error) from None
-        if trouble:
-            raise trouble
+        if failure:
+            raise failure
 
     def remove_dead(self, key: bytes) -> None:
-        """Unlink the file of this address if it is still dead: its client may have come before we had the lock."""
+        """Unlink the file of this address if its entry is still dead.
+
+        A login may have renewed it before the lock was taken.
+        """
         with self.lock(fcntl.LOCK_EX):
             if self.is_dead(key):
                 self.remove_file(self.file(key))
 
     def is_dead(self, key: bytes) -> bool:
-        """Whether the file is no entry, has expired, or comes from the future: when that is here, nobody remembers."""
+        """Whether the file holds no entry, or one that has expired or lies in the future.
+
+        An entry of the future is removed, because it would become valid at a time when the address may be another
+        client's.
+        """
         entry = self.get(key)
         return entry is None or not entry.is_live(self.now(), None)
 
     def keys(self) -> "Iterator[bytes]":
-        """The file names that are addresses."""
+        """Yield the file names that are addresses. Raise StoreError if the directory cannot be read."""
         try:
             names = os.listdir(self.path)
         except OSError as error:
@@ -112,15 +129,15 @@ class Directory(Store):
         return (name for name in names if normalise(name) == name)
 
     def file(self, key: bytes) -> bytes:
-        """The path for a normalised address."""
+        """Return the path of the file for a normalised address."""
         return self.path + b"/" + key
 
     def lock(self, kind: int) -> Lock:
-        """Shared by those who renew entries, held alone by who removes one."""
+        """Return the store's lock: logins take it shared, removals exclusively."""
         return Lock(self.path + b"/" + LOCK, kind, LOCK_MODE)
 
     def remove_file(self, path: bytes) -> bool:
-        """Unlink a file of the store. False if it is not there."""
+        """Unlink a file of the store. Return False if it does not exist."""
         try:
             return remove(path)
         except OSError as error:

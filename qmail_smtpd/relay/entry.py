@@ -1,19 +1,19 @@
-"""Who logged in from an address, when, and until when that counts. Pure.
+"""An entry: who logged in from an address, when, and until when the login counts. Pure.
 
-As text it is one line of six words, `1 ADDRESS SERVICE SEEN EXPIRES USER`, which holds no byte that a log, a header or
-an environment could not.
+As text it is one line of six words, `1 ADDRESS SERVICE SEEN EXPIRES USER`. It contains only bytes that are safe in a
+log, a mail header and the environment.
 """
 
 VERSION = b"1"
-AHEAD = 120  # seconds that an entry may lie in the future: clocks of hosts that share a store differ by less
-DIGITS = 15  # of a time: enough for 30 million years
-LONGEST = 4096  # bytes; a user, escaped, has 1024
+CLOCK_SKEW = 120  # seconds that an entry may lie in the future: the clocks of hosts that share a store differ by less
+DIGITS = 15  # digits of a time: enough for 30 million years
+LONGEST = 4096  # bytes of a line; an escaped user has up to 1024
 PRINTABLE = bytes(range(0x21, 0x7F))
-BETWEEN = b" " * 5 + b"\n"  # what the line has besides
+SEPARATORS = b" " * 5 + b"\n"  # the other bytes of the line
 
 
 class Entry:
-    """One login. Times are whole seconds since 1970; `user` and `service` are empty where the store cannot say."""
+    """One login. Times are whole seconds since 1970. `user` and `service` are empty if the store does not keep them."""
 
     __slots__ = ("address", "expires", "seen", "service", "user")
 
@@ -25,27 +25,30 @@ class Entry:
         self.expires = expires
 
     def is_live(self, now: int, seconds: int | None) -> bool:
-        """Whether the client may relay at `now`; `seconds`: the asker's own window, None if it has none.
+        """Whether the client may relay at `now`. `seconds` is the window of the program that asks, or None.
 
-        A clock that was wrong for a while must not open the relay later, or for longer.
+        An entry whose times come from a wrong clock must not be valid later, or for longer.
         """
-        return self.seen <= now + AHEAD and now < self.expires and (seconds is None or now < self.seen + seconds)
+        return self.seen <= now + CLOCK_SKEW and now < self.expires and (seconds is None or now < self.seen + seconds)
 
     def end(self, seconds: int | None) -> int:
-        """When the entry stops to count, for an asker with this window."""
+        """Return the time when the entry ceases to be valid, under this window."""
         return self.expires if seconds is None else min(self.expires, self.seen + seconds)
 
 
 def compose(entry: Entry) -> bytes:
-    """The line."""
+    """Return the line for an entry."""
     return b"%b %b %b %d %d %b\n" % (VERSION, entry.address, entry.service, entry.seen, entry.expires, entry.user)
 
 
 def parse(line: bytes, address: bytes) -> Entry | None:
-    """The entry, if this is one, for this address and whole. Else None: a copy, a torn or a foreign file."""
+    """Return the entry in the line if it is complete and for this address.
+
+    Return None for anything else: a copy under another name, a torn file, a foreign file.
+    """
     if (
         len(line) > LONGEST
-        or line.translate(None, PRINTABLE) != BETWEEN
+        or line.translate(None, PRINTABLE) != SEPARATORS
         or not line.startswith(b"%b %b " % (VERSION, address))
     ):
         return None
@@ -57,6 +60,6 @@ def parse(line: bytes, address: bytes) -> Entry | None:
     return Entry(address, user[:-1], service, int(seen), int(expires))
 
 
-def moment(digits: bytes) -> int | None:
-    """A time, or a number of seconds. None for what is none."""
+def parse_seconds(digits: bytes) -> int | None:
+    """Return a time or a number of seconds, or None if the text is not one."""
     return int(digits) if digits.isdigit() and len(digits) <= DIGITS else None

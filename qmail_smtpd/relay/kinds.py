@@ -1,7 +1,7 @@
-"""Which kind of store the settings name. A process loads the one that it uses."""
+"""The kinds of stores, by their names in the settings. A process imports only the kind that it uses."""
 
 from qmail_smtpd.log import escaped
-from qmail_smtpd.relay.trouble import Trouble
+from qmail_smtpd.relay.errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,8 +10,11 @@ if TYPE_CHECKING:
 
 
 def open_store(settings: "Settings") -> "Store":
-    """The store of RELAY_STORE: nothing, `directory`, `open-smtp:DIR` or `open-smtp:DIR:RULES`. Raises Trouble."""
-    kind, _, place = settings.store.partition(b":")
+    """Return the store that RELAY_STORE names. Raise StoreError.
+
+    The values are: empty or `directory`, `open-smtp:DIR`, `open-smtp:DIR:RULES`.
+    """
+    kind, _, location = settings.store.partition(b":")
     if settings.store in (b"", b"directory"):
         from qmail_smtpd.relay.directory import Directory
 
@@ -19,5 +22,5 @@ def open_store(settings: "Settings") -> "Store":
     if kind == b"open-smtp":
         from qmail_smtpd.relay.opensmtp import OpenSmtp
 
-        return OpenSmtp(settings, place)
-    raise Trouble(b"RELAY_STORE names no store: ", escaped(settings.store))
+        return OpenSmtp(settings, location)
+    raise StoreError(b"RELAY_STORE is not a known store: ", escaped(settings.store))

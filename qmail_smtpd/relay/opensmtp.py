@@ -1,6 +1,7 @@
-"""vpopmail's own files as a store: open-smtp, under the lock that vchkpw takes, and the cdb that is made of it.
+"""vpopmail's own files as a store: open-smtp, locked with the lock that vchkpw takes, and the cdb compiled from it.
 
-Beside a real vchkpw, in the place of clearopensmtp. Checks take no lock: everybody moves the list into its place.
+Works beside a real vchkpw, and replaces clearopensmtp. Checks take no lock, because all programs replace the list by a
+rename.
 """
 
 import fcntl
@@ -8,11 +9,20 @@ import os
 from time import time_ns
 
 from qmail_smtpd.relay.entry import Entry
+from qmail_smtpd.relay.errors import StoreError, unable
+from qmail_smtpd.relay.files import (
+    MODE,
+    Lock,
+    check_permissions,
+    discard,
+    read_file,
+    remove_abandoned,
+    temporary_name,
+    write_file,
+)
 from qmail_smtpd.relay.openlist import compose, find, parse
-from qmail_smtpd.relay.place import MODE, Lock, discard, read_file, remove_abandoned, sane, temporary_name, write_file
-from qmail_smtpd.relay.settings import SECONDS, absolute
+from qmail_smtpd.relay.settings import SECONDS, check_absolute
 from qmail_smtpd.relay.store import Store
-from qmail_smtpd.relay.trouble import Trouble, unable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,25 +32,28 @@ if TYPE_CHECKING:
 
 LIST, LOCK, RULES = b"/open-smtp", b"/open-smtp.lock", b"/tcp.smtp"
 LOCK_MODE = 0o600  # vpopmail.c
-PERMISSIONS = 0o777  # of a mode: not the set-id bits
-LARGEST = 64 << 20  # bytes of a list: more than a million addresses
-Seen = dict[bytes, int]
+PERMISSIONS = 0o777  # bits of a mode that are kept: not the set-id bits
+LARGEST = 64 << 20  # bytes of the list: enough for a million addresses
+Seen = dict[bytes, int]  # address -> time of the login
 
 
 class OpenSmtp(Store):
-    """The store in vpopmail's directory, `DIR` or `DIR:RULES`; RULES is tcp.smtp where that lies elsewhere."""
+    """The store in vpopmail's directory, given as `DIR` or `DIR:RULES`.
 
-    def __init__(self, settings: "Settings", place: bytes) -> None:
+    RULES is the path of tcp.smtp if it is not in DIR.
+    """
+
+    def __init__(self, settings: "Settings", location: bytes) -> None:
         super().__init__(settings)
-        directory, _, rules = place.partition(b":")
-        self.directory = absolute(directory)
-        sane(self.directory)
+        directory, _, rules = location.partition(b":")
+        self.directory = check_absolute(directory)
+        check_permissions(self.directory)
         self.list = self.directory + LIST
-        self.rules = absolute(rules or self.directory + RULES)
+        self.rules = check_absolute(rules or self.directory + RULES)
         self.cdb = self.rules + b".cdb"
 
     def put(self, entry: Entry) -> None:
-        """Move the address to the end of the list."""
+        """Add the address at the end of the list, and remove its older line."""
 
         def renew(seen: Seen) -> None:
             seen.pop(entry.address, None)
@@ -49,22 +62,22 @@ class OpenSmtp(Store):
         self.change(renew)
 
     def get(self, key: bytes) -> Entry | None:
-        """What the list says of the address."""
+        """Return the list's entry for the address."""
         seen = find(self.read()[0], key)
         return None if seen is None else self.entry(key, seen)
 
     def all(self) -> list[Entry]:
-        """The whole list."""
+        """Return all entries of the list."""
         return [self.entry(*pair) for pair in parse(self.read()[0]).items()]
 
     def remove(self, key: bytes) -> bool:
-        """Take the address out of the list, and its rule out of the cdb."""
-        known: list[int | None] = []
-        self.change(lambda seen: known.append(seen.pop(key, None)))
-        return known != [None]
+        """Remove the address from the list, and its rule from the cdb."""
+        removed: list[int | None] = []
+        self.change(lambda seen: removed.append(seen.pop(key, None)))
+        return removed != [None]
 
     def expire(self) -> None:
-        """Take everything out of the list that does not count, and see that the cdb says the same."""
+        """Remove all entries that no longer count from the list, and update the cdb."""
         self.change(lambda seen: None)
         try:
             remove_abandoned(self.directory)
@@ -72,24 +85,27 @@ class OpenSmtp(Store):
             raise unable(b"clean " + self.directory, error) from None
 
     def entry(self, key: bytes, seen: int) -> Entry:
-        """A line of the list, which holds no more than this."""
+        """Return the entry for a line of the list, which holds only these two values."""
         window = self.settings.seconds
         return Entry(key, b"", b"", seen, seen + (SECONDS if window is None else window))
 
     def read(self) -> tuple[bytes, os.stat_result | None]:
-        """The list and its status; nothing and None where there is none yet."""
+        """Return the list and its status, or b"" and None if there is no list."""
         try:
-            found = read_file(self.list, LARGEST)
+            list_and_status = read_file(self.list, LARGEST)
         except FileNotFoundError:
             return b"", None
         except OSError as error:
             raise unable(b"read " + self.list, error) from None
-        if not found:
-            raise Trouble(b"this is no list: ", self.list)
-        return found
+        if not list_and_status:
+            raise StoreError(b"not a list: ", self.list)
+        return list_and_status
 
     def change(self, edit: "Callable[[Seen], object]") -> None:
-        """Edit what counts of the list and write it, and the cdb if that is not what it was made of."""
+        """Edit the entries that count and write the list. Compile the cdb again if it does not match the result.
+
+        The lock is held all the time, so that no other program's change is lost.
+        """
         with Lock(self.directory + LOCK, fcntl.LOCK_EX, LOCK_MODE):
             content, old = self.read()
             before = parse(content)
@@ -103,7 +119,10 @@ class OpenSmtp(Store):
                 self.rebuild(seen)
 
     def write(self, text: bytes, old: os.stat_result | None, stale: bool) -> None:
-        """Put the new list in its place, with the old one's time if the cdb is right for both."""
+        """Replace the list.
+
+        If the cdb stays valid, the new list keeps the old one's time, which is what `is_stale` compares.
+        """
         temporary = temporary_name(self.directory)
         try:
             owner = os.stat(self.directory) if old is None else old
@@ -116,34 +135,40 @@ class OpenSmtp(Store):
             raise unable(b"write " + self.list, error) from None
 
     def has_rules(self) -> bool:
-        """Whether there are rules to make a cdb of. With relay-check before qmail-smtpd no cdb is needed."""
+        """Whether there are rules or a cdb.
+
+        Without them nothing is compiled: relay-check before qmail-smtpd needs no cdb.
+        """
         return os.path.exists(self.rules) or os.path.exists(self.cdb)
 
     def is_stale(self, old: os.stat_result) -> bool:
-        """Whether the cdb is not the one that was made of this list, or the rules are newer than it."""
+        """Whether the cdb was not compiled from this list, or the rules are newer than the cdb."""
         try:
             cdb, rules = os.stat(self.cdb), os.stat(self.rules)
         except OSError:
-            return True  # to make it will tell why
-        same = old.st_mtime_ns == cdb.st_mtime_ns <= time_ns()
-        return not same or max(rules.st_mtime_ns, rules.st_ctime_ns) >= cdb.st_mtime_ns
+            return True  # compiling it will report the reason
+        matches = old.st_mtime_ns == cdb.st_mtime_ns <= time_ns()
+        return not matches or max(rules.st_mtime_ns, rules.st_ctime_ns) >= cdb.st_mtime_ns
 
     def rebuild(self, seen: Seen) -> None:
-        """Make the cdb, and let the list bear its time: as long as nobody else touches one of them they agree."""
-        from qmail_smtpd.relay.rebuild import rebuild  # 6 ms with cdblib, and most logins do not need it
+        """Compile the cdb, and give the list the cdb's time.
+
+        Equal times say that the two match: another program that changes one of them changes its time.
+        """
+        from qmail_smtpd.relay.rebuild import rebuild  # 6 ms with cdblib, which most logins do not need
 
         before = self.rules_version()
         rebuild(self.rules, self.cdb, seen)
         if before != self.rules_version():
-            return  # edited meanwhile: what does not agree is made again
+            return  # the rules were edited meanwhile: the times stay different, so the next change compiles again
         try:
-            made = os.stat(self.cdb).st_mtime_ns
-            os.utime(self.list, ns=(made, made))
+            compiled = os.stat(self.cdb).st_mtime_ns
+            os.utime(self.list, ns=(compiled, compiled))
         except OSError:
-            pass  # somebody else's list: the next one makes the cdb again
+            pass  # the list belongs to another user: the next change compiles the cdb again
 
     def rules_version(self) -> tuple[int, ...]:
-        """What changes when the rules do; nothing where there are none."""
+        """Return values that change whenever the rules change. Return an empty tuple if there are no rules."""
         try:
             status = os.stat(self.rules)
         except OSError:

@@ -1,14 +1,14 @@
-"""What tcpserver's parent has ready for relay-check and relay-allow where it has preloaded them: their store.
+"""Open the store in tcpserver's parent, for relay-check and relay-allow if they are preloaded.
 
-To read the settings would cost every forked child 60 pages of memory. The parent must not touch many either: what it
-writes to between forks is copied, too. So it reads them once a second.
+Reading the settings would cost each forked child 60 pages of memory. The parent should not write to many pages either,
+because a page that it writes to between forks is copied. So it opens the store only once a second.
 """
 
 from time import monotonic
 
+from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.kinds import open_store
 from qmail_smtpd.relay.settings import Settings, variables
-from qmail_smtpd.relay.trouble import Trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.relay.store import Store
 
-FRESH = 1.0  # seconds
+FRESH = 1.0  # seconds that the opened store stays in use
 
 
 class Prepared:
-    """The store, None if there is trouble with it, and the variables that have led to it."""
+    """The store, or None if it cannot be opened, and the variables that it was opened with."""
 
     store: "Store | None" = None
     variables: "tuple[bytes | None, ...]" = ()
@@ -28,7 +28,7 @@ class Prepared:
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """In the parent: have the store ready."""
+    """In the parent: open the store, unless it was opened less than a second ago."""
     now = monotonic()
     if now < Prepared.until:
         return
@@ -36,12 +36,15 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
     Prepared.variables = variables(environ)
     try:
         Prepared.store = open_store(Settings(environ))
-    except Trouble:
-        Prepared.store = None  # the child meets it, too, and says so
+    except StoreError:
+        Prepared.store = None  # the child gets the same error, and reports it
 
 
 def store_for(environ: "Mapping[bytes, bytes]") -> "Store":
-    """The store that is prepared, unless a rule has changed something for this client. Raises Trouble."""
+    """Return the prepared store if the client's environment has the same variables, else open one.
+
+    A rule may have set a variable for this client. Raise StoreError.
+    """
     if Prepared.store and Prepared.variables == variables(environ):
         return Prepared.store
     return open_store(Settings(environ))

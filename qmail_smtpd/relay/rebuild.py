@@ -1,14 +1,14 @@
-"""The rules of tcp.smtp, and after them those of the live addresses -> tcp.smtp.cdb, for `tcpserver -x`.
+"""Compile tcp.smtp.cdb for `tcpserver -x` from the rules of tcp.smtp and the live addresses.
 
-A rule of a cdb hides the wider ones, so a live address gets its static rule's own variables, and RELAYCLIENT and
-RBLSMTPD besides; one that is denied gets nothing.
+In a cdb a narrow rule hides the wider ones. So a live address gets the variables of its static rule, plus RELAYCLIENT
+and RBLSMTPD. An address that the static rules deny stays denied.
 """
 
 import os
 
 from qmail_smtpd.log import escaped
-from qmail_smtpd.relay.place import discard, temporary_name
-from qmail_smtpd.relay.trouble import Trouble, unable
+from qmail_smtpd.relay.errors import StoreError, unable
+from qmail_smtpd.relay.files import discard, temporary_name
 from tcprules.compile import BadLine, Unable, records, write_cdb
 from tcprules.lookup import Verdict, keys
 
@@ -16,19 +16,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-UMASK = 0o022  # a new cdb is for tcpserver's account to read
+UMASK = 0o022  # tcpserver's account must be able to read a new cdb
 GRANTED = (b"RELAYCLIENT", b"RBLSMTPD")
 
 
 def rebuild(rules: bytes, cdb: bytes, live: "Iterable[bytes]") -> None:
-    """Make the cdb anew. Raises Trouble; then it is as it was."""
+    """Compile the cdb. Raise StoreError and leave the old cdb in place if that fails."""
     static = read_rules(rules)
     temporary = temporary_name(os.path.dirname(cdb))
     umask = os.umask(UMASK)
     try:
         write_cdb(cdb, temporary, merged(static, live))
     except Unable as failure:
-        raise Trouble(failure.text) from None
+        raise StoreError(failure.text) from None
     except OSError as error:
         raise unable(b"make " + cdb, error) from None
     finally:
@@ -37,36 +37,42 @@ def rebuild(rules: bytes, cdb: bytes, live: "Iterable[bytes]") -> None:
 
 
 def read_rules(rules: bytes) -> list[tuple[bytes, bytes]]:
-    """The records of the static rules. Raises Trouble, which names a line that is no rule."""
+    """Return the records of the static rules. Raise StoreError, which names an invalid line."""
     try:
         with open(rules, "rb") as file:
             return list(records(line.rstrip(b"\n") for line in file))
     except BadLine as bad:
-        where = b"unable to parse line %d of %b: " % (bad.number, rules)
-        raise Trouble(where, escaped(bad.line)) from None
+        message = b"unable to parse line %d of %b: " % (bad.number, rules)
+        raise StoreError(message, escaped(bad.line)) from None
     except OSError as error:
         raise unable(b"read " + rules, error) from None
 
 
 def merged(static: list[tuple[bytes, bytes]], live: "Iterable[bytes]") -> "Iterator[tuple[bytes, bytes]]":
-    """The static records, and then those of the live addresses. Of a key that comes twice the first record counts."""
+    """Yield the static records, then those of the live addresses.
+
+    In a cdb the first record with a key counts. So a live address that has a static record gets its variables there.
+    """
     first = dict(reversed(static))
-    known: dict[bytes, bytes | None] = {}  # the data of static rules, of which there are few, as they are granted
+    with_grant: dict[bytes, bytes | None] = {}  # cache: a static rule's data -> its data with GRANTED
     granted: dict[bytes, bytes] = {}
     for address in live:
         data = next((first[key] for key in keys(address, None, None) if key in first), b"")
-        if data not in known:
-            known[data] = grant(data)
-        more = known[data]
-        if more is not None:
-            granted[address] = more
+        if data not in with_grant:
+            with_grant[data] = grant(data)
+        data_with_grant = with_grant[data]
+        if data_with_grant is not None:
+            granted[address] = data_with_grant
     for key, data in static:
         yield key, granted.pop(key, data)
     yield from granted.items()
 
 
 def grant(data: bytes) -> bytes | None:
-    """What a live address gets that has this static rule; None if that denies. Rules by name or ident are not known."""
+    """Return the data of a static rule with GRANTED added, or None if the rule denies.
+
+    Rules by host name or ident are not considered: the address's name and ident are not known here.
+    """
     verdict = Verdict(None, data, [])
     if verdict.deny:
         return None

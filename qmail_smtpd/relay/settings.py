@@ -1,29 +1,31 @@
-"""Where the store is, how long a login counts, which addresses never do: $RELAY_..., else the control files.
+"""The settings: where the store is, how long a login counts, and which addresses are never_recorded recorded.
 
-cron has no environment: what it shall know stands in the control files.
+They come from $RELAY_... or from the control files. Programs that cron runs have no such environment: for them the
+control files are needed.
 """
 
 from qmail_smtpd import control
-from qmail_smtpd.relay.address import NO_CLIENT, networks
-from qmail_smtpd.relay.entry import moment
-from qmail_smtpd.relay.trouble import Trouble
+from qmail_smtpd.relay.address import NEVER_CLIENTS, parse_networks
+from qmail_smtpd.relay.entry import parse_seconds
+from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.smtp.settings import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SECONDS = 2400  # forty minutes, the article's window
-LONGEST = 10**9  # seconds, thirty years: an entry's expiry has no more digits than entry.DIGITS
+SECONDS = 2400  # 40 minutes, the window of the article about clearopensmtp
+LONGEST = 10**9  # seconds, about thirty years: with it an entry's expiry fits into entry.DIGITS digits
 DIRECTORY = b"/var/lib/relay"
-PROXIES = b"127.0.0.0/8 ::1"  # webmail and other programs of this host, behind which everybody is
+PROXIES = b"127.0.0.0/8 ::1"  # webmail and other programs on this host act for all users
 
 
 class Settings:
-    """The settings of a process. Raises Trouble.
+    """The settings of a process. Creating them raises StoreError.
 
-    `store`: KIND or KIND:PLACE, empty for the default; `directory`: of the default store; `seconds`: the window, None
-    where nobody has set one; `never`: the networks of addresses that are no client's, or everybody's.
+    `store` is KIND or KIND:LOCATION, empty for the default. `directory` is the default store's. `seconds` is the
+    window, or None if it is not set. `never` has the keys of networks whose addresses are never recorded: those that no
+    client can have, and those that many clients share.
     """
 
     __slots__ = ("directory", "environ", "home", "never", "seconds", "store")
@@ -32,51 +34,57 @@ class Settings:
         self.environ = environ
         self.home = control.home(environ)
         self.store = self.value(b"RELAY_STORE")
-        self.directory = absolute(self.value(b"RELAY_DIR") or DIRECTORY)
-        self.seconds = window(self.value(b"RELAY_SECONDS"))
-        self.never = never(self.value(b"RELAY_PROXIES") or PROXIES)
+        self.directory = check_absolute(self.value(b"RELAY_DIR") or DIRECTORY)
+        self.seconds = parse_window(self.value(b"RELAY_SECONDS"))
+        self.never = never_recorded(self.value(b"RELAY_PROXIES") or PROXIES)
 
     def value(self, variable: bytes) -> bytes:
-        """What the variable says, else the control file, RELAY_DIR being relaydir; set but empty is unset."""
+        """Return the variable's value, or the control file's: for RELAY_DIR that is relaydir.
+
+        A variable that is set but empty counts as unset.
+        """
         return self.environ.get(variable) or self.file(variable.lower().replace(b"_", b"")) or b""
 
     def file(self, name: bytes) -> bytes | None:
-        """A control file without blanks around it; None where there is none."""
+        """Return a control file's content, stripped of white space, or None if the file does not exist."""
         try:
             content = control.read(name, self.home)
-        except Unreadable as trouble:
-            raise Trouble(trouble.why) from None
+        except Unreadable as error:
+            raise StoreError(error.why) from None
         return content if content is None else content.strip()
 
     def may_relay(self, user: bytes) -> bool:
-        """Whether control/norelay does not list the user."""
+        """Whether the user may relay: control/norelay lists those who may not."""
         return user.lower() not in control.list_entries((self.file(b"norelay") or b"").lower())
 
 
 def variables(environ: "Mapping[bytes, bytes]") -> "tuple[bytes | None, ...]":
-    """What the settings depend on, besides the control files."""
-    get = environ.get  # a comprehension would be one more function, which each forked relay-check pays 12 us for
+    """Return the variables that the settings depend on, besides the control files."""
+    get = environ.get  # no comprehension: as one more function it would cost each forked relay-check 12 us
     return get(b"QMAILHOME"), get(b"RELAY_STORE"), get(b"RELAY_DIR"), get(b"RELAY_SECONDS"), get(b"RELAY_PROXIES")
 
 
-def window(text: bytes) -> int | None:
-    """A number of seconds, None for no text."""
-    seconds = moment(text)
+def parse_window(text: bytes) -> int | None:
+    """Return a number of seconds, or None for an empty text. Raise StoreError if the text is invalid."""
+    seconds = parse_seconds(text)
     if text and (seconds is None or seconds > LONGEST):
-        raise Trouble(b"RELAY_SECONDS is no number of seconds, or more than thirty years")
+        raise StoreError(b"RELAY_SECONDS is not a number of seconds, or more than thirty years")
     return seconds
 
 
-def never(text: bytes) -> frozenset[bytes]:
-    """The keys of the networks of which nobody is recorded."""
+def never_recorded(text: bytes) -> frozenset[bytes]:
+    """Return the keys of networks whose addresses are never recorded. Raise StoreError for invalid text."""
     try:
-        return NO_CLIENT | networks(text)
+        return NEVER_CLIENTS | parse_networks(text)
     except ValueError as error:
-        raise Trouble(b"RELAY_PROXIES has ", str(error).encode()) from None
+        raise StoreError(b"RELAY_PROXIES has ", str(error).encode()) from None
 
 
-def absolute(path: bytes) -> bytes:
-    """The path, if all programs understand the same by it: their current directories differ."""
+def check_absolute(path: bytes) -> bytes:
+    """Return the path if it is absolute, because programs have different current directories.
+
+    Raise StoreError if not.
+    """
     if not path.startswith(b"/") or b"\0" in path:
-        raise Trouble(b"the store's directory has to begin with a slash")
+        raise StoreError(b"the store's directory must begin with a slash")
     return path

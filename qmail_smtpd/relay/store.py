@@ -1,6 +1,8 @@
-"""What every store of logins does: allow, check, entries, deny, expire. Where it keeps them is each kind's own.
+"""The operations of every store of logins: allow, check, entries, deny, expire.
 
-Addresses come as TCPREMOTEIP has them and are normalised here, once.
+Each kind keeps its entries in its own way.
+
+Addresses come in as TCPREMOTEIP spells them, and are key_of here, once.
 """
 
 from time import time
@@ -8,8 +10,8 @@ from time import time
 from qmail_smtpd.log import escaped
 from qmail_smtpd.relay.address import is_within, normalise
 from qmail_smtpd.relay.entry import Entry
+from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.settings import SECONDS
-from qmail_smtpd.relay.trouble import Trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,11 +19,11 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.relay.settings import Settings
 
-QUAD = b"0123456789."  # a dotted quad's bytes
+QUAD = b"0123456789."  # the bytes of a dotted quad
 
 
 class Store:
-    """A store. Its methods raise Trouble; `clock` tells the time in seconds since 1970."""
+    """A store. Its methods raise StoreError. `clock` returns the time in seconds since 1970."""
 
     clock: "Callable[[], float]" = staticmethod(time)
 
@@ -29,8 +31,8 @@ class Store:
         self.settings = settings
 
     def allow(self, address: bytes, user: bytes, service: bytes) -> bool:
-        """Let this client relay from now on, for the window. False for an address that is never recorded."""
-        key = normalised(address)
+        """Let this client relay for the window. Return False for an address that is never recorded."""
+        key = key_of(address)
         if is_within(key, self.settings.never):
             return False
         window = self.settings.seconds
@@ -39,55 +41,55 @@ class Store:
         return True
 
     def check(self, address: bytes) -> Entry | None:
-        """The entry by which this client may relay now, if it has one."""
-        # Digits and dots alone are the text of one client or of none: nothing to take apart for each connection.
-        entry = self.get(normalised(address) if not address or address.translate(None, QUAD) else address)
-        settings = self.settings  # what follows is `counts` without its call
+        """Return the live entry by which this client may relay, or None."""
+        # Digits and dots alone are a canonical address or none at all, so most connections need no parsing.
+        entry = self.get(key_of(address) if not address or address.translate(None, QUAD) else address)
+        settings = self.settings  # the rest is `counts` without the cost of its call
         if entry is None or not entry.is_live(int(self.clock()), settings.seconds):
             return None
         return None if is_within(entry.address, settings.never) else entry
 
     def entries(self) -> list[Entry]:
-        """All entries by which somebody may relay now."""
+        """Return all entries by which clients may relay now."""
         return [entry for entry in self.all() if self.counts(entry)]
 
     def deny(self, address: bytes) -> bool:
-        """Forget this client, until it logs in again. False if nothing was known of it."""
-        return self.remove(normalised(address))
+        """Remove the entry of this client. Return False if it has none. Its next login makes a new one."""
+        return self.remove(key_of(address))
 
     def expire(self) -> None:
-        """Remove what counts no more. Nobody relays by it anyway."""
+        """Remove the entries that no longer count. They allow nothing even before that."""
         raise NotImplementedError
 
     def now(self) -> int:
-        """The time in whole seconds."""
+        """Return the time in whole seconds."""
         return int(self.clock())
 
     def counts(self, entry: Entry) -> bool:
-        """Whether this entry is not too old, and of an address that may be recorded, whoever has recorded it."""
+        """Whether the entry is live and its address may be recorded, whichever program has recorded it."""
         settings = self.settings
         return entry.is_live(int(self.clock()), settings.seconds) and not is_within(entry.address, settings.never)
 
     def put(self, entry: Entry) -> None:
-        """Keep the entry, in the place of an older one for its address."""
+        """Store the entry in place of an older one for its address."""
         raise NotImplementedError
 
     def get(self, key: bytes) -> Entry | None:
-        """The entry for a normalised address, whatever its age."""
+        """Return the entry for a key_of address, live or not."""
         raise NotImplementedError
 
     def all(self) -> "Iterable[Entry]":
-        """All entries, whatever their age."""
+        """Return all entries, live or not."""
         raise NotImplementedError
 
     def remove(self, key: bytes) -> bool:
-        """Remove the entry for a normalised address. False if there was none."""
+        """Remove the entry for a key_of address. Return False if there is none."""
         raise NotImplementedError
 
 
-def normalised(address: bytes) -> bytes:
-    """The address as it names an entry."""
+def key_of(address: bytes) -> bytes:
+    """Return the address's canonical text, which is the key of its entry. Raise StoreError if it is no address."""
     key = normalise(address)
     if key is None:
-        raise Trouble(b"this is no address: ", escaped(address))
+        raise StoreError(b"not an address: ", escaped(address))
     return key

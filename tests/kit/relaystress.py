@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qmail_smtpd.relay.entry import Entry
-from qmail_smtpd.relay.trouble import Trouble
+from qmail_smtpd.relay.errors import StoreError
 from tests.kit.relayhome import Home
 
 WINDOW = 2400
@@ -85,7 +85,7 @@ def write(home: Home, number: int, until: float) -> Report:
         done += 1
         try:
             store.put(Entry(address, b"joe", b"pop3", seen, seen + WINDOW))
-        except Trouble:
+        except StoreError:
             refused += 1
             continue
         if is_steady:
@@ -102,7 +102,7 @@ def clear(home: Home, until: float) -> Report:
     while time.monotonic() < until:
         try:
             home.open(None).expire()
-        except Trouble:
+        except StoreError:
             refused += 1
         done += 1
     return Report(done, refused, [], [])

@@ -1,4 +1,4 @@
-"""Addresses of clients: one text for each, beside the library's ipaddress, and no text for what is none."""
+"""Client addresses: each has one canonical text, equal to ipaddress's, and anything else has none."""
 
 import ipaddress
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qmail_smtpd.relay.address import NO_CLIENT, is_within, networks, normalise
+from qmail_smtpd.relay.address import NEVER_CLIENTS, is_within, normalise, parse_networks
 from tcprules.lookup import keys
 
 TABLE = {
@@ -63,24 +63,24 @@ NONE = [
 
 
 @pytest.mark.parametrize("text", TABLE)
-def test_an_address_has_one_text(text: bytes) -> None:
+def test_an_address_has_one_canonical_text(text: bytes) -> None:
     assert normalise(text) == TABLE[text]
     assert normalise(TABLE[text]) == TABLE[text]
 
 
 @pytest.mark.parametrize("text", NONE)
-def test_what_is_no_address_has_none(text: bytes) -> None:
+def test_anything_else_has_no_canonical_text(text: bytes) -> None:
     assert normalise(text) is None
 
 
-def test_an_endless_text_is_none_and_takes_no_time() -> None:
+def test_a_huge_text_is_rejected_quickly() -> None:
     assert normalise(b"1." * 100_000) is None
     assert normalise(b"1:" * 100_000) is None
     assert normalise(b"f" * 100_000 + b"::") is None
 
 
 @given(st.ip_addresses(v=4))
-def test_ipv4_is_as_ipaddress_says(address: ipaddress.IPv4Address) -> None:
+def test_ipv4_agrees_with_ipaddress(address: ipaddress.IPv4Address) -> None:
     assert normalise(str(address).encode()) == str(address).encode()
     assert normalise(b"::ffff:" + str(address).encode()) == str(address).encode()
 
@@ -88,19 +88,19 @@ def test_ipv4_is_as_ipaddress_says(address: ipaddress.IPv4Address) -> None:
 @given(st.ip_addresses(v=6))
 @example(ipaddress.IPv6Address("::ffff:1.2.3.4"))
 @example(ipaddress.IPv6Address("::1.2.3.4"))
-def test_ipv6_is_as_ipaddress_says_in_every_spelling(address: ipaddress.IPv6Address) -> None:
-    wanted = str(address.ipv4_mapped or address).encode()
+def test_ipv6_agrees_with_ipaddress_in_every_spelling(address: ipaddress.IPv6Address) -> None:
+    expected = str(address.ipv4_mapped or address).encode()
     for text in (address.compressed, address.exploded, address.exploded.upper(), f"{address.compressed}%eth0"):
-        assert normalise(text.encode()) == wanted
+        assert normalise(text.encode()) == expected
 
 
 @given(st.one_of(st.binary(max_size=50), st.text("0123456789abcdef:.%/", max_size=50).map(str.encode)))
-def test_what_has_a_text_is_an_address_for_ipaddress_and_a_safe_file_name(text: bytes) -> None:
-    found = normalise(text)
-    if found is not None:
-        assert str(ipaddress.ip_address(found.decode())).encode() == found
-        assert not found.translate(None, b"0123456789abcdef:.")
-        assert found.strip(b".") == found != b""
+def test_a_canonical_text_is_an_address_and_a_safe_file_name(text: bytes) -> None:
+    canonical = normalise(text)
+    if canonical is not None:
+        assert str(ipaddress.ip_address(canonical.decode())).encode() == canonical
+        assert not canonical.translate(None, b"0123456789abcdef:.")
+        assert canonical.strip(b".") == canonical != b""
 
 
 WITHIN = [
@@ -118,25 +118,25 @@ WITHIN = [
 ]
 
 
-@pytest.mark.parametrize(("text", "address", "wanted"), WITHIN)
-def test_networks_hold_what_they_should(text: bytes, address: bytes, wanted: bool) -> None:
-    assert is_within(address, networks(text)) is wanted
+@pytest.mark.parametrize(("text", "address", "expected"), WITHIN)
+def test_an_address_is_or_is_not_within_networks(text: bytes, address: bytes, expected: bool) -> None:
+    assert is_within(address, parse_networks(text)) is expected
 
 
 @given(
     st.ip_addresses(), st.lists(st.sampled_from([b"1.", b"1.2.", b"255.255.255.", b"::1", b"ff/", b"2/", b"", b"0."]))
 )
-def test_a_network_holds_an_address_whose_rule_it_would_be(address: object, found: list[bytes]) -> None:
+def test_an_address_is_within_the_networks_whose_rules_match_it(address: object, sampled: list[bytes]) -> None:
     text = normalise(str(address).encode())
     assert text is not None
-    for networks_ in (frozenset(found), frozenset([*found, text])):
-        assert is_within(text, networks_) == any(key in networks_ for key in keys(text, None, None))
+    for network_keys in (frozenset(sampled), frozenset([*sampled, text])):
+        assert is_within(text, network_keys) == any(key in network_keys for key in keys(text, None, None))
 
 
 @pytest.mark.parametrize("text", [b"proxy", b"10.0.0.1/8", b"127.", b"::1 10.0.0.0/33", b"=proxy.example", b"::/0"])
-def test_what_is_no_network_is_named(text: bytes) -> None:
+def test_an_invalid_network_is_named(text: bytes) -> None:
     with pytest.raises(ValueError, match=text.split()[-1].decode().replace(".", r"\.")):
-        networks(text)
+        parse_networks(text)
 
 
 @given(st.ip_addresses())
@@ -144,8 +144,8 @@ def test_what_is_no_network_is_named(text: bytes) -> None:
 @example(ipaddress.ip_address("ff02::1"))
 @example(ipaddress.ip_address("0.0.0.0"))
 @example(ipaddress.ip_address("::"))
-def test_no_client_has_an_unspecified_or_multicast_address(address: ipaddress.IPv4Address) -> None:
+def test_unspecified_and_multicast_addresses_are_never_clients(address: ipaddress.IPv4Address) -> None:
     text = normalise(str(address).encode())
     assert text is not None
-    wanted = ipaddress.ip_address(text.decode())
-    assert is_within(text, NO_CLIENT) == (wanted.is_unspecified or wanted.is_multicast)
+    expected = ipaddress.ip_address(text.decode())
+    assert is_within(text, NEVER_CLIENTS) == (expected.is_unspecified or expected.is_multicast)

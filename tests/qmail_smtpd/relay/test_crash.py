@@ -1,4 +1,4 @@
-"""Logins and clearers that are killed before each system call: what was live stays so, and the next one mends it."""
+"""Logins and clearopensmtp killed before each of their system calls: live entries stay, and the next run cleans up."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ from tests.kit.relayhome import NOW, Home
 KINDS = ["directory", "open-smtp"]
 LIVE, DEAD, NEW = b"192.0.2.7", b"192.0.2.8", b"2001:db8::7"
 CALLS = ("open", "read", "write", "fsync", "close", "fchmod", "fchown", "rename", "unlink", "utime", "stat", "listdir")
-WORKS: dict[str, Callable[[Store], object]] = {
+OPERATIONS: dict[str, Callable[[Store], object]] = {
     "a new login": lambda store: store.allow(NEW, b"ann", b"imap"),
-    "a login again": lambda store: store.allow(LIVE, b"ann", b"imap"),
+    "a repeated login": lambda store: store.allow(LIVE, b"ann", b"imap"),
     "a clearer": lambda store: store.expire(),
     "a denial": lambda store: store.deny(DEAD),
 }
@@ -25,27 +25,30 @@ GRANTED = [(b"RELAYCLIENT", b""), (b"RBLSMTPD", b"")]
 
 
 def homes(path: Path, kind: str) -> Iterator[Home]:
-    """Homes with one live entry and one dead one."""
+    """Yield homes with one live and one dead entry."""
     for number in range(MOST_CALLS):
         home = Home(path / str(number), kind)
         if kind == "open-smtp":
             (home.store / "tcp.smtp").write_text("192.0.2.9:deny\n:allow\n")
         home.open(NOW - 2400).allow(DEAD, b"joe", b"pop3")
         home.open(NOW - 60).allow(LIVE, b"joe", b"pop3")
-        if kind == "open-smtp":  # which has cleared it
+        if kind == "open-smtp":  # the second login has removed the dead entry: put it back
             with (home.store / "open-smtp").open("ab") as file:
                 file.write(b'%b:allow,RELAYCLIENT="",RBLSMTPD=""\t%d\n' % (DEAD, NOW - 2400))
         yield home
 
 
-def killed_at(number: int, work: Callable[[], object]) -> bool:
-    """Do the work in a child that is killed before its call of this number. False if it has fewer."""
+def is_killed_at(number: int, run: Callable[[], object]) -> bool:
+    """Run this in a child that is killed before its system call of this number.
+
+    Return False if it makes fewer calls.
+    """
     child = os.fork()
     if not child:
         try:
             count = iter(range(MOST_CALLS))
 
-            def killing(real: Callable[..., object]) -> Callable[..., object]:
+            def kill_before(real: Callable[..., object]) -> Callable[..., object]:
                 def call(*words: object, **options: object) -> object:
                     if next(count) == number:
                         os.kill(os.getpid(), signal.SIGKILL)
@@ -54,8 +57,8 @@ def killed_at(number: int, work: Callable[[], object]) -> bool:
                 return call
 
             for name in CALLS:
-                setattr(os, name, killing(getattr(os, name)))
-            work()
+                setattr(os, name, kill_before(getattr(os, name)))
+            run()
             os._exit(0)
         finally:
             os._exit(1)
@@ -71,11 +74,11 @@ def environment(home: Home, address: bytes) -> list[tuple[bytes, bytes]]:
     return verdict.environment
 
 
-@pytest.mark.parametrize("what", WORKS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_is_killed_leaves_every_live_entry_and_a_whole_store(tmp_path: Path, kind: str, what: str) -> None:
+def test_a_killed_process_leaves_live_entries_and_a_consistent_store(tmp_path: Path, kind: str, operation: str) -> None:
     for number, home in enumerate(homes(tmp_path, kind)):
-        if not killed_at(number, lambda home=home: WORKS[what](home.open(NOW))):
+        if not is_killed_at(number, lambda home=home: OPERATIONS[operation](home.open(NOW))):
             assert number > 3
             return
         assert home.open(NOW).check(LIVE)

@@ -1,4 +1,4 @@
-"""The directory of logins: what may lie in it without harm, who writes what, and that nobody loses an entry."""
+"""The directory store: foreign files in it, permissions, locks, failures and races."""
 
 import errno
 import fcntl
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from qmail_smtpd.relay import directory, place
+from qmail_smtpd.relay import directory, files
 from qmail_smtpd.relay.directory import Directory
 from qmail_smtpd.relay.entry import Entry, compose
-from qmail_smtpd.relay.trouble import Trouble
+from qmail_smtpd.relay.errors import StoreError
 from tests.kit.relayhome import NOW, Home, facts
 from tests.kit.server import needs_root
 
@@ -36,7 +36,7 @@ def names(home: Home) -> list[str]:
     return sorted(name for name in os.listdir(home.store) if name != ".lock")
 
 
-def test_an_entry_is_a_file_that_everybody_may_read_and_only_the_group_replace(home: Home) -> None:
+def test_an_entry_can_be_read_by_all_and_replaced_by_the_group(home: Home) -> None:
     old = os.umask(0o077)
     try:
         home.open().allow(V4, JOE, b"pop3")
@@ -49,12 +49,12 @@ def test_an_entry_is_a_file_that_everybody_may_read_and_only_the_group_replace(h
 
 
 @needs_root
-def test_members_of_the_group_renew_each_others_entries_and_others_only_read(home: Home) -> None:
+def test_group_members_renew_each_others_entries_and_others_only_read(home: Home) -> None:
     group = 12345
     os.chown(home.store, 0, group)
     home.store.chmod(0o2775)
 
-    def as_user(uid: int, gid: int, do: Callable[[], object]) -> int:
+    def as_user(uid: int, gid: int, operation: Callable[[], object]) -> int:
         child = os.fork()
         if not child:
             try:
@@ -62,8 +62,8 @@ def test_members_of_the_group_renew_each_others_entries_and_others_only_read(hom
                 os.setgid(gid)
                 os.setuid(uid)
                 os.umask(0o077)
-                os._exit(0 if do() else 1)
-            except Trouble:
+                os._exit(0 if operation() else 1)
+            except StoreError:
                 os._exit(111)
             finally:
                 os._exit(2)
@@ -82,18 +82,18 @@ def test_members_of_the_group_renew_each_others_entries_and_others_only_read(hom
 
 
 @needs_root
-def test_a_lock_that_root_makes_is_for_the_directorys_owner_and_group(home: Home) -> None:
-    """cron's first run before anybody's first login, in a directory without the set-group-id bit."""
+def test_a_lock_created_by_root_gets_the_directorys_owner_and_group(home: Home) -> None:
+    """Cron runs before the first login, in a directory without the set-group-ID bit."""
     os.chown(home.store, 50001, 50002)
     home.store.chmod(0o750)
     home.open(NOW).allow(V4, JOE, b"pop3")
     home.open(NOW + 9999).expire()
-    found = (home.store / ".lock").stat()
-    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (50001, 50002, 0o660)
+    status = (home.store / ".lock").stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (50001, 50002, 0o660)
 
 
 @needs_root
-def test_an_entry_that_the_checker_may_not_read_is_trouble(home: Home) -> None:
+def test_an_entry_that_the_checking_account_may_not_read_is_an_error(home: Home) -> None:
     home.open().allow(V4, JOE, b"pop3")
     (home.store / "192.0.2.7").chmod(0o600)
     for path in (home.path, *home.path.parents[:4]):
@@ -101,7 +101,7 @@ def test_an_entry_that_the_checker_may_not_read_is_trouble(home: Home) -> None:
     store = home.open()
     os.seteuid(NOBODY)
     try:
-        with pytest.raises(Trouble, match=r"unable to read .*/192\.0\.2\.7: access denied"):
+        with pytest.raises(StoreError, match=r"unable to read .*/192\.0\.2\.7: access denied"):
             store.check(V4)
     finally:
         os.seteuid(0)
@@ -116,10 +116,10 @@ def link_to(target: str) -> Callable[[Path], object]:
 
 def unix_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
-        here = os.getcwd()
+        cwd = os.getcwd()
         os.chdir(path.parent)
         listener.bind(path.name)
-        os.chdir(here)
+        os.chdir(cwd)
 
 
 FOREIGN: dict[str, Callable[[Path], object]] = {
@@ -140,24 +140,24 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("what", FOREIGN)
-def test_what_lies_in_an_entrys_place_is_no_entry_and_goes(home: Home, what: str) -> None:
+@pytest.mark.parametrize("content", FOREIGN)
+def test_a_foreign_file_under_an_entrys_name_is_no_entry_and_is_removed(home: Home, content: str) -> None:
     path = home.store / "192.0.2.7"
-    FOREIGN[what](path)
+    FOREIGN[content](path)
     store = home.open()
     assert store.check(V4) is None
     assert store.entries() == []
     store.expire()
-    assert os.path.lexists(path) == (what == "a directory")
-    if what != "a directory":
+    assert os.path.lexists(path) == (content == "a directory")
+    if content != "a directory":
         path.unlink(missing_ok=True)
         (home.store / "x").unlink(missing_ok=True)
-        FOREIGN[what](path)
-        store.allow(V4, JOE, b"pop3")  # a login puts it right
+        FOREIGN[content](path)
+        store.allow(V4, JOE, b"pop3")  # a login replaces it
         assert facts(store.check(V4)) == (V4, JOE, b"pop3", NOW, NOW + 2400)
 
 
-def test_a_fifo_that_somebody_writes_to_keeps_nobody_waiting(home: Home) -> None:
+def test_a_fifo_with_a_writer_does_not_block_a_check(home: Home) -> None:
     path = home.store / "192.0.2.7"
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
@@ -167,7 +167,7 @@ def test_a_fifo_that_somebody_writes_to_keeps_nobody_waiting(home: Home) -> None
         os.close(writer)
 
 
-def test_a_login_through_a_link_does_not_write_where_it_leads(home: Home, tmp_path: Path) -> None:
+def test_a_login_does_not_write_through_a_link(home: Home, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     (home.store / "192.0.2.7").symlink_to(victim)
@@ -176,7 +176,7 @@ def test_a_login_through_a_link_does_not_write_where_it_leads(home: Home, tmp_pa
     assert not (home.store / "192.0.2.7").is_symlink()
 
 
-def test_cleaning_up_follows_no_link(home: Home, tmp_path: Path) -> None:
+def test_expire_follows_no_link(home: Home, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     for name in ("192.0.2.7", ".tmp.1.x"):
@@ -190,13 +190,13 @@ def test_cleaning_up_follows_no_link(home: Home, tmp_path: Path) -> None:
 def test_a_lock_that_is_a_link_is_not_followed(home: Home, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     (home.store / ".lock").symlink_to(victim)
-    with pytest.raises(Trouble, match=r"unable to lock .*/\.lock: symbolic link loop"):
+    with pytest.raises(StoreError, match=r"unable to lock .*/\.lock: symbolic link loop"):
         home.open().allow(V4, JOE, b"pop3")
     assert not victim.exists()
     assert names(home) == []
 
 
-def test_a_hard_link_or_a_copy_of_an_entry_opens_nothing_for_another_address(home: Home) -> None:
+def test_a_hard_link_of_an_entry_allows_no_other_address(home: Home) -> None:
     home.open().allow(V4, JOE, b"pop3")
     os.link(home.store / "192.0.2.7", home.store / "192.0.2.8")
     os.link(home.store / "192.0.2.7", home.store / "::")
@@ -204,10 +204,10 @@ def test_a_hard_link_or_a_copy_of_an_entry_opens_nothing_for_another_address(hom
     assert [entry.address for entry in home.open().entries()] == [V4]
 
 
-OTHERS = ["README", "..x", "192.0.2.07", "::FFFF:192.0.2.9", "2001:DB8::9", "192.0.2.9%eth0", ".tmp", "lost+found"]
+OTHERS = ["README", "..x", "192.0.2.07", "::FFFF:192.0.2.9", "2001:DB8::9", "192.0.2.9%eth0", ".tmp", "lost+status"]
 
 
-def test_files_that_are_not_named_as_entries_stay_and_mean_nothing(home: Home) -> None:
+def test_files_that_are_not_named_after_addresses_are_ignored(home: Home) -> None:
     for name in OTHERS:
         (home.store / name).write_bytes(line(b"192.0.2.9"))
         os.utime(home.store / name, (1, 1))
@@ -219,7 +219,7 @@ def test_files_that_are_not_named_as_entries_stay_and_mean_nothing(home: Home) -
     assert names(home) == sorted(OTHERS)
 
 
-def test_what_killed_logins_have_left_goes_after_an_hour(home: Home) -> None:
+def test_temporary_files_of_killed_logins_are_removed_after_an_hour(home: Home) -> None:
     for name, age in ((".tmp.1.a", 3700), (".tmp.2.b", 3500), (".tmp.3.c", 0), (".tmp.4.d", -3600)):
         (home.store / name).write_bytes(line(V4))
         os.utime(home.store / name, (time.time() - age,) * 2)
@@ -228,28 +228,28 @@ def test_what_killed_logins_have_left_goes_after_an_hour(home: Home) -> None:
     assert home.open().entries() == []
 
 
-def test_a_file_in_the_temporary_names_place_is_not_written_to(
+def test_an_existing_file_under_the_temporary_name_is_not_written_to(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name has 64 random bits; whoever guesses it all the same gains nothing."""
+    """The name has 64 random bits. Even an attacker who guesses it gains nothing."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     temporary = home.store / ".tmp.guessed"
     monkeypatch.setattr(directory, "temporary_name", lambda path: bytes(temporary))
     for make in (lambda: temporary.symlink_to(victim), lambda: os.link(victim, temporary)):
         make()
-        with pytest.raises(Trouble, match="file already exists"):
+        with pytest.raises(StoreError, match="file already exists"):
             home.open().allow(V4, JOE, b"pop3")
         assert victim.read_bytes() == b"precious"
         temporary.unlink(missing_ok=True)
 
 
-# trouble
+# errors
 
 
 @needs_root
-def test_a_file_that_the_clearer_may_not_read_does_not_keep_it_from_the_others(home: Home) -> None:
-    """Planted by a member of the group, where the clearer is not root."""
+def test_an_unreadable_file_does_not_keep_expire_from_the_others(home: Home) -> None:
+    """A member of the group has planted it, and clearopensmtp does not run as root."""
     os.chown(home.store, NOBODY, NOBODY)
     for last in range(1, 9):
         home.open(NOW).allow(b"192.0.2.%d" % last, JOE, b"pop3")
@@ -260,7 +260,7 @@ def test_a_file_that_the_clearer_may_not_read_does_not_keep_it_from_the_others(h
     os.setegid(NOBODY)
     os.seteuid(NOBODY)
     try:
-        with pytest.raises(Trouble, match=r"unable to read .*/192\.0\.2\.4: access denied"):
+        with pytest.raises(StoreError, match=r"unable to read .*/192\.0\.2\.4: access denied"):
             store.expire()
     finally:
         os.seteuid(0)
@@ -268,36 +268,34 @@ def test_a_file_that_the_clearer_may_not_read_does_not_keep_it_from_the_others(h
     assert names(home) == ["192.0.2.4"]
 
 
-def test_a_full_disk_leaves_the_old_entry_and_nothing_else(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_only_the_old_entry(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.open().allow(V4, JOE, b"pop3")
 
     def full(descriptor: int, data: bytes) -> int:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(place.os, "write", full)
-    with pytest.raises(Trouble, match=r"unable to write .*/192\.0\.2\.7: out of disk space"):
+    monkeypatch.setattr(files.os, "write", full)
+    with pytest.raises(StoreError, match=r"unable to write .*/192\.0\.2\.7: out of disk space"):
         home.open(NOW + 60).allow(V4, b"ann", b"imap")
     monkeypatch.undo()
     assert names(home) == ["192.0.2.7"]
     assert facts(home.open().check(V4)) == (V4, JOE, b"pop3", NOW, NOW + 2400)
 
 
-def test_on_a_read_only_file_system_it_is_told_what_could_not_be_written(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """unlink(2) of a name that is not there says EROFS, too."""
+def test_on_a_read_only_file_system_the_failed_write_is_reported(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """unlink(2) of a missing file fails with EROFS as well, which must not hide the first error."""
     store = home.open()
 
     def read_only(*words: object) -> None:
         raise OSError(30, os.strerror(30))
 
     for call in ("open", "unlink"):
-        monkeypatch.setattr(place.os, call, read_only)
-    with pytest.raises(Trouble, match=r"unable to write .*/192\.0\.2\.7: read-only file system"):
+        monkeypatch.setattr(files.os, call, read_only)
+    with pytest.raises(StoreError, match=r"unable to write .*/192\.0\.2\.7: read-only file system"):
         store.allow(V4, JOE, b"pop3")
 
 
-def test_a_store_of_which_only_the_lock_is_missing_makes_it(home: Home) -> None:
+def test_a_missing_lock_is_created_again(home: Home) -> None:
     home.open().allow(V4, JOE, b"pop3")
     (home.store / ".lock").unlink()
     home.open().allow(V4, JOE, b"pop3")
@@ -305,59 +303,55 @@ def test_a_store_of_which_only_the_lock_is_missing_makes_it(home: Home) -> None:
 
 
 def test_a_login_does_not_wait_longer_than_the_deadline(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "DEADLINE", 0.05)
+    monkeypatch.setattr(files, "DEADLINE", 0.05)
     home.open().allow(V4, JOE, b"pop3")
-    with holding(home, fcntl.LOCK_EX), pytest.raises(Trouble, match=r"unable to lock .*/\.lock: timed out"):
+    with held_lock(home, fcntl.LOCK_EX), pytest.raises(StoreError, match=r"unable to lock .*/\.lock: timed out"):
         home.open(NOW + 60).allow(V4, b"ann", b"imap")
     assert names(home) == ["192.0.2.7"]
     assert home.open().check(V4)
 
 
 @pytest.mark.parametrize("kind", ["directory", "open-smtp"])
-def test_a_lock_whose_closing_fails_is_trouble_as_any_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """NFS tells of failures at close."""
+def test_a_failing_close_of_the_lock_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """NFS reports failures at close."""
     home = Home(tmp_path / "other", kind)
     close = os.close
 
-    def close_badly(descriptor: int) -> None:
+    def close_with_error(descriptor: int) -> None:
         name = os.readlink(f"/proc/self/fd/{descriptor}")
         close(descriptor)
         if name.endswith("lock"):
             raise OSError(5, os.strerror(5))
 
-    monkeypatch.setattr(place.os, "close", close_badly)
-    with pytest.raises(Trouble, match=r"unable to unlock .*lock: input/output error"):
+    monkeypatch.setattr(files.os, "close", close_with_error)
+    with pytest.raises(StoreError, match=r"unable to unlock .*lock: input/output error"):
         home.open().allow(V4, JOE, b"pop3")
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
-def test_both_words_of_the_kernel_for_a_lock_that_is_held_are_understood(
-    home: Home, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    answers = iter([OSError(number, os.strerror(number)), None])
+def test_both_errnos_for_a_held_lock_are_understood(home: Home, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    outcomes = iter([OSError(number, os.strerror(number)), None])
 
     def held_once(descriptor: int, kind: int) -> None:
-        answer = next(answers)
-        if answer:
-            raise answer
+        outcome = next(outcomes)
+        if outcome:
+            raise outcome
 
-    monkeypatch.setattr(place.fcntl, "lockf", held_once)
+    monkeypatch.setattr(files.fcntl, "lockf", held_once)
     home.open().allow(V4, JOE, b"pop3")
     assert home.open().check(V4)
-    assert next(answers, "both were used") == "both were used"
+    assert next(outcomes, "both were used") == "both were used"
 
 
 def test_logins_do_not_wait_for_each_other(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "DEADLINE", 0.0)
-    with holding(home, fcntl.LOCK_SH):
+    monkeypatch.setattr(files, "DEADLINE", 0.0)
+    with held_lock(home, fcntl.LOCK_SH):
         home.open().allow(V4, JOE, b"pop3")
     assert home.open().check(V4)
 
 
-class holding:
-    """Another process that holds the lock."""
+class held_lock:
+    """A lock held by another process."""
 
     def __init__(self, home: Home, kind: int) -> None:
         self.path, self.kind = home.store / ".lock", kind
@@ -384,15 +378,13 @@ class holding:
 # races
 
 
-def test_a_login_between_the_look_and_the_unlink_of_the_clearer_is_not_lost(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The clearer has found the entry dead; its client logs in; then the clearer gets the lock."""
+def test_a_login_between_expires_check_and_unlink_is_not_lost(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """expire has found the entry dead; its client logs in; then expire gets the lock."""
     home.open(NOW).allow(V4, JOE, b"pop3")
     lock = Directory.lock
     logins = iter([True])
 
-    def login_first(self: Directory, kind: int) -> place.Lock:
+    def login_first(self: Directory, kind: int) -> files.Lock:
         if kind == fcntl.LOCK_EX and next(logins, False):
             home.open(NOW + 5000).allow(V4, JOE, b"pop3")
         return lock(self, kind)
@@ -403,15 +395,15 @@ def test_a_login_between_the_look_and_the_unlink_of_the_clearer_is_not_lost(
     assert home.open(NOW + 5000).check(V4)
 
 
-def test_the_clearer_waits_for_a_login_that_is_under_way(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "DEADLINE", 0.05)
+def test_expire_waits_for_a_login_in_progress(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "DEADLINE", 0.05)
     home.open(NOW).allow(V4, JOE, b"pop3")
-    with holding(home, fcntl.LOCK_SH), pytest.raises(Trouble, match=r"unable to lock .*/\.lock: timed out"):
+    with held_lock(home, fcntl.LOCK_SH), pytest.raises(StoreError, match=r"unable to lock .*/\.lock: timed out"):
         home.open(NOW + 5000).expire()
     assert names(home) == ["192.0.2.7"]
 
 
-def test_two_clearers_at_once_are_harmless(home: Home) -> None:
+def test_two_concurrent_expires_are_harmless(home: Home) -> None:
     for last in range(100):
         home.open(NOW).allow(b"192.0.2.%d" % last, JOE, b"pop3")
         home.open(NOW + 1000).allow(b"2001:db8::%x" % last, JOE, b"pop3")

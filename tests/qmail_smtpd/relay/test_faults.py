@@ -1,4 +1,4 @@
-"""The faults of vpopmail's roaming users (5.6.x, and every release since 2001), one by one: none of them is here."""
+"""The faults of vpopmail's roaming users (5.6.x, and every release since 2001): this store has none of them."""
 
 import errno
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qmail_smtpd.relay import place
-from qmail_smtpd.relay.trouble import Trouble
+from qmail_smtpd.relay import files
+from qmail_smtpd.relay.errors import StoreError
 from tcprules.lookup import judge, open_rules
 from tests.kit.relayhome import LIVE, NOT_LIVE, NOW, SILENT, Home
 from tests.kit.relaystress import copy_and_append, stress
@@ -19,9 +19,9 @@ from tests.kit.support import ROOT, peer
 KINDS = ["directory", "open-smtp"]
 JOE = b"joe@example.com"
 V4, V6 = b"192.0.2.7", b"2001:db8:85a3:8d3:1319:8a2e:370:7348"
-LONGEST = b"2001:1db8:85a3:18d3:1319:8a2e:1370:7348"  # 39 characters, and no spelling is shorter
+LONGEST = b"2001:1db8:85a3:18d3:1319:8a2e:1370:7348"  # 39 characters: there is no shorter spelling
 GRANTED = [(b"RELAYCLIENT", b""), (b"RBLSMTPD", b"")]
-SECONDS = 5  # for each kind: ten in all; tests/bench/bench_relay.py takes sixty
+SECONDS = 5  # for each kind of store; tests/bench/bench_relay.py runs for sixty
 
 
 @pytest.fixture(params=KINDS)
@@ -31,7 +31,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
 
 @pytest.fixture
 def vpopmail(tmp_path: Path) -> Home:
-    """vpopmail's files, with static rules that have no default, as vpopmail makes them."""
+    """vpopmail's files, with static rules without a default, as vpopmail writes them."""
     home = Home(tmp_path / "home", "open-smtp")
     (home.store / "tcp.smtp").write_text('127.:allow,RELAYCLIENT=""\n10.:allow,SCAN="1"\n10.6.:deny\n')
     return home
@@ -44,8 +44,8 @@ def environment(home: Home, address: bytes) -> list[tuple[bytes, bytes]] | None:
     return None if verdict.deny else verdict.environment
 
 
-def test_fault_1_a_clearer_without_a_lock_loses_entries_and_two_spoil_each_others_file(home: Home) -> None:
-    """Eight writers and a clearer, as fast as they can; beside vpopmail's files two of the writers are vchkpw."""
+def test_fault_1_clearing_without_a_lock_loses_entries_and_two_runs_corrupt_the_file(home: Home) -> None:
+    """Eight writers and an expiring process. With vpopmail's files, two of the writers act as vchkpw does."""
     if b"RELAY_STORE" in home.environ:
         (home.store / "tcp.smtp").write_text('10.1.:allow,SCAN="1"\n:allow\n')
     outcome = stress(home, SECONDS, writers=8, vchkpw=2 if b"RELAY_STORE" in home.environ else 0)
@@ -55,26 +55,26 @@ def test_fault_1_a_clearer_without_a_lock_loses_entries_and_two_spoil_each_other
     assert not [name for name in os.listdir(home.store) if name.startswith(".tmp.")]
     if b"RELAY_STORE" in home.environ:
         for address in outcome.steady:
-            wanted = [(b"SCAN", b"1")] if address.startswith(b"10.1.") else []
-            assert environment(home, address) == [*wanted, *GRANTED]
+            expected = [(b"SCAN", b"1")] if address.startswith(b"10.1.") else []
+            assert environment(home, address) == [*expected, *GRANTED]
 
 
-def test_fault_1_the_temporary_name_of_the_clearer_is_its_own() -> None:
-    assert place.temporary_name(b"/d") != place.temporary_name(b"/d")
+def test_fault_1_each_temporary_name_is_unique() -> None:
+    assert files.temporary_name(b"/d") != files.temporary_name(b"/d")
 
 
-@pytest.mark.parametrize("work", ["allow", "expire"])
-def test_fault_2_who_does_not_get_the_lock_goes_on_without_it(
-    home: Home, monkeypatch: pytest.MonkeyPatch, work: str
+@pytest.mark.parametrize("operation", ["allow", "expire"])
+def test_fault_2_after_a_failed_lock_vchkpw_goes_on_without_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    """Ours waits five seconds, in small steps and not of two seconds, then changes nothing, says so, and goes on."""
-    assert place.DEADLINE == 5.0
-    assert place.PAUSE < 0.01
+    """Ours retries in small steps for five seconds, then changes nothing, reports it, and lets the login go on."""
+    assert files.DEADLINE == 5.0
+    assert files.PAUSE < 0.01
     home.open(NOW).allow(V4, JOE, b"pop3")
     before = {path.name: path.read_bytes() for path in home.store.iterdir()}
-    monkeypatch.setattr(place, "DEADLINE", 0.0)
-    monkeypatch.setattr(place.fcntl, "lockf", never_ours)
-    if work == "allow":
+    monkeypatch.setattr(files, "DEADLINE", 0.0)
+    monkeypatch.setattr(files.fcntl, "lockf", always_held)
+    if operation == "allow":
         done = home.login(V6)
         assert done.exit == 0
         assert done.stderr.startswith(b"relay-allow: warning: unable to lock %b/" % bytes(home.store))
@@ -87,11 +87,11 @@ def test_fault_2_who_does_not_get_the_lock_goes_on_without_it(
     assert {path.name: path.read_bytes() for path in home.store.iterdir()} == before
 
 
-def never_ours(descriptor: int, kind: int) -> None:
+def always_held(descriptor: int, kind: int) -> None:
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
-def test_fault_3_a_failure_of_tcprules_is_swallowed(vpopmail: Home) -> None:
+def test_fault_3_a_failure_of_tcprules_is_ignored(vpopmail: Home) -> None:
     assert vpopmail.login(V4) == SILENT
     good = (vpopmail.store / "tcp.smtp.cdb").read_bytes()
     (vpopmail.store / "tcp.smtp").write_text("127.:allow\n10.allow\n192.0.2.:alow\n")
@@ -113,7 +113,7 @@ def test_fault_4_a_login_over_ipv6_loopback_opens_the_relay_to_the_world(vpopmai
     assert [key for key, _ in open_rules(bytes(vpopmail.store / "tcp.smtp.cdb")).records()] == [b"127."]
 
 
-def test_fault_4_the_line_that_a_real_vchkpw_has_written_for_it_is_not_compiled(vpopmail: Home) -> None:
+def test_fault_4_the_line_that_vchkpw_writes_for_it_is_not_compiled(vpopmail: Home) -> None:
     copy_and_append(vpopmail.store, b"")
     copy_and_append(vpopmail.store, b"8.8.4.4")
     vpopmail.clear()
@@ -124,7 +124,7 @@ def test_fault_4_the_line_that_a_real_vchkpw_has_written_for_it_is_not_compiled(
 @pytest.mark.parametrize(
     "address", [b"2001:db8::7", V6, LONGEST, b"::ffff:c000:207", b"2001:0DB8:85A3:08D3:1319:8A2E:0370:7348"]
 )
-def test_fault_5_a_login_over_ipv6_stops_every_rebuild_or_never_matches(vpopmail: Home, address: bytes) -> None:
+def test_fault_5_an_ipv6_login_stops_every_rebuild_or_never_matches(vpopmail: Home, address: bytes) -> None:
     assert vpopmail.login(address) == SILENT
     assert vpopmail.login(b"8.8.4.4") == SILENT
     (found,) = (entry.address for entry in vpopmail.open(None).entries() if entry.address != b"8.8.4.4")
@@ -136,11 +136,11 @@ def test_fault_5_a_login_over_ipv6_stops_every_rebuild_or_never_matches(vpopmail
 
 @pytest.mark.peer
 @pytest.mark.parametrize("address", [V6, LONGEST])
-def test_fault_5_the_cdb_is_read_by_debians_tcprulescheck_for_ipv6(vpopmail: Home, address: bytes) -> None:
+def test_fault_5_debians_tcprulescheck_finds_ipv6_addresses_in_the_cdb(vpopmail: Home, address: bytes) -> None:
     vpopmail.login(address)
     command = [peer("/usr/bin/tcprulescheck"), str(vpopmail.store / "tcp.smtp.cdb")]
-    said = subprocess.run(command, env={"TCPREMOTEIP": address.decode()}, capture_output=True, check=True).stdout
-    assert b"set environment variable RELAYCLIENT=\n" in said
+    output = subprocess.run(command, env={"TCPREMOTEIP": address.decode()}, capture_output=True, check=True).stdout
+    assert b"set environment variable RELAYCLIENT=\n" in output
 
 
 def test_fault_6_without_cron_relaying_never_ends(home: Home) -> None:
@@ -161,7 +161,7 @@ def test_fault_7_a_dynamic_rule_hides_the_static_one_and_a_static_denial(vpopmai
     assert environment(vpopmail, b"10.6.6.6") is None
 
 
-def test_fault_7_the_program_changes_nothing_that_the_rules_have_set(home: Home) -> None:
+def test_fault_7_relay_check_keeps_the_variables_that_the_rules_set(home: Home) -> None:
     home.login(V4)
     rules = {"SCAN": b"1", "QMAILQUEUE": b"/bin/scan", "RBLSMTPD": b"-no", "DATABYTES": b"9"}
     done = home.environment_after_check(V4, **rules)
@@ -171,7 +171,7 @@ def test_fault_7_the_program_changes_nothing_that_the_rules_have_set(home: Home)
 
 @pytest.mark.peer
 def test_fault_8_every_login_from_a_new_address_rebuilds_a_cdb(tmp_path: Path) -> None:
-    """With the directory a login costs the same whoever else is there: it reads no list and makes no cdb."""
+    """With the directory a login's cost does not depend on other entries: it reads no list and compiles no cdb."""
     home = Home(tmp_path / "home")
     calls = []
     for number in (1, 500):
@@ -184,7 +184,7 @@ def test_fault_8_every_login_from_a_new_address_rebuilds_a_cdb(tmp_path: Path) -
 
 
 def system_calls(home: Home) -> list[str]:
-    """What a login does in the store, once that is made: the system calls that name it."""
+    """Return the system calls of a login that name the store, once the store has been used."""
     home.login(V4)
     traced = home.path / "trace"
     words = [sys.executable, "-c", "from qmail_smtpd.relay.allow import main; main()", "/bin/true"]
@@ -195,7 +195,7 @@ def system_calls(home: Home) -> list[str]:
     return [line.partition("(")[0] for line in lines]
 
 
-def test_fault_9_temporary_files_stay_behind_when_the_address_is_unknown_or_the_disk_is_full(
+def test_fault_9_temporary_files_are_left_when_the_address_is_unknown_or_the_disk_is_full(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.open(NOW).allow(V4, JOE, b"pop3")
@@ -209,8 +209,8 @@ def test_fault_9_temporary_files_stay_behind_when_the_address_is_unknown_or_the_
         ("fchmod", errno.EPERM),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(place.os, call, failing(number))
-            with pytest.raises(Trouble, match=f"unable to write {home.store}/"):
+            patch.setattr(files.os, call, failing(number))
+            with pytest.raises(StoreError, match=f"unable to write {home.store}/"):
                 home.open(NOW).allow(V6, JOE, b"pop3")
     assert {path.name: path.read_bytes() for path in home.store.iterdir()} == before
 
@@ -222,7 +222,7 @@ def failing(number: int) -> object:
     return call
 
 
-def test_fault_9_what_a_killed_login_leaves_behind_is_ignored_and_goes(home: Home) -> None:
+def test_fault_9_the_temporary_file_of_a_killed_login_is_ignored_and_removed(home: Home) -> None:
     home.open(None).allow(V4, JOE, b"pop3")
     stray = home.store / ".tmp.1.0123456789abcdef"
     stray.write_bytes(b"1 192.0.2.8")
@@ -232,7 +232,7 @@ def test_fault_9_what_a_killed_login_leaves_behind_is_ignored_and_goes(home: Hom
     assert not stray.exists()
 
 
-def test_fault_10_nobody_knows_which_user_it_was(tmp_path: Path) -> None:
+def test_fault_10_the_user_is_not_recorded(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.login(V4, user=b"joe@example.com", port=b"995")
     assert home.check(V4) == LIVE

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmail_smtpd.relay import openlist, place, rebuild
+from qmail_smtpd.relay import files, openlist, rebuild
+from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.opensmtp import OpenSmtp
-from qmail_smtpd.relay.trouble import Trouble
 from tcprules import install
 from tcprules.lookup import judge, open_rules
 from tests.kit.relayhome import NOW, SILENT, Home
@@ -39,7 +39,7 @@ RULES = """\
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """With tcp.smtp; compiled with the first change."""
+    """A home with tcp.smtp, which the first change compiles."""
     home = Home(tmp_path / "home", "open-smtp")
     write_rules(home, RULES)
     return home
@@ -58,7 +58,7 @@ def cdb(home: Home) -> Path:
 
 
 def environment(home: Home, address: bytes) -> list[tuple[bytes, bytes]] | None:
-    """What tcpserver would set for a client; None: it is denied."""
+    """Return the variables that tcpserver would set for a client, or None if the client is denied."""
     rules = open_rules(bytes(cdb(home)))
     verdict = judge(rules, address, None, None)
     rules.close()
@@ -66,9 +66,9 @@ def environment(home: Home, address: bytes) -> list[tuple[bytes, bytes]] | None:
 
 
 def settle(home: Home) -> None:
-    """Have a cdb that is in step with list and rules, all of them written a moment ago."""
+    """Make the cdb match list and rules, with a time that is safely in the past."""
     home.open().expire()
-    while time.time_ns() < cdb(home).stat().st_mtime_ns + 20_000_000:  # two ticks of the file system's clock
+    while time.time_ns() < cdb(home).stat().st_mtime_ns + 20_000_000:  # two ticks of the clock for file times
         pass
     home.open().expire()
 
@@ -76,7 +76,7 @@ def settle(home: Home) -> None:
 # the list
 
 
-def test_a_login_is_vpopmails_line_at_the_end_of_the_list(home: Home) -> None:
+def test_a_login_appends_vpopmails_line_to_the_list(home: Home) -> None:
     home.open(NOW).allow(V4, JOE, b"pop3")
     home.open(NOW + 1).allow(V6, JOE, b"pop3")
     assert listed(home) == RULE % (V4, NOW) + RULE % (V6, NOW + 1)
@@ -97,7 +97,7 @@ LINES = {
     b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\t1795500000 1': False,
     b'192.0.2.7:allow,RELAYCLIENT="",RBLSMTPD=""\tsoon': False,
     b'192.0.2.7:allow,RELAYCLIENT="': False,
-    b"192.0.2.7:allow\t1795500000": False,  # a rule that lets nobody relay
+    b"192.0.2.7:allow\t1795500000": False,  # a rule that allows no relaying
     b'192.0.2.7:allow,SCAN="1",RBLSMTPD=""\t1795500000': False,
     b"192.0.2.7:deny\t1795500000": False,
     b"192.0.2.7\t1795500000": False,
@@ -121,7 +121,7 @@ def test_a_line_counts_if_it_has_an_address_and_a_time(home: Home, line: bytes) 
             assert (home.open().check(V4) is not None) == LINES[line]
 
 
-def test_of_two_lines_for_one_address_the_later_login_counts(home: Home) -> None:
+def test_the_later_of_two_logins_from_one_address_counts(home: Home) -> None:
     for lines in ((RULE % (V4, NOW), RULE % (V4, NOW - 5000)), (RULE % (V4, NOW - 5000), RULE % (V4, NOW))):
         (home.store / "open-smtp").write_bytes(b"".join(lines))
         entry = home.open().check(V4)
@@ -131,9 +131,7 @@ def test_of_two_lines_for_one_address_the_later_login_counts(home: Home) -> None
 
 
 @given(st.lists(st.tuples(st.ip_addresses(v=4), st.integers(0, 2**40))), st.ip_addresses(v=4))
-def test_finding_one_address_is_the_same_as_reading_the_whole_list(
-    pairs: list[tuple[object, int]], asked: object
-) -> None:
+def test_find_agrees_with_parse(pairs: list[tuple[object, int]], asked: object) -> None:
     content = b"".join(RULE % (str(address).encode(), seen) for address, seen in pairs)
     parsed = openlist.parse(content)
     for address in [asked, *(address for address, _ in pairs)]:
@@ -142,12 +140,12 @@ def test_finding_one_address_is_the_same_as_reading_the_whole_list(
 
 
 @given(st.binary())
-def test_random_bytes_are_a_list_of_nothing(data: bytes) -> None:
+def test_random_bytes_are_an_empty_list(data: bytes) -> None:
     assert openlist.parse(data) == {}
     assert openlist.find(data, V4) is None
 
 
-def test_a_list_is_replaced_in_one_step_with_its_mode(home: Home) -> None:
+def test_the_list_is_replaced_atomically_and_keeps_its_mode(home: Home) -> None:
     home.open(NOW).allow(V4, JOE, b"pop3")
     before = (home.store / "open-smtp").stat()
     assert stat.S_IMODE(before.st_mode) == 0o644
@@ -161,7 +159,7 @@ def test_a_list_is_replaced_in_one_step_with_its_mode(home: Home) -> None:
 
 
 @needs_root
-def test_root_leaves_the_list_and_the_cdb_to_their_owner(home: Home) -> None:
+def test_root_keeps_the_owner_of_list_and_cdb(home: Home) -> None:
     home.open(NOW).allow(V4, JOE, b"pop3")
     for name in ("open-smtp", "tcp.smtp.cdb"):
         os.chown(home.store / name, 89, 89)
@@ -172,8 +170,8 @@ def test_root_leaves_the_list_and_the_cdb_to_their_owner(home: Home) -> None:
 
 
 @needs_root
-def test_what_root_makes_belongs_to_the_directorys_owner(home: Home) -> None:
-    """cron's first run before anybody's first login: vchkpw is not root, and opens the list for writing."""
+def test_files_created_by_root_get_the_directorys_owner(home: Home) -> None:
+    """Cron runs before the first login; vchkpw is not root, and opens the list for writing."""
     os.chown(home.store, 89, 90)
     home.open(NOW).expire()
     for name in ("open-smtp", "open-smtp.lock"):
@@ -182,28 +180,28 @@ def test_what_root_makes_belongs_to_the_directorys_owner(home: Home) -> None:
 
 
 @pytest.mark.parametrize("what", ["a link", "a directory", "a FIFO"])
-def test_what_is_no_list_is_trouble_and_stays(home: Home, tmp_path: Path, what: str) -> None:
+def test_a_list_that_is_no_regular_file_is_an_error_and_is_kept(home: Home, tmp_path: Path, what: str) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(RULE % (V4, NOW))
     path = home.store / "open-smtp"
     {"a link": lambda: path.symlink_to(victim), "a directory": path.mkdir, "a FIFO": lambda: os.mkfifo(path)}[what]()
     store = home.open()
     for ask in (lambda: store.check(V4), store.entries, store.expire, lambda: store.allow(V6, JOE, b"pop3")):
-        with pytest.raises(Trouble, match=f"this is no list: {path}"):
+        with pytest.raises(StoreError, match=f"not a list: {path}"):
             ask()
     assert victim.read_bytes() == RULE % (V4, NOW)
     assert not path.is_file() or path.is_symlink()
 
 
-def test_a_list_that_is_too_long_is_trouble(home: Home) -> None:
+def test_a_list_that_is_too_long_is_an_error(home: Home) -> None:
     (home.store / "open-smtp").touch()
     os.truncate(home.store / "open-smtp", (64 << 20) + 1)
     for ask in (home.open().entries, home.open().expire):
-        with pytest.raises(Trouble, match="this is no list: "):
+        with pytest.raises(StoreError, match="not a list: "):
             ask()
 
 
-def test_where_nothing_has_changed_nothing_is_written(home: Home) -> None:
+def test_without_a_change_nothing_is_written(home: Home) -> None:
     home.open(NOW).allow(V4, JOE, b"pop3")
     settle(home)
     before = (home.store / "open-smtp").stat(), cdb(home).stat()
@@ -215,18 +213,18 @@ def test_where_nothing_has_changed_nothing_is_written(home: Home) -> None:
 
 
 @pytest.mark.parametrize("change", ["allow", "deny", "expire"])
-def test_without_the_lock_nothing_changes_and_it_is_said(
+def test_without_the_lock_nothing_changes_and_the_error_is_reported(
     home: Home, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     settle(home)
     home.open(NOW).allow(V4, JOE, b"pop3")
     before = listed(home), cdb(home).stat()
-    monkeypatch.setattr(place, "DEADLINE", 0.05)
+    monkeypatch.setattr(files, "DEADLINE", 0.05)
     store = home.open(NOW + 9999)
     calls = {"allow": lambda: store.allow(V6, JOE, b"pop3"), "deny": lambda: store.deny(V4), "expire": store.expire}
     reader, writer = os.pipe()
     child = os.fork()
-    if not child:  # vchkpw at work
+    if not child:  # stands for a running vchkpw
         lock = os.open(home.store / "open-smtp.lock", os.O_WRONLY)
         fcntl.lockf(lock, fcntl.LOCK_EX)
         os.write(writer, b"x")
@@ -234,10 +232,10 @@ def test_without_the_lock_nothing_changes_and_it_is_said(
         os._exit(0)
     os.read(reader, 1)
     try:
-        with pytest.raises(Trouble, match=r"unable to lock .*/open-smtp\.lock: timed out"):
+        with pytest.raises(StoreError, match=r"unable to lock .*/open-smtp\.lock: timed out"):
             calls[change]()
         assert (listed(home), cdb(home).stat()) == before
-        assert home.open(NOW).check(V4)  # to look takes no lock
+        assert home.open(NOW).check(V4)  # a check takes no lock
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
@@ -245,16 +243,16 @@ def test_without_the_lock_nothing_changes_and_it_is_said(
 
 
 def test_the_deadline_is_five_seconds() -> None:
-    assert place.DEADLINE == 5.0
+    assert files.DEADLINE == 5.0
 
 
-def test_vchkpw_finds_the_lock_held_from_the_reading_of_the_list_to_the_renaming_of_the_cdb(
+def test_the_lock_is_held_from_reading_the_list_to_renaming_the_cdb(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A POSIX lock is gone as soon as its process closes any descriptor of the file."""
+    """A POSIX lock is released as soon as its process closes any descriptor of the file."""
     seen = []
 
-    def look(name: str, real: object) -> object:
+    def try_lock_after(name: str, real: object) -> object:
         def called(*words: object) -> object:
             result = real(*words)  # type: ignore[operator]
             child = os.fork()
@@ -270,9 +268,9 @@ def test_vchkpw_finds_the_lock_held_from_the_reading_of_the_list_to_the_renaming
 
         return called
 
-    monkeypatch.setattr(OpenSmtp, "read", look("read", OpenSmtp.read))
-    monkeypatch.setattr(OpenSmtp, "write", look("write", OpenSmtp.write))
-    monkeypatch.setattr(OpenSmtp, "rebuild", look("rebuild", OpenSmtp.rebuild))
+    monkeypatch.setattr(OpenSmtp, "read", try_lock_after("read", OpenSmtp.read))
+    monkeypatch.setattr(OpenSmtp, "write", try_lock_after("write", OpenSmtp.write))
+    monkeypatch.setattr(OpenSmtp, "rebuild", try_lock_after("rebuild", OpenSmtp.rebuild))
     home.open().allow(V4, JOE, b"pop3")
     assert seen == [("read", 11), ("write", 11), ("rebuild", 11)]
 
@@ -294,9 +292,7 @@ MERGED = {
 
 
 @pytest.mark.parametrize("address", MERGED)
-def test_a_live_address_has_its_static_rules_variables_and_two_more_and_the_denied_none(
-    home: Home, address: bytes
-) -> None:
+def test_a_live_address_gets_its_static_rules_variables_and_two_more_unless_denied(home: Home, address: bytes) -> None:
     home.open().allow(address, JOE, b"pop3")
     assert environment(home, address) == MERGED[address]
     neighbour = address[:-1] + b"5"
@@ -304,7 +300,7 @@ def test_a_live_address_has_its_static_rules_variables_and_two_more_and_the_deni
         assert b"RELAYCLIENT" not in dict(environment(home, neighbour) or [])
 
 
-def test_the_static_rules_stand_first_and_unchanged(home: Home) -> None:
+def test_the_static_rules_come_first_and_unchanged(home: Home) -> None:
     settle(home)
     static = list(open_rules(bytes(cdb(home))).records())
     home.open().allow(b"8.8.8.8", JOE, b"pop3")
@@ -314,11 +310,11 @@ def test_the_static_rules_stand_first_and_unchanged(home: Home) -> None:
     assert [key for key, _ in now[len(static) :]] == [b"8.8.8.8", b"2001:470::1"]
 
 
-def test_of_two_static_rules_for_one_address_the_first_counts(home: Home) -> None:
+def test_the_first_of_two_static_rules_for_an_address_counts(home: Home) -> None:
     write_rules(home, '192.0.2.7:allow,FIRST="1"\n192.0.2.7:deny\n192.0.2.:allow,NET="1"\n192.0.2.:deny\n')
-    for address, wanted in ((V4, b"FIRST"), (b"192.0.2.8", b"NET")):
+    for address, expected in ((V4, b"FIRST"), (b"192.0.2.8", b"NET")):
         home.open().allow(address, JOE, b"pop3")
-        assert environment(home, address) == [(wanted, b"1"), *GRANTED]
+        assert environment(home, address) == [(expected, b"1"), *GRANTED]
 
 
 def test_an_address_that_is_denied_has_no_record_of_its_own(home: Home) -> None:
@@ -326,7 +322,7 @@ def test_an_address_that_is_denied_has_no_record_of_its_own(home: Home) -> None:
     assert b"198.51.100.8" not in dict(open_rules(bytes(cdb(home))).records())
 
 
-def test_what_a_rule_grants_already_is_not_granted_in_another_way(home: Home) -> None:
+def test_a_variable_that_a_static_rule_sets_is_not_overridden(home: Home) -> None:
     write_rules(home, '192.0.2.:allow,RELAYCLIENT="@fixup"\n:allow\n')
     home.open().allow(V4, JOE, b"pop3")
     assert environment(home, V4) == [(b"RELAYCLIENT", b"@fixup"), (b"RBLSMTPD", b"")]
@@ -334,16 +330,16 @@ def test_what_a_rule_grants_already_is_not_granted_in_another_way(home: Home) ->
 
 @pytest.mark.peer
 @pytest.mark.parametrize("address", [address for address in MERGED if b":" not in address])
-def test_debians_tcprulescheck_says_the_same_of_the_cdb(home: Home, address: bytes) -> None:
+def test_debians_tcprulescheck_agrees(home: Home, address: bytes) -> None:
     home.open().allow(address, JOE, b"pop3")
     command = [peer("/usr/bin/tcprulescheck"), str(cdb(home))]
-    said = subprocess.run(command, env={"TCPREMOTEIP": address.decode()}, capture_output=True, check=True).stdout
-    wanted = MERGED[address]
-    variables = b"".join(b"set environment variable %b=%b\n" % pair for pair in wanted or [])
-    assert said.endswith(b"deny connection\n" if wanted is None else variables + b"allow connection\n")
+    output = subprocess.run(command, env={"TCPREMOTEIP": address.decode()}, capture_output=True, check=True).stdout
+    expected = MERGED[address]
+    variables = b"".join(b"set environment variable %b=%b\n" % pair for pair in expected or [])
+    assert output.endswith(b"deny connection\n" if expected is None else variables + b"allow connection\n")
 
 
-def test_a_login_again_moves_the_time_and_not_the_cdb(home: Home) -> None:
+def test_a_repeated_login_changes_the_time_but_not_the_cdb(home: Home) -> None:
     home.open(NOW).allow(V4, JOE, b"pop3")
     settle(home)
     before = cdb(home).stat()
@@ -354,7 +350,7 @@ def test_a_login_again_moves_the_time_and_not_the_cdb(home: Home) -> None:
     assert cdb(home).stat() == before
 
 
-def test_a_new_address_is_in_the_cdb_at_once_and_an_expired_one_out_of_it(home: Home) -> None:
+def test_a_login_adds_to_the_cdb_and_expire_removes_from_it(home: Home) -> None:
     home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
     home.open(NOW + 1).allow(b"9.9.9.9", JOE, b"pop3")
     assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1"), *GRANTED]
@@ -365,27 +361,27 @@ def test_a_new_address_is_in_the_cdb_at_once_and_an_expired_one_out_of_it(home: 
     assert environment(home, b"9.9.9.9") == [(b"DEFAULT", b"1")]
 
 
-def test_a_login_takes_what_has_expired_out_of_the_cdb_without_any_cron(home: Home) -> None:
+def test_a_login_removes_expired_addresses_from_the_cdb_without_cron(home: Home) -> None:
     home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
     home.open(NOW + 2400).allow(b"9.9.9.9", JOE, b"pop3")
     assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1")]
 
 
-def edited(home: Home) -> None:
+def edit_rules(home: Home) -> None:
     write_rules(home, RULES + "8.8.8.8:deny\n")
 
 
-def moved_into_place(home: Home) -> None:
-    """An editor, or a restored backup: the new file has an old time."""
+def rename_rules_into_place(home: Home) -> None:
+    """As an editor or a restored backup does: the new file has an old time."""
     new = home.store / "new"
     new.write_text(RULES + "8.8.8.8:deny\n")
     os.utime(new, (1_000_000_000, 1_000_000_000))
     new.rename(home.store / "tcp.smtp")
 
 
-@pytest.mark.parametrize("edit", [edited, moved_into_place])
+@pytest.mark.parametrize("edit", [edit_rules, rename_rules_into_place])
 @pytest.mark.parametrize("then", ["expire", "login again"])
-def test_new_rules_are_compiled_with_the_next_run_or_login(home: Home, edit: object, then: str) -> None:
+def test_new_rules_are_compiled_by_the_next_run_or_login(home: Home, edit: object, then: str) -> None:
     home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
     settle(home)
     edit(home)  # type: ignore[operator]
@@ -393,14 +389,12 @@ def test_new_rules_are_compiled_with_the_next_run_or_login(home: Home, edit: obj
     assert environment(home, b"8.8.8.8") is None
 
 
-def test_rules_that_are_edited_while_they_are_compiled_are_compiled_again(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rules_edited_during_the_compilation_are_compiled_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     real = rebuild.read_rules
 
     def read_then_edit(rules: bytes) -> object:
         found = real(rules)
-        edited(home)
+        edit_rules(home)
         return found
 
     monkeypatch.setattr(rebuild, "read_rules", read_then_edit)
@@ -411,8 +405,8 @@ def test_rules_that_are_edited_while_they_are_compiled_are_compiled_again(
     assert environment(home, b"8.8.8.8") is None
 
 
-def test_a_cdb_that_somebody_made_of_the_static_rules_alone_is_made_again(home: Home) -> None:
-    """`qmailctl cdb`, or a vchkpw that has run tcprules."""
+def test_a_cdb_of_the_static_rules_alone_is_compiled_again(home: Home) -> None:
+    """From `qmailctl cdb`, or a vchkpw that has run tcprules."""
     settle(home)
     static = cdb(home).read_bytes()
     home.open().allow(b"8.8.8.8", JOE, b"pop3")
@@ -423,14 +417,14 @@ def test_a_cdb_that_somebody_made_of_the_static_rules_alone_is_made_again(home: 
     assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1"), *GRANTED]
 
 
-def test_what_a_real_vchkpw_has_listed_is_in_the_cdb_after_the_next_run(home: Home) -> None:
+def test_an_address_that_vchkpw_listed_is_in_the_cdb_after_the_next_run(home: Home) -> None:
     settle(home)
     copy_and_append(home.store, b"8.8.8.8")
     home.open(None).expire()
     assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1"), *GRANTED]
 
 
-def test_a_cdb_from_the_future_is_made_again(home: Home) -> None:
+def test_a_cdb_with_a_future_time_is_compiled_again(home: Home) -> None:
     home.open(None).allow(b"8.8.8.8", JOE, b"pop3")
     ahead = time.time_ns() + 10**12
     for name in ("open-smtp", "tcp.smtp.cdb"):
@@ -440,12 +434,12 @@ def test_a_cdb_from_the_future_is_made_again(home: Home) -> None:
     assert environment(home, b"8.8.8.8") is None
 
 
-def test_broken_rules_keep_the_last_good_cdb_and_the_line_is_named(home: Home) -> None:
+def test_with_broken_rules_the_last_good_cdb_stays_and_the_line_is_named(home: Home) -> None:
     home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
     good = cdb(home).read_bytes()
     write_rules(home, "127.:allow\n# a comment\n10.:alow\x1b\n")
     for ask in (home.open(NOW).expire, lambda: home.open(NOW).allow(b"9.9.9.9", JOE, b"pop3")):
-        with pytest.raises(Trouble) as found:
+        with pytest.raises(StoreError) as found:
             ask()
         assert found.value.text == b"unable to parse line 3 of %b/tcp.smtp: 10.:alow\\x1b" % bytes(home.store)
         assert cdb(home).read_bytes() == good
@@ -456,11 +450,11 @@ def test_broken_rules_keep_the_last_good_cdb_and_the_line_is_named(home: Home) -
         assert environment(home, address) == GRANTED
 
 
-def test_rules_that_are_gone_keep_the_last_good_cdb(home: Home) -> None:
+def test_with_missing_rules_the_last_good_cdb_stays(home: Home) -> None:
     home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
     good = cdb(home).read_bytes()
     (home.store / "tcp.smtp").unlink()
-    with pytest.raises(Trouble, match=r"unable to read .*/tcp\.smtp: file does not exist"):
+    with pytest.raises(StoreError, match=r"unable to read .*/tcp\.smtp: file does not exist"):
         home.open(NOW).allow(b"9.9.9.9", JOE, b"pop3")
     assert cdb(home).read_bytes() == good
 
@@ -473,21 +467,21 @@ def test_without_rules_and_cdb_there_is_only_the_list(home: Home) -> None:
     assert sorted(os.listdir(home.store)) == ["open-smtp", "open-smtp.lock"]
 
 
-def test_a_list_that_is_gone_leaves_the_cdb_without_its_addresses(home: Home) -> None:
+def test_without_a_list_the_cdb_has_only_the_static_rules(home: Home) -> None:
     home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
     (home.store / "open-smtp").unlink()
     home.open(NOW).expire()
     assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1")]
 
 
-def test_a_cdb_that_is_gone_is_made_again(home: Home) -> None:
+def test_a_missing_cdb_is_compiled_again(home: Home) -> None:
     home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
     cdb(home).unlink()
     home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
     assert environment(home, b"8.8.8.8") == [(b"DEFAULT", b"1"), *GRANTED]
 
 
-def test_the_rules_may_lie_elsewhere(home: Home, tmp_path: Path) -> None:
+def test_the_rules_may_be_in_another_directory(home: Home, tmp_path: Path) -> None:
     rules = tmp_path / "etc" / "qmail-smtpd"
     rules.parent.mkdir()
     rules.write_text('9.:allow,NINE="1"\n')
@@ -496,33 +490,33 @@ def test_the_rules_may_lie_elsewhere(home: Home, tmp_path: Path) -> None:
         home.open(NOW, RELAY_STORE=b"open-smtp:%b:%b" % (bytes(home.store), bytes(rules))).allow(
             b"9.9.9.9", JOE, b"pop3"
         )
-        assert os.umask(0o077) == 0o077  # vpopmail leaves its own behind
+        assert os.umask(0o077) == 0o077  # the umask is restored
     finally:
         os.umask(old)
-    made = rules.with_name("qmail-smtpd.cdb")
-    assert stat.S_IMODE(made.stat().st_mode) == 0o644
-    verdict = judge(open_rules(bytes(made)), b"9.9.9.9", None, None)
+    compiled_cdb = rules.with_name("qmail-smtpd.cdb")
+    assert stat.S_IMODE(compiled_cdb.stat().st_mode) == 0o644
+    verdict = judge(open_rules(bytes(compiled_cdb)), b"9.9.9.9", None, None)
     assert verdict.environment == [(b"NINE", b"1"), *GRANTED]
     assert not cdb(home).exists()
 
 
-def test_a_cdb_directory_that_cannot_be_written_is_trouble_and_the_login_is_in_the_list(home: Home) -> None:
+def test_a_cdb_that_cannot_be_replaced_is_an_error_but_the_login_is_in_the_list(home: Home) -> None:
     rules = home.path / "etc" / "tcp.smtp"
     rules.parent.mkdir()
     rules.write_text(":allow\n")
     (home.path / "etc" / "tcp.smtp.cdb").mkdir()
     store = home.open(NOW, RELAY_STORE=b"open-smtp:%b:%b" % (bytes(home.store), bytes(rules)))
-    with pytest.raises(Trouble, match="unable to move "):
+    with pytest.raises(StoreError, match="unable to move "):
         store.allow(V4, JOE, b"pop3")
     assert store.check(V4)
     assert sorted(os.listdir(rules.parent)) == ["tcp.smtp", "tcp.smtp.cdb"]
 
 
 @pytest.mark.parametrize("call", ["flock", "fstat", "fsync"])
-def test_a_cdb_that_cannot_be_made_is_trouble_and_leaves_no_file(
+def test_a_failed_compilation_is_an_error_and_leaves_no_file(
     home: Home, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """NFS without locks, with failures anywhere: a login goes on, and the directory does not fill up."""
+    """NFS without locks, failures anywhere: a login goes on, and the directory does not fill up."""
     home.open(NOW).allow(V4, JOE, b"pop3")
     before = sorted(os.listdir(home.store))
     good = cdb(home).read_bytes()
@@ -531,29 +525,29 @@ def test_a_cdb_that_cannot_be_made_is_trouble_and_leaves_no_file(
         raise OSError(37, os.strerror(37))
 
     monkeypatch.setattr(install.fcntl if call == "flock" else install.os, call, failing)
-    with pytest.raises(Trouble, match=r"unable to .*: no locks available"):
+    with pytest.raises(StoreError, match=r"unable to .*: no locks available"):
         rebuild.rebuild(bytes(home.store / "tcp.smtp"), bytes(cdb(home)), [V6])
     monkeypatch.undo()
     assert sorted(os.listdir(home.store)) == before
     assert cdb(home).read_bytes() == good
 
 
-def test_relay_check_ends_to_the_second_what_the_list_opened_and_not_what_a_cdb_says(home: Home) -> None:
-    """tcpserver with the static rules alone, and with the cdb that is made of the list, when the window has ended."""
+def test_relay_check_ends_relaying_to_the_second_and_the_cdb_does_not(home: Home) -> None:
+    """tcpserver with the static rules alone, and with the cdb compiled from the list, after the window has ended."""
     static = home.path / "static.cdb"
     compiled(static, ':allow,DEFAULT="1"\n')
     write_rules(home, ':allow,DEFAULT="1"\n')
     environ = {name.decode(): value.decode() for name, value in home.environ.items()} | {"RELAY_PROXIES": "::1"}
     words = [script("relay-check"), "sh", "-c", 'echo "${RELAYCLIENT-unset},$DEFAULT"']
     home.open(time.time() - 2000, RELAY_PROXIES=b"::1").allow(b"127.0.0.5", JOE, b"pop3")
-    answers = []
+    replies = []
     for rules, window in ((static, "2400"), (static, "1999"), (cdb(home), "1999")):
         environ["RELAY_SECONDS"] = window
         with Server(["-HRl0", "-x", str(rules), "127.0.0.1", "0", *words], environ=environ) as server:
-            answers.append(server.ask(b"", "127.0.0.5"))
-    assert answers == [b",1\n", b"unset,1\n", b",1\n"]
+            replies.append(server.ask(b"", "127.0.0.5"))
+    assert replies == [b",1\n", b"unset,1\n", b",1\n"]
 
 
-def test_cron_says_nothing_where_nothing_is_wrong(home: Home) -> None:
+def test_a_run_of_cron_without_errors_prints_nothing(home: Home) -> None:
     assert home.clear() == SILENT
     assert home.clear() == SILENT

@@ -1,4 +1,4 @@
-"""relay-allow, relay-check, clearopensmtp, relay-list: words, environment, exit codes, and that a chain goes on."""
+"""relay-allow, relay-check, clearopensmtp, relay-list: arguments, environment, exit codes. A chain always goes on."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def entry(home: Home, name: str = "192.0.2.7") -> list[str]:
-    """The words of an entry."""
+    """Return the words of an entry."""
     return (home.store / name).read_text().split()
 
 
@@ -85,20 +85,18 @@ USERS = {
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_whatever_a_user_is_called_a_log_and_an_environment_can_hold_it(home: Home, user: bytes) -> None:
+def test_a_user_name_is_escaped_for_logs_and_the_environment(home: Home, user: bytes) -> None:
     assert home.login(V4, user=user) == SILENT
     assert entry(home)[5] == USERS[user]
     assert home.check(V4) == b",," + USERS[user].encode() + b"\n"
 
 
 @pytest.mark.parametrize("user", [None, b""])
-def test_a_login_of_nobody_is_not_recorded(home: Home, user: bytes | None) -> None:
-    """relay-allow before the checker, where everybody would be let in."""
+def test_a_login_without_user_is_not_recorded(home: Home, user: bytes | None) -> None:
+    """relay-allow before the checker, where it would record everybody."""
     done = home.run(allow.main, b"echo", b"on", TCPREMOTEIP=V4, USER=user)
     assert (done.stdout, done.exit) == (b"on\n", 0)
-    assert (
-        done.stderr == b"relay-allow: warning: USER is not set: is there a checker of passwords before this program?\n"
-    )
+    assert done.stderr == b"relay-allow: warning: USER is not set: is there a password checker before this program?\n"
     assert os.listdir(home.store) == []
 
 
@@ -107,31 +105,31 @@ NO_ADDRESSES = [None, b"", b"unknown", b":allow", b"1.2.3.4:allow", b"../control
 
 @pytest.mark.parametrize("address", NO_ADDRESSES)
 @pytest.mark.parametrize("name", CHAINS)
-def test_what_is_no_address_is_said_and_the_chain_goes_on(home: Home, name: str, address: bytes | None) -> None:
+def test_an_invalid_address_is_reported_and_the_chain_goes_on(home: Home, name: str, address: bytes | None) -> None:
     done = home.run(CHAINS[name], *SHOW, TCPREMOTEIP=address, USER=b"joe")
     assert (done.stdout, done.exit) == (NOT_LIVE, 0)
-    assert re.fullmatch(rb"%b: warning: (no relaying: )?this is no address: [!-~]*\n" % name.encode(), done.stderr)
+    assert re.fullmatch(rb"%b: warning: (no relaying: )?not an address: [!-~]*\n" % name.encode(), done.stderr)
     assert os.listdir(home.store) == []
 
 
-def test_a_user_in_norelay_is_not_recorded_whatever_the_case(home: Home) -> None:
-    home.control("norelay", "# leaves mail here only\nann@example.com\nBob\n")
+def test_a_user_in_norelay_is_not_recorded_in_any_case(home: Home) -> None:
+    home.control("norelay", "# reads mail only\nann@example.com\nBob\n")
     for user in (b"ann@example.com", b"Ann@Example.COM", b"bob"):
         assert home.login(V4, user=user) == SILENT
     assert os.listdir(home.store) == []
-    for user in (b"ann", b"ann@example.com.test", b"bob@example.com", b"# leaves mail here only"):
+    for user in (b"ann", b"ann@example.com.test", b"bob@example.com", b"# reads mail only"):
         assert home.login(V4, user=user) == SILENT
         (home.store / "192.0.2.7").unlink()
 
 
-def test_a_norelay_that_cannot_be_read_is_for_everybody(home: Home) -> None:
+def test_with_an_unreadable_norelay_no_user_is_recorded(home: Home) -> None:
     (home.path / "control" / "norelay").mkdir()
     done = home.run(allow.main, b"echo", b"on", TCPREMOTEIP=V4, USER=b"joe")
     assert done == (b"on\n", b"relay-allow: warning: unable to read control/norelay: is a directory\n", 0)
     assert os.listdir(home.store) == []
 
 
-def test_a_proxys_login_is_not_recorded_and_is_no_trouble(home: Home) -> None:
+def test_a_login_from_a_proxy_is_not_recorded_and_not_reported(home: Home) -> None:
     assert home.login(b"::ffff:127.0.0.1") == SILENT
     assert os.listdir(home.store) == []
 
@@ -141,33 +139,33 @@ def replace_by_file(home: Home) -> None:
     home.store.touch()
 
 
-TROUBLES: dict[str, tuple[Callable[[Home], object], bytes]] = {
+FAILURES: dict[str, tuple[Callable[[Home], object], bytes]] = {
     "no store": (lambda home: home.store.rmdir(), b"unable to read %b: file does not exist"),
-    "everybody may write": (lambda home: home.store.chmod(0o777), b"everybody may write in %b"),
-    "a file in its place": (replace_by_file, b"unable to [a-z]+ %b/.*: not a directory"),
-    "a control file": (
+    "a world-writable store": (lambda home: home.store.chmod(0o777), b"directory is world-writable: %b"),
+    "a file in place of the store": (replace_by_file, b"unable to [a-z]+ %b/.*: not a directory"),
+    "an unreadable control file": (
         lambda home: (home.path / "control/relaystore").mkdir(),
         b"unable to read control/relaystore: is a directory",
     ),
-    "a wrong number": (
+    "an invalid number": (
         lambda home: home.control("relayseconds", "forty"),
-        b"RELAY_SECONDS is no number of seconds, or more than thirty years",
+        b"RELAY_SECONDS is not a number of seconds, or more than thirty years",
     ),
-    "a wrong network": (
+    "an invalid network": (
         lambda home: home.control("relayproxies", "10.1/8") or home.environ.pop(b"RELAY_PROXIES"),
         b"RELAY_PROXIES has 10.1/8: .*",
     ),
     "a relative path": (
         lambda home: home.environ.update({b"RELAY_DIR": b"store"}),
-        b"the store's directory has to begin with a slash",
+        b"the store's directory must begin with a slash",
     ),
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("name", CHAINS)
-def test_trouble_with_the_store_is_one_line_and_the_chain_goes_on(home: Home, name: str, trouble: str) -> None:
-    make, text = TROUBLES[trouble]
+def test_a_store_error_is_one_line_and_the_chain_goes_on(home: Home, name: str, failure: str) -> None:
+    make, text = FAILURES[failure]
     make(home)
     done = home.run(CHAINS[name], *SHOW, TCPREMOTEIP=V4, USER=b"joe")
     assert (done.stdout, done.exit) == (NOT_LIVE, 0)
@@ -189,14 +187,14 @@ def test_a_program_that_cannot_be_run_is_named(home: Home, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_the_next_program_finds_everything_as_this_one_found_it(home: Home, name: str) -> None:
-    """Words, variables, directory, descriptors, umask, signals: a chain must not notice who stands in it."""
-    look = (
+def test_the_next_program_inherits_everything_unchanged(home: Home, name: str) -> None:
+    """Arguments, variables, directory, descriptors, umask and signals."""
+    inspect = (
         "import os, signal, sys; print(sys.argv[1:], sorted(os.environb), os.getcwd(), os.umask(0));"
         "print(os.listdir('/proc/self/fd'), os.read(0, 99));"
         "print([line for line in open('/proc/self/status') if line[:6] in ('SigIgn', 'SigBlk', 'Groups')])"
     )
-    words = [sys.executable, "-IS", "-c", look, "a b", "", "\udcff"]
+    words = [sys.executable, "-IS", "-c", inspect, "a b", "", "\udcff"]
     environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe", b"odd name": b"\xff", b"EMPTY": b""}
 
     def run(command: list[str]) -> "subprocess.CompletedProcess[bytes]":
@@ -207,7 +205,7 @@ def test_the_next_program_finds_everything_as_this_one_found_it(home: Home, name
     assert (through.stderr, through.returncode) == (b"", 0)
 
 
-def test_a_log_that_nobody_reads_does_not_hold_up_a_login(home: Home) -> None:
+def test_a_stalled_log_does_not_block_a_login(home: Home) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     try:
@@ -225,7 +223,7 @@ def test_a_log_that_nobody_reads_does_not_hold_up_a_login(home: Home) -> None:
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_trouble_is_not_told_to_the_client_under_inetd(home: Home, name: str) -> None:
+def test_a_store_error_is_not_written_to_the_client_under_inetd(home: Home, name: str) -> None:
     home.store.rmdir()
     ours, theirs = socket.socketpair()
     environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
@@ -238,8 +236,8 @@ def test_trouble_is_not_told_to_the_client_under_inetd(home: Home, name: str) ->
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_trouble_is_told_in_a_terminal(home: Home, name: str) -> None:
-    """Who tries a chain by hand has descriptors 0, 1 and 2 on one device."""
+def test_a_store_error_is_written_to_a_terminal(home: Home, name: str) -> None:
+    """A chain that is run by hand has descriptors 0, 1 and 2 on one device."""
     home.store.rmdir()
     ours, theirs = pty.openpty()
     environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
@@ -251,7 +249,7 @@ def test_trouble_is_told_in_a_terminal(home: Home, name: str) -> None:
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
-def test_closed_descriptors_neither_get_an_entry_nor_end_a_login(home: Home, closed: str) -> None:
+def test_with_closed_descriptors_a_login_is_recorded_and_goes_on(home: Home, closed: str) -> None:
     environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
     command = ["sh", "-c", f'"{script("relay-allow")}" sh -c "exit 7" {closed}']
     assert subprocess.run(command, env=environ, capture_output=True).returncode == 7
@@ -261,7 +259,7 @@ def test_closed_descriptors_neither_get_an_entry_nor_end_a_login(home: Home, clo
 # relay-check
 
 
-def test_who_has_logged_in_may_relay_and_a_neighbour_may_not(home: Home) -> None:
+def test_a_client_may_relay_after_its_login_and_its_neighbour_may_not(home: Home) -> None:
     for address in (V4, V6):
         assert home.check(address) == NOT_LIVE
         home.login(address)
@@ -270,7 +268,7 @@ def test_who_has_logged_in_may_relay_and_a_neighbour_may_not(home: Home) -> None
     assert home.check(b"::ffff:192.0.2.7") == LIVE
 
 
-def test_what_the_rules_have_said_stays(home: Home) -> None:
+def test_variables_that_the_rules_set_are_kept(home: Home) -> None:
     home.login(V4)
     assert home.check(V4, RELAYCLIENT=b"@fixup") == b"@fixup,unset,unset\n"
     assert home.check(V4, RELAYCLIENT=b"") == b",unset,unset\n"
@@ -279,21 +277,21 @@ def test_what_the_rules_have_said_stays(home: Home) -> None:
     assert home.check(b"192.0.2.8", RELAY_USER=b"x", RBLSMTPD=b"y") == b"unset,y,x\n"
 
 
-def test_a_store_that_knows_no_user_says_so_and_not_what_was_inherited(tmp_path: Path) -> None:
+def test_a_store_without_users_sets_an_empty_relay_user(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", "open-smtp")
     home.login(V4)
     assert home.check(V4, RELAY_USER=b"root") == b",,\n"
 
 
-def test_relaying_ends_with_the_window_without_any_cron(home: Home) -> None:
+def test_relaying_ends_with_the_window_without_cron(home: Home) -> None:
     now = int(time.time())
-    for left, wanted in ((1000, LIVE), (0, NOT_LIVE), (-1, NOT_LIVE)):
+    for left, expected in ((1000, LIVE), (0, NOT_LIVE), (-1, NOT_LIVE)):
         (home.store / "192.0.2.7").write_text(f"1 192.0.2.7 pop3 {now - 1400} {now + left} joe@example.com\n")
-        assert home.check(V4) == wanted
-    assert (home.store / "192.0.2.7").exists()  # checkers never unlink
+        assert home.check(V4) == expected
+    assert (home.store / "192.0.2.7").exists()  # checks never unlink
 
 
-def test_the_control_files_count_where_the_environment_says_nothing(home: Home) -> None:
+def test_control_files_apply_where_variables_are_unset(home: Home) -> None:
     home.control("relaydir", f"{home.store}\n")
     home.control("relayproxies", "::1\n")
     home.login(b"127.0.0.1")
@@ -312,7 +310,7 @@ ARTICLE = "40 * * * * /home/vpopmail/bin/clearopensmtp 2>&1 > /dev/null"
 
 
 @pytest.mark.parametrize("kind", ["directory", "open-smtp"])
-def test_the_articles_line_works_in_crons_environment_and_says_nothing(tmp_path: Path, kind: str) -> None:
+def test_the_articles_crontab_line_works_and_prints_nothing(tmp_path: Path, kind: str) -> None:
     home = Home(tmp_path / "home", kind)
     for name, value in home.environ.items():
         if name.startswith(b"RELAY_"):
@@ -333,8 +331,8 @@ def test_the_articles_line_works_in_crons_environment_and_says_nothing(tmp_path:
         assert [found.address for found in home.open(time.time() - 2401).all()] == [V6]
 
 
-def test_cron_mails_what_is_wrong(home: Home) -> None:
-    """`2>&1 >/dev/null` in this order: descriptor 2 is cron's, only 1 is thrown away."""
+def test_cron_mails_errors(home: Home) -> None:
+    """`2>&1 >/dev/null` in this order: descriptor 2 goes to cron, only 1 is discarded."""
     home.store.rmdir()
     command = f"{script('clearopensmtp')} 2>&1 > /dev/null"
     done = subprocess.run(["/bin/sh", "-c", command], env=home.environ, capture_output=True)
@@ -342,9 +340,9 @@ def test_cron_mails_what_is_wrong(home: Home) -> None:
     assert (done.stdout, done.stderr, done.returncode) == (text, b"", 111)
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
-def test_trouble_is_one_line_and_111(home: Home, trouble: str) -> None:
-    make, text = TROUBLES[trouble]
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_store_error_is_one_line_and_111(home: Home, failure: str) -> None:
+    make, text = FAILURES[failure]
     make(home)
     done = home.clear()
     assert (done.stdout, done.exit) == (b"", 111)
@@ -352,7 +350,7 @@ def test_trouble_is_one_line_and_111(home: Home, trouble: str) -> None:
     assert re.fullmatch(b"clearopensmtp: fatal: %b\n" % text, done.stderr), done.stderr
 
 
-def test_arguments_are_ignored_as_the_original_ignores_them(home: Home) -> None:
+def test_arguments_are_ignored_as_by_the_original(home: Home) -> None:
     assert home.run(clear.main, b"-x", b"/etc") == SILENT
 
 
@@ -364,11 +362,11 @@ def listing(home: Home, *words: bytes) -> tuple[list[str], bytes, int]:
     return done.stdout.decode().splitlines(), done.stderr, done.returncode
 
 
-def test_the_table_shows_who_may_relay_and_for_how_long(home: Home) -> None:
+def test_the_table_shows_the_live_entries_and_their_remaining_time(home: Home) -> None:
     now = int(time.time())
     home.open(now - 60).allow(V6, b"ann", b"imaps")
     home.open(now).allow(V4, b"joe@example.com", b"pop3")
-    home.open(now - 2400).allow(b"192.0.2.8", b"gone", b"pop3")
+    home.open(now - 2400).allow(b"192.0.2.8", b"expired", b"pop3")
     lines, stderr, status = listing(home)
     assert (stderr, status) == (b"", 0)
     assert lines[0].split() == ["address", "user", "service", "seen", "left"]
@@ -383,12 +381,12 @@ def test_json_has_one_object_a_line(home: Home) -> None:
     home.open(now).allow(V4, b"joe\\x20doe", b"pop3")
     lines, stderr, status = listing(home, b"--json")
     assert (stderr, status) == (b"", 0)
-    wanted = {"address": "192.0.2.7", "user": r"joe\x20doe", "service": "pop3", "seen": now, "expires": now + 2400}
-    assert [json.loads(line) for line in lines] == [wanted]
+    expected = {"address": "192.0.2.7", "user": r"joe\x20doe", "service": "pop3", "seen": now, "expires": now + 2400}
+    assert [json.loads(line) for line in lines] == [expected]
 
 
 @pytest.mark.parametrize("words", [(), (b"--json",)])
-def test_an_empty_list_is_empty(home: Home, words: tuple[bytes, ...]) -> None:
+def test_an_empty_store_prints_nothing(home: Home, words: tuple[bytes, ...]) -> None:
     assert listing(home, *words) == ([], b"", 0)
 
 
@@ -400,7 +398,7 @@ def test_vpopmails_list_has_no_users(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "open-smtp"])
-def test_deny_takes_one_client_out(tmp_path: Path, kind: str) -> None:
+def test_deny_removes_one_client(tmp_path: Path, kind: str) -> None:
     home = Home(tmp_path / "home", kind)
     home.login(V4)
     home.login(V6)
@@ -415,26 +413,26 @@ USAGE = b"relay-list: usage: relay-list [ --json | --deny address ]\n"
 
 @pytest.mark.parametrize("words", [[b"--deny"], [b"--deny", b"nobody"], [b"--deny", b""], [b"--deny", b"../x"],
                                    [b"--json", b"--deny", b"192.0.2.7"], [b"x"], [b"--no"]])  # fmt: skip
-def test_wrong_words_give_the_usage_line(home: Home, words: list[bytes]) -> None:
+def test_invalid_arguments_print_the_usage(home: Home, words: list[bytes]) -> None:
     home.login(V4)
     assert listing(home, *words) == ([], USAGE, 100)
     assert home.check(V4) == LIVE
 
 
-def test_trouble_with_the_store_is_one_line_for_relay_list(home: Home) -> None:
+def test_a_store_error_is_one_line_for_relay_list(home: Home) -> None:
     home.store.chmod(0o777)
-    assert listing(home) == ([], b"relay-list: fatal: everybody may write in %b\n" % bytes(home.store), 111)
+    assert listing(home) == ([], b"relay-list: fatal: directory is world-writable: %b\n" % bytes(home.store), 111)
 
 
 @pytest.mark.parametrize("words", [(), (b"--json",), (b"--help",)])
-def test_what_cannot_be_written_is_one_line(home: Home, words: tuple[bytes, ...]) -> None:
+def test_a_failed_write_is_one_line(home: Home, words: tuple[bytes, ...]) -> None:
     home.login(V4)
     with open("/dev/full", "wb") as full:
         done = subprocess.run([script("relay-list"), *words], env=home.environ, stdout=full, stderr=subprocess.PIPE)
     assert (done.stderr, done.returncode) == (b"relay-list: fatal: unable to write output: out of disk space\n", 111)
 
 
-def test_a_reader_that_leaves_ends_it(home: Home) -> None:
+def test_a_closed_pipe_ends_relay_list(home: Home) -> None:
     for number in range(3000):
         (home.store / f"10.0.{number >> 8}.{number & 255}").write_text(
             f"1 10.0.{number >> 8}.{number & 255} pop3 {int(time.time())} {int(time.time()) + 2400} joe\n"
@@ -451,19 +449,19 @@ def test_a_reader_that_leaves_ends_it(home: Home) -> None:
 
 
 def blocks(page: str) -> list[str]:
-    """The indented blocks of a page, without their indentation."""
+    """Return the indented blocks of a documentation page, without their indentation."""
     text = (ROOT / "docs" / page).read_text()
     return [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", text)]
 
 
-def test_what_the_pages_say_to_try_does_what_they_say(tmp_path: Path) -> None:
-    _, login, login_said, *_ = blocks("relay-allow.md")
-    _, check_it, check_said, *_ = blocks("relay-check.md")
-    script_text = (login + check_it).replace("/tmp/relay", str(tmp_path / "relay"))
+def test_the_examples_in_the_documentation_print_what_they_show(tmp_path: Path) -> None:
+    *_, login, login_output = blocks("relay-allow.md")
+    *_, check, check_output = blocks("relay-check.md")
+    script_text = (login + check).replace("/tmp/relay", str(tmp_path / "relay"))
     path = f"{Path(script('relay-allow')).parent}:/usr/bin:/bin"
     done = subprocess.run(
         ["sh", "-c", script_text], env={"PATH": path, "QMAILHOME": str(tmp_path)}, capture_output=True
     )
-    said = re.sub(rb"\d{10}", b"TIME", done.stdout)
-    assert said == re.sub(rb"\d{10}", b"TIME", (login_said + check_said).encode())
+    output = re.sub(rb"\d{10}", b"TIME", done.stdout)
+    assert output == re.sub(rb"\d{10}", b"TIME", (login_output + check_output).encode())
     assert done.stderr == b""

@@ -1,6 +1,6 @@
-"""Files of a store: read whole, written aside and moved into their place, and locks that are not waited for forever.
+"""The files of a store: reading, atomic replacement, and locks with a timeout.
 
-Names in a store's directory are never followed through a link: its group may write there, and root cleans up.
+No link in a store's directory is ever followed: the directory's group may write there, and root runs the clean-up.
 """
 
 import errno
@@ -9,19 +9,22 @@ import os
 import stat
 from time import monotonic, sleep, time
 
-from qmail_smtpd.relay.trouble import Trouble, unable
+from qmail_smtpd.relay.errors import StoreError, unable
 
-MODE = 0o644  # whatever the umask: who logs in is not who checks
-UNFINISHED = b".tmp."  # begins the name of a file that is not in its place yet
-ABANDONED = 3600  # seconds after which nobody is going to move it there
-DEADLINE = 5.0  # seconds to wait for a lock: no login shall wait longer
-PAUSE = 0.005  # seconds between two tries
-NOT_A_FILE = (errno.ELOOP, errno.ENXIO)  # a link, a socket
+MODE = 0o644  # regardless of the umask: the account that records logins is not the one that checks them
+TEMPORARY_PREFIX = b".tmp."  # prefix of the names of temporary files
+ABANDONED = 3600  # seconds after which a temporary file is left over from a killed process
+DEADLINE = 5.0  # seconds to wait for a lock: a login must not wait longer
+PAUSE = 0.005  # seconds between two attempts
+NOT_A_FILE = (errno.ELOOP, errno.ENXIO)  # open's errors for a link and a socket
 LOCK_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_file(path: bytes, most: int) -> tuple[bytes, os.stat_result] | None:
-    """What a regular file of at most so many bytes holds, and its status. None for what is none. Raises OSError."""
+    """Return content and status of a regular file of at most `most` bytes.
+
+    Return None if it is not a regular file or is larger. Raise OSError, for example if it does not exist.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -38,16 +41,19 @@ def read_file(path: bytes, most: int) -> tuple[bytes, os.stat_result] | None:
 
 
 def temporary_name(directory: bytes) -> bytes:
-    """A path in the directory that no other process uses."""
-    return b"%b/%b%d.%b" % (directory, UNFINISHED, os.getpid(), os.urandom(8).hex().encode())
+    """Return the path of a new temporary file in the directory, unique to this process."""
+    return b"%b/%b%d.%b" % (directory, TEMPORARY_PREFIX, os.getpid(), os.urandom(8).hex().encode())
 
 
 def write_file(path: bytes, content: bytes, mode: int = MODE, owner: os.stat_result | None = None) -> None:
-    """Make a new file, on disk, with this mode and, where we may, the owner of another. Raises OSError."""
+    """Create a file with this mode, and sync it. Raise OSError.
+
+    If this process is root, the file gets the owner and group in `owner`.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if owner is not None:
-            give(descriptor, owner)
+            change_owner(descriptor, owner)
         os.fchmod(descriptor, mode)
         remaining = memoryview(content)
         while remaining:
@@ -57,18 +63,18 @@ def write_file(path: bytes, content: bytes, mode: int = MODE, owner: os.stat_res
         os.close(descriptor)
 
 
-def give(descriptor: int, owner: os.stat_result) -> None:
-    """Let the file of root belong to somebody else: who logs in, and is not root, must be able to use it."""
+def change_owner(descriptor: int, owner: os.stat_result) -> None:
+    """Give a file that root has created to another owner, so that the account that records logins can use it."""
     if os.geteuid() != 0:
         return
     try:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
     except OSError:
-        pass  # a user namespace that does not know the owner
+        pass  # in a user namespace without this owner
 
 
 def remove(path: bytes) -> bool:
-    """Unlink a file. False if there is none. Raises OSError."""
+    """Unlink a file. Return False if it does not exist or is a directory. Raise OSError."""
     try:
         os.unlink(path)
     except (FileNotFoundError, IsADirectoryError):
@@ -77,23 +83,23 @@ def remove(path: bytes) -> bool:
 
 
 def discard(path: bytes) -> None:
-    """Unlink our own file that did not get to its place, if that can be done: why it did not is what is told."""
+    """Unlink a temporary file, ignoring errors: the caller reports the error that made it useless."""
     try:
         os.unlink(path)
     except OSError:
-        pass  # ENOENT, or EROFS, which a read-only file system says of any name
+        pass  # ENOENT, or EROFS, which a read-only file system returns for any name
 
 
 def remove_abandoned(directory: bytes) -> None:
-    """Remove what was left of processes that were killed. Raises OSError."""
+    """Remove the temporary files of killed processes. Raise OSError."""
     for name in os.listdir(directory):
         path = directory + b"/" + name
-        if name.startswith(UNFINISHED) and age(path) > ABANDONED:
+        if name.startswith(TEMPORARY_PREFIX) and age(path) > ABANDONED:
             remove(path)
 
 
 def age(path: bytes) -> float:
-    """Seconds since the file was written; 0 if it is gone."""
+    """Return the seconds since the file was last written, or 0 if it does not exist."""
     try:
         return time() - os.lstat(path).st_mtime
     except FileNotFoundError:
@@ -101,9 +107,10 @@ def age(path: bytes) -> float:
 
 
 class Lock:
-    """`with Lock(path, fcntl.LOCK_EX, mode):` holds a POSIX lock, which other programs see, too. Raises Trouble.
+    """A POSIX lock, which other programs see as well: `with Lock(path, fcntl.LOCK_EX, mode):`. Raises StoreError.
 
-    The file is opened once: closing any descriptor of it gives the process's lock up. `mode` is for a new one.
+    The file must be opened only once: closing any descriptor of it releases the process's lock. `mode` is that of a new
+    file.
     """
 
     __slots__ = ("descriptor", "kind", "mode", "path")
@@ -127,11 +134,11 @@ class Lock:
             return
         try:
             os.close(self.descriptor)
-        except OSError as error:  # NFS; the descriptor is closed all the same
+        except OSError as error:  # on NFS; the descriptor is closed nevertheless
             raise unable(b"unlock " + self.path, error) from None
 
     def open(self) -> int:
-        """A descriptor on the file, which is made where there is none."""
+        """Return a descriptor of the lock file, which is created if necessary."""
         while True:
             try:
                 return os.open(self.path, LOCK_FLAGS)
@@ -141,12 +148,12 @@ class Lock:
                 descriptor = os.open(self.path, LOCK_FLAGS | os.O_CREAT | os.O_EXCL, self.mode)
             except FileExistsError:
                 continue
-            os.fchmod(descriptor, self.mode)  # whatever the umask
-            give(descriptor, os.stat(os.path.dirname(self.path)))
+            os.fchmod(descriptor, self.mode)  # regardless of the umask
+            change_owner(descriptor, os.stat(os.path.dirname(self.path)))
             return descriptor
 
     def wait(self) -> None:
-        """Try until the lock is ours. Raises OSError, ETIMEDOUT in the end."""
+        """Wait for the lock. Raise OSError; its errno is ETIMEDOUT after DEADLINE."""
         deadline = monotonic() + DEADLINE
         while True:
             try:
@@ -158,11 +165,11 @@ class Lock:
             sleep(PAUSE)
 
 
-def sane(directory: bytes) -> None:
-    """Refuse a directory in which everybody may write: everybody could let himself relay. Raises Trouble."""
+def check_permissions(directory: bytes) -> None:
+    """Refuse a world-writable directory: any user of the host could let addresses relay. Raise StoreError."""
     try:
         status = os.stat(directory)
     except OSError as error:
         raise unable(b"read " + directory, error) from None
     if status.st_mode & stat.S_IWOTH:
-        raise Trouble(b"everybody may write in ", directory)
+        raise StoreError(b"directory is world-writable: ", directory)

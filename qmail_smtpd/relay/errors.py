@@ -1,0 +1,38 @@
+"""How the relay programs report errors: one line on descriptor 2, which never delays a login or a session for long."""
+
+import os
+from select import POLLOUT, poll
+
+from tcprules.strerr import reason, say
+
+PATIENCE = 1000  # milliseconds that the reader of the log may stall
+
+
+class StoreError(Exception):
+    """A store has failed. `text` is the line for the log, without the program's name."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.text = b"".join(parts)
+        super().__init__(self.text)
+
+
+def unable(what: bytes, error: OSError) -> StoreError:
+    """Return the exception to raise, in djb's words: `unable to read /var/lib/relay: access denied`."""
+    return StoreError(b"unable to ", what, b": ", reason(error).encode())
+
+
+def warn(program: str, text: bytes) -> None:
+    """Write one line to descriptor 2, unless its reader stalls, or it is the client's connection, as under inetd.
+
+    A terminal on all three descriptors is no client's connection.
+    """
+    try:
+        log = os.fstat(2)
+        if not os.isatty(2) and any(os.path.samestat(log, os.fstat(descriptor)) for descriptor in (0, 1)):
+            return
+    except OSError:
+        return
+    poller = poll()
+    poller.register(2, POLLOUT)
+    if poller.poll(PATIENCE):
+        say(program, ": warning: ", text)
