@@ -1,7 +1,7 @@
-"""Control files: a line, a number, a list, the cdb of further rcpthosts. The only reader of control/.
+"""Read control files: a line, a number, a list, morercpthosts.cdb. The only reader of control/.
 
-Paths are relative to the qmail home: to the current directory, which `enter` makes it, unless a `home` is given. Every
-error but a missing file is Unreadable.
+Paths are relative to the qmail home: `home`, or by default the current directory, which `enter` sets. A missing file is
+None; every other error raises Unreadable.
 """
 
 import errno
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 HOME = b"/var/qmail"  # auto_qmail, as compiled into most originals
 READ_BLOCK = 65536
 UINT_MAX = 0xFFFFFFFF
-TELLING_DIGITS = 32  # 10**32 is a multiple of 2**32
+SIGNIFICANT_DIGITS = 32  # 10**32 is a multiple of 2**32
 PAIR = 8  # cdb.txt: two numbers of four bytes
-LONGEST_DOMAIN = 255  # RFC 1035 section 2.3.4: 900 dots would be 900 keys to hash, 40 ms where cdblib has no hash in C
+LONGEST_DOMAIN = 255  # RFC 1035 section 2.3.4. 900 dots would be 900 keys to hash: 40 ms if cdblib has no hash in C
 
 
 def home(environ: "Mapping[bytes, bytes]") -> bytes:
-    """The directory that holds control/ and bin/."""
+    """Return the qmail home, the directory that contains control/ and bin/."""
     return environ.get(b"QMAILHOME", HOME)
 
 
 def enter(directory: bytes) -> None:
-    """Make the home the current directory: all paths are relative to it."""
+    """Make the qmail home the current directory."""
     try:
         os.chdir(directory)
     except OSError as error:
@@ -36,17 +36,17 @@ def enter(directory: bytes) -> None:
 
 
 def unreadable(path: bytes, error: OSError) -> Unreadable:
-    """What to raise for a path, in djb's words where it is the system that failed."""
-    from tcprules.strerr import reason  # a table that a session without trouble does not need
+    """Return the exception for a path, with djb's text for a system error."""
+    from tcprules.strerr import reason  # a table that is needed only for errors
 
     why = reason(error) if error.errno else "not a cdb"
     return Unreadable(CONTROLS_UNREADABLE, b"unable to read " + path + b": " + why.encode())
 
 
 def open_control(name: bytes, home: bytes = b".") -> int:
-    """A descriptor on the control file, -1 where there is none."""
+    """Open the control file and return the descriptor, -1 if there is no file."""
     try:
-        # open_read.c: a FIFO must not keep us waiting
+        # non-blocking as in open_read.c: opening a FIFO must not wait for a writer
         return os.open(home + b"/control/" + name, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENOENT:
@@ -55,7 +55,7 @@ def open_control(name: bytes, home: bytes = b".") -> int:
 
 
 def exists(name: bytes, home: bytes = b".") -> bool:
-    """Whether there is such a file, or may be: a link that leads nowhere is somebody's mistake, not a no."""
+    """Whether the file exists. True also for a dangling link, which is a mistake, and if that cannot be found out."""
     try:
         os.lstat(home + b"/control/" + name)
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def exists(name: bytes, home: bytes = b".") -> bool:
 
 
 def read(name: bytes, home: bytes = b".") -> bytes | None:
-    """The whole file, None where there is none."""
+    """Return the content of the file, None if there is no file."""
     descriptor = open_control(name, home)
     if descriptor < 0:
         return None
@@ -82,23 +82,23 @@ def read(name: bytes, home: bytes = b".") -> bytes | None:
 
 
 def read_line(name: bytes) -> bytes | None:
-    """The first line without its trailing spaces and tabs; no comments, and a CR is data (control_readline)."""
+    """Return the first line without trailing spaces and tabs. No comments, and a CR is data (control_readline)."""
     content = read(name)
     return None if content is None else content.partition(b"\n")[0].rstrip(b" \t")
 
 
 def leading_digits(text: bytes) -> bytes:
-    """The digits at the beginning, as scan_ulong.c takes them: no blanks, no sign."""
+    """Return the digits at the beginning, like scan_ulong.c: no blanks, no sign."""
     return text[: len(text) - len(text.lstrip(b"0123456789"))]
 
 
 def unsigned(digits: bytes) -> int:
-    """What the digits are to qmail-smtpd.c, whose numbers have 32 bits and wrap; 0 without digits."""
-    return int(digits[-TELLING_DIGITS:] or b"0") % (UINT_MAX + 1)
+    """Return the number as in qmail-smtpd.c, where numbers have 32 bits and wrap around; 0 without digits."""
+    return int(digits[-SIGNIFICANT_DIGITS:] or b"0") % (UINT_MAX + 1)
 
 
 def list_entries(content: bytes) -> "Iterator[bytes]":
-    """The entries of a list file: leading blanks, CRs and a later `#` are data, a NUL parts entries (constmap.c)."""
+    """Yield the entries of a list file. Leading blanks, CRs and a later `#` are data; a NUL splits (constmap.c)."""
     for line in content.split(b"\n"):
         stripped = line.rstrip(b" \t")
         if stripped and stripped[:1] not in (b"#", b"\0"):
@@ -106,26 +106,26 @@ def list_entries(content: bytes) -> "Iterator[bytes]":
 
 
 def read_list(name: bytes) -> frozenset[bytes] | None:
-    """The entries, lower-cased, None where there is no file. An empty file is a list of nothing."""
+    """Return the entries, lower-cased, None if there is no file. An empty file is an empty list."""
     content = read(name)
     return None if content is None else frozenset(entry.lower() for entry in list_entries(content))
 
 
 def authsenders(user: bytes) -> frozenset[bytes] | None:
-    """The user's entries in authsenders (`user: entry entry`), lower-cased; None where there is no such file."""
+    """Return the user's entries in authsenders (`user: entry entry`), lower-cased, None if there is no file."""
     content = read(b"authsenders")
     if content is None:
         return None
-    found: set[bytes] = set()
-    for entry in list_entries(content):
-        name, _, senders = entry.partition(b":")
+    senders: set[bytes] = set()
+    for line in list_entries(content):
+        name, _, entries = line.partition(b":")
         if name.strip(b" \t") == user:
-            found.update(senders.lower().split())
-    return frozenset(found)
+            senders.update(entries.lower().split())
+    return frozenset(senders)
 
 
 class MoreRcpthosts:
-    """control/morercpthosts.cdb: open since the start (-1: there is none), read when a domain is not in rcpthosts."""
+    """control/morercpthosts.cdb: opened at the start (-1: no file), read when a domain is not in rcpthosts."""
 
     __slots__ = ("descriptor",)
 
@@ -133,13 +133,13 @@ class MoreRcpthosts:
         self.descriptor = descriptor
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1
 
     def has(self, key: bytes) -> bool:
-        """Whether the key is there; its data does not matter. Whatever is wrong with the file: Unreadable."""
+        """Whether the file has the key. Raises Unreadable for a broken file too."""
         if self.descriptor < 0 or len(key) > LONGEST_DOMAIN:
             return False
         try:
@@ -148,7 +148,7 @@ class MoreRcpthosts:
             raise unreadable(b"control/morercpthosts.cdb", error) from error
 
     def search(self, key: bytes) -> bool:
-        """Slot by slot as cdb_seek.c: a file that was cut short answers from what is left of it, and always ends."""
+        """Search slot by slot like cdb_seek.c: always terminates, and in a truncated file still finds what is left."""
         from cdblib import djb_hash  # 0.9 ms, and most sessions never need it
 
         hashed = djb_hash(key)
@@ -164,17 +164,17 @@ class MoreRcpthosts:
         return False
 
     def has_key(self, record: int, key: bytes) -> bool:
-        """Whether the record at this position is for the key."""
+        """Whether the record at this position has this key."""
         length, _ = self.read_pair(record)
         return length == len(key) and self.read(record + PAIR, length) == key
 
     def read_pair(self, position: int) -> tuple[int, int]:
-        """Two numbers of four bytes."""
+        """Read two numbers of four bytes."""
         pair = self.read(position, PAIR)
         return int.from_bytes(pair[:4], "little"), int.from_bytes(pair[4:], "little")
 
     def read(self, position: int, length: int) -> bytes:
-        """So many bytes, by pread: a file that shrinks is an error, never the SIGBUS of a mapped one."""
+        """Read by pread: a file that shrinks is an error, while a mapped one would raise SIGBUS."""
         data = os.pread(self.descriptor, length, position)
         if len(data) < length:
             raise OSError("not a cdb")

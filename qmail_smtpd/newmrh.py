@@ -1,4 +1,4 @@
-"""qmail-newmrh: compile control/morercpthosts into control/morercpthosts.cdb, which qmail-smtpd looks domains up in."""
+"""qmail-newmrh: compile control/morercpthosts into control/morercpthosts.cdb, in which qmail-smtpd looks up domains."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ UMASK = 0o033  # qmail-newmrh.c
 
 
 def main() -> "NoReturn":
-    """The program. Takes no arguments; ends with 0, or 111 and a line that says why."""
+    """Run the program. Takes no arguments; exits with 0, or with 111 and one line about the error."""
     os.umask(UMASK)
     home = control.home(os.environb)
     try:
@@ -29,24 +29,24 @@ def main() -> "NoReturn":
     try:
         write_cdb(CDB, TMP, records(read_hosts()), lambda text: strerr.say("qmail-newmrh: warning: ", text))
     except Unable as failure:
-        # The original has one text for everything that can go wrong with the temporary file.
+        # The original has one text for every error with the temporary file.
         strerr.die(strerr.TEMPORARY, FATAL, failure.text.replace(b"unable to create ", b"unable to write to ", 1))
     os._exit(0)
 
 
 def read_hosts() -> bytes:
-    """The text file. Without it there is nothing to compile, which is an error."""
+    """Return the content of the text file. Exits if it is missing or cannot be read."""
     try:
         content = control.read(HOSTS)
-    except Unreadable as trouble:
-        strerr.die(strerr.TEMPORARY, FATAL, trouble.why)
+    except Unreadable as error:
+        strerr.die(strerr.TEMPORARY, FATAL, error.why)
     if content is None:
         strerr.die(strerr.TEMPORARY, FATAL, "unable to read control/", HOSTS, ": ", strerr.WORDS[errno.ENOENT])
     return content
 
 
 def records(content: bytes) -> "Iterator[tuple[bytes, bytes]]":
-    """One record without data for each entry, lower-cased. A NUL is a byte like any other here (qmail-newmrh.c)."""
+    """Yield a record without data for each entry, lower-cased. A NUL is data, unlike in a list (qmail-newmrh.c)."""
     for line in content.lower().split(b"\n"):
         entry = line.rstrip(b" \t")
         if entry and not entry.startswith(b"#"):

@@ -1,6 +1,6 @@
-"""Which IPv4 addresses are this host's: those of the interfaces that are up, as notqmail's ipme.c finds them.
+"""Find this host's IPv4 addresses: those of the interfaces that are up, like notqmail's ipme.c. Uses Linux ioctls.
 
-Asked only when a client names an address literal: the socket module costs 5 ms. Linux's ioctls.
+Used only when a client gives an address literal: the socket module costs 5 ms.
 """
 
 from qmail_smtpd.smtp.replies import ADDRESSES_UNKNOWN
@@ -10,49 +10,49 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 
-ANY = b"\0\0\0\0"  # ipme.c: 0.0.0.0 means this host, too
+ANY = b"\0\0\0\0"  # ipme.c: 0.0.0.0 is this host, too
 SIOCGIFCONF, SIOCGIFFLAGS = 0x8912, 0x8913  # linux/sockios.h
 IFF_UP = 1  # linux/if.h
-NAME_SIZE = 16  # linux/if.h IFNAMSIZ: first in struct ifreq
+NAME_SIZE = 16  # linux/if.h IFNAMSIZ: the first field of struct ifreq
 IFMAP = "LLHBBB3x"  # linux/if.h struct ifmap: the largest member of struct ifreq's union
-ADDRESS = slice(NAME_SIZE + 4, NAME_SIZE + 8)  # behind sockaddr_in's family and port
-FIRST_ROOM = 64  # interfaces; doubled until the kernel leaves some of it unused
+ADDRESS = slice(NAME_SIZE + 4, NAME_SIZE + 8)  # after sockaddr_in's family and port
+FIRST_CAPACITY = 64  # addresses; doubled until the kernel leaves some of the buffer unused
 
 
 def own_addresses() -> frozenset[bytes]:
-    """The addresses as four octets each. A system that does not tell is Unreadable."""
+    """Return the addresses as four octets each. Raises Unreadable."""
     import socket
 
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-            requests = interface_requests(asked)
-            return frozenset({ANY, *(request[ADDRESS] for request in requests if is_up(asked, request))})
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            requests = interface_requests(udp)
+            return frozenset({ANY, *(request[ADDRESS] for request in requests if is_up(udp, request))})
     except OSError as error:
         raise Unreadable(ADDRESSES_UNKNOWN, b"unable to read the addresses of the interfaces") from error
 
 
-def interface_requests(asked: "socket.socket") -> list[bytes]:
-    """The kernel's list of IPv4 addresses, one struct ifreq each."""
+def interface_requests(udp: "socket.socket") -> list[bytes]:
+    """Return the kernel's list of IPv4 addresses, one struct ifreq each."""
     from array import array
     from fcntl import ioctl
     from struct import calcsize, pack, unpack
 
-    each = NAME_SIZE + calcsize(IFMAP)
-    room = FIRST_ROOM * each
+    size = NAME_SIZE + calcsize(IFMAP)
+    capacity = FIRST_CAPACITY * size
     while True:
-        buffer = array("B", bytes(room))
-        answer = ioctl(asked, SIOCGIFCONF, pack("iP", room, buffer.buffer_info()[0]))
+        buffer = array("B", bytes(capacity))
+        answer = ioctl(udp, SIOCGIFCONF, pack("iP", capacity, buffer.buffer_info()[0]))
         used = unpack("iP", answer)[0]
-        if used <= room - each:
+        if used <= capacity - size:
             content = buffer.tobytes()
-            return [content[start : start + each] for start in range(0, used, each)]
-        room *= 2
+            return [content[start : start + size] for start in range(0, used, size)]
+        capacity *= 2
 
 
-def is_up(asked: "socket.socket", request: bytes) -> bool:
+def is_up(udp: "socket.socket", request: bytes) -> bool:
     """Whether the interface of this request is up."""
     from fcntl import ioctl
     from struct import unpack_from
 
-    (flags,) = unpack_from("h", ioctl(asked, SIOCGIFFLAGS, request), NAME_SIZE)
+    (flags,) = unpack_from("h", ioctl(udp, SIOCGIFFLAGS, request), NAME_SIZE)
     return bool(flags & IFF_UP)

@@ -130,15 +130,15 @@ def test_a_missing_rcpthosts_is_no_open_relay_where_relaying_is_strict(home: Pat
     ("name", "content", "warning"),
     [
         ("rcpthosts", "a.test\r\nb.test\r\n", "has entries that match nothing: a CR at the end"),
-        ("rcpthosts", "a.test # ours\n", "has entries that match nothing: a comment behind an entry, a blank"),
+        ("rcpthosts", "a.test # ours\n", "has entries that match nothing: a comment after an entry, a blank"),
         ("rcpthosts", "*.a.test\n@b.test\n", "has entries that match nothing: a *, an @"),
         ("badmailfrom", "@a.test\r\n", "has entries that match nothing: a CR at the end"),
-        ("badmailfrom", "a@a.test # him\n", "has entries that match nothing: a comment behind an entry"),
-        ("me", "mx\r\n", "has a CR, which is sent or compared like any other byte"),
+        ("badmailfrom", "a@a.test # him\n", "has entries that match nothing: a comment after an entry"),
+        ("me", "mx\r\n", "has a CR, which is part of the text"),
         ("databytes", "ten\n", "does not begin with a digit: ignored"),
-        ("databytes", "005000000000\n", "does not fit into 32 bits: it counts as 705032704"),
-        ("barecr", "yes\n", "does not say refuse: ignored"),
-        ("badmailfromrelay", "\n", "does not say skip: ignored"),
+        ("databytes", "005000000000\n", "does not fit into 32 bits: using 705032704"),
+        ("barecr", "yes\n", "must contain refuse: ignored"),
+        ("badmailfromrelay", "\n", "must contain skip: ignored"),
     ],
 )
 def test_a_control_file_that_cannot_work_is_named_once(name: str, content: str, warning: str, tmp_path: Path) -> None:

@@ -486,7 +486,7 @@ def test_with_smtps_nothing_else_is_said_in_clear_either(home: Path) -> None:
 
 # Where a password may be said.
 
-CLEAR = b"qmail-smtpd: warning: AUTH is offered in clear: there is no control/servercert.pem\n"
+CLEAR = b"qmail-smtpd: warning: AUTH is offered without TLS: there is no control/servercert.pem\n"
 NOT = b"qmail-smtpd: warning: AUTH is not offered: there is no control/servercert.pem\n"
 
 
