@@ -36,10 +36,10 @@ class Echo:
         self.replies: list[bytes] = []
         self.decisions: list[tuple[bytes, dict[bytes, bytes]]] = []
         self.queued: list[tuple[bytes, bytes]] = []
-        self.given_up: list[bytes] = []
+        self.discarded: list[bytes] = []
         self.credentials: list[tuple[bytes, bytes, bytes]] = []
         self.pauses = 0
-        self.told_before_pause = 0
+        self.logged_before_pause = 0
         self.sender_lists: dict[bytes, frozenset[bytes]] = {}
         self.identity: tuple[bytes | None, bytes | None] | None = None
         self.identities: list[tuple[bytes | None, bytes | None]] = []
@@ -77,7 +77,7 @@ class Echo:
         assert self.message is not None
         message, self.message = bytes(self.message), None
         if envelope is None:
-            self.given_up.append(message)
+            self.discarded.append(message)
             return b"451 qq read error (#4.3.0)"
         self.queued.append((message, envelope))
         return self.queue_reply
@@ -97,7 +97,7 @@ class Echo:
 
     def pause(self) -> None:
         self.pauses += 1
-        self.told_before_pause = len(self.decisions)
+        self.logged_before_pause = len(self.decisions)
 
     def senders(self, user: bytes) -> frozenset[bytes] | None:
         if self.trouble:

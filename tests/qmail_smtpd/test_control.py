@@ -1,4 +1,4 @@
-"""Control files, as the original reads them, and a cdb in every state of decay."""
+"""Control files, which are read as by the original, and truncated or damaged cdb files."""
 
 import os
 import random
@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (b"a\v\f \n", b"a\v\f"),
     ],
 )
-def test_a_line_is_the_first_one_as_it_is(home: Path, content: bytes, line: bytes) -> None:
+def test_a_line_is_the_unchanged_first_line(home: Path, content: bytes, line: bytes) -> None:
     (home / "control/me").write_bytes(content)
     assert control.read_line(b"me") == line
 
@@ -46,7 +46,7 @@ def test_a_missing_file_is_none(home: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [control.read, control.read_line, control.read_list])
-def test_a_directory_is_unreadable(home: Path, read: object) -> None:
+def test_reading_a_directory_is_an_error(home: Path, read: object) -> None:
     (home / "control/me").mkdir()
     with pytest.raises(Unreadable) as caught:
         read(b"me")  # type: ignore[operator]
@@ -59,7 +59,7 @@ def test_a_fifo_without_a_writer_is_an_empty_file(home: Path) -> None:
     assert control.read_list(b"rcpthosts") == frozenset()
 
 
-def test_a_loop_of_links_is_unreadable_and_not_missing(home: Path) -> None:
+def test_a_loop_of_links_is_an_error_and_not_a_missing_file(home: Path) -> None:
     (home / "control/me").symlink_to("me")
     with pytest.raises(Unreadable):
         control.read_line(b"me")
@@ -81,7 +81,7 @@ def test_a_loop_of_links_is_unreadable_and_not_missing(home: Path) -> None:
         (b"\xd9\xa1", b""),
     ],
 )
-def test_numbers_are_leading_ascii_digits(text: bytes, digits: bytes) -> None:
+def test_only_leading_ascii_digits_are_a_number(text: bytes, digits: bytes) -> None:
     assert control.leading_digits(text) == digits
 
 
@@ -98,7 +98,7 @@ def test_numbers_are_leading_ascii_digits(text: bytes, digits: bytes) -> None:
         (b"1" + b"0" * 8000 + b"42", 42),
     ],
 )
-def test_numbers_wrap_as_those_of_the_original(digits: bytes, number: int) -> None:
+def test_numbers_wrap_around_as_in_the_original(digits: bytes, number: int) -> None:
     assert control.unsigned(digits) == number
 
 
@@ -115,29 +115,29 @@ def test_numbers_wrap_as_those_of_the_original(digits: bytes, number: int) -> No
         (b"\0a\n", set()),
         (b"last", {b"last"}),
         (b"", set()),
-        (b"\xc3\x84.test\n", {b"\xc3\x84.test"}),  # only ASCII has two cases
+        (b"\xc3\x84.test\n", {b"\xc3\x84.test"}),  # only ASCII letters are lower-cased
         (b"a\vb\x85c\n", {b"a\vb\x85c"}),
     ],
 )
-def test_lists(home: Path, content: bytes, entries: set[bytes]) -> None:
+def test_list_entries(home: Path, content: bytes, entries: set[bytes]) -> None:
     (home / "control/rcpthosts").write_bytes(content)
     assert control.read_list(b"rcpthosts") == entries
 
 
-# morercpthosts.cdb
+# The file morercpthosts.cdb.
 
 KEYS = [b"more.test", b".deep.test", *(b"host%d.test" % number for number in range(600))]
 
 
-def image(home: Path) -> bytes:
-    """A whole cdb with the keys."""
+def whole_cdb(home: Path) -> bytes:
+    """Return the content of a cdb with the keys."""
     path = home / "control/morercpthosts.cdb"
     write_cdb(bytes(path), bytes(path) + b".tmp", ((key, b"") for key in KEYS))
     return path.read_bytes()
 
 
-def look(home: Path, content: bytes, keys: list[bytes]) -> list[bool | None]:
-    """What a cdb with this content has to say about the keys, None for an error."""
+def look_up(home: Path, content: bytes, keys: list[bytes]) -> list[bool | None]:
+    """Look up the keys in a cdb with this content: whether it has each, None for an error."""
     path = home / "control/morercpthosts.cdb"
     path.write_bytes(content)
     answers: list[bool | None] = []
@@ -169,7 +169,7 @@ j\xf6: *
     [
         (b"joe", {b"joe@ok.test", b"@list.test", b"*@not.a.pattern", b"second@ok.test"}),
         (b"ann", {b"ann@ok.test"}),
-        (b"JOE", {b"*"}),  # the names of users are not case-folded: whose file has Joe and JOE has two users
+        (b"JOE", {b"*"}),  # the case of user names matters: joe and JOE are two users
         (b"crlf", {b"crlf@ok.test"}),
         (b"j\xf6", {b"*"}),
         (b"nobody", set()),
@@ -182,24 +182,24 @@ j\xf6: *
         (b"*", set()),
     ],
 )
-def test_authsenders_of_a_user_are_those_of_this_very_name(home: Path, user: bytes, senders: set[bytes]) -> None:
+def test_authsenders_of_a_user_are_those_of_exactly_this_name(home: Path, user: bytes, senders: set[bytes]) -> None:
     assert control.authsenders(user) is None
     (home / "control/authsenders").write_bytes(AUTHSENDERS)
     assert control.authsenders(user) == senders
 
 
-def test_what_is_in_a_cdb_is_found_and_nothing_else(home: Path) -> None:
-    content = image(home)
-    assert look(home, content, KEYS) == [True] * len(KEYS)
-    assert look(home, content, [b"", b"more", b"more.test\0", b"MORE.test", b"host600.test"]) == [False] * 5
+def test_only_the_keys_of_a_cdb_are_found(home: Path) -> None:
+    content = whole_cdb(home)
+    assert look_up(home, content, KEYS) == [True] * len(KEYS)
+    assert look_up(home, content, [b"", b"more", b"more.test\0", b"MORE.test", b"host600.test"]) == [False] * 5
 
 
-def test_no_cdb_has_nothing(home: Path) -> None:
+def test_a_missing_cdb_has_no_keys(home: Path) -> None:
     assert not control.MoreRcpthosts(control.open_control(b"morercpthosts.cdb")).has(b"more.test")
 
 
-def test_a_cdb_stays_the_one_that_was_opened(home: Path) -> None:
-    content = image(home)
+def test_a_cdb_that_is_replaced_after_opening_has_no_effect(home: Path) -> None:
+    content = whole_cdb(home)
     more = control.MoreRcpthosts(control.open_control(b"morercpthosts.cdb"))
     (home / "new").write_bytes(content[:100])
     (home / "new").rename(home / "control/morercpthosts.cdb")
@@ -207,52 +207,52 @@ def test_a_cdb_stays_the_one_that_was_opened(home: Path) -> None:
     os.close(more.descriptor)
 
 
-def test_a_cdb_that_is_cut_short_is_right_or_an_error(home: Path) -> None:
-    content = image(home)
+def test_a_truncated_cdb_gives_the_right_answer_or_an_error(home: Path) -> None:
+    content = whole_cdb(home)
     keys = [*KEYS[:3], b"other.test"]
     for length in [*range(0, 2100, 7), *range(2100, len(content), 997)]:
         right = [key in KEYS for key in keys]
-        for answer, wanted in zip(look(home, content[:length], keys), right, strict=True):
+        for answer, wanted in zip(look_up(home, content[:length], keys), right, strict=True):
             assert answer in (wanted, None)
-    assert look(home, b"", keys) == [None] * 4
+    assert look_up(home, b"", keys) == [None] * 4
 
 
-def test_a_cdb_that_is_cut_in_its_header_answers_for_the_tables_that_are_left(home: Path) -> None:
+def test_a_cdb_truncated_in_its_header_answers_for_the_tables_that_are_left(home: Path) -> None:
     first, last = (next(key for key in KEYS if djb_hash(key) & 255 == table) for table in (0, 255))
-    assert look(home, bytes(8), [first, last]) == [False, None]
-    assert look(home, bytes(2047), [first, last]) == [False, None]
-    assert look(home, bytes(2048), [first, last]) == [False, False]
+    assert look_up(home, bytes(8), [first, last]) == [False, None]
+    assert look_up(home, bytes(2047), [first, last]) == [False, None]
+    assert look_up(home, bytes(2048), [first, last]) == [False, False]
 
 
-def test_a_cdb_with_any_bytes_gives_an_answer(home: Path) -> None:
-    content = image(home)
-    dice = random.Random(1)  # the same decay in each run
+def test_a_cdb_with_random_changes_gives_an_answer_or_an_error(home: Path) -> None:
+    content = whole_cdb(home)
+    rng = random.Random(1)  # the same changes in each run
     for _ in range(200):
-        broken = bytearray(content)
-        for _ in range(dice.choice([1, 8, 300])):
-            broken[dice.randrange(len(broken))] = dice.randrange(256)
-        look(home, bytes(broken), KEYS[:2])
+        damaged = bytearray(content)
+        for _ in range(rng.choice([1, 8, 300])):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        look_up(home, bytes(damaged), KEYS[:2])
 
 
-def test_a_cdb_whose_tables_have_no_empty_slot_does_not_hang_its_reader(home: Path) -> None:
+def test_a_search_ends_in_a_cdb_without_empty_slots(home: Path) -> None:
     slots = 8
     content = bytearray(2048 + 16 + slots * 8)
     for table in range(256):
         pack_into("<LL", content, table * 8, 2064, slots)
     for slot in range(slots):
         pack_into("<LL", content, 2064 + slot * 8, 1, 2048)
-    assert look(home, bytes(content), [b"more.test"]) == [False]
+    assert look_up(home, bytes(content), [b"more.test"]) == [False]
 
 
-def test_a_cdb_with_a_key_of_four_gigabytes_does_not_read_it(home: Path) -> None:
-    content = bytearray(image(home))
+def test_a_key_length_of_four_gigabytes_is_not_read(home: Path) -> None:
+    content = bytearray(whole_cdb(home))
     for position in range(2048, len(content) - 8, 4):
         if content[position : position + 8] == b"\x09\0\0\0\0\0\0\0":
             pack_into("<L", content, position, 0xFFFFFFFF)
-    assert look(home, bytes(content), [b"more.test"]) == [False]
+    assert look_up(home, bytes(content), [b"more.test"]) == [False]
 
 
-def test_a_key_longer_than_a_domain_is_not_looked_for(home: Path) -> None:
+def test_a_key_longer_than_a_domain_is_not_looked_up(home: Path) -> None:
     (home / "control/morercpthosts.cdb").write_bytes(b"broken")
     more = control.MoreRcpthosts(control.open_control(b"morercpthosts.cdb"))
     assert not more.has(b"." * 256)
@@ -261,7 +261,7 @@ def test_a_key_longer_than_a_domain_is_not_looked_for(home: Path) -> None:
     os.close(more.descriptor)
 
 
-def test_a_cdb_that_is_a_directory_is_unreadable_only_when_it_is_read(home: Path) -> None:
+def test_a_cdb_that_is_a_directory_is_an_error_only_when_it_is_read(home: Path) -> None:
     (home / "control/morercpthosts.cdb").mkdir()
     more = control.MoreRcpthosts(control.open_control(b"morercpthosts.cdb"))
     with pytest.raises(Unreadable):

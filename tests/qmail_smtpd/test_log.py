@@ -1,4 +1,4 @@
-"""Descriptor 2: decisions for who wants them, no raw bytes of a client, and never the connection of the client."""
+"""The log on descriptor 2: its levels and warnings, escaped input, and that it never goes to the client."""
 
 import os
 import pty
@@ -24,8 +24,8 @@ def home(tmp_path: Path) -> Path:
     return lay_home(tmp_path / "home")
 
 
-def log_of(home: Path, text: str = SESSION, **env: str) -> list[str]:
-    """The lines of a session's log, without the process's number."""
+def log_lines(home: Path, text: str = SESSION, **env: str) -> list[str]:
+    """Return the log lines of a session, without the fields pid and qp."""
     lines = talk(home, text, {**CLIENT, **env}).stderr.decode("ascii").split("\n")
     assert lines.pop() == ""
     return [" ".join(word for word in entry.split(" ") if not word.startswith(("pid=", "qp="))) for entry in lines]
@@ -34,8 +34,8 @@ def log_of(home: Path, text: str = SESSION, **env: str) -> list[str]:
 EVENT = "qmail-smtpd: event={} ip=192.0.2.1 helo=me sender={}"
 
 
-def test_all_decisions(home: Path) -> None:
-    assert log_of(home, SMTPD_LOG="all") == [
+def test_level_all_logs_every_decision(home: Path) -> None:
+    assert log_lines(home, SMTPD_LOG="all") == [
         EVENT.format("refused", "s@s recipient=u@evil.test reason=rcpthosts"),
         EVENT.format("accepted", "s@sender.test recipient=u@example.com"),
         EVENT.format("queued", "s@sender.test recipients=1 bytes=18"),
@@ -43,24 +43,24 @@ def test_all_decisions(home: Path) -> None:
     ]
 
 
-def test_whose_recent_login_let_mail_pass_is_told(home: Path) -> None:
+def test_the_user_whose_recent_login_allows_relaying_is_logged(home: Path) -> None:
     env = {"SMTPD_LOG": "all", "RELAYCLIENT": "", "RELAY_USER": "joe@example.com"}
-    assert log_of(home, "HELO me\r\n" + MESSAGE + "QUIT\r\n", **env) == [
+    assert log_lines(home, "HELO me\r\n" + MESSAGE + "QUIT\r\n", **env) == [
         EVENT.format("accepted", "s@sender.test recipient=u@example.com relay_user=joe@example.com"),
         EVENT.format("queued", "s@sender.test recipients=1 bytes=18 relay_user=joe@example.com"),
         "qmail-smtpd: event=end ip=192.0.2.1 helo=me reason=quit messages=1 recipients=1 refused=0 errors=0",
     ]
-    del env["RELAYCLIENT"]  # inherited from somewhere: the client may not relay
-    assert not [text for text in log_of(home, "HELO me\r\n" + MESSAGE, **env) if "relay_user" in text]
+    del env["RELAYCLIENT"]  # RELAY_USER alone was inherited: the client may not relay
+    assert not [text for text in log_lines(home, "HELO me\r\n" + MESSAGE, **env) if "relay_user" in text]
 
 
 @pytest.mark.parametrize("level", [{}, {"SMTPD_LOG": ""}, {"SMTPD_LOG": "refusals"}])
-def test_refusals_are_the_default(level: dict[str, str], home: Path) -> None:
-    assert log_of(home, **level) == [EVENT.format("refused", "s@s recipient=u@evil.test reason=rcpthosts")]
+def test_level_refusals_is_the_default(level: dict[str, str], home: Path) -> None:
+    assert log_lines(home, **level) == [EVENT.format("refused", "s@s recipient=u@evil.test reason=rcpthosts")]
 
 
-def test_a_level_that_is_none_is_named(home: Path) -> None:
-    assert log_of(home, SMTPD_LOG="ALL") == [
+def test_an_unknown_level_is_warned_about(home: Path) -> None:
+    assert log_lines(home, SMTPD_LOG="ALL") == [
         "qmail-smtpd: warning: SMTPD_LOG must be none, refusals or all: using refusals",
         EVENT.format("refused", "s@s recipient=u@evil.test reason=rcpthosts"),
     ]
@@ -68,9 +68,9 @@ def test_a_level_that_is_none_is_named(home: Path) -> None:
 
 @pytest.mark.parametrize("text", [SESSION, SESSION + MESSAGE[:-5]], ids=["whole", "broken off"])
 @pytest.mark.parametrize("status", ["0", "53"])
-def test_none(text: str, status: str, home: Path) -> None:
+def test_level_none_logs_nothing(text: str, status: str, home: Path) -> None:
     (home / "control/rcpthosts").unlink()
-    assert log_of(home, text.replace("QUIT\r\n", ""), SMTPD_LOG="none", QQEXIT=status) == []
+    assert log_lines(home, text.replace("QUIT\r\n", ""), SMTPD_LOG="none", QQEXIT=status) == []
 
 
 @pytest.mark.parametrize(
@@ -83,24 +83,24 @@ def test_none(text: str, status: str, home: Path) -> None:
         ),
     ],
 )
-def test_an_aborted_message(text: str, entry: str, home: Path) -> None:
-    assert log_of(home, text) == [entry]
+def test_an_aborted_message_is_logged(text: str, entry: str, home: Path) -> None:
+    assert log_lines(home, text) == [entry]
 
 
-def test_a_message_that_the_queue_does_not_take(home: Path) -> None:
+def test_a_message_that_the_queue_program_refuses_is_logged(home: Path) -> None:
     text = "qmail-smtpd: event=rejected ip=192.0.2.1 sender=s@sender.test recipients=1 bytes=18 reason=queue reply="
-    assert log_of(home, MESSAGE, QQEXIT="53") == [text + "451_qq_write_error_or_disk_full_(#4.3.0)"]
+    assert log_lines(home, MESSAGE, QQEXIT="53") == [text + "451_qq_write_error_or_disk_full_(#4.3.0)"]
 
 
-def test_what_a_client_says_is_escaped(home: Path) -> None:
-    evil = 'HELO a b\x1b[2J\x07\r\nMAIL <x>\r\nRCPT <a\\"\rb\xff event=accepted@evil.test>\r\n'
-    [entry] = log_of(home, evil)
+def test_input_of_the_client_is_escaped(home: Path) -> None:
+    hostile = 'HELO a b\x1b[2J\x07\r\nMAIL <x>\r\nRCPT <a\\"\rb\xff event=accepted@evil.test>\r\n'
+    [entry] = log_lines(home, hostile)
     assert "helo=a\\x20b\\x1b[2J\\x07 sender=x" in entry
     assert "recipient=a\\x22\\x0db\\xff\\x20event\\x3daccepted@evil.test reason=" in entry
 
 
 @given(st.lists(st.binary(max_size=400), max_size=12))
-def test_a_line_is_one_line_of_plain_words_that_a_pipe_takes_in_one_piece(values: list[bytes]) -> None:
+def test_any_facts_make_one_line_of_printable_ascii_that_fits_into_pipe_buf(values: list[bytes]) -> None:
     text = line({b"k%d" % number: value for number, value in enumerate(values)})
     assert len(text) <= 4096
     assert text.index(b"\n") == len(text) - 1
@@ -109,21 +109,21 @@ def test_a_line_is_one_line_of_plain_words_that_a_pipe_takes_in_one_piece(values
         assert text.count(b" ") == max(1, len(values))
 
 
-# What is wrong with the configuration.
+# Warnings about the configuration.
 
 
-def test_a_missing_rcpthosts_is_an_open_relay(home: Path) -> None:
+def test_a_missing_rcpthosts_is_warned_about_as_an_open_relay(home: Path) -> None:
     (home / "control/rcpthosts").unlink()
     for relayclient in ({}, {"RELAYCLIENT": ""}):
-        assert log_of(home, "QUIT\r\n", **relayclient) == [
+        assert log_lines(home, "QUIT\r\n", **relayclient) == [
             "qmail-smtpd: warning: control/rcpthosts is missing: open relay"
         ]
 
 
-def test_a_missing_rcpthosts_is_no_open_relay_where_relaying_is_strict(home: Path) -> None:
+def test_a_missing_rcpthosts_is_no_open_relay_in_strict_mode(home: Path) -> None:
     (home / "control/rcpthosts").unlink()
     (home / "control/relaystrict").touch()
-    assert "open relay" not in log_of(home, "QUIT\r\n")[0]
+    assert "open relay" not in log_lines(home, "QUIT\r\n")[0]
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_a_missing_rcpthosts_is_no_open_relay_where_relaying_is_strict(home: Pat
         ("badmailfromrelay", "\n", "must contain skip: ignored"),
     ],
 )
-def test_a_control_file_that_cannot_work_is_named_once(name: str, content: str, warning: str, tmp_path: Path) -> None:
+def test_a_mistake_in_a_control_file_causes_one_warning(name: str, content: str, warning: str, tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", {**CONTROL, name: content})
-    assert log_of(home, "NOOP\r\nQUIT\r\n") == [f"qmail-smtpd: warning: control/{name} {warning}"]
+    assert log_lines(home, "NOOP\r\nQUIT\r\n") == [f"qmail-smtpd: warning: control/{name} {warning}"]
 
 
-def test_databytes_of_the_environment_without_a_number_are_named(home: Path) -> None:
-    assert log_of(home, "QUIT\r\n", DATABYTES="") == [
+def test_a_databytes_variable_without_a_number_is_warned_about(home: Path) -> None:
+    assert log_lines(home, "QUIT\r\n", DATABYTES="") == [
         "qmail-smtpd: warning: DATABYTES does not begin with a digit: no limit"
     ]
 
@@ -159,63 +159,63 @@ def test_databytes_of_the_environment_without_a_number_are_named(home: Path) -> 
         ({**CONTROL, "databytes": {"dir": True}}, "unable to read control/databytes: is a directory"),
     ],
 )
-def test_why_there_is_no_session(control: dict[str, object], warning: str, tmp_path: Path) -> None:
-    assert log_of(lay_home(tmp_path / "home", control), "QUIT\r\n") == ["qmail-smtpd: warning: " + warning]
+def test_the_reason_for_having_no_session_is_logged(control: dict[str, object], warning: str, tmp_path: Path) -> None:
+    assert log_lines(lay_home(tmp_path / "home", control), "QUIT\r\n") == ["qmail-smtpd: warning: " + warning]
 
 
-def test_why_a_session_ended(tmp_path: Path) -> None:
+def test_the_reason_for_ending_a_session_is_logged(tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", {**CONTROL, "morercpthosts.cdb": "broken", "maxerrors": "1\n"})
     entry = "qmail-smtpd: event=refused ip=192.0.2.1 reason="
-    assert log_of(home, "MAIL\r\n" + REFUSED) == [
+    assert log_lines(home, "MAIL\r\n" + REFUSED) == [
         entry + "unreadable why=unable_to_read_control/morercpthosts.cdb:_not_a_cdb"
     ]
-    assert log_of(home, "X\r\nX\r\n") == [entry + "errors"]
+    assert log_lines(home, "X\r\nX\r\n") == [entry + "errors"]
 
 
-def test_good_control_files_are_not_named(tmp_path: Path) -> None:
+def test_correct_control_files_cause_no_warning(tmp_path: Path) -> None:
     lists = {"rcpthosts": "# a * and an @\r\na.test\n.b.test\n", "badmailfrom": "a#b@c.test\n@d.test\n"}
     words = {"barecr": "refuse\n", "badmailfromrelay": "skip\n", "relaystrict": "", "databytes": "6k\n"}
-    assert log_of(lay_home(tmp_path / "home", {**CONTROL, **lists, **words}), "QUIT\r\n") == []
+    assert log_lines(lay_home(tmp_path / "home", {**CONTROL, **lists, **words}), "QUIT\r\n") == []
 
 
-# Where it goes.
+# Where the log goes.
 
 
 def environ(home: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "QMAILHOME": str(home), "SMTPD_LOG": "all"}
 
 
-def test_nothing_is_logged_to_a_client_that_inetd_put_on_all_descriptors(home: Path) -> None:
+def test_nothing_is_logged_to_a_client_on_all_three_descriptors(home: Path) -> None:
     (home / "control/rcpthosts").unlink()
     (home / "bin/qmail-queue").write_text("#!/bin/sh\necho the queue says something >&2\ncat >/dev/null\n")
     ours, theirs = socket.socketpair()
     process = subprocess.Popen([script("qmail-smtpd")], env=environ(home), stdin=theirs, stdout=theirs, stderr=theirs)
     theirs.close()
     ours.sendall(SESSION.encode())
-    said = b""
+    output = b""
     while part := ours.recv(65536):
-        said += part
+        output += part
     ours.close()
     assert process.wait() == 0
-    assert [code[:4].strip() for code in said.split(b"\r\n")] == b"220 250 250 250 250 250 354 250 221 ".split(b" ")
+    assert [code[:4].strip() for code in output.split(b"\r\n")] == b"220 250 250 250 250 250 354 250 221 ".split(b" ")
 
 
 def test_nothing_is_logged_to_a_terminal(home: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen([script("qmail-smtpd")], env=environ(home), stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    said = b""
+    output = b""
     os.write(ours, b"RCPT\nQUIT\n")
-    while b"221 " not in said:
-        said += os.read(ours, 65536)
+    while b"221 " not in output:
+        output += os.read(ours, 65536)
     assert process.wait() == 0
     os.close(ours)
-    assert b"qmail-smtpd" not in said
+    assert b"qmail-smtpd" not in output
 
 
 def test_no_traceback_reaches_the_client(home: Path) -> None:
-    broken = "import qmail_smtpd.main as m; m.converse = None; m.main()"
-    command = ["sh", "-c", f'exec {sys.executable} -c "$0" 2>&1', broken]
+    crashing = "import qmail_smtpd.main as m; m.converse = None; m.main()"
+    command = ["sh", "-c", f'exec {sys.executable} -c "$0" 2>&1', crashing]
     done = subprocess.run(command, env=environ(home), input=b"QUIT\r\n", stdout=subprocess.PIPE, check=False)
     assert (done.stdout, done.returncode) == (b"", 1)
 
@@ -229,15 +229,15 @@ def test_a_closed_descriptor_2_does_not_become_a_pipe_to_the_queue(home: Path) -
     assert b"event=" not in message.with_suffix(".e").read_bytes()
 
 
-def test_a_reader_that_stalls_loses_lines_and_not_the_session(home: Path) -> None:
+def test_a_log_reader_that_stalls_loses_lines_but_the_session_ends(home: Path) -> None:
     text = SESSION.replace(REFUSED, REFUSED * 2_000)
     with open(home / "replies", "wb") as replies:
-        process = start(home, {"SMTPD_LOG": "all"}, stdout=replies)  # nobody reads its descriptor 2
+        process = start(home, {"SMTPD_LOG": "all"}, stdout=replies)  # its descriptor 2 is not read
     assert process.stdin
     assert process.stderr
     process.stdin.write(text.encode())
     process.stdin.close()
-    assert process.wait(60) == 0  # a second for the first line that is lost: one for each would take half an hour
+    assert process.wait(60) == 0  # it waits a second for the first lost line; a second for each would be half an hour
     assert (home / "replies").read_bytes().endswith(b"\r\n221 mx.example.org\r\n")
     with process.stderr as log:
         lines = log.read().split(b"\n")
@@ -245,7 +245,7 @@ def test_a_reader_that_stalls_loses_lines_and_not_the_session(home: Path) -> Non
     assert all(entry.startswith(b"qmail-smtpd: event=") for entry in lines[:-1])
 
 
-def test_sessions_that_share_a_stalled_log_all_come_to_their_end(home: Path) -> None:
+def test_all_sessions_end_if_their_shared_log_stalls(home: Path) -> None:
     read, write = os.pipe()
     (home / "input").write_text(SESSION.replace(REFUSED, REFUSED * 100))
     sessions = []
@@ -259,11 +259,11 @@ def test_sessions_that_share_a_stalled_log_all_come_to_their_end(home: Path) -> 
         lines += part
     os.close(read)
     entries = lines.split(b"\n")[:-1]
-    assert 100 < len(entries) < 20 * 100  # what a pipe holds, and no line torn
+    assert 100 < len(entries) < 20 * 100  # as many as a pipe holds, and no line is split
     assert all(entry.startswith(b"qmail-smtpd: event=") for entry in entries)
 
 
-def test_a_reader_that_comes_back_gets_lines_again() -> None:
+def test_a_log_reader_that_resumes_gets_lines_again() -> None:
     command = """if True:
         import os, sys
         from qmail_smtpd.log import ALL, Log
@@ -285,7 +285,7 @@ def test_a_reader_that_comes_back_gets_lines_again() -> None:
     assert rest.endswith(b"number=last\n")
 
 
-def test_a_closed_log_is_no_reason_to_stop() -> None:
+def test_a_closed_log_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)
     saved = os.dup(2)

@@ -1,4 +1,4 @@
-"""qmail-smtpd as a process: pipes, descriptors, signals, what is inherited, and what a queue in trouble is answered."""
+"""qmail-smtpd as a process: pipes, descriptors, signals, inheritance, settings, errors at the start."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def test_a_session_through_a_shell_pipe(home: Path) -> None:
     assert done.stdout == wanted.replace(b"|", b"\r\n")
 
 
-def test_line_feeds_alone_end_commands_but_no_message(home: Path) -> None:
+def test_a_bare_lf_ends_a_command_but_not_a_message(home: Path) -> None:
     commands = "EHLO me\nMAIL FROM:<a@b>\nRCPT TO:<u@example.com>\nDATA\n"
     assert talk(home, commands + "hello\r\n.\r\nQUIT\n").codes[-2:] == ["250", "221"]
     refused = talk(home, commands + "hello\n.\nQUIT\n")
@@ -33,14 +33,14 @@ def test_line_feeds_alone_end_commands_but_no_message(home: Path) -> None:
     assert [envelope.endswith(b"\0\0") for _, envelope in refused.queue] == [True, False]
 
 
-def test_everything_pipelined_in_one_write(home: Path) -> None:
+def test_a_session_that_is_pipelined_in_one_write(home: Path) -> None:
     result = talk(home, "EHLO me\r\n" + MESSAGE * 3 + "RSET\r\nNOOP\r\nQUIT\r\n")
     assert result.codes == ["220", "250-", "250-", "250", *["250", "250", "354", "250"] * 3, "250", "250", "221"]
     assert [envelope for _, envelope in result.queue] == [b"Fs@sender.test\0Tu@example.com\0\0"] * 3
     assert result.status == 0
 
 
-def test_replies_come_one_by_one_to_a_client_that_waits_for_them(home: Path) -> None:
+def test_each_reply_is_sent_at_once_to_a_client_that_waits_for_it(home: Path) -> None:
     process = start(home, bufsize=0)
     assert process.stdin
     assert process.stdout
@@ -51,7 +51,7 @@ def test_replies_come_one_by_one_to_a_client_that_waits_for_them(home: Path) -> 
     process.stdin.close(), process.stdout.close(), process.stderr.close()  # type: ignore[union-attr]
 
 
-def test_the_queue_inherits_the_environment_and_nothing_hidden(home: Path) -> None:
+def test_the_queue_program_inherits_the_environment_and_no_further_descriptors(home: Path) -> None:
     report = home / "report"
     program = home / "bin/spy"
     program.write_text(f"#!/bin/sh\nls /proc/self/fd > {report}\necho $SECRET >> {report}\ncat >/dev/null\nexit 31\n")
@@ -59,7 +59,7 @@ def test_the_queue_inherits_the_environment_and_nothing_hidden(home: Path) -> No
     result = talk(home, MESSAGE, {**CLIENT, "QMAILQUEUE": str(program), "SECRET": "inherited"})
     assert result.codes[-1] == "554"
     *descriptors, secret = report.read_text().split()
-    # ls has its own for the directory; one more is the test's, which waits for all processes of the session
+    # ls has one more for the directory, and the test one more, with which it waits for all processes of the session
     assert set(descriptors) >= {"0", "1", "2", "6"}
     assert len(descriptors) <= 6
     assert secret == "inherited"
@@ -89,24 +89,24 @@ TRANSACTION = "MAIL FROM:<s@sender.test>\r\nRCPT TO:<u@example.com>\r\n"
         ({}, {}, "MAIL\r\nRCPT <u@[127.0.0.1]>\r\nRCPT <u@[0.0.0.0]>\r\nRCPT <u@[192.0.2.99]>\r\n", "250 250 250 553"),
     ],
 )
-def test_what_control_files_and_environment_switch_on(
+def test_settings_in_control_files_and_environment(
     control: dict[str, object], env: dict[str, str], text: str, codes: str, tmp_path: Path
 ) -> None:
     home = lay_home(tmp_path / "home", {**CONTROL, "localiphost": "example.com\n", **control})
     assert " ".join(talk(home, text, {**CLIENT, **env}).codes[1:]) == codes
 
 
-OURS = ["maxrcpt", "maxerrors", "timeoutsession", "barecr", "relaystrict", "badmailfromrelay"]
+OUR_FILES = ["maxrcpt", "maxerrors", "timeoutsession", "barecr", "relaystrict", "badmailfromrelay"]
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_a_control_file_of_ours_that_cannot_be_read_is_a_421_as_well(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", OUR_FILES)
+def test_an_unreadable_control_file_of_ours_is_a_421(name: str, tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", {**CONTROL, name: {"dir": True}})
     result = talk(home, "QUIT\r\n")
     assert (result.stdout, result.status) == (b"421 unable to read controls (#4.3.0)\r\n", 1)
 
 
-def test_without_a_home_there_is_no_session(tmp_path: Path) -> None:
+def test_without_a_qmail_home_there_is_no_session(tmp_path: Path) -> None:
     result = talk(tmp_path / "none", "QUIT\r\n")
     assert (result.stdout, result.status) == (b"421 unable to read controls (#4.3.0)\r\n", 1)
 
@@ -117,7 +117,7 @@ def test_without_rcpthosts_the_cdb_is_not_opened(tmp_path: Path) -> None:
     assert talk(home, "MAIL\r\nRCPT <u@any.test>\r\nQUIT\r\n").codes == ["220", "250", "250", "221"]
 
 
-def test_too_little_memory_is_told(home: Path) -> None:
+def test_the_client_is_told_if_memory_runs_out(home: Path) -> None:
     process = start(home)
     assert process.stdout
     process.stdout.read(10)
@@ -131,7 +131,7 @@ def test_too_little_memory_is_told(home: Path) -> None:
     assert (done.stdout.split(b"\r\n")[-2], done.returncode) == (b"421 out of memory (#4.3.0)", 1)
 
 
-def test_an_interrupt_from_the_keyboard_is_silent(home: Path) -> None:
+def test_sigint_ends_the_session_silently(home: Path) -> None:
     process = start(home)
     assert process.stdout
     process.stdout.read(10)
@@ -141,30 +141,30 @@ def test_an_interrupt_from_the_keyboard_is_silent(home: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-"])
-def test_closed_descriptors_are_no_client(closed: str, home: Path) -> None:
+def test_closed_descriptors_end_the_session_silently(closed: str, home: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home)}
     command = ["sh", "-c", f"exec {script('qmail-smtpd')} {closed}"]
     done = subprocess.run(command, env=environ, input=MESSAGE.encode(), capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-def test_what_was_pipelined_is_answered_before_a_slow_queue(home: Path) -> None:
+def test_a_slow_queue_program_does_not_delay_earlier_replies(home: Path) -> None:
     (home / "bin/qmail-queue").write_text("#!/bin/sh\ncat >/dev/null; until test -e go; do sleep 0.02; done\n")
     process = start(home)
     assert process.stdout
     assert process.stdin
     process.stdin.write(MESSAGE.encode() + b"QUIT\r\n")
     process.stdin.flush()
-    said = b""
-    while b"354" not in said:
-        said += os.read(process.stdout.fileno(), 65536)
-    assert not said.endswith(b"221 mx.example.org\r\n")
+    output = b""
+    while b"354" not in output:
+        output += os.read(process.stdout.fileno(), 65536)
+    assert not output.endswith(b"221 mx.example.org\r\n")
     (home / "go").touch()
     stdout, _ = process.communicate()
     assert stdout.endswith(b"221 mx.example.org\r\n")
 
 
-def test_descriptors_that_somebody_made_non_blocking_are_no_trouble(home: Path) -> None:
+def test_non_blocking_descriptors_lose_no_replies(home: Path) -> None:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     environ = {b"PATH": os.environb[b"PATH"], b"QMAILHOME": bytes(home)}
@@ -173,15 +173,15 @@ def test_descriptors_that_somebody_made_non_blocking_are_no_trouble(home: Path) 
     ours.sendall(b"HELP\r\n" * 8000)
     time.sleep(0.2)  # the replies have filled the socket by now
     ours.sendall(b"QUIT\r\n")
-    said = b""
+    output = b""
     while part := ours.recv(65536):
-        said += part
+        output += part
     ours.close()
     assert process.wait() == 0
-    assert said.count(b"\r\n") == 8002
+    assert output.count(b"\r\n") == 8002
 
 
-def test_a_variable_without_a_name_does_not_keep_mail_from_the_queue(home: Path) -> None:
+def test_a_variable_without_a_name_does_not_prevent_queueing(home: Path) -> None:
     command = ["env", "=nameless", f"QMAILHOME={home}", script("qmail-smtpd")]
     done = subprocess.run(command, input=MESSAGE.encode(), capture_output=True, check=False)
     assert b"\r\n250 ok 1" in done.stdout

@@ -1,4 +1,4 @@
-"""qmail-newmrh: what gets into the cdb, and what it says when it cannot."""
+"""qmail-newmrh: the records of the cdb, and the error messages."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from tests.kit.mailhome import lay_home, talk
 from tests.kit.support import peer, script
 
 
-def newmrh(home: Path) -> "subprocess.CompletedProcess[bytes]":
+def run_newmrh(home: Path) -> "subprocess.CompletedProcess[bytes]":
     environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home)}
     return subprocess.run([script("qmail-newmrh"), "ignored"], env=environ, capture_output=True, check=False)
 
@@ -25,52 +25,52 @@ def home(tmp_path: Path) -> Path:
 def test_a_domain_is_accepted_from_the_next_session_on(home: Path) -> None:
     session = "MAIL <a@b>\r\nRCPT <u@MORE.test>\r\nRCPT <u@x.deep.test>\r\nRCPT <u@last.test>\r\nRCPT <u@deep.test>\r\n"
     assert talk(home, session).codes == ["220", "250", "553", "553", "553", "553"]
-    done = newmrh(home)
+    done = run_newmrh(home)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert talk(home, session).codes == ["220", "250", "250", "250", "250", "553"]
     (home / "control/morercpthosts").write_bytes(b"deep.test\n")
-    assert newmrh(home).returncode == 0
+    assert run_newmrh(home).returncode == 0
     assert talk(home, session).codes == ["220", "250", "553", "553", "553", "250"]
 
 
-def test_the_file_is_readable_for_all_and_writable_for_one(home: Path) -> None:
-    newmrh(home)
+def test_the_cdb_is_world_readable_and_writable_by_its_owner(home: Path) -> None:
+    run_newmrh(home)
     assert (home / "control/morercpthosts.cdb").stat().st_mode & 0o777 == 0o644
     assert not (home / "control/morercpthosts.tmp").exists()
 
 
 @pytest.mark.peer
-def test_the_c_reader_finds_what_is_in_it(home: Path) -> None:
+def test_the_c_reader_finds_the_entries(home: Path) -> None:
     cdb = peer("/usr/bin/cdb")
-    newmrh(home)
+    run_newmrh(home)
     dump = subprocess.run([cdb, "-d", home / "control/morercpthosts.cdb"], capture_output=True, check=True).stdout
     assert dump == b"+9,0:more.test->\n+10,0:.deep.test->\n+3,0: #x->\n+9,0:last.test->\n\n"
 
 
-def test_without_a_home(tmp_path: Path) -> None:
-    done = newmrh(tmp_path / "none")
+def test_a_missing_qmail_home_is_an_error(tmp_path: Path) -> None:
+    done = run_newmrh(tmp_path / "none")
     text = b"qmail-newmrh: fatal: unable to chdir to %s/none: file does not exist\n" % bytes(tmp_path)
     assert (done.returncode, done.stderr) == (111, text)
 
 
-def test_without_the_text_file(home: Path) -> None:
+def test_a_missing_text_file_is_an_error(home: Path) -> None:
     (home / "control/morercpthosts").unlink()
-    done = newmrh(home)
+    done = run_newmrh(home)
     text = b"qmail-newmrh: fatal: unable to read control/morercpthosts: file does not exist\n"
     assert (done.returncode, done.stderr) == (111, text)
 
 
-def test_with_a_directory_in_the_place_of_the_text_file(home: Path) -> None:
+def test_a_directory_in_place_of_the_text_file_is_an_error(home: Path) -> None:
     (home / "control/morercpthosts").unlink()
     (home / "control/morercpthosts").mkdir()
-    done = newmrh(home)
+    done = run_newmrh(home)
     text = b"qmail-newmrh: fatal: unable to read control/morercpthosts: is a directory\n"
     assert (done.returncode, done.stderr) == (111, text)
 
 
-def test_with_a_directory_in_the_place_of_the_temporary_file(home: Path) -> None:
+def test_a_directory_in_place_of_the_temporary_file_is_an_error(home: Path) -> None:
     (home / "control/morercpthosts.tmp").mkdir()
-    done = newmrh(home)
+    done = run_newmrh(home)
     text = b"qmail-newmrh: fatal: unable to write to control/morercpthosts.tmp: is a directory\n"
     assert (done.returncode, done.stderr) == (111, text)
     assert not (home / "control/morercpthosts.cdb").exists()

@@ -1,4 +1,4 @@
-"""The sessions that a parent holds with nobody before it forks: nobody notices them."""
+"""The warm-up sessions of a preloading parent: they have no visible effect."""
 
 import gc
 import os
@@ -23,7 +23,7 @@ def test_warm_up_sessions_leave_no_trace(capfd: pytest.CaptureFixture[str]) -> N
         before = sorted(os.listdir("/proc/self/fd")), dict(os.environ)
         preload.warm_up(main.SessionBackend)
         assert (sorted(os.listdir("/proc/self/fd")), dict(os.environ)) == before
-        assert not [found for found in gc.get_objects() if isinstance(found, (Session, main.SessionBackend))]
+        assert not [item for item in gc.get_objects() if isinstance(item, (Session, main.SessionBackend))]
     finally:
         gc.enable()
     assert capfd.readouterr() == ("", "")
@@ -32,29 +32,29 @@ def test_warm_up_sessions_leave_no_trace(capfd: pytest.CaptureFixture[str]) -> N
 def test_a_long_list_of_domains_costs_the_server_no_memory(tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", {**CONTROL, "rcpthosts": "".join(f"d{n}.example.com\n" for n in range(50_000))})
     words = ["-v", "-RHl0", "--preload", "qmail-smtpd", "127.0.0.1", "0", script("qmail-smtpd")]
-    for options, most in ([], 20), (["--reuse", "50"], 40):
+    for options, limit_mb in ([], 20), (["--reuse", "50"], 40):
         with Server([*options, *words], environ={"QMAILHOME": str(home)}) as server:
             for number in range(1, 21):
                 server.ask(SHORT)
                 server.wait_for_log(rb"tcpserver: end ", number)
-            assert [resident(pid) < most * 1024 for pid in (server.pid, *children(server.pid))] == [True] * (
+            assert [resident(pid) < limit_mb * 1024 for pid in (server.pid, *children(server.pid))] == [True] * (
                 1 + bool(options)
             )
 
 
 def resident(pid: int) -> int:
-    """kB of memory."""
+    """Return the kB of anonymous memory of a process."""
     return int(re.findall(r"RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
 
 
-def test_a_home_that_is_not_there_yet_does_not_keep_the_server_from_starting(tmp_path: Path) -> None:
+def test_the_server_starts_without_a_qmail_home(tmp_path: Path) -> None:
     home = tmp_path / "home"
     words = ["-v", "-RHl0", "--preload", "qmail-smtpd", "127.0.0.1", "0", script("qmail-smtpd")]
     with Server(words, environ={"QMAILHOME": str(home)}) as server:
         assert server.ask(SHORT).startswith(b"421 ")
         lay_home(home, CONTROL)
-        heard = server.ask(SHORT).split(b"\r\n")
-        assert [line[:3] for line in heard if line[3:4] == b" "] == [b"220", b"250", b"250", b"250", b"553", b"221"]
+        lines = server.ask(SHORT).split(b"\r\n")
+        assert [line[:3] for line in lines if line[3:4] == b" "] == [b"220", b"250", b"250", b"250", b"553", b"221"]
     with Server(words, environ={"QMAILHOME": str(home)}) as server:
         server.ask(SHORT)
-        assert server.wait_for_log(rb"tcpserver: end ").count(b"qmail-smtpd: ") == 1  # of the refused recipient
+        assert server.wait_for_log(rb"tcpserver: end ").count(b"qmail-smtpd: ") == 1  # for the refused recipient

@@ -1,4 +1,4 @@
-"""Waiting for a descriptor, with real pipes. What a whole session makes of it is in test_limits."""
+"""Waiting for a descriptor, with real pipes. The timeouts of whole sessions are in smtp/test_limits.py."""
 
 import os
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_nothing_to_read(pipe: tuple[int, int]) -> None:
+def test_a_descriptor_without_input_is_not_ready(pipe: tuple[int, int]) -> None:
     assert not ready(pipe[0], POLLIN, 0.01)
     assert not ready(pipe[0], POLLIN, 10, monotonic() + 0.01)
 
 
-def test_something_to_read(pipe: tuple[int, int]) -> None:
+def test_a_descriptor_with_input_is_ready(pipe: tuple[int, int]) -> None:
     os.write(pipe[1], b"x")
     assert ready(pipe[0], POLLIN, 10)
 
 
-def test_what_is_ready_now_is_ready_beyond_the_deadline(pipe: tuple[int, int]) -> None:
-    """A reply that was pending when the session's time ran out is still written."""
+def test_the_deadline_does_not_hide_a_descriptor_that_is_ready_now(pipe: tuple[int, int]) -> None:
+    """A reply that was pending at the deadline is still written."""
     assert ready(pipe[1], POLLOUT, 10, monotonic() - 1)
     assert not ready(pipe[0], POLLIN, 10, monotonic() - 1)
 
@@ -46,6 +46,6 @@ def test_a_full_pipe_is_not_ready(pipe: tuple[int, int]) -> None:
     assert ready(pipe[1], POLLOUT, 10)
 
 
-def test_times_beyond_what_poll_can_count_are_no_error(pipe: tuple[int, int]) -> None:
+def test_a_timeout_longer_than_poll_allows_is_no_error(pipe: tuple[int, int]) -> None:
     os.write(pipe[1], b"x")
     assert ready(pipe[0], POLLIN, 1e18, 1e18)

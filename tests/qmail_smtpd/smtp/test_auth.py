@@ -1,4 +1,4 @@
-"""AUTH in a session: the dialogue of each mechanism, whole, in pieces and followed by garbage; what a login changes."""
+"""AUTH in a session: each mechanism's exchange, whole, in pieces and followed by garbage; the effects of a login."""
 
 import pytest
 
@@ -12,8 +12,8 @@ from tests.kit.login import b64
 ALL = Offer((b"LOGIN", b"PLAIN", b"CRAM-MD5", b"SCRAM-SHA-256"))
 
 
-def said(text: str, size: int = 0, **changes: object) -> tuple[list[str], Session, Echo]:
-    """The replies to this, without the greeting."""
+def replies_to(text: str, size: int = 0, **changes: object) -> tuple[list[str], Session, Echo]:
+    """Feed the text to a session in pieces of `size` bytes; return the replies without the greeting."""
     session, echo = converse(text.encode("latin-1"), size, **{"auth": ALL, **changes})
     return [line.decode("latin-1") for line in echo.replies[1:]], session, echo
 
@@ -27,12 +27,12 @@ OK, FAILED, BAD, CANCELLED = (
 USERNAME, PASSWORD = f"334 {b64('Username:')}", f"334 {b64('Password:')}"
 CHALLENGE = f"334 {b64('<1.2@mx>')}"
 
-DIALOGUES = [
+EXCHANGES = [
     (PLAIN, [OK]),
     (PLAIN.lower().replace(b64("\0joe\0secret").lower(), b64("\0joe\0secret")), [OK]),
     (PLAIN.replace(" ", "   "), [OK]),
     (f"AUTH PLAIN\r\n{b64(chr(0) + 'joe' + chr(0) + 'secret')}\r\n", ["334 ", OK]),
-    (f"AUTH PLAIN {b64('boss' + chr(0) + 'joe' + chr(0) + 'secret')}\r\n", [OK]),
+    (f"AUTH PLAIN {b64('other_user' + chr(0) + 'joe' + chr(0) + 'secret')}\r\n", [OK]),
     (WRONG, [FAILED]),
     ("AUTH PLAIN =\r\n", [BAD]),
     ("AUTH PLAIN *\r\n", [BAD]),
@@ -94,14 +94,14 @@ DIALOGUES = [
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 7])
-@pytest.mark.parametrize(("text", "wanted"), DIALOGUES)
-def test_dialogue(text: str, wanted: list[str], size: int) -> None:
-    assert said(text, size)[0] == wanted
+@pytest.mark.parametrize(("text", "wanted"), EXCHANGES)
+def test_an_exchange_has_these_replies(text: str, wanted: list[str], size: int) -> None:
+    assert replies_to(text, size)[0] == wanted
 
 
-@pytest.mark.parametrize(("text", "wanted"), DIALOGUES)
-def test_what_follows_an_exchange_is_a_command_again(text: str, wanted: list[str]) -> None:
-    assert said(text + "NOOP\r\n\x00\xff\r\nQUIT\r\njunk")[0] == [
+@pytest.mark.parametrize(("text", "wanted"), EXCHANGES)
+def test_the_line_after_an_exchange_is_a_command(text: str, wanted: list[str]) -> None:
+    assert replies_to(text + "NOOP\r\n\x00\xff\r\nQUIT\r\njunk")[0] == [
         *wanted,
         "250 ok",
         "502 unimplemented (#5.5.1)",
@@ -110,23 +110,23 @@ def test_what_follows_an_exchange_is_a_command_again(text: str, wanted: list[str
 
 
 @pytest.mark.parametrize("end", range(1, len(LOGIN_WRONG)))
-def test_a_client_that_leaves_in_an_exchange_is_not_logged_in(end: int) -> None:
-    session = said(LOGIN_WRONG[:end])[1]
+def test_a_client_that_disconnects_during_an_exchange_is_not_logged_in(end: int) -> None:
+    session = replies_to(LOGIN_WRONG[:end])[1]
     session.finish(1, b"", b"gone")
     assert session.user is None
     assert session.settings.relayclient is None
 
 
 @pytest.mark.parametrize("mechanism", ["LOGIN", "PLAIN", "CRAM-MD5", "SCRAM-SHA-256"])
-def test_a_mechanism_that_is_not_offered_is_not_taken(mechanism: str) -> None:
+def test_a_mechanism_that_is_not_offered_is_refused(mechanism: str) -> None:
     others = Offer(tuple(name for name in ALL.mechanisms if name != mechanism.encode()))
-    assert said(f"AUTH {mechanism}\r\n", auth=others)[0] == ["504 auth type unimplemented (#5.5.1)"]
-    assert said(f"AUTH {mechanism}\r\n", auth=ALL)[0][0].startswith("334 ")
+    assert replies_to(f"AUTH {mechanism}\r\n", auth=others)[0] == ["504 auth type unimplemented (#5.5.1)"]
+    assert replies_to(f"AUTH {mechanism}\r\n", auth=ALL)[0][0].startswith("334 ")
 
 
-def test_without_anything_offered_auth_is_not_available_and_without_anybody_asking_not_implemented() -> None:
-    assert said(PLAIN, auth=NOTHING)[0] == ["503 auth not available (#5.3.3)"]
-    assert said(PLAIN, auth=None)[0] == ["502 unimplemented (#5.5.1)"]
+def test_auth_without_a_mechanism_is_unavailable_and_unconfigured_auth_unimplemented() -> None:
+    assert replies_to(PLAIN, auth=NOTHING)[0] == ["503 auth not available (#5.3.3)"]
+    assert replies_to(PLAIN, auth=None)[0] == ["502 unimplemented (#5.5.1)"]
 
 
 TABLE = [
@@ -146,35 +146,35 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("smtpauth", "lines", "required"), TABLE)
-def test_smtpauth_says_what_is_offered(smtpauth: str | None, lines: list[bytes], required: bool) -> None:
+def test_smtpauth_selects_the_mechanisms(smtpauth: str | None, lines: list[bytes], required: bool) -> None:
     for old in (False, True) if smtpauth is not None else (False,):
         offered = parse_smtpauth(None if smtpauth is None else smtpauth.encode(), old)
         assert (offered.lines(), offered.required) == (lines, required)
 
 
-def test_the_old_patches_offer_three_mechanisms_before_pipelining_and_twice() -> None:
+def test_the_old_patches_offer_three_mechanisms_in_two_lines_before_pipelining() -> None:
     wanted = ["250-mx", "250-AUTH LOGIN CRAM-MD5 PLAIN", "250-AUTH=LOGIN CRAM-MD5 PLAIN", "250-PIPELINING"]
-    assert said("EHLO x\r\n", auth=parse_smtpauth(None, True))[0] == [*wanted, "250 8BITMIME"]
+    assert replies_to("EHLO x\r\n", auth=parse_smtpauth(None, True))[0] == [*wanted, "250 8BITMIME"]
 
 
-def test_the_newer_ones_offer_after_8bitmime_and_before_size() -> None:
+def test_the_newer_patches_offer_auth_between_8bitmime_and_size() -> None:
     wanted = ["250-mx", "250-PIPELINING", "250-8BITMIME", "250-AUTH LOGIN PLAIN", "250 SIZE 40"]
-    assert said("EHLO x\r\n", auth=parse_smtpauth(b"", True), databytes=40)[0] == wanted
+    assert replies_to("EHLO x\r\n", auth=parse_smtpauth(b"", True), databytes=40)[0] == wanted
 
 
-def test_where_auth_is_required_nobody_sends_without_not_even_a_relay_client() -> None:
+def test_required_auth_also_applies_to_relay_clients() -> None:
     required = Offer(ALL.mechanisms, required=True)
     mail = "MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
     refused = ["530 Authorization required (#5.7.1) ", "503 MAIL first (#5.5.1)"]
     for relayclient in (None, b""):
-        lines, _, echo = said(mail + PLAIN + mail, auth=required, relayclient=relayclient)
+        lines, _, echo = replies_to(mail + PLAIN + mail, auth=required, relayclient=relayclient)
         assert lines == [*refused, OK, "250 ok", "250 ok"]
         assert (b"refused", {b"reason": b"unauthorized"}) in echo.decisions
 
 
-def test_a_login_lets_its_user_relay_and_names_him_in_the_received_line() -> None:
+def test_a_login_allows_relaying_and_adds_the_user_to_the_received_line() -> None:
     mail = "MAIL FROM:<s@s.test>\r\nRCPT TO:<u@evil.test>\r\n"
-    lines, session, echo = said(mail + "RSET\r\n" + PLAIN + mail + "DATA\r\nhi\r\n.\r\n", relayclient=None)
+    lines, session, echo = replies_to(mail + "RSET\r\n" + PLAIN + mail + "DATA\r\nhi\r\n.\r\n", relayclient=None)
     assert lines[1] == replies.RCPTHOSTS.decode()
     assert lines[3:] == [OK, "250 ok", "250 ok", "354 go ahead", "250 ok 1 qp 2"]
     assert echo.queued[0][0].startswith(b"Received: from unknown (joe@unknown)\n  by unknown with ESMTPA; ")
@@ -183,69 +183,69 @@ def test_a_login_lets_its_user_relay_and_names_him_in_the_received_line() -> Non
     assert session.user == b"joe"
 
 
-def test_a_login_takes_the_suffix_of_relayclient_away() -> None:
-    _, _, echo = said(PLAIN + "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\nDATA\r\n.\r\n", relayclient=b"@relay")
+def test_a_login_removes_the_suffix_of_relayclient() -> None:
+    _, _, echo = replies_to(PLAIN + "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\nDATA\r\n.\r\n", relayclient=b"@relay")
     assert echo.queued[0][1] == b"F\0Tu@evil.test\0\0"
 
 
 @pytest.mark.parametrize("command", ["RSET\r\n", "EHLO y\r\n", "HELO y\r\n"])
-def test_neither_rset_nor_a_second_greeting_forgets_a_login(command: str) -> None:
-    lines, session, _ = said(PLAIN + command + PLAIN + "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\n")
+def test_rset_and_a_second_greeting_do_not_end_a_login(command: str) -> None:
+    lines, session, _ = replies_to(PLAIN + command + PLAIN + "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\n")
     assert lines[-3:] == ["503 you're already authenticated (#5.5.0)", "250 ok", "250 ok"]
     assert session.user == b"joe"
 
 
-def test_nobody_becomes_somebody_else_after_rset() -> None:
-    """0.8.3 let a second AUTH with a wrong password change the name in the Received line."""
-    boss = f"AUTH PLAIN {b64(chr(0) + 'boss' + chr(0) + 'wrong')}\r\n"
+def test_a_second_auth_after_rset_does_not_change_the_user() -> None:
+    """In 0.8.3 a second AUTH with a wrong password changed the name in the Received line."""
+    other_user = f"AUTH PLAIN {b64(chr(0) + 'other_user' + chr(0) + 'wrong')}\r\n"
     mail = "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\nDATA\r\n.\r\n"
-    lines, _, echo = said(PLAIN + "RSET\r\n" + boss + mail)
+    lines, _, echo = replies_to(PLAIN + "RSET\r\n" + other_user + mail)
     assert lines[2] == "503 you're already authenticated (#5.5.0)"
     assert b"(joe@" in echo.queued[0][0]
     assert echo.credentials == [(b"joe", b"secret", b"")]
 
 
 def test_a_failed_login_changes_nothing() -> None:
-    lines, session, echo = said(WRONG + "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\n")
+    lines, session, echo = replies_to(WRONG + "MAIL FROM:<>\r\nRCPT TO:<u@evil.test>\r\n")
     assert lines == [FAILED, "250 ok", replies.RCPTHOSTS.decode()]
     assert (session.user, echo.identity, session.settings.remoteinfo) == (None, None, None)
 
 
-def test_what_a_stranger_says_behind_auth_in_mail_is_not_believed() -> None:
-    _, _, echo = said("MAIL FROM:<s@s.test> AUTH=boss@ok.test\r\nRCPT TO:<u@ok.test>\r\nDATA\r\n.\r\n")
+def test_the_auth_parameter_of_mail_is_ignored() -> None:
+    _, _, echo = replies_to("MAIL FROM:<s@s.test> AUTH=boss@ok.test\r\nRCPT TO:<u@ok.test>\r\nDATA\r\n.\r\n")
     assert b"boss" not in echo.queued[0][0]
     assert echo.identity is None
 
 
-def test_after_so_many_failed_logins_the_next_one_ends_the_session() -> None:
-    lines, session, echo = said((WRONG + LOGIN_WRONG) * 5, maxauth=3)
+def test_the_next_auth_after_maxauth_failed_logins_ends_the_session() -> None:
+    lines, session, echo = replies_to((WRONG + LOGIN_WRONG) * 5, maxauth=3)
     assert lines == [FAILED, PASSWORD, FAILED, FAILED, "421 too many failed logins (#4.7.0)"]
     assert session.status == 1
     assert echo.pauses == 3
 
 
-def test_what_is_no_guess_does_not_count_as_a_failed_login_and_costs_no_pause() -> None:
+def test_an_exchange_without_credentials_does_not_count_as_a_failed_login_and_is_not_delayed() -> None:
     harmless = "AUTH X\r\nAUTH PLAIN !\r\nAUTH LOGIN\r\n*\r\nMAIL FROM:<>\r\nAUTH PLAIN\r\nRSET\r\n"
-    lines, session, echo = said(harmless * 3 + PLAIN, maxauth=1)
+    lines, session, echo = replies_to(harmless * 3 + PLAIN, maxauth=1)
     assert lines[-1] == OK
     assert (session.failed_logins, echo.pauses) == (0, 0)
 
 
-def test_a_failed_login_is_a_failed_command_too() -> None:
-    lines, session, echo = said(WRONG * 3, maxerrors=1)
+def test_a_failed_login_also_counts_as_a_failed_command() -> None:
+    lines, session, echo = replies_to(WRONG * 3, maxerrors=1)
     assert lines == [FAILED, "421 too many errors (#4.7.0)"]
     assert (session.status, session.user, echo.pauses) == (1, None, 2)
 
 
 def test_maxauth_of_zero_is_no_limit() -> None:
-    assert said(WRONG * 20, maxauth=0)[0] == [FAILED] * 20
+    assert replies_to(WRONG * 20, maxauth=0)[0] == [FAILED] * 20
 
 
 SENDERS = {b"joe": frozenset({b"joe@ok.test", b"@list.test"}), b"any": frozenset({b"*"}), b"none": frozenset[bytes]()}
 
 
 @pytest.mark.parametrize(
-    ("user", "sender", "taken"),
+    ("user", "sender", "accepted"),
     [
         ("joe", "joe@ok.test", True),
         ("joe", "JOE@ok.TEST", True),
@@ -254,20 +254,20 @@ SENDERS = {b"joe": frozenset({b"joe@ok.test", b"@list.test"}), b"any": frozenset
         ("joe", "boss@ok.test", False),
         ("joe", "x@sub.list.test", False),
         ("joe", "joe", False),
-        ("joe", "list.test", False),  # an address without a domain is in none
+        ("joe", "list.test", False),  # an address without a domain matches no @domain
         ("joe", "joe@ok.test@evil.test", False),
         ("any", "x@y.test", True),
         ("none", "none@ok.test", False),
         ("none", "", True),
-        ("unlisted", "unlisted@ok.test", True),  # the echo's None: no such file
+        ("unlisted", "unlisted@ok.test", True),  # the echo backend returns None, as without the file
     ],
 )
-def test_authsenders_says_what_a_user_may_call_himself(user: str, sender: str, taken: bool) -> None:
+def test_authsenders_restricts_the_senders_of_a_user(user: str, sender: str, accepted: bool) -> None:
     echo = Echo()
     echo.sender_lists = SENDERS
     text = f"AUTH PLAIN {b64(f'{chr(0)}{user}{chr(0)}secret')}\r\nMAIL FROM:<{sender}>\r\n"
     converse(text.encode(), 0, echo, auth=ALL)
-    assert echo.replies[-1] == (replies.OK if taken else b"553 sorry, that sender isn't yours (#5.7.1)")
+    assert echo.replies[-1] == (replies.OK if accepted else b"553 sorry, that sender isn't yours (#5.7.1)")
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,8 @@ def test_authsenders_says_what_a_user_may_call_himself(user: str, sender: str, t
         ("@evil.test:joe@ok.test", b"joe@ok.test"),
         ("x@evil.test@list.test", b"x@evil.test@list.test"),
         ('"@list.test"', b"@list.test"),
-        ("x@[127.0.0.1]", b"x@mx"),  # an address literal of ours is the name of this host, here as everywhere
-        ("@joe@ok.test", b""),  # a source route without its end: nothing is left, as in the original
+        ("x@[127.0.0.1]", b"x@mx"),  # a literal of this host is replaced by its name, as in every address
+        ("@joe@ok.test", b""),  # a source route without its colon: nothing is left, as in the original
         ("@evil.test:boss@ok.test", None),
         ("joe@ok.test\\@evil.test", None),
         ('"boss@ok.test,joe"@ok.test', None),
@@ -289,7 +289,7 @@ def test_authsenders_says_what_a_user_may_call_himself(user: str, sender: str, t
         ("x@[192.0.2.1]", None),
     ],
 )
-def test_what_authsenders_is_asked_about_is_the_sender_that_is_queued(sender: str, queued: bytes | None) -> None:
+def test_authsenders_is_compared_with_the_sender_that_is_queued(sender: str, queued: bytes | None) -> None:
     echo = Echo()
     echo.sender_lists = {b"joe": frozenset({b"joe@ok.test", b"@list.test", b"@mx"})}
     text = f"{PLAIN}MAIL FROM:<{sender}>\r\nRCPT TO:<u@evil.test>\r\nDATA\r\n.\r\n"
@@ -297,14 +297,14 @@ def test_what_authsenders_is_asked_about_is_the_sender_that_is_queued(sender: st
     assert [envelope for _, envelope in echo.queued] == ([] if queued is None else [b"F%b\0Tu@evil.test\0\0" % queued])
 
 
-def test_authsenders_is_not_for_those_who_have_not_logged_in() -> None:
+def test_authsenders_does_not_apply_without_a_login() -> None:
     echo = Echo()
     echo.sender_lists = SENDERS
     converse(b"MAIL FROM:<anybody@y.test>\r\n", 0, echo, auth=ALL)
     assert echo.replies[-1] == replies.OK
 
 
-def test_an_unreadable_authsenders_logs_nobody_in() -> None:
+def test_an_unreadable_authsenders_prevents_a_login() -> None:
     echo = Echo()
     echo.trouble = Unreadable(replies.CONTROLS_UNREADABLE, b"unable to read control/authsenders: access denied")
     session, _ = converse(PLAIN.encode(), 0, echo, auth=ALL)
@@ -313,12 +313,12 @@ def test_an_unreadable_authsenders_logs_nobody_in() -> None:
 
 
 @pytest.mark.parametrize("text", [WRONG, LOGIN_WRONG, f"AUTH SCRAM-SHA-256 {b64('first')}\r\n{b64('wrong')}\r\n"])
-def test_a_guess_is_in_the_log_with_its_user_before_the_client_has_to_wait(text: str) -> None:
-    """fail2ban need not wait for it, and a client that leaves in the pause was here all the same."""
-    _, _, echo = said(text)
+def test_a_failed_login_is_logged_with_its_user_before_the_pause(text: str) -> None:
+    """So fail2ban sees it at once, and also if the client disconnects during the pause."""
+    _, _, echo = replies_to(text)
     [(event, facts)] = echo.decisions
     assert (event, facts[b"result"], facts[b"user"]) == (b"login", b"no", b"joe")
-    assert echo.told_before_pause == 1
+    assert echo.logged_before_pause == 1
 
 
 @pytest.mark.parametrize(
@@ -327,19 +327,19 @@ def test_a_guess_is_in_the_log_with_its_user_before_the_client_has_to_wait(text:
         ("AUTH xoauth2\r\n", b"XOAUTH2"),
         ("AUTH X-1_2\r\n", b"X-1_2"),
         ("AUTH\r\n", b""),
-        (f"AUTH {b64(chr(0) + 'joe' + chr(0) + 'secret')}\r\n", b"?"),  # a client that forgets the mechanism
+        (f"AUTH {b64(chr(0) + 'joe' + chr(0) + 'secret')}\r\n", b"?"),  # a client that omits the mechanism
         ("AUTH PLAIN:x\r\n", b"?"),
         ("AUTH " + "A" * 21 + "\r\n", b"?"),
     ],
 )
-def test_what_is_no_name_of_a_mechanism_is_not_logged_since_it_may_be_a_password(text: str, logged: bytes) -> None:
-    lines, _, echo = said(text)
+def test_an_invalid_mechanism_name_is_not_logged_because_it_may_be_a_password(text: str, logged: bytes) -> None:
+    lines, _, echo = replies_to(text)
     assert lines == ["504 auth type unimplemented (#5.5.1)"]
     assert [facts[b"mechanism"] for _, facts in echo.decisions] == [logged]
 
 
-def test_the_log_says_who_and_how_and_why_not() -> None:
-    _, _, echo = said("EHLO here\r\n" + WRONG + "AUTH PLAIN !\r\n" + "AUTH LOGIN\r\n*\r\nAUTH X\r\n" + PLAIN)
+def test_logins_are_logged_with_user_mechanism_and_reason() -> None:
+    _, _, echo = replies_to("EHLO here\r\n" + WRONG + "AUTH PLAIN !\r\n" + "AUTH LOGIN\r\n*\r\nAUTH X\r\n" + PLAIN)
     logins = [facts for event, facts in echo.decisions if event == b"login"]
     assert [(f[b"result"], f.get(b"reason"), f[b"mechanism"], f.get(b"user")) for f in logins] == [
         (b"no", b"password", b"PLAIN", b"joe"),

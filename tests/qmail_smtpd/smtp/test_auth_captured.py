@@ -1,6 +1,6 @@
-"""AUTH sessions captured from notqmail with qmail-authentication 0.8.3, replayed against ours.
+"""AUTH sessions captured from notqmail with qmail-authentication 0.8.3, replayed with our qmail-smtpd.
 
-Where a case has `right`, the original has a bug, and that is the answer to give.
+If a case has the field `right`, the original has a bug, and the field holds the right result.
 """
 
 import base64
@@ -22,34 +22,34 @@ CHALLENGE = re.compile(rb"334 ([A-Za-z0-9+/=]+)\r\n")
 MESSAGE_ID = re.compile(rb"<[^@<>]+@")
 
 
-def answer(said: bytes, user: bytes, password: bytes) -> bytes:
-    """The client's answer to the last challenge."""
-    challenge = base64.b64decode(CHALLENGE.findall(said)[-1])
+def cram_response(output: bytes, user: bytes, password: bytes) -> bytes:
+    """Return the client's response to the last challenge."""
+    challenge = base64.b64decode(CHALLENGE.findall(output)[-1])
     return base64.b64encode(user + b" " + hmac.new(password, challenge, "md5").hexdigest().encode()) + b"\r\n"
 
 
-def session(case: dict, home: Path, checker: Checker) -> Result:
-    """Say what the case says; where it holds a digest, wait for the challenge that it is of."""
+def run_session(case: dict, home: Path, checker: Checker) -> Result:
+    """Send the input of the case. Before each {CRAM user password}, wait for the challenge and compute the digest."""
     words = [checker.path if word == "{CP}" else word for word in case["args"]]
     process = start(home, {"AUTHSLEEP": "0", **case["env"]}, words)
     assert process.stdin
     assert process.stdout
-    said = b""
+    output = b""
     text = latin(case["stdin"])
     while found := CRAM.search(text):
         process.stdin.write(text[: found.start()])
         process.stdin.flush()
-        while not said.endswith(b"\r\n") or not CHALLENGE.search(said.split(b"\r\n")[-2] + b"\r\n"):
+        while not output.endswith(b"\r\n") or not CHALLENGE.search(output.split(b"\r\n")[-2] + b"\r\n"):
             part = process.stdout.read1()
-            assert part, said
-            said += part
-        text = answer(said, *found.groups()) + text[found.end() :]
+            assert part, output
+            output += part
+        text = cram_response(output, *found.groups()) + text[found.end() :]
     stdout, stderr = process.communicate(text)
-    return Result(said + stdout, stderr, process.returncode, home)
+    return Result(output + stdout, stderr, process.returncode, home)
 
 
 def masked(stdout: bytes) -> list[bytes]:
-    """Replies with what is ours to word, or random, hidden; EHLO's keywords in one order, and without SIZE 0."""
+    """Return the replies with random parts and texts of our own masked, EHLO lines unified, and without SIZE 0."""
     lines = []
     for line in stdout.split(b"\r\n"):
         if found := CHALLENGE.fullmatch(line + b"\r\n"):
@@ -63,24 +63,24 @@ def masked(stdout: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_session_is_answered_as_the_original_should_have_answered(case: dict, tmp_path: Path) -> None:
+def test_a_session_has_the_replies_that_are_right(case: dict, tmp_path: Path) -> None:
     wanted = {**case, **case.get("right", {})}
     home, checker = lay_home(tmp_path / "home", case["control"]), Checker(tmp_path / "checker")
-    result = session(case, home, checker)
+    result = run_session(case, home, checker)
     assert masked(result.stdout) == masked(latin(wanted["stdout"]))
     assert result.status == wanted["exit"]
     queued = [(DATE.sub(b"; {DATE}\n", message, count=1), envelope) for message, envelope in result.queue]
     assert queued == [(latin(entry["message"]), latin(entry["envelope"])) for entry in wanted["queue"]]
-    asked = [(hidden(fields), words) for fields, words in checker.asked]
-    assert asked == [(latin(entry["fd3"]), entry["argv"]) for entry in wanted["checkpassword"]]
+    checked = [(masked_fields(fields), words) for fields, words in checker.asked]
+    assert checked == [(latin(entry["fd3"]), entry["argv"]) for entry in wanted["checkpassword"]]
 
 
-def hidden(fields: bytes) -> bytes:
-    """Fields without what is random in them."""
+def masked_fields(fields: bytes) -> bytes:
+    """Return the fields with random parts masked."""
     if not MESSAGE_ID.search(fields):
         return fields
     return re.sub(rb"[0-9a-f]{32}", b"{HMAC}", MESSAGE_ID.sub(b"<{PID}.{TIME}@", fields))
 
 
-def test_all_captured_sessions_are_here() -> None:
+def test_all_captured_sessions_are_present() -> None:
     assert len(CASES) == 60

@@ -1,7 +1,7 @@
-"""Sessions captured from notqmail's qmail-smtpd (1.09), replayed against ours: replies, exit status, what is queued.
+"""Sessions captured from notqmail's qmail-smtpd (1.09), replayed with ours: replies, exit status, queued messages.
 
-What they do not show is in a second file of the same form: answers derived by hand from qmail-smtpd.c, control.c,
-rcpthosts.c, cdb_seek.c, received.c and qmail.c. Each has a note that says why.
+A second file of the same format adds cases whose results were derived by hand from qmail-smtpd.c, control.c,
+rcpthosts.c, cdb_seek.c, received.c and qmail.c. Each has a note with the reason.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from tests.kit.mailhome import lay_home, talk
 DERIVED = cases("smtpd-derived.jsonl")
 
 
-def replay(case: dict, home: Path) -> None:
-    """Run one session, and look at everything that it left."""
+def check(case: dict, home: Path) -> None:
+    """Run the session of a case, and compare replies, exit status and queue."""
     lay_home(home, case["control"])
-    orders = {QUEUE_ORDERS[key]: str(value) for key, value in case.get("qq", {}).items()}
+    queue_environ = {QUEUE_ORDERS[key]: str(value) for key, value in case.get("qq", {}).items()}
     (home / "bin/stub-queue").symlink_to("qmail-queue")
-    result = talk(home, latin(case["stdin"]), {**case["env"], **orders}, case.get("stdin_hold", 0))
+    result = talk(home, latin(case["stdin"]), {**case["env"], **queue_environ}, case.get("stdin_hold", 0))
     assert without_size(result.stdout) == latin(case["stdout"])
     assert result.status == case["exit"]
     complete = [(DATE.sub(b"; {DATE}\n", m, count=1), e) for m, e in result.queue if e.endswith(b"\0\0")]
@@ -28,14 +28,14 @@ def replay(case: dict, home: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_session_is_answered_as_the_original_answered_it(case: dict, tmp_path: Path) -> None:
-    replay(case, tmp_path / "home")
+def test_a_captured_session_has_the_original_replies(case: dict, tmp_path: Path) -> None:
+    check(case, tmp_path / "home")
 
 
 @pytest.mark.parametrize("case", DERIVED, ids=[case["name"] for case in DERIVED])
-def test_session_is_answered_as_the_source_of_the_original_says(case: dict, tmp_path: Path) -> None:
-    replay(case, tmp_path / "home")
+def test_a_derived_session_has_the_replies_of_the_original_source(case: dict, tmp_path: Path) -> None:
+    check(case, tmp_path / "home")
 
 
-def test_all_captured_sessions_are_here() -> None:
+def test_all_captured_sessions_are_present() -> None:
     assert len(CASES) == 269

@@ -1,4 +1,4 @@
-"""What one client can take of this host: recipients, errors, time, memory. With real sessions and real input."""
+"""The limits for one client: recipients, errors, time, memory. With real sessions and real input."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, lay_home, start, talk
 
 MEMORY = 20_000  # kB
-DRAIN = "#!/bin/sh\ncat >/dev/null\nexec cat <&1 >/dev/null\n"
+DISCARDING_QUEUE = "#!/bin/sh\ncat >/dev/null\nexec cat <&1 >/dev/null\n"
 BEGIN = b"MAIL FROM:<a@b>\r\nRCPT TO:<u@example.com>\r\nDATA\r\n"
 
 
@@ -19,7 +19,7 @@ def home_with(tmp_path: Path, **control: object) -> Path:
     return lay_home(tmp_path / "home", {**CONTROL, **control})
 
 
-def test_maxrcpt_is_for_one_message(tmp_path: Path) -> None:
+def test_maxrcpt_limits_each_message_separately(tmp_path: Path) -> None:
     rcpt = "RCPT TO:<u@example.com>\r\n"
     text = "MAIL <a@b>\r\n" + rcpt * 4 + "DATA\r\n.\r\nMAIL <a@b>\r\n" + rcpt * 3 + "RCPT <u@evil.test>\r\nQUIT\r\n"
     result = talk(home_with(tmp_path, maxrcpt="3\n"), text)
@@ -28,21 +28,21 @@ def test_maxrcpt_is_for_one_message(tmp_path: Path) -> None:
     assert result.queue[0][1].count(b"T") == 3
 
 
-def test_ten_thousand_recipients_are_taken_and_no_more(tmp_path: Path) -> None:
+def test_ten_thousand_recipients_are_accepted_by_default(tmp_path: Path) -> None:
     text = "MAIL <a@b>\r\n" + "".join(f"RCPT <u{i}@example.com>\r\n" for i in range(10_002)) + "DATA\r\n.\r\nQUIT\r\n"
     result = talk(home_with(tmp_path), text)
     assert result.codes == ["220", "250", *["250"] * 10_000, "452", "452", "354", "250", "221"]
     assert result.queue[0][1].count(b"\0") == 10_002
 
 
-def test_maxerrors_ends_the_session(tmp_path: Path) -> None:
+def test_the_command_after_maxerrors_failures_ends_the_session(tmp_path: Path) -> None:
     result = talk(home_with(tmp_path, maxerrors="2\n"), "X\r\nNOOP\r\nDATA\r\nRSET\r\nX\r\nNOOP\r\n")
     assert " ".join(result.codes) == "220 502 250 503 250 421"
     assert result.stdout.endswith(b"\r\n421 too many errors (#4.7.0)\r\n")
     assert result.status == 1
 
 
-def test_a_hundred_errors_are_answered_by_default(tmp_path: Path) -> None:
+def test_a_hundred_failed_commands_are_allowed_by_default(tmp_path: Path) -> None:
     home = home_with(tmp_path)
     assert talk(home, "X\r\n" * 102).codes == ["220", *["502"] * 100, "421"]
     refusals = "MAIL <a@b>\r\n" + "RCPT <u@evil.test>\r\n" * 300
@@ -50,7 +50,7 @@ def test_a_hundred_errors_are_answered_by_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "limit"), [("maxrcpt", "0\n"), ("maxerrors", "0\n")])
-def test_zero_is_no_limit(tmp_path: Path, name: str, limit: str) -> None:
+def test_a_limit_of_zero_is_no_limit(tmp_path: Path, name: str, limit: str) -> None:
     home = home_with(tmp_path, **{name: limit})
     result = talk(home, "X\r\n" * 99 + "MAIL <a@b>\r\n" + "RCPT <u@example.com>\r\n" * 12_000 + "QUIT\r\n")
     expected = 12_000 if name == "maxrcpt" else 10_000
@@ -64,7 +64,7 @@ def test_zero_is_no_limit(tmp_path: Path, name: str, limit: str) -> None:
 def trickle(
     process: "subprocess.Popen[bytes]", first: bytes, piece: bytes, pieces: int = 100, last: bytes = b""
 ) -> bytes:
-    """The replies to a client that sends a piece every fifth of a second, until all are sent or it is sent away."""
+    """Send a piece every fifth of a second until all are sent or the connection is closed, and return the replies."""
     assert process.stdin
     assert process.stdout
     try:
@@ -82,10 +82,10 @@ def trickle(
     return replies
 
 
-@pytest.mark.parametrize("again", [b"NOOP\r\n", b"x"], ids=["commands", "one endless command"])
-def test_the_session_has_an_end_between_commands(tmp_path: Path, again: bytes) -> None:
+@pytest.mark.parametrize("repeated", [b"NOOP\r\n", b"x"], ids=["commands", "one endless command"])
+def test_timeoutsession_ends_a_session_between_commands(tmp_path: Path, repeated: bytes) -> None:
     process = start(home_with(tmp_path, timeoutsession="1\n"), bufsize=0, stderr=subprocess.DEVNULL)
-    assert trickle(process, b"", again).endswith(b"\r\n421 timeout (#4.4.2)\r\n")
+    assert trickle(process, b"", repeated).endswith(b"\r\n421 timeout (#4.4.2)\r\n")
     assert process.returncode == 1
 
 
@@ -101,21 +101,21 @@ def flood(process: "subprocess.Popen[bytes]") -> None:
     assert process.wait() == 1
 
 
-def test_the_session_has_an_end_for_a_client_that_never_stops(tmp_path: Path) -> None:
+def test_timeoutsession_ends_a_session_whose_client_never_stops_sending(tmp_path: Path) -> None:
     home = home_with(tmp_path, timeoutsession="1\n")
     with open(home / "replies", "wb") as replies:
         flood(start(home, bufsize=0, stdout=replies, stderr=subprocess.DEVNULL))
     assert (home / "replies").read_bytes().endswith(b"\r\n250 ok\r\n421 timeout (#4.4.2)\r\n")
 
 
-def test_the_session_has_an_end_for_a_client_that_never_listens(tmp_path: Path) -> None:
+def test_timeoutsession_ends_a_session_whose_client_never_reads(tmp_path: Path) -> None:
     process = start(home_with(tmp_path, timeoutsession="1\n"), bufsize=0, stderr=subprocess.DEVNULL)
     flood(process)
     assert process.stdout
     process.stdout.close()
 
 
-def test_the_session_has_an_end_in_data(tmp_path: Path) -> None:
+def test_timeoutsession_ends_a_session_in_data(tmp_path: Path) -> None:
     home = home_with(tmp_path, timeoutsession="1\n")
     process = start(home, bufsize=0, stderr=subprocess.DEVNULL)
     assert trickle(process, BEGIN, b"x\r\n").endswith(b"354 go ahead\r\n451 timeout (#4.4.2)\r\n")
@@ -124,7 +124,7 @@ def test_the_session_has_an_end_in_data(tmp_path: Path) -> None:
     assert envelope == b""
 
 
-def test_the_session_has_an_end_while_the_queue_hangs(tmp_path: Path) -> None:
+def test_timeoutsession_ends_a_session_whose_queue_program_hangs(tmp_path: Path) -> None:
     home = home_with(tmp_path, timeoutsession="1\n")
     (home / "bin/qmail-queue").write_text("#!/bin/sh\nexec sleep 2\n")
     for text in (MESSAGE, BEGIN + b"x" * 300_000):
@@ -133,7 +133,7 @@ def test_the_session_has_an_end_while_the_queue_hangs(tmp_path: Path) -> None:
         assert result.status == 1
 
 
-def test_an_idle_client_is_timed_out_by_the_read_and_not_the_session(tmp_path: Path) -> None:
+def test_timeoutsmtpd_ends_a_session_before_timeoutsession(tmp_path: Path) -> None:
     home = home_with(tmp_path, timeoutsession="9\n", timeoutsmtpd="1\n")
     assert talk(home, "NOOP\r\n", hold=5).stdout.endswith(b"250 ok\r\n451 timeout (#4.4.2)\r\n")
 
@@ -142,19 +142,19 @@ SLOW = "import qmail_smtpd.net.wire as w, qmail_smtpd.main as m; w.SLOW_SECONDS,
 
 
 def slow_session(home: Path, piece: bytes) -> bytes:
-    """The replies to three seconds of DATA, where it has to bring 10 kB in each."""
+    """Send DATA for three seconds to a session that wants 10 kB in each second, and return the replies."""
     environ = {"QMAILHOME": str(home), "PATH": os.environ["PATH"], "SMTPD_LOG": "none"}
     command = [sys.executable, "-c", SLOW]
     process = subprocess.Popen(command, env=environ, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     return trickle(process, BEGIN, piece, 15, b".\r\nQUIT\r\n")
 
 
-def test_data_that_trickles_is_timed_out(tmp_path: Path) -> None:
+def test_data_that_is_too_slow_times_out(tmp_path: Path) -> None:
     replies = slow_session(home_with(tmp_path), b"x\r\n")
     assert replies.endswith(b"354 go ahead\r\n451 timeout (#4.4.2)\r\n")
 
 
-def test_data_that_is_just_not_fast_is_taken(tmp_path: Path) -> None:
+def test_data_that_is_just_fast_enough_is_accepted(tmp_path: Path) -> None:
     replies = slow_session(home_with(tmp_path), b"x" * 4000 + b"\r\n")
     assert replies.endswith(b"221 mx.example.org\r\n")
 
@@ -162,14 +162,14 @@ def test_data_that_is_just_not_fast_is_taken(tmp_path: Path) -> None:
 # Memory.
 
 
-def peak(home: Path, pieces: list[tuple[bytes, int]], env: dict[str, str] | None = None) -> int:
-    """The largest size in kB of a session that is sent each piece so many times, up to a last RSET."""
-    (home / "bin/qmail-queue").write_text(DRAIN)
+def peak_memory(home: Path, pieces: list[tuple[bytes, int]], env: dict[str, str] | None = None) -> int:
+    """Send each piece `count` times, with RSET as the last one, and return the session's peak memory in kB."""
+    (home / "bin/qmail-queue").write_text(DISCARDING_QUEUE)
     with open(home / "replies", "wb") as replies, open(os.devnull, "wb") as log:
         process = start(home, env, stdout=replies, stderr=log)
         assert process.stdin
-        for piece, times in pieces:
-            for _ in range(times):
+        for piece, count in pieces:
+            for _ in range(count):
                 process.stdin.write(piece)
         process.stdin.flush()
         while not (home / "replies").read_bytes().endswith(b"\r\n250 flushed\r\n"):
@@ -186,9 +186,9 @@ LINES = (b"x" * 70 + b"\r\n") * 14_000
 BLOCK = LINES[: len(LINES) // 72 * 72]
 
 
-def test_a_message_of_a_gigabyte(tmp_path: Path) -> None:
-    times = 2**30 // len(BLOCK) + 1
-    assert peak(home_with(tmp_path), [(BEGIN, 1), (BLOCK, times), (b".\r\n", 1), LAST]) < MEMORY
+def test_a_message_of_a_gigabyte_takes_little_memory(tmp_path: Path) -> None:
+    count = 2**30 // len(BLOCK) + 1
+    assert peak_memory(home_with(tmp_path), [(BEGIN, 1), (BLOCK, count), (b".\r\n", 1), LAST]) < MEMORY
     assert b"\r\n354 go ahead\r\n250 ok " in (tmp_path / "home/replies").read_bytes()
 
 
@@ -197,15 +197,15 @@ def test_a_message_of_a_gigabyte(tmp_path: Path) -> None:
     [b"x" * 1_000_000, b"\r\n.." * 250_000, b"\r" * 1_000_000, b"Received: x\r\n" * 80_000, b"\r\n.\r." * 200_000],
     ids=["one line", "dots", "CRs", "header", "almost ends"],
 )
-def test_a_message_of_nothing_but(tmp_path: Path, block: bytes) -> None:
-    assert peak(home_with(tmp_path), [(BEGIN, 1), (block, 60), (b"\r\n.\r\n", 1), LAST]) < MEMORY
+def test_no_pattern_in_a_message_takes_much_memory(tmp_path: Path, block: bytes) -> None:
+    assert peak_memory(home_with(tmp_path), [(BEGIN, 1), (block, 60), (b"\r\n.\r\n", 1), LAST]) < MEMORY
 
 
-def test_recipients_as_long_and_as_many_as_there_may_be(tmp_path: Path) -> None:
+def test_as_many_and_as_long_recipients_as_allowed_take_little_memory(tmp_path: Path) -> None:
     rcpt = b"RCPT TO:<" + b"x" * 887 + b"@example.com>\r\n"
     home = home_with(tmp_path, maxrcpt="0\n")
     pieces = [(b"MAIL <a@b>\r\n", 1), (rcpt, 30_000), (b"DATA\r\n.\r\n", 1), LAST]
-    assert peak(home, pieces, {**CLIENT, "RELAYCLIENT": "@" + "r" * 3000}) < MEMORY
+    assert peak_memory(home, pieces, {**CLIENT, "RELAYCLIENT": "@" + "r" * 3000}) < MEMORY
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,12 @@ def test_recipients_as_long_and_as_many_as_there_may_be(tmp_path: Path) -> None:
     [b"x" * 1_000_000, b"MAIL FROM:<" + b"\\" * 999_990, b"NOOP\r\n" * 16_000, b"RCPT TO:<" + b'"' * 9_000 + b"\r\n"],
     ids=["an endless command", "an endless address", "commands", "quotes"],
 )
-def test_commands_without_end(tmp_path: Path, piece: bytes) -> None:
+def test_endless_commands_take_little_memory(tmp_path: Path, piece: bytes) -> None:
     home = home_with(tmp_path, maxerrors="0\n")
-    assert peak(home, [(piece, 30), (b"\r\n", 1), LAST]) < MEMORY
+    assert peak_memory(home, [(piece, 30), (b"\r\n", 1), LAST]) < MEMORY
 
 
-def test_a_client_that_does_not_read_its_replies(tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_its_replies_is_disconnected(tmp_path: Path) -> None:
     process = start(home_with(tmp_path, timeoutsmtpd="1\n"))
     assert process.stdin
     assert process.stdout

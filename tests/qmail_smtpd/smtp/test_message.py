@@ -1,4 +1,4 @@
-"""The DATA machine: against the byte machine of qmail-smtpd.c, and by named cases."""
+"""The parser of DATA: compared with the byte machine of qmail-smtpd.c, and with named cases."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -30,25 +30,25 @@ LEGAL = st.lists(st.sampled_from([p for p in PIECES if p not in (b"\n", b"\r\n.\
 @example(b"a\r\n.\r.\r\n", 1)
 @example(b"Received: a\r\n.\r\nReceived: b", 4)
 @settings(max_examples=1500)
-def test_blocks_of_any_size_do_what_the_byte_machine_does(data: bytes, size: int) -> None:
+def test_blocks_of_any_size_give_the_result_of_the_byte_machine(data: bytes, size: int) -> None:
     stored, state, rest, hops = machine(data)
     message = Message()
     text = feed(message, data, size)
     assert message.stray == (state == BARE_LF)
     if message.stray:
-        return  # the session ends: how much of it was stored before does not matter
+        return  # the session ends: what was stored before does not matter
     assert message.ended == (state == END)
     assert message.hops == hops
     if message.ended:
         assert (text, message.rest) == (stored, rest)
         assert message.size == len(stored)
     else:
-        assert stored.startswith(text)  # and the rest of it is held back
+        assert stored.startswith(text)  # the rest is held back
         assert feed(message, b"x\r\n.\r\n", 6) == machine(data + b"x\r\n.\r\n")[0][len(text) :]
 
 
 @given(TEXTS, st.integers(1, 9), st.integers(1, 20))
-def test_the_limit_counts_what_would_be_stored(data: bytes, size: int, limit: int) -> None:
+def test_the_limit_counts_the_bytes_to_be_stored(data: bytes, size: int, limit: int) -> None:
     stored, state, _, _ = machine(data)
     message = Message(limit)
     text = feed(message, data, size)
@@ -58,7 +58,7 @@ def test_the_limit_counts_what_would_be_stored(data: bytes, size: int, limit: in
 
 
 @given(TEXTS, st.integers(1, 9))
-def test_refusing_bare_cr_means_that_no_cr_is_stored(data: bytes, size: int) -> None:
+def test_no_cr_is_stored_if_a_bare_cr_is_refused(data: bytes, size: int) -> None:
     _, state, _, _ = machine(data)
     message = Message(refuse_bare_cr=True)
     text = feed(message, data, size)
@@ -76,14 +76,14 @@ def test_refusing_bare_cr_means_that_no_cr_is_stored(data: bytes, size: int) -> 
         (b"..\r\n.\r\n", b".\n"),
         (b"...\r\n.\r\n", b"..\n"),
         (b".a\r\n.\r\n", b"a\n"),
-        (b"a\r\n.\ra\r\n.\r\n", b"a\n.\ra\n"),  # the dot stays
-        (b"a\r\n.\r\r\n.\r\n", b"a\n.\r\n"),  # here, too
-        (b"a\r\r\n.\r\n", b"a\r\n"),  # CR CR LF . CR LF does end it
+        (b"a\r\n.\ra\r\n.\r\n", b"a\n.\ra\n"),  # the dot is kept
+        (b"a\r\n.\r\r\n.\r\n", b"a\n.\r\n"),  # here too
+        (b"a\r\r\n.\r\n", b"a\r\n"),  # CR CR LF . CR LF ends the message
         (b"a\rb\0\xff\r\n.\r\n", b"a\rb\0\xff\n"),
         (b"\r\n.\r\n", b"\n"),
     ],
 )
-def test_what_is_stored_of_a_message(data: bytes, stored: bytes, size: int) -> None:
+def test_a_message_is_stored_like_this(data: bytes, stored: bytes, size: int) -> None:
     message = Message()
     assert feed(message, data + b"QUIT\r\n", size) == stored
     assert (message.ended, message.stray, message.rest) == (True, False, b"QUIT\r\n")
@@ -108,13 +108,13 @@ HOPS = b"Received: x\r\nDELIVERED-to: y\r\n"
         (HOPS + b".\r\n" + HOPS, 2),  # what follows the message is not its header
     ],
 )
-def test_hops_are_header_lines_that_begin_so(data: bytes, hops: int, size: int) -> None:
+def test_hops_are_header_lines_with_these_beginnings(data: bytes, hops: int, size: int) -> None:
     message = Message()
     feed(message, data + b".\r\n", size)
     assert message.hops == hops
 
 
-def test_a_long_line_is_held_by_nobody() -> None:
+def test_a_long_line_is_not_held_back() -> None:
     message = Message()
     for _ in range(100):
         assert len(message.feed(b"x" * 10_000)) == 10_000

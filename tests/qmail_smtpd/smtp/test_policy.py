@@ -1,4 +1,4 @@
-"""Who may pass: rcpthosts, badmailfrom, the strict mode."""
+"""The policy for recipients and senders: rcpthosts, badmailfrom, strict mode, limits."""
 
 import pytest
 
@@ -12,9 +12,9 @@ MORE = (b"more.test", b".deep.test")
 
 
 def refusal(recipient: bytes, envelope: Envelope | None = None, **changes: object) -> bytes | None:
-    """The reply to a recipient, None where it passes."""
-    why = rcpt_refusal(settings(**changes), envelope or Envelope(b"s@s.test"), recipient, MORE.__contains__)
-    return why[0] if why else None
+    """Return the reply to a recipient that is refused, None if it is accepted."""
+    refused = rcpt_refusal(settings(**changes), envelope or Envelope(b"s@s.test"), recipient, MORE.__contains__)
+    return refused[0] if refused else None
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def refusal(recipient: bytes, envelope: Envelope | None = None, **changes: objec
         b"evil.test!u",
     ],
 )
-def test_listed_domains_and_addresses_without_one_pass(recipient: bytes) -> None:
+def test_listed_domains_and_addresses_without_a_domain_are_accepted(recipient: bytes) -> None:
     assert refusal(recipient) is None
 
 
@@ -58,21 +58,21 @@ def test_listed_domains_and_addresses_without_one_pass(recipient: bytes) -> None
         b"u@deep.test",
     ],
 )
-def test_everything_else_is_refused(recipient: bytes) -> None:
+def test_other_domains_are_refused(recipient: bytes) -> None:
     assert refusal(recipient) == replies.RCPTHOSTS
 
 
-def test_without_rcpthosts_everything_passes() -> None:
+def test_without_rcpthosts_every_recipient_is_accepted() -> None:
     assert refusal(b"u@evil.test", rcpthosts=None) is None
 
 
-def test_an_empty_rcpthosts_lets_only_addresses_without_a_domain_pass() -> None:
+def test_an_empty_rcpthosts_accepts_only_addresses_without_a_domain() -> None:
     assert refusal(b"u@evil.test", rcpthosts=frozenset()) == replies.RCPTHOSTS
     assert refusal(b"u", rcpthosts=frozenset()) is None
 
 
 @pytest.mark.parametrize("relayclient", [b"", b"@relay"])
-def test_relayclient_passes_even_when_empty(relayclient: bytes) -> None:
+def test_relayclient_allows_every_recipient_even_if_it_is_empty(relayclient: bytes) -> None:
     assert refusal(b"u@evil.test", relayclient=relayclient, relaystrict=True) is None
 
 
@@ -90,7 +90,7 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("recipient", TRICKS)
-def test_strict_refuses_what_somebody_may_route_onward(recipient: bytes) -> None:
+def test_strict_mode_refuses_recipients_that_may_be_rerouted(recipient: bytes) -> None:
     assert refusal(recipient, relaystrict=True) == replies.STRICT
 
 
@@ -115,29 +115,29 @@ def test_strict_refuses_what_somebody_may_route_onward(recipient: bytes) -> None
         b"",
     ],
 )
-def test_strict_is_not_deceived_by_the_way_it_is_written(argument: bytes) -> None:
+def test_strict_mode_refuses_them_in_every_notation(argument: bytes) -> None:
     assert refusal(parse(argument)[0], relaystrict=True) == replies.STRICT
 
 
 @pytest.mark.parametrize(
     "domain", [b"ok.test.", b"[127.0.0.1]", b"[IPv6:::1]", b"ok\xef\xbc\x8etest", b"OK.TES", b"ok.test\r"]
 )
-def test_strict_leaves_domains_to_rcpthosts(domain: bytes) -> None:
+def test_strict_mode_leaves_domains_to_rcpthosts(domain: bytes) -> None:
     assert refusal(b"u@" + domain, relaystrict=True) == replies.RCPTHOSTS
 
 
 @pytest.mark.parametrize("recipient", [b"postmaster", b"PostMaster", b"u@ok.test", b"u@a.wild.test", b"u@more.test"])
-def test_strict_lets_plain_recipients_pass(recipient: bytes) -> None:
+def test_strict_mode_accepts_ordinary_recipients(recipient: bytes) -> None:
     assert refusal(recipient, relaystrict=True) is None
 
 
-def test_strict_without_rcpthosts_takes_mail_for_nobody_but_postmaster() -> None:
+def test_strict_mode_without_rcpthosts_accepts_only_postmaster() -> None:
     assert refusal(b"postmaster", relaystrict=True, rcpthosts=None) is None
     for recipient in (b"u@ok.test", b"postmaster@ok.test", b"", b"u"):
         assert refusal(recipient, relaystrict=True, rcpthosts=None) == replies.STRICT
 
 
-def test_syntax_comes_before_badmailfrom_before_rcpthosts() -> None:
+def test_syntax_is_checked_before_badmailfrom_and_rcpthosts() -> None:
     bad = Envelope(b"s@s.test", sender_is_bad=True)
     assert refusal(b"x" * 895 + b"@evil", bad) == replies.SYNTAX
     assert refusal(b"u@evil.test", bad) == replies.BADMAILFROM
@@ -158,18 +158,18 @@ def test_syntax_comes_before_badmailfrom_before_rcpthosts() -> None:
         (b"", False),
     ],
 )
-def test_badmailfrom(sender: bytes, bad: bool) -> None:
+def test_badmailfrom_lists_addresses_and_domains(sender: bytes, bad: bool) -> None:
     assert is_bad_sender(settings(badmailfrom=frozenset({b"spam@a.test", b"@spam.test"})), sender) == bad
 
 
-def test_badmailfrom_is_for_relay_clients_too_unless_they_are_exempt() -> None:
+def test_badmailfrom_applies_to_relay_clients_unless_they_are_exempt() -> None:
     listed = frozenset({b"@spam.test"})
     assert is_bad_sender(settings(badmailfrom=listed, relayclient=b""), b"x@spam.test")
     assert not is_bad_sender(settings(badmailfrom=listed, relayclient=b"", badmailfrom_relay=False), b"x@spam.test")
     assert is_bad_sender(settings(badmailfrom=listed, badmailfrom_relay=False), b"x@spam.test")
 
 
-def test_recipients_are_limited_by_number() -> None:
+def test_the_number_of_recipients_is_limited() -> None:
     envelope = Envelope(b"s@s.test")
     for _ in range(3):
         assert refusal(b"u@ok.test", envelope, maxrcpt=3) is None
@@ -178,7 +178,7 @@ def test_recipients_are_limited_by_number() -> None:
     assert refusal(b"u@ok.test", envelope, maxrcpt=0) is None
 
 
-def test_recipients_are_limited_by_their_bytes_whatever_their_number_may_be() -> None:
+def test_the_bytes_of_all_recipients_are_limited() -> None:
     envelope = Envelope(b"s@s.test")
     while refusal(b"x" * 890 + b"@ok.test", envelope, maxrcpt=0) is None:
         envelope.add(b"x" * 890 + b"@ok.test")
@@ -190,11 +190,11 @@ def test_recipients_are_limited_by_their_bytes_whatever_their_number_may_be() ->
     "argument", [b'TO:<""@evil.test>', b"TO:<@@evil.test>", b"TO:<x@evil.test>", b'TO:<"@"evil.test>']
 )
 def test_no_byte_of_a_recipient_is_skipped(argument: bytes) -> None:
-    """qmail before 1998-05-28 looked at rcpthosts from the second byte on, and relayed for `""@any.host`."""
+    """qmail before 1998-05-28 skipped the first byte of the recipient, and so relayed for `""@any.host`."""
     address = parse(argument)[0]
     assert address == b"" or refusal(address) == replies.RCPTHOSTS
 
 
 @pytest.mark.parametrize("recipient", [b"", b"@", b"x", b".", b"[", b"@."])
-def test_addresses_of_no_or_one_byte_are_judged_like_any_other(recipient: bytes) -> None:
+def test_very_short_addresses_have_no_special_treatment(recipient: bytes) -> None:
     assert refusal(recipient) == (replies.RCPTHOSTS if b"@" in recipient else None)

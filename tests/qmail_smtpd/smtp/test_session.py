@@ -1,4 +1,4 @@
-"""The conversation, with an echo for the world: every table whole, byte by byte, and followed by garbage."""
+"""The conversation with an echo backend: every table whole, byte by byte, and followed by garbage."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ GREETING = b"220 mx ESMTP"
 
 
 def codes(echo: Echo) -> str:
-    """The codes of all replies after the greeting."""
+    """Return the codes of all replies after the greeting."""
     assert echo.replies[0] == GREETING
     return " ".join(line[:3].decode() for line in echo.replies[1:])
 
@@ -26,7 +26,7 @@ CONVERSATIONS = [
     (b"HELO a\r\nEHLO\r\n", "250 250 250 250", None),
     (b"NOOP x\r\nHELP\r\nVRFY a\r\nRSET\r\n", "250 214 252 250", None),
     (b"noop\r\nNoOp\r\nNOOP\n", "250 250 250", None),
-    (b"NOOP\r\r\n", "502", None),  # only one CR goes
+    (b"NOOP\r\r\n", "502", None),  # only one CR is removed
     (b"NOOP\0junk\r\n", "250", None),
     (b"\r\n\n \r\n NOOP\r\nNOOP\tx\r\n", "502 502 502 502 502", None),
     (b"EXPN a\r\nETRN\r\nSTARTTLS\r\nAUTH PLAIN\r\nBDAT 3\r\n", "502 502 502 502 502", None),
@@ -47,14 +47,14 @@ CONVERSATIONS = [
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize(("data", "wanted", "status"), CONVERSATIONS)
-def test_replies(data: bytes, wanted: str, status: int | None, size: int) -> None:
+def test_commands_have_these_replies(data: bytes, wanted: str, status: int | None, size: int) -> None:
     session, echo = converse(data, size)
     assert codes(echo) == wanted
     assert session.status == status
 
 
 @pytest.mark.parametrize(("data", "wanted", "status"), CONVERSATIONS)
-def test_garbage_behind_it_changes_nothing_of_it(data: bytes, wanted: str, status: int | None) -> None:
+def test_garbage_after_it_does_not_change_earlier_replies(data: bytes, wanted: str, status: int | None) -> None:
     session, echo = converse(data + b"\xff\0garbage\r\n.\r\n")
     assert codes(echo).startswith(wanted)
     assert session.status == status
@@ -77,29 +77,29 @@ def test_duplicate_recipients_keep_order_and_case() -> None:
     assert echo.queued[0][1] == b"FS@s\0TB@ok.test\0Ta@OK.test\0TB@ok.test\0\0"
 
 
-def test_a_refused_mail_leaves_the_transaction_before_it_alive() -> None:
+def test_a_refused_mail_does_not_end_the_previous_transaction() -> None:
     _, echo = converse(TRANSACTION + b"MAIL FROM:<" + b"x" * 900 + b">\r\nDATA\r\n.\r\n")
     assert codes(echo) == "250 250 555 354 250"
     assert echo.queued[0][1] == b"Fs@s.test\0Tu@ok.test\0\0"
 
 
 @pytest.mark.parametrize("hello", [b"HELO unknown\r\n", b"EHLO UNKNOWN\r\n", b"HELO x\r\nHELO unknown\r\n", b""])
-def test_a_name_that_we_know_already_is_not_in_the_received_line(hello: bytes) -> None:
+def test_a_helo_name_equal_to_remotehost_is_not_in_the_received_line(hello: bytes) -> None:
     _, echo = converse(hello + MESSAGE)
     assert echo.queued[0][0].startswith(RECEIVED)
 
 
-def test_the_last_name_is_in_the_received_line() -> None:
+def test_the_last_helo_name_is_in_the_received_line() -> None:
     _, echo = converse(b"HELO a\r\nEHLO b_c\r\n" + MESSAGE)
     assert b"from unknown (HELO b?c) (unknown)\n" in echo.queued[0][0]
 
 
-def test_a_literal_of_this_host_becomes_localiphost() -> None:
+def test_a_literal_of_this_host_is_replaced_by_localiphost() -> None:
     _, echo = converse(b"MAIL <a@[127.0.0.1]>\r\nRCPT <u@[127.0.0.257]>\r\nDATA\r\n.\r\n", localiphost=b"ok.test")
     assert echo.queued[0][1] == b"Fa@ok.test\0Tu@ok.test\0\0"
 
 
-def test_without_localiphost_a_literal_stays_and_nobody_is_asked() -> None:
+def test_without_localiphost_a_literal_is_kept_and_not_looked_up() -> None:
     echo = Echo()
     echo.trouble = AssertionError("asked")
     converse(b"MAIL <a@[127.0.0.1]>\r\nRCPT <u>\r\nDATA\r\n.\r\n", echo=echo, localiphost=None)
@@ -107,21 +107,21 @@ def test_without_localiphost_a_literal_stays_and_nobody_is_asked() -> None:
 
 
 @pytest.mark.parametrize("command", [b"MAIL <a@[127.0.0.1]>", b"RCPT <u@evil.test>", b"RCPT <u@[1.2.3.4]>"])
-def test_what_cannot_be_read_ends_the_session(command: bytes) -> None:
+def test_an_unreadable_setting_ends_the_session(command: bytes) -> None:
     echo = Echo()
     echo.trouble = Unreadable(b"421 trouble", b"no cdb")
     session, _ = converse(b"MAIL <a@b>\r\n" + command + b"\r\nQUIT\r\n", echo=echo)
     assert (echo.replies[-1], session.status) == (b"421 trouble", 1)
 
 
-def test_without_a_process_for_the_queue_the_transaction_is_over() -> None:
+def test_the_transaction_ends_if_no_queue_process_can_be_started() -> None:
     echo = Echo()
     echo.processes = False
     converse(TRANSACTION + b"DATA\r\nDATA\r\n", echo=echo)
     assert echo.replies[-2:] == [replies.QQ_FAILURE, replies.MAIL_FIRST]
 
 
-# What is refused after the dot.
+# Messages refused after the final dot.
 
 HOPS = b"Received: x\r\n" * 100 + b"\r\n"
 
@@ -137,27 +137,27 @@ HOPS = b"Received: x\r\n" * 100 + b"\r\n"
         (HOPS[13:], 0, b"250 ok 1 qp 2"),
     ],
 )
-def test_a_message_that_is_refused_never_gets_its_envelope(text: bytes, limit: int, reply: bytes) -> None:
+def test_a_refused_message_is_discarded_without_an_envelope(text: bytes, limit: int, reply: bytes) -> None:
     session, echo = converse(TRANSACTION + b"DATA\r\n" + text + b".\r\nNOOP\r\n", databytes=limit)
     assert echo.replies[-2:] == [reply, replies.OK]
     assert bool(echo.queued) == reply.startswith(b"250")
-    assert bool(echo.given_up) != bool(echo.queued)
+    assert bool(echo.discarded) != bool(echo.queued)
     assert session.status is None
 
 
-def test_the_queue_says_what_became_of_it() -> None:
+def test_the_reply_to_a_message_is_that_of_the_queue() -> None:
     echo = Echo(queue_reply=b"451 qq timeout (#4.3.0)")
     converse(MESSAGE + b"NOOP\r\n", echo=echo)
     assert echo.replies[-2:] == [b"451 qq timeout (#4.3.0)", replies.OK]
 
 
-# Smuggling: what looks like the end of a message to somebody else is none here.
+# SMTP smuggling: what another mailer may take for the end of a message does not end it here.
 
 SMUGGLED = b"MAIL FROM:<evil@s.test>\r\nRCPT TO:<victim@ok.test>\r\nDATA\r\nsmuggled\r\n.\r\n"
 
 
 def smuggle(end: bytes, **changes: object) -> Echo:
-    """Send a second message behind an end of data that is none; both belong to the first, or nothing is queued."""
+    """Send a second message after an invalid end of data: it must become part of the first, or nothing is queued."""
     for size in (0, 1):
         session, echo = converse(TRANSACTION + b"DATA\r\nfirst" + end + SMUGGLED + b"QUIT\r\n", size, **changes)
         assert [envelope for _, envelope in echo.queued] in ([], [b"Fs@s.test\0Tu@ok.test\0\0"])
@@ -229,24 +229,24 @@ def test_failed_commands_are_counted_and_refused_recipients_are_not() -> None:
     assert (echo.replies[-1], session.status) == (replies.TOO_MANY_ERRORS, 1)
 
 
-def test_no_limit_of_errors() -> None:
+def test_maxerrors_of_zero_is_no_limit() -> None:
     session, echo = converse(b"X\r\n" * 1000, maxerrors=0)
     assert (session.status, len(echo.replies)) == (None, 1001)
 
 
-def test_a_line_keeps_its_first_8192_bytes() -> None:
+def test_a_command_keeps_its_first_8192_bytes() -> None:
     session, _ = converse(b"HELO " + b"x" * 9000 + b"\r\n", relayclient=b"")
     assert session.helo == b"x" * (8192 - 5)
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096])
 @pytest.mark.parametrize("length", [8190, 8191, 8192, 8193, 8194])
-def test_a_cr_at_the_limit_of_a_line_is_kept_only_inside_of_it(length: int, size: int) -> None:
+def test_a_cr_at_the_limit_of_a_line_is_kept_only_within_the_limit(length: int, size: int) -> None:
     session, _ = converse(b"HELO " + b"x" * (length - 5) + b"\r\r\n", size)
     assert session.helo == (b"x" * (length - 5) + b"\r")[: 8192 - 5]
 
 
-def test_what_has_not_ended_yet_is_bounded() -> None:
+def test_an_endless_line_takes_bounded_memory() -> None:
     session, _ = converse(b"x" * 1_000_000, 1000)
     assert len(session.pending) == 8193
 
@@ -256,7 +256,7 @@ def test_what_has_not_ended_yet_is_bounded() -> None:
 BIG = b"MAIL FROM:<a@b> SIZE=101\r\n"
 
 
-def test_size_is_offered_where_there_is_a_limit() -> None:
+def test_size_is_offered_if_there_is_a_limit() -> None:
     assert converse(b"EHLO a\r\n", databytes=100)[1].replies[1:] == [
         b"250-mx",
         b"250-PIPELINING",
@@ -266,13 +266,13 @@ def test_size_is_offered_where_there_is_a_limit() -> None:
     assert converse(b"EHLO a\r\n")[1].replies[1:] == [b"250-mx", b"250-PIPELINING", b"250 8BITMIME"]
 
 
-def test_a_declared_size_beyond_the_limit_is_refused_and_leaves_the_transaction_before_it_alive() -> None:
+def test_a_declared_size_over_the_limit_is_refused_and_does_not_end_the_previous_transaction() -> None:
     _, echo = converse(b"EHLO a\r\n" + TRANSACTION + BIG + b"DATA\r\n.\r\n", databytes=100)
     assert echo.replies[7:9] == [replies.TOO_BIG, replies.GO_AHEAD]
 
 
 @pytest.mark.parametrize("hello", [b"", b"HELO a\r\n"])
-def test_a_declared_size_is_not_looked_at_where_it_was_not_offered(hello: bytes) -> None:
+def test_a_declared_size_is_ignored_if_size_was_not_offered(hello: bytes) -> None:
     assert converse(hello + BIG, databytes=100)[1].replies[-1] == replies.OK
     assert converse(b"EHLO a\r\n" + BIG)[1].replies[-1] == replies.OK
 
@@ -285,10 +285,10 @@ def test_other_parameters_are_ignored(parameters: bytes) -> None:
     assert echo.replies[-1] == replies.OK
 
 
-# Decisions.
+# The log.
 
 
-def test_decisions_tell_who_what_and_why() -> None:
+def test_decisions_are_logged_with_client_addresses_and_reason() -> None:
     data = b"HELO me\r\nMAIL <s@s>\r\nRCPT <u@ok.test>\r\nRCPT <u@evil>\r\nDATA\r\nhello\r\n.\r\nQUIT\r\n"
     _, echo = converse(data)
     helo = {b"helo": b"me"}
@@ -313,15 +313,15 @@ def test_decisions_tell_who_what_and_why() -> None:
         (b"EHLO a\r\n" + BIG, b"refused", b"size"),
     ],
 )
-def test_messages_that_are_not_queued_say_why(data: bytes, event: bytes, reason: bytes) -> None:
+def test_a_message_that_is_not_queued_is_logged_with_the_reason(data: bytes, event: bytes, reason: bytes) -> None:
     _, echo = converse(TRANSACTION + data, databytes=100)
-    why = [facts[b"reason"] for seen, facts in echo.decisions if seen == event]
-    assert why == [reason]
+    reasons = [facts[b"reason"] for seen, facts in echo.decisions if seen == event]
+    assert reasons == [reason]
 
 
-# Any bytes at all.
+# Any bytes.
 
-WORDS = [
+FRAGMENTS = [
     b"MAIL FROM:<a@b>\r\n",
     b"RCPT TO:<u@ok.test>\r\n",
     b"RCPT TO:<u@[127.0.0.1]>\r\n",
@@ -342,23 +342,24 @@ WORDS = [
     b"\xff\xfe",
     b"Received: x\r\n",
 ]
-BYTES = st.lists(st.sampled_from(WORDS) | st.binary(max_size=9), max_size=25).map(b"".join)
+BYTES = st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=9), max_size=25).map(b"".join)
 
 
 @given(BYTES, st.integers(1, 11))
 @hypothesis_settings(max_examples=1000)
-def test_any_bytes_in_any_pieces_are_survived_with_the_same_answers(data: bytes, size: int) -> None:
+def test_the_replies_to_any_bytes_do_not_depend_on_how_they_are_split(data: bytes, size: int) -> None:
     whole, first = converse(TRANSACTION + data, databytes=20)
     parts, second = converse(TRANSACTION + data, size, databytes=20)
     assert first.replies == second.replies
     assert first.queued == second.queued
     assert whole.status == parts.status
-    assert first.decisions == second.decisions or first.decisions[-2][0] == b"aborted"  # its bytes depend on the blocks
+    # the number of bytes of an aborted message depends on the blocks
+    assert first.decisions == second.decisions or first.decisions[-2][0] == b"aborted"
 
 
 @given(BYTES)
 @hypothesis_settings(max_examples=1000)
-def test_no_reply_holds_bytes_of_the_client_and_every_one_is_a_line(data: bytes) -> None:
+def test_every_reply_is_one_of_the_known_lines(data: bytes) -> None:
     known = {value for value in vars(replies).values() if isinstance(value, bytes)}
     known |= {GREETING, b"250 mx", b"221 mx", b"250-mx", b"250-PIPELINING", b"250-8BITMIME", b"250 SIZE 20"}
     _, echo = converse(TRANSACTION + data, databytes=20)
@@ -367,7 +368,7 @@ def test_no_reply_holds_bytes_of_the_client_and_every_one_is_a_line(data: bytes)
 
 @given(BYTES)
 @hypothesis_settings(max_examples=300)
-def test_a_message_is_queued_only_with_a_whole_envelope(data: bytes) -> None:
+def test_a_message_is_queued_only_with_a_complete_envelope(data: bytes) -> None:
     _, echo = converse(TRANSACTION + data)
     for message, envelope in echo.queued:
         assert message.startswith(b"Received: ")
