@@ -9,6 +9,7 @@ import os
 import sys
 from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]  # the free half of signal
 
+from tcpserver.registry import find_loaded
 from tcpserver.registry import loaded_program as loaded_program
 from tcpserver.registry import programs as programs
 
@@ -52,6 +53,28 @@ def become_rest() -> OSError:
     if programs and "/" in words[0] and (program := loaded_program(words[0])):
         program.run(words)
     return become([os.fsencode(word) for word in words], None)
+
+
+def run_rest() -> int:
+    """Run the program that sys.argv names behind this program's own name, and return its exit status.
+
+    Returns only where the program is loaded and can be called again (registry.Program.serve); otherwise this process
+    becomes the program. Raises OSError where it cannot be run.
+    """
+    words = sys.argv[1:]
+    if programs:
+        found = find_loaded(candidates(os.fsencode(words[0])))
+        if found and found[0].serve:
+            sys.argv[:] = [os.fsdecode(found[1]), *words[1:]]
+            return exit_status(found[0].serve())
+    raise become_rest()
+
+
+def exit_status(code: object) -> int:
+    """The exit status for what a main function returned, or what SystemExit carries."""
+    if isinstance(code, int):
+        return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF  # pythonrun.c: a long, else -1
+    return 0 if code is None else 1
 
 
 def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) -> None:

@@ -1,7 +1,8 @@
 """How the parent gives a worker its next client, and how the worker reports the end of one. Formats and system calls.
 
-A client is one message on the worker's own socket: the edits of the environment, with the connection as a descriptor.
-A result is one record in the pipe that all workers share.
+A client is one message on the worker's own socket, with the connection as a descriptor. It says what the worker logs
+first, and either how the environment changes, or, where the worker has to ask and judge, who the client is. A result is
+one record in the pipe that all workers share.
 """
 
 import _socket as socket
@@ -9,16 +10,57 @@ import os
 import sys
 from struct import Struct
 
-MAX_EDITS = 65536  # bytes; a client for whom the rules set more gets a process of its own
+from tcpserver.environ import Edits, Facts, edits_of, words_of
+
+MAX_MESSAGE = 65536  # bytes; a client for whom the rules set more gets a process of its own
+LENGTH = Struct("=I")
 RESULT = Struct("=II")  # pid and exit status
 AT_ONCE = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
-def send_client(channel: int, connection: int, edits: bytes) -> bool:
+class Job:
+    """What a worker is to do for one client. `facts` is None where the parent has judged, and `edits` are known."""
+
+    __slots__ = ("announcement", "edits", "facts", "others")
+
+    def __init__(self, announcement: bytes, edits: Edits, facts: Facts | None = None, others: int = 0) -> None:
+        self.announcement = announcement  # lines for the log
+        self.edits = edits
+        self.facts = facts
+        self.others = others  # how many more are connected from the same address
+
+
+def encode(job: Job) -> bytes:
+    """A job as bytes: three parts, each with its length before it."""
+    facts = job.facts
+    known = [] if facts is None else [facts.local_ip, facts.remote_ip, facts.interface or b""]
+    numbers = [] if facts is None else [facts.local_port, facts.remote_port, job.others]
+    fields = b"\0".join(known + [b"%d" % number for number in numbers])
+    parts = job.announcement, words_of(job.edits), fields
+    return b"".join([LENGTH.pack(len(part)) + part for part in parts])
+
+
+def decode(message: bytes) -> Job:
+    """What encode() was given."""
+    parts = []
+    while message:
+        end = LENGTH.size + LENGTH.unpack_from(message)[0]
+        parts.append(message[LENGTH.size : end])
+        message = message[end:]
+    announcement, words, fields = parts
+    if not fields:
+        return Job(announcement, edits_of(words))
+    local_ip, remote_ip, interface, local_port, remote_port, others = fields.split(b"\0")
+    facts = Facts(local_ip, int(local_port), remote_ip, int(remote_port))
+    facts.interface = interface or None
+    return Job(announcement, edits_of(words), facts, int(others))
+
+
+def send_client(channel: int, connection: int, message: bytes) -> bool:
     """Give the worker at the other end of `channel` a client. False if it has ended, or takes nothing now."""
     end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
     try:
-        end.sendmsg([edits], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, connection.to_bytes(4, sys.byteorder))], AT_ONCE)
+        end.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, connection.to_bytes(4, sys.byteorder))], AT_ONCE)
     except OSError:
         return False
     finally:
@@ -27,11 +69,11 @@ def send_client(channel: int, connection: int, edits: bytes) -> bool:
 
 
 def receive_client(channel: socket.socket) -> tuple[int, bytes] | None:
-    """Wait for a client: its connection, and the edits. None when the parent has closed the other end."""
-    edits, extra, _, _ = channel.recvmsg(MAX_EDITS, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
+    """Wait for a client: its connection, and the message. None when the parent has closed the other end."""
+    message, extra, _, _ = channel.recvmsg(MAX_MESSAGE, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
     if not extra:
         return None
-    return int.from_bytes(extra[0][2], sys.byteorder), edits
+    return int.from_bytes(extra[0][2], sys.byteorder), message
 
 
 def send_result(pipe: int, status: int) -> None:

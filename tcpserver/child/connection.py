@@ -1,7 +1,7 @@
 """One connection before its program runs, where a name has to be asked first, or a banner written.
 
-Banner, names, ident, rules, environment, in tcpserver.c's order. Ends in the program or in os._exit. Where nothing has
-to be asked, the parent judges by itself (parent/admission.py).
+Banner, names, ident, rules, environment, in tcpserver.c's order. Where nothing has to be asked, the parent judges by
+itself (parent/admission.py).
 """
 
 import errno
@@ -29,6 +29,13 @@ NAME_MARK, INFO_MARK = b"=", b"@"  # only rules for host names, and for ident's 
 UNASKED = {NAME_MARK: b"name", INFO_MARK: b"user"}
 
 
+class Refused(Exception):
+    """The client is not served, and that is logged. `status` is the exit status for it."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
 class Connection:
     """One connection in its forked child: the descriptor, what is known of the client, how to log."""
 
@@ -51,22 +58,28 @@ class Connection:
         self.unasked: list[bytes] = []  # marks of the rules' keys for which a question could not be asked
 
     def run(self) -> "NoReturn":
-        """Ask, judge, run the program."""
+        """Ask, judge, become the program."""
+        program = [octets(word) for word in self.settings.program]
+        try:
+            environment = dict(self.base)
+            environ.edit(environment, self.prepare())
+            error = replace(program, environment, self.connection, self.signals)
+            self.drop(b"run " + program[0], strerr.reason(error))
+        except Refused as refused:
+            os._exit(refused.status)
+
+    def prepare(self) -> environ.Edits:
+        """Ask and judge, and return the edits of the environment. Raises Refused."""
         if self.settings.verbosity == 2:
             write_log(self.lines.arrival(os.getpid(), self.facts))
         if self.settings.banner:
             self.write_banner(octets(self.settings.banner))
         self.ask()
         verdict = self.judge()
-        environment = dict(self.base)
-        environ.edit(environment, environ.variables(self.facts))
-        environ.edit(environment, list(verdict.environment))
-        program = [octets(word) for word in self.settings.program]
-        error = replace(program, environment, self.connection, self.signals)
-        self.drop(b"run " + program[0], strerr.reason(error))
+        return environ.variables(self.facts) + list(verdict.environment)
 
     def write_banner(self, banner: bytes) -> None:
-        """Send the banner before anything is asked. A client that does not read it is dropped."""
+        """Send the banner before anything is asked. Raises Refused for a client that does not read it."""
         os.set_blocking(self.connection, False)
         poll = select.poll()
         poll.register(self.connection, select.POLLOUT)
@@ -110,7 +123,7 @@ class Connection:
             return names.Names()
 
     def judge(self) -> lookup.Verdict:
-        """The verdict of the rules. Ends the process if they deny the client, or cannot be read."""
+        """The verdict of the rules. Raises Refused if they deny the client, or cannot be read."""
         verdict = self.look_up()
         word, reason = (b"deny", b"") if verdict.deny else (b"ok", b"")
         if not verdict.deny and verdict.is_full(self.others):
@@ -118,7 +131,7 @@ class Connection:
         if self.settings.verbosity == 2:
             write_log(self.lines.verdict(word, os.getpid(), self.facts, verdict.key, reason))
         if word == b"deny":
-            os._exit(DENIED)
+            raise Refused(DENIED)
         if verdict.unusable and self.settings.verbosity:
             write_log(self.lines.nameless(verdict.key))
         return verdict
@@ -146,7 +159,7 @@ class Connection:
                 self.drop(b"ask for the client's " + UNASKED[mark], strerr.WORDS[errno.EAGAIN])
 
     def drop(self, what: bytes, why: str) -> "NoReturn":
-        """Drop the connection, with 0.88's warning."""
+        """Log 0.88's warning for a connection that is dropped. Raises Refused."""
         if self.settings.verbosity:
             write_log(self.lines.dropping(what, why, os.getpid(), self.facts))
-        os._exit(strerr.TEMPORARY)
+        raise Refused(strerr.TEMPORARY)

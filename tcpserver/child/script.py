@@ -106,19 +106,12 @@ def leave_behind(keep: frozenset[str]) -> None:
 
 def finish(code: object) -> int:
     """What a script does when it ends: text goes to stderr, the exit functions run, the buffers are flushed."""
-    status = 0 if code is None else exit_status(code)
+    status = chain.exit_status(code)
     if status and not isinstance(code, int):
         print(code, file=sys.stderr or sys.__stderr__)
     if _ncallbacks():
         _run_exitfuncs()
     return status if flush() else BROKEN_OUTPUT
-
-
-def exit_status(code: object) -> int:
-    """The exit status for what main() returned, or what SystemExit carries."""
-    if isinstance(code, int):
-        return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF  # pythonrun.c: a long, else -1
-    return 0 if code is None else 1
 
 
 def report_uncaught() -> None:

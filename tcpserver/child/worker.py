@@ -22,48 +22,67 @@ from _signal import (  # type: ignore[import-not-found]  # see process
 )
 from atexit import _ncallbacks
 
-from tcpserver import chain, environ
+from tcprules import strerr
+from tcpserver import chain, environ, registry
 from tcpserver.child import launch, script, streams
-from tcpserver.handover import receive_client, send_result
+from tcpserver.child.connection import Connection, Refused
+from tcpserver.handover import Job, decode, receive_client, send_result
 from tcpserver.process import CATCHABLE, change_environment, move_up, open_descriptors
+from tcpserver.settings import Settings, octets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from tcpserver.log import Lines
+    from tcpserver.process import SignalActions
+
 
 def serve(connection: int, closing: list[int], start: "tuple[Any, ...]") -> "NoReturn":
     """In a forked child: become a worker that serves this client, and those that the parent sends it."""
-    announce, program, base, edits, channel, channels, results, max_clients = start
+    job, announce, plan, channel, channels = start
     for descriptor in closing + [other for other in channels if other != channel]:
         os.close(descriptor)
-    if announce:
-        launch.write_log(announce(os.getpid()))
+    job.announcement = announce(os.getpid()) if announce else b""
+    take(connection)
+    script.perform(lambda: Worker(plan, channel).work(job), forked=True)
+
+
+def take(connection: int) -> None:
+    """Put the connection on descriptors 0 and 1."""
     for descriptor in (0, 1):
         os.dup2(connection, descriptor)
     os.close(connection)
-    script.perform(lambda: Worker(program, base, channel, results).work(edits, max_clients), forked=True)
+
+
+class Plan:
+    """What all workers of a server have in common. `program` serves one client, and returns what its main would."""
+
+    __slots__ = ("base", "lines", "max_clients", "program", "results", "settings", "signals")
+
+    def __init__(
+        self,
+        settings: Settings,
+        program: "Callable[[], object]",
+        base: dict[bytes, bytes],
+        lines: "Lines",
+        signals: "SignalActions",
+        results: int,
+    ) -> None:
+        self.settings, self.program, self.base = settings, program, base
+        self.lines, self.signals = lines, signals
+        self.max_clients = settings.reuse
+        self.results = results  # the pipe for what became of the clients
 
 
 class Worker:
-    """One process. `program` is the loaded program's function for one client: it returns what its main would."""
+    """One process."""
 
-    __slots__ = (
-        "base",
-        "channel",
-        "descriptors",
-        "directory",
-        "identity",
-        "program",
-        "results",
-        "streams",
-        "umask",
-        "words",
-    )
+    __slots__ = ("channel", "descriptors", "directory", "identity", "plan", "streams", "umask", "words")
 
-    def __init__(self, program: "Callable[[], object]", base: dict[bytes, bytes], channel: int, results: int) -> None:
-        self.program, self.base, self.results = program, base, results
+    def __init__(self, plan: Plan, channel: int) -> None:
+        self.plan = plan
         self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
         self.words = list(sys.argv)
         self.streams = sys.stdin, sys.stdout, sys.stderr
@@ -73,23 +92,47 @@ class Worker:
         os.umask(self.umask)
         self.descriptors = open_descriptors()
 
-    def work(self, edits: environ.Edits, max_clients: int) -> object:
-        """Serve so many clients at most, and return what the program returned for the last one."""
-        remaining = max_clients
+    def work(self, job: Job) -> object:
+        """Serve clients, and return what the program returned for the last one."""
+        remaining = self.plan.max_clients
         while True:
-            environment = dict(self.base)
-            environ.edit(environment, edits)
-            change_environment(environment)
-            code = self.program()
+            code = self.serve(job)
             remaining -= 1
             if not remaining or not self.is_reusable(code):
                 return code
             self.reset()
             try:
-                send_result(self.results, script.exit_status(code))
+                send_result(self.plan.results, chain.exit_status(code))
             except BrokenPipeError:  # the server has ended
                 return code
-            edits = self.next_client()
+            job = self.next_client()
+
+    def serve(self, job: Job) -> object:
+        """Serve one client."""
+        if job.announcement:
+            launch.write_log(job.announcement)
+        try:
+            edits = job.edits if job.facts is None else self.ask(job.facts, job.others)
+        except Refused as refused:
+            return refused.status
+        environment = dict(self.plan.base)
+        environ.edit(environment, edits)
+        change_environment(environment)
+        if registry.programs:
+            return self.plan.program()
+        return self.execute(environment)  # a thread still waits in the resolver
+
+    def ask(self, facts: environ.Facts, others: int) -> environ.Edits:
+        """Ask for what has to be asked, and judge. Raises Refused."""
+        plan = self.plan
+        return Connection(plan.settings, 0, facts, plan.base, plan.lines, others, plan.signals).prepare()
+
+    def execute(self, environment: dict[bytes, bytes]) -> int:
+        """Become the program by exec. Returns only on failure, with the exit status."""
+        words = [octets(word) for word in self.plan.settings.program]
+        error = chain.become(words, environment)
+        launch.write_log(self.plan.lines.dropping(b"run " + words[0], strerr.reason(error), os.getpid(), None))
+        return strerr.TEMPORARY
 
     def is_reusable(self, code: object) -> bool:
         """May this process go on? Not with something to do at its end, or where the program has left something."""
@@ -123,19 +166,17 @@ class Worker:
         sys.argv[:] = self.words
         sys.excepthook = sys.__excepthook__
 
-    def next_client(self) -> environ.Edits:
-        """Wait for a client, put it on descriptors 0 and 1, and return the edits. Exits where none is to come."""
+    def next_client(self) -> Job:
+        """Wait for a client, and put it on descriptors 0 and 1. Exits where none is to come."""
         client = receive_client(self.channel)
         if client is None:
             os._exit(0)
-        connection, edits = client
-        for descriptor in (0, 1):
-            os.dup2(connection, descriptor)
-        os.close(connection)
+        connection, message = client
+        take(connection)
         signal(SIGINT, default_int_handler)  # not while idle: the death of an idle worker is no error
         streams.make_streams()  # the old ones may hold what the client before has sent
         self.streams = sys.stdin, sys.stdout, sys.stderr
-        return environ.edits_of(edits)
+        return decode(message)
 
 
 def identity() -> tuple[object, ...]:

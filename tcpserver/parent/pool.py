@@ -7,9 +7,12 @@ that ends is reaped as any other child (children.py).
 import _socket as socket
 import os
 
-from tcpserver.environ import Edits, words_of
-from tcpserver.handover import MAX_EDITS, receive_results, send_client
+from tcpserver.handover import MAX_MESSAGE, Job, encode, receive_results, send_client
 from tcpserver.process import move_up
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_IDLE = 50  # workers that may wait for a client; one more is retired
 RESERVED = 256  # of the descriptors that the system allows, those that are not for workers: a batch needs 192
@@ -49,12 +52,19 @@ class Pool:
         except OSError:
             return None
 
-    def dispatch(self, connection: int, edits: Edits) -> int | None:
-        """Give an idle worker this client, and return its pid. None where none is idle, or takes so many edits."""
-        words = words_of(edits)
-        while self.idle and len(words) <= MAX_EDITS:
-            pid = self.idle.pop()
-            if send_client(self.channels[pid], connection, words):
+    def dispatch(self, connection: int, job: Job, announce: "Callable[[int], bytes] | None") -> int | None:
+        """Give an idle worker this client, and return its pid. None where none is idle, or takes so large a job.
+
+        `announce` makes the lines that the worker logs first from its pid.
+        """
+        while self.idle:
+            pid = self.idle[-1]
+            job.announcement = announce(pid) if announce else b""
+            message = encode(job)
+            if len(message) > MAX_MESSAGE:
+                return None
+            self.idle.pop()
+            if send_client(self.channels[pid], connection, message):
                 return pid
             self.retire(pid)
         return None

@@ -11,6 +11,7 @@ from tcprules import strerr
 from tcpserver import chain, environ, registry
 from tcpserver.child import launch
 from tcpserver.child.connection import Connection
+from tcpserver.handover import Job
 from tcpserver.parent import forking, hooks
 from tcpserver.parent.children import Children, Client
 from tcpserver.parent.staging import Staging
@@ -34,7 +35,7 @@ NO_DESCRIPTORS: list[int] = []
 class Pending:
     """A client that is let in and is to have a forked child, with its connection."""
 
-    __slots__ = ("client", "connection", "edits", "key", "others")
+    __slots__ = ("client", "connection", "edits", "key", "others", "status_logged")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Pending:
         self.client, self.connection = client, connection
         self.key, self.edits = key, edits  # the rule that let it in, and what becomes of the environment
         self.others = others  # how many more are connected from the same address, for a child that has to judge
+        self.status_logged = False
 
 
 class Starter:
@@ -78,21 +80,25 @@ class Starter:
         self.pending.append(Pending(client, connection.detach(), others=others))
 
     def start_pending(self, own_descriptors: list[int]) -> None:
-        """Fork for the pending clients. No child keeps the parent's own descriptors."""
+        """Start processes for the pending clients. No child keeps the parent's own descriptors."""
         batch, self.pending = self.pending, []
         self.own_descriptors = own_descriptors
-        found = None if self.asks else registry.find_loaded(self.paths)
-        if self.asks:
-            hooks.before_fork(self.base)
-            self.fork(self.run_connection, [(one,) for one in batch], batch, self.signals.for_exec)
-        elif found and found[0].serve and self.children.pool.max_clients > 1:
+        found = registry.find_loaded(self.paths)
+        if found and found[0].serve and self.children.pool.max_clients > 1:
             self.dispatch(batch, *found)
+        elif self.asks:
+            self.fork_asking(batch)
         elif found:
             self.call(batch, *found)
         else:
             for one in batch:
                 self.spawn(one.client, one.connection, one.key, one.edits)
                 os.close(one.connection)
+
+    def fork_asking(self, batch: list[Pending]) -> None:
+        """Fork children that ask and judge, and then become the program."""
+        hooks.before_fork(self.base)
+        self.fork(self.run_connection, [(one,) for one in batch], batch, self.signals.for_exec)
 
     def run_connection(self, connection: int, closing: list[int], start: "forking.Start") -> "NoReturn":
         """In the child: all there is to do for this client."""
@@ -114,9 +120,11 @@ class Starter:
         new: list[tuple[Pending, Channel]] = []
         without: list[Pending] = []
         for one in batch:
-            pid = pool.dispatch(one.connection, one.edits)
+            if pool.idle:
+                self.log_status(one)
+            pid = pool.dispatch(one.connection, self.job(one), self.announcement(one))
             if pid is not None:
-                self.started(pid, one.client, one.key)
+                self.children.add(pid, one.client)
                 os.close(one.connection)
             elif (channel := pool.new_channel(len(new))) is not None:
                 new.append((one, channel))
@@ -124,8 +132,14 @@ class Starter:
                 without.append(one)
         if new:
             self.fork_workers(new, program.serve, path, [one.connection for one in without])
-        if without:
+        if without and self.asks:
+            self.fork_asking(without)
+        elif without:
             self.call(without, program, path)
+
+    def job(self, one: Pending) -> Job:
+        """What a worker is to do for this client."""
+        return Job(b"", one.edits, one.client.facts if self.asks else None, one.others)
 
     def fork_workers(
         self,
@@ -140,9 +154,10 @@ class Starter:
         self.prepare(path)
         pool, batch = self.children.pool, [one for one, _ in new]
         ours, theirs = [channel[0] for _, channel in new], [channel[1] for _, channel in new]
+        assert serve
+        plan = worker.Plan(self.settings, serve, self.base, self.children.lines, self.signals, pool.results[1])
         starts = [
-            (self.announcement(one), serve, self.base, one.edits, its, theirs, pool.results[1], pool.max_clients)
-            for one, its in zip(batch, theirs, strict=True)
+            (self.job(one), self.announcement(one), plan, its, theirs) for one, its in zip(batch, theirs, strict=True)
         ]
         pids = self.fork(worker.serve, starts, batch, self.signals.for_call, ours + others, keep=pool.results[1])
         for (our, its), pid in zip((channel for _, channel in new), pids, strict=True):
@@ -158,8 +173,11 @@ class Starter:
         sys.argv[:] = [os.fsdecode(word) for word in (path, *self.program[1:])]
 
     def announcement(self, one: Pending) -> "Callable[[int], bytes] | None":
-        """The lines that a child logs, given its pid, before the program can log anything. None without -v."""
-        if not self.children.verbose:
+        """The lines that a child logs, given its pid, before the program can log anything.
+
+        None without -v, and where the child asks first: it then logs them as it learns them.
+        """
+        if not self.children.verbose or self.asks:
             return None
         lines, facts, key = self.children.lines, one.client.facts, one.key
         return lambda pid: lines.arrival(pid, facts) + lines.verdict(b"ok", pid, facts, key)
@@ -177,8 +195,8 @@ class Starter:
 
         The children close the parent's own descriptors and `more`, but for `keep`.
         """
-        for number in range(len(batch)):
-            self.children.log_verbose(self.children.status(number + 1))
+        for number, one in enumerate(batch):
+            self.log_status(one, number)
         connections = [one.connection for one in batch]
         closing = [
             number for number in self.own_descriptors + self.children.pool.descriptors() + more if number != keep
@@ -191,6 +209,12 @@ class Starter:
                 self.not_started(one.client, pid)
                 self.children.log_verbose(self.children.status(self.children.coming))
         return [pid if isinstance(pid, int) else None for pid in results]
+
+    def log_status(self, one: Pending, before: int = 0) -> None:
+        """Log the status line of a client, once. `before`: how many without a process are counted before it."""
+        if not one.status_logged:
+            one.status_logged = True
+            self.children.log_verbose(self.children.status(before + 1))
 
     def spawn(self, client: Client, connection: int, key: bytes | None, edits: environ.Edits) -> None:
         """Start the program by exec."""

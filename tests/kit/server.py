@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 
 import pytest
 
@@ -147,6 +147,13 @@ def private(files: Mapping[str, Path]) -> list[str]:
     """The words before a program that give it its own files in place of the system's. Needs root (mount namespace)."""
     mounts = "".join(f'mount --bind "{found}" {path} && ' for path, found in files.items())
     return ["unshare", "-m", "sh", "-c", f'{mounts}exec "$@"', "sh"]
+
+
+def open_to_all(directory: Path) -> None:
+    """Let every account into a temporary directory, which pytest has made for its own alone."""
+    while directory != Path(gettempdir()):
+        directory.chmod(0o755)
+        directory = directory.parent
 
 
 def compiled(cdb: Path, text: str) -> Path:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.kit.consolescript import OBEY, lay
 from tests.kit.mailhome import CONTROL, lay_home
-from tests.kit.server import Server, children, compiled, needs_root, read_all, until
+from tests.kit.server import Server, children, compiled, needs_root, open_to_all, read_all, until
 from tests.kit.support import script
 from tests.kit.tlspeer import Client, certify, trusting
 
@@ -382,8 +382,7 @@ def test_an_account_that_cannot_come_back_serves_each_client_by_itself(home: Pat
     with Server(words, environ=environ, cwd=closed) as server:
         assert ask(server) == ask(server)
     words[2:4] = ["-u65534", "-g65534"]
-    for directory in (home, home.parent, home.parent.parent):
-        directory.chmod(0o755)
+    open_to_all(home)
     with Server(words, environ=environ, cwd=closed) as server:
         assert ask(server) != ask(server)
         warning = b"tcpserver: warning: no --reuse: a process could not return to the current directory\n"
@@ -395,8 +394,7 @@ def test_what_reuse_needs_is_loaded_before_root_is_given_up(home: Path) -> None:
     """The library of this Python may lie where only root may look."""
     environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
     words = ["-v", "-RHl0", "-u65534", "-g65534", "--preload", "obey", "--reuse", "9", "127.0.0.1", "0", "obey"]
-    for directory in (home, home.parent, home.parent.parent):
-        directory.chmod(0o755)
+    open_to_all(home)
     with Server(words, environ=environ, cwd=Path("/")) as server:
         assert ask(server) == ask(server)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.server import Server, compiled, needs_root
+from tests.kit.server import Server, compiled, needs_root, open_to_all
 from tests.kit.support import script
 
 NAMES = "=localhost:deny\n:allow\n"
@@ -43,9 +43,7 @@ def test_a_client_whose_name_cannot_be_asked_is_not_one_without_a_name(
     rules: str, line: bytes, status: int, tmp_path: Path
 ) -> None:
     """The account is at its process limit: the child is there, and no thread is to be had."""
-    tmp_path.chmod(0o755)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     account = ["-u", UNUSED_UID, "-g", UNUSED_UID]
     words = ["-v", "-R", "-h", "-l0", *account, "-x", str(compiled(tmp_path / "cdb", rules)), "127.0.0.1", "0", "true"]
     limit = ["prlimit", "--nproc=2:2"]
