@@ -1,1 +1,1 @@
-"""relaytest: is this server an open relay?"""
+"""relaytest: tests whether a mail server is an open relay."""

@@ -1,68 +1,71 @@
-"""What to change: a report's findings -> which control file, which line of which rules. Pure.
+"""Advice: from a report's findings to what must be changed, as a control file or a line of the rules. Pure.
 
-Where the home and the rules are at hand it names them; to a server at the other end of the network it can only say what
-such a finding comes from.
+If the home and the rules are known, the advice names files and lines. For a server across the network it can only name
+the usual cause of the finding.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from qmail_smtpd.probe.home import Home
-from qmail_smtpd.probe.judge import CANNOT_TELL, NEEDS_SEND, OPEN, TAKEN, Result, is_trusted
+from qmail_smtpd.probe.judge import CANNOT_TELL, NEEDS_SEND, OPEN, TAKEN, Result, plain_case_accepted
 from qmail_smtpd.probe.report import Change, Part, findings
-from qmail_smtpd.probe.text import shown
+from qmail_smtpd.probe.text import printable
 from tcprules.compile import BadLine, records
 
 RELAYCLIENT = "RELAYCLIENT="
 QMAILHOME = "QMAILHOME="
 
-# group of the catalogue -> where, and what, in whoever's server it is
-CURES = {
+# group of the catalogue -> where to change what, on any kind of server
+CHANGES = {
     "plain": (
         "the relay rules",
-        "no sender may open them: anybody can write any sender. Client addresses (RELAYCLIENT) or AUTH must",
+        "a sender must not allow relaying, because it can be forged: use client addresses (RELAYCLIENT) or AUTH",
     ),
-    "helo": ("the relay rules", "no name in HELO may open them: anybody can give any name"),
-    "state": ("the server", "a recipient is taken without the checks of its own transaction: update it"),
+    "helo": ("the relay rules", "a HELO name must not allow relaying, because it can be forged"),
+    "state": ("the server", "it accepts a recipient without the checks of its own transaction: update it"),
     "proxy": (
         "the list of proxies",
-        "XCLIENT, XFORWARD and the PROXY line are for proxies alone (Postfix: smtpd_authorized_xclient_hosts)",
+        "accept XCLIENT, XFORWARD and the PROXY line only from proxies (Postfix: smtpd_authorized_xclient_hosts)",
     ),
-    "tls": ("the server", "it obeys in TLS what was sent before it: update it (CVE-2011-0411)"),
+    "tls": ("the server", "it executes within TLS a command that was sent before TLS: update it (CVE-2011-0411)"),
     "auth": (
         "the password checker",
-        "it says yes to a login that nobody has: is it true(1), or are its words in the wrong order?",
+        "it accepts an invented login: is it true(1), or are its arguments in the wrong order?",
     ),
     "smuggling": (
-        "what ends a message",
-        "only CRLF.CRLF may: no fixcrio before the server (Postfix: smtpd_forbid_bare_newline = normalize)",
+        "the end of a message",
+        "only CRLF.CRLF may end it: run no fixcrio before the server (Postfix: smtpd_forbid_bare_newline = normalize)",
     ),
-    "control": ("the server", "an address must not hold a NUL, nor be two: some later program may end it there"),
+    "control": (
+        "the server",
+        "it must refuse an address with a NUL, and two addresses in one: a later program may read only a part",
+    ),
 }
 BY_TRICK = (
-    "the check of recipients",
-    "the address is read in one way when it is checked, and in another when it is sent",
+    "the recipient check",
+    "it reads the address in one way, and the delivery reads it in another",
 )
-EVERYBODY = (
+OPEN_TO_ALL = (
     "the relay rules",
-    "everybody may relay: take mail for your own domains alone (rcpthosts), let your own networks relay (tcp.smtp)",
+    "every client may relay: accept mail only for your domains (rcpthosts), relay only for your networks (tcp.smtp)",
 )
-NETWORKS = "name networks that are yours, and call public ones so with --inside"
-NAMES = "gives RELAYCLIENT to whoever writes such a name into the reverse DNS of his address"
-OTHER_HOME = "gives the server another home: it is control/rcpthosts there that lets everybody relay"
-MISSING = "is missing, and so every recipient is taken: write into it the domains that you take mail for, one a line"
-STRICT = "an empty file of this name has our qmail-smtpd refuse addresses that a later mailer may send on"
+NETWORKS = "allow only your own networks, and name public ones with --inside"
+NAMES = "gives RELAYCLIENT to any client whose reverse DNS has_result such a name"
+OTHER_HOME = "gives the server another home, where control/rcpthosts is missing and every client may relay"
+MISSING = "is missing, so every recipient is accepted: list the domains that you accept mail for, one a line"
+STRICT = "create this empty file: our qmail-smtpd then refuses addresses that a later mailer may route onward"
 
 
 class Source(NamedTuple):
-    """A rules file: where it is, and key -> the number and the text of the line that makes its rule."""
+    """A rules file: its path, and for each key the number and text of the line that defines it."""
 
     path: str
     lines: dict[bytes, tuple[int, bytes]]
 
 
-class _Numbers:
-    """Which line is being compiled."""
+class _LineCounter:
+    """Remembers the number of the line that is being compiled."""
 
     number = 0
 
@@ -74,75 +77,75 @@ class _Numbers:
 
 
 def source_of(path: str, content: bytes) -> Source:
-    """The lines of a rules file. One that does not compile ends them: what is behind it has made no rule."""
+    """Return the lines of a rules file up to the first one that does not compile: later lines have not become rules."""
     lines = content.split(b"\n")
-    numbers = _Numbers()
-    found: dict[bytes, tuple[int, bytes]] = {}
+    counter = _LineCounter()
+    line_of: dict[bytes, tuple[int, bytes]] = {}
     try:
-        for key, _ in records(lines, numbers):
-            found.setdefault(key, (numbers.number, lines[numbers.number - 1]))
+        for key, _ in records(lines, counter):
+            line_of.setdefault(key, (counter.number, lines[counter.number - 1]))
     except BadLine:
         pass
-    return Source(path, found)
+    return Source(path, line_of)
 
 
 def changes(parts: Sequence[Part], home: Home | None, source: Source | None, cdb: str) -> tuple[Change, ...]:
-    """What to change, each once, the worst first."""
-    found: list[Change] = []
+    """Return what to change, without repetitions, the most serious first."""
+    advice: list[Change] = []
     for part in parts:
         if part.word == OPEN:
-            found += cures(part, home, source, cdb)
+            advice += changes_for_part(part, home, source, cdb)
     if any(is_ambiguous(result) for part in parts for result in part.results):
-        found.append(Change(*CURES["control"]))
-    if home is not None and not home.is_strict and any(has(part.results, NEEDS_SEND) for part in parts):
-        found.append(Change(home.control("relaystrict"), STRICT))
-    return tuple(dict.fromkeys(found))
+        advice.append(Change(*CHANGES["control"]))
+    if home is not None and not home.is_strict and any(has_result(part.results, NEEDS_SEND) for part in parts):
+        advice.append(Change(home.control_path("relaystrict"), STRICT))
+    return tuple(dict.fromkeys(advice))
 
 
-def cures(part: Part, home: Home | None, source: Source | None, cdb: str) -> list[Change]:
-    """For one client who may do too much."""
-    if not is_trusted(part.results):
-        return [cure(finding.results[0]) for finding in findings(part) if finding.word == OPEN]
+def changes_for_part(part: Part, home: Home | None, source: Source | None, cdb: str) -> list[Change]:
+    """Return the changes for one client that may do too much."""
+    if not plain_case_accepted(part.results):
+        return [change_for_result(finding.results[0]) for finding in findings(part) if finding.word == OPEN]
     if any(variable.startswith(RELAYCLIENT) for variable in part.environment):
         return [rule_change(part, source, cdb)]
     if any(variable.startswith(QMAILHOME) for variable in part.environment):
-        return [Change(rule_place(part, source, cdb), OTHER_HOME)]
+        return [Change(rule_location(part, source, cdb), OTHER_HOME)]
     if home is not None and home.rcpthosts is None:
-        return [Change(home.control("rcpthosts"), MISSING)]
-    return [Change(*EVERYBODY)]
+        return [Change(home.control_path("rcpthosts"), MISSING)]
+    return [Change(*OPEN_TO_ALL)]
 
 
 def rule_change(part: Part, source: Source | None, cdb: str) -> Change:
-    """The rule that lets this client relay."""
+    """Return the change of the rule that lets this client relay."""
     key = part.rule_key or b""
-    what = f"gives RELAYCLIENT to {part.who}: {NETWORKS}"
+    what = f"gives RELAYCLIENT to {part.client}: {NETWORKS}"
     if key == b"":
-        what = f"gives RELAYCLIENT to everybody: {NETWORKS}"
+        what = f"gives RELAYCLIENT to every client: {NETWORKS}"
     elif b"@" in key:
-        what = "gives RELAYCLIENT to whoever says so by ident: the client's own word"
+        what = "gives RELAYCLIENT by ident, where the client itself chooses the answer"
     elif key[:1] == b"=":
-        what = f"{NAMES}, unless tcpserver has -p: {NETWORKS}"
-    return Change(rule_place(part, source, cdb), what)
+        what = f"{NAMES}, unless tcpserver has_result -p: {NETWORKS}"
+    return Change(rule_location(part, source, cdb), what)
 
 
-def rule_place(part: Part, source: Source | None, cdb: str) -> str:
-    """Where the rule of this client stands."""
+def rule_location(part: Part, source: Source | None, cdb: str) -> str:
+    """Return where the client's rule is: a line of the rules file if it is known, otherwise the cdb and the key."""
     key = part.rule_key or b""
     if source is not None and key in source.lines:
         number, line = source.lines[key]
-        return f"{source.path}, line {number}: {shown(line)}"
+        return f"{source.path}, line {number}: {printable(line)}"
     return f"{cdb}, {part.rule}"
 
 
-def cure(result: Result) -> Change:
-    """For a probe that went through though the plain case did not."""
-    return Change(*CURES.get(result.probe.group, BY_TRICK))
+def change_for_result(result: Result) -> Change:
+    """Return the change for a probe that is open although the plain case was refused."""
+    return Change(*CHANGES.get(result.probe.group, BY_TRICK))
 
 
 def is_ambiguous(result: Result) -> bool:
-    """Taken, though one of its readings is outside."""
+    """Whether the recipient was accepted although one reading of its address is outside."""
     return result.outcome == TAKEN and result.word == CANNOT_TELL
 
 
-def has(results: Sequence[Result], word: str) -> bool:
+def has_result(results: Sequence[Result], word: str) -> bool:
     return any(result.word == word for result in results)

@@ -1,28 +1,28 @@
-"""The probes of addresses, as data: every kind of sender with every kind of recipient. What is no address is in tricks.
+"""The address probes, as data: every kind of sender with every kind of recipient. The other probes are in tricks.
 
-Sixteen of them are those of nmap's smtp-open-relay, twenty those of abuse.net: NMAP and ABUSE_NET say which.
+NMAP and ABUSE_NET mark the sixteen probes of nmap's smtp-open-relay and the twenty of abuse.net.
 """
 
-from qmail_smtpd.probe.probes import ASK, BELOW, HERE, OPAQUE, OUTSIDE, SENDER, UNCLEAR, Probe, Step
+from qmail_smtpd.probe.probes import BELOW, DECIDES, HERE, OPAQUE, OUTSIDE, SENDER, UNCLEAR, Probe, Step
 
-# name, what follows MAIL FROM:, source, why. None: the argument of RCPT again.
+# name, argument of MAIL FROM (None: that of RCPT TO), source, reason
 SENDERS: tuple[tuple[str, bytes | None, str, str], ...] = (
-    ("outside", b"<{sender}@{out}>", "RFC 5321 3.9", "a stranger writes to a stranger: the plain case"),
+    ("outside", b"<{sender}@{out}>", "RFC 5321 3.9", "from outside to outside: the plain case"),
     ("null", b"<>", "RFC 5321 4.5.5", "a bounce has no sender to check"),
     (
         "bare",
         b"<{sender}>",
         "sendmail accept_unqualified_senders",
-        "a sender without a domain: a local one?",
+        "a sender without a domain, which may count as local",
     ),
-    ("listed", b"<{sender}@{listed}>", "sendmail relay_local_from", "anybody can write a sender that is yours"),
+    ("listed", b"<{sender}@{listed}>", "sendmail relay_local_from", "a sender at your own domain, which can be forged"),
     ("me", b"<{sender}@{me}>", "nmap smtp-open-relay", "the same with the server's own name"),
     ("literal", b"<{sender}@[{ip}]>", "nmap smtp-open-relay", "the same with the server's own address"),
-    ("same", None, "RFC 5321 7.1", "sender and recipient are one: some take that for mail to oneself"),
+    ("same", None, "RFC 5321 7.1", "sender and recipient are the same, which may count as mail to oneself"),
 )
 
 # fmt: off
-# group, source, and of each kind: its name, what follows RCPT TO:, what it means if that is taken, why
+# group, source, and for each kind: name, argument of RCPT TO, the meaning if it is accepted, reason
 RECIPIENTS: tuple[tuple[str, str, tuple[tuple[str, bytes, str, str], ...]], ...] = (
     ("plain", "RFC 5321 3.9", (
         ("plain", b"<{user}@{out}>", OUTSIDE, "mail for a domain that is not yours"),
@@ -45,7 +45,7 @@ RECIPIENTS: tuple[tuple[str, str, tuple[tuple[str, bytes, str, str], ...]], ...]
         ("bang-literal", b"<{out}!{user}@[{ip}]>", OPAQUE, "a UUCP path at the server's address"),
         ("bang-quoted", b'<"{out}!{user}">', OPAQUE, "quotes may hide the bang from the check"),
         ("bang-twice", b"<{listed}!{out}!{user}>", OPAQUE, "a path whose first hop is listed"),
-        ("bang-before", b"<{listed}!{user}@{out}>", OUTSIDE, "a listed host before the bang, another behind the @"),
+        ("bang-before", b"<{listed}!{user}@{out}>", OUTSIDE, "a listed host before the bang, another after the @"),
     )),
     ("decnet", "sendmail DECnet rules", (
         ("decnet", b"<{out}::{user}>", OPAQUE, "a DECnet address, without a domain"),
@@ -58,11 +58,11 @@ RECIPIENTS: tuple[tuple[str, str, tuple[tuple[str, bytes, str, str], ...]], ...]
         ("route-twice", b"<@{listed},@{me}:{user}@{out}>", OUTSIDE, "a source route of two hops"),
     )),
     ("route", "RFC 821 3.6", (
-        ("route-outside", b"<@{out}:{user}@{listed}>", OPAQUE, "who follows the route sends it outside first"),
+        ("route-outside", b"<@{out}:{user}@{listed}>", OPAQUE, "following the route sends it outside first"),
         ("route-outside-twice", b"<@{listed},@{out}:{user}@{listed}>", OPAQUE, "the same as the second hop"),
     )),
     ("route", "qmail-smtpd.c addrparse", (
-        ("route-only", b"<@{out}>", OPAQUE, "a route without its colon: all may be eaten"),
+        ("route-only", b"<@{out}>", OPAQUE, "a route without its colon: a parser may skip all of it"),
         ("route-quoted", b'<"@{listed}:{user}"@{out}>', OUTSIDE, "a route in quotes"),
     )),
     ("quoted", "RFC 5321 4.1.2", (
@@ -91,7 +91,7 @@ RECIPIENTS: tuple[tuple[str, str, tuple[tuple[str, bytes, str, str], ...]], ...]
         ("double-at-literal-last", b"<{user}@[{ip}]@{out}>", OUTSIDE, "the same with the server's address"),
     )),
     ("trailing", "abuse.net", (
-        ("trailing-at", b"<{user}@{out}@>", OPAQUE, "an empty domain behind the real one"),
+        ("trailing-at", b"<{user}@{out}@>", OPAQUE, "an empty domain after the real one"),
     )),
     ("trailing", "RFC 1034 3.1", (
         ("trailing-dot", b"<{user}@{out}.>", OUTSIDE, "the same domain for the DNS, another for a list"),
@@ -100,8 +100,8 @@ RECIPIENTS: tuple[tuple[str, str, tuple[tuple[str, bytes, str, str], ...]], ...]
         ("trailing-blank", b"<{user}@{out} >", OUTSIDE, "a blank that a later mailer drops"),
     )),
     ("syntax", "RFC 5321 4.1.1.3", (
-        ("no-brackets", b"{user}@{out}", OUTSIDE, "some check only what stands in brackets"),
-        ("blank-after-colon", b" <{user}@{out}>", OUTSIDE, "the blank is not allowed, and common"),
+        ("no-brackets", b"{user}@{out}", OUTSIDE, "some servers check only what is in brackets"),
+        ("blank-after-colon", b" <{user}@{out}>", OUTSIDE, "the blank is not allowed, but common"),
     )),
     ("syntax", "abuse.net", (
         ("double-brackets", b"<<{user}@{out}>>", OUTSIDE, "which bracket begins the address?"),
@@ -135,14 +135,14 @@ RECIPIENTS: tuple[tuple[str, str, tuple[tuple[str, bytes, str, str], ...]], ...]
         ("literal-ipv6", b"<{user}@[IPv6:2001:db8::25]>", OUTSIDE, "an IPv6 literal of another host"),
     )),
     ("domain", "RFC 5321 2.4", (
-        ("mixed-case", b"<{user}@{OUT}>", OUTSIDE, "domains have no case"),
+        ("mixed-case", b"<{user}@{OUT}>", OUTSIDE, "domains are case-insensitive"),
     )),
     ("domain", "Postfix parent_domain_matches_subdomains", (
-        ("below", b"<{user}@relaytest.{listed}>", BELOW, "is everything below a listed domain taken?"),
+        ("below", b"<{user}@relaytest.{listed}>", BELOW, "is every name below a listed domain accepted?"),
     )),
     ("domain", "CWE-20", (
-        ("suffix", b"<{user}@relaytest{listed}>", OUTSIDE, "a match that forgot the dot"),
-        ("prefix", b"<{user}@{listed}.{out}>", OUTSIDE, "a match that forgot the end"),
+        ("suffix", b"<{user}@relaytest{listed}>", OUTSIDE, "a suffix match that ignores the dot"),
+        ("prefix", b"<{user}@{listed}.{out}>", OUTSIDE, "a match that ignores the end"),
     )),
     ("unicode", "UTS 46", (
         ("fullwidth-at", b"<{user}\xef\xbc\xa0{out}>", OPAQUE, "U+FF20, which some mailers fold to @"),
@@ -150,14 +150,14 @@ RECIPIENTS: tuple[tuple[str, str, tuple[tuple[str, bytes, str, str], ...]], ...]
         ("fullwidth-dot", b"<{user}@{out}\xef\xbc\x8e{listed}>", OUTSIDE, "U+FF0E, which some mailers fold to a dot"),
     )),
     ("unicode", "RFC 3490 3.1", (
-        ("ideographic-dot", b"<{user}@{out}\xe3\x80\x82{listed}>", OUTSIDE, "U+3002, which IDNA takes for a dot"),
+        ("ideographic-dot", b"<{user}@{out}\xe3\x80\x82{listed}>", OUTSIDE, "U+3002, which IDNA treats as a dot"),
     )),
     ("unicode", "RFC 6531", (
         ("8-bit", b"<\xe9@{out}>", OUTSIDE, "a local part that is not ASCII"),
         ("8-bit-domain", b"<{user}@{out}\xff>", OUTSIDE, "a domain that is not ASCII"),
     )),
     ("control", "CWE-158", (
-        ("nul", b"<{user}@{out}\0@{listed}>", UNCLEAR, "C reads up to the NUL, the check behind it"),
+        ("nul", b"<{user}@{out}\0@{listed}>", UNCLEAR, "C reads up to the NUL, the check reads on"),
     )),
     ("control", "qmail-queue(8)", (
         ("nul-recipient", b"<{user}@{out}\0T{user}@{listed}>", UNCLEAR, "a NUL ends a recipient of qmail's envelope"),
@@ -166,7 +166,7 @@ RECIPIENTS: tuple[tuple[str, str, tuple[tuple[str, bytes, str, str], ...]], ...]
         ("nul-after", b"<{user}@{listed}\0@{out}>", HERE, "the same the other way round"),
     )),
     ("control", "CWE-93", (
-        ("cr", b"<{user}@{out}\r@{listed}>", OPAQUE, "a CR alone, which some take for a line end"),
+        ("cr", b"<{user}@{out}\r@{listed}>", OPAQUE, "a CR alone, which some servers treat as a line end"),
     )),
     ("control", "RFC 5321 4.1.2", (
         ("tab", b"<{user}@{out}\t@{listed}>", OPAQUE, "a tab, which may end an address"),
@@ -180,7 +180,7 @@ RECIPIENTS: tuple[tuple[str, str, tuple[tuple[str, bytes, str, str], ...]], ...]
 )
 # fmt: on
 
-# nmap 7.93, smtp-open-relay.nse: the (sender, recipient) of its probes in order.
+# nmap 7.93, smtp-open-relay.nse: (sender, recipient) of its probes, in its order.
 NMAP = (
     ("null", "plain"),
     ("outside", "plain"),
@@ -200,7 +200,7 @@ NMAP = (
     ("literal", "bang-me"),
 )
 
-# The list of abuse.net and mail-abuse.org, in the order of the transcripts that are left of it: all with a null sender.
+# The list of abuse.net and mail-abuse.org, in the order of its surviving transcripts. All have the null sender.
 ABUSE_NET = (
     "plain",
     "percent",
@@ -226,7 +226,7 @@ ABUSE_NET = (
 
 
 def address_probes() -> list[Probe]:
-    """All of them, the plain recipient with every sender first."""
+    """Return all address probes, beginning with the plain recipient from every sender."""
     return [
         address_probe(sender, mail, Probe(name, group, source, why, reading), rcpt)
         for group, source, kinds in RECIPIENTS
@@ -236,8 +236,11 @@ def address_probes() -> list[Probe]:
 
 
 def address_probe(sender: str, mail: bytes | None, recipient: Probe, rcpt: bytes) -> Probe:
-    """The probe of one sender and one kind of recipient. One that may end a line leaves the server who knows where."""
-    steps = (Step(b"MAIL FROM:" + (rcpt if mail is None else mail), SENDER), Step(b"RCPT TO:" + rcpt, ASK))
+    """Return the probe of one sender and one kind of recipient.
+
+    A probe with a NUL or CR has a connection of its own, because it may leave the server in an unknown state.
+    """
+    steps = (Step(b"MAIL FROM:" + (rcpt if mail is None else mail), SENDER), Step(b"RCPT TO:" + rcpt, DECIDES))
     return recipient._replace(
         name=f"{sender}/{recipient.name}",
         source=", ".join([recipient.source, *marks(sender, recipient.name)]),
@@ -247,8 +250,8 @@ def address_probe(sender: str, mail: bytes | None, recipient: Probe, rcpt: bytes
 
 
 def marks(sender: str, recipient: str) -> list[str]:
-    """Which probes of other tools this is."""
-    found = [f"nmap {NMAP.index((sender, recipient)) + 1}"] if (sender, recipient) in NMAP else []
+    """Return the names of the other tools' probes that are the same."""
+    same = [f"nmap {NMAP.index((sender, recipient)) + 1}"] if (sender, recipient) in NMAP else []
     if sender == "null" and recipient in ABUSE_NET:
-        found.append(f"abuse.net {ABUSE_NET.index(recipient) + 1}")
-    return found
+        same.append(f"abuse.net {ABUSE_NET.index(recipient) + 1}")
+    return same

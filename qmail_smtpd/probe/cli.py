@@ -1,4 +1,4 @@
-"""The command line of relaytest: words -> a report, in the form that is wanted, and an exit code."""
+"""The command line of relaytest: from the arguments to a report in the requested format, and an exit code."""
 
 import os
 import signal
@@ -20,45 +20,45 @@ from qmail_smtpd.probe.options import BadUse, Options
 from qmail_smtpd.probe.page import page
 from qmail_smtpd.probe.pagefile import PageFile
 from qmail_smtpd.probe.report import Report
-from qmail_smtpd.probe.run import Tell
-from qmail_smtpd.probe.text import octets, shown
+from qmail_smtpd.probe.run import Progress
+from qmail_smtpd.probe.text import octets, printable
 from qmail_smtpd.probe.tricks import trick_probes
 from tcprules import strerr
 
 FATAL = "relaytest: fatal: "
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PROGRAM_FOLLOWS = ("--pipe", "--rules")
+TERMINATING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+BEFORE_PROGRAM = ("--pipe", "--rules")
 
 
 class Stopped(BaseException):
-    """A signal that ends this process, once it has cleaned up."""
+    """A signal that ends this process, after the clean-up."""
 
 
 class Command(click.Command):
-    """Options may stand behind HOST; but behind PROGRAM they are the program's."""
+    """Allow options after HOST, but not after PROGRAM: there they are the program's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.allow_interspersed_args = not any(word.partition("=")[0] in PROGRAM_FOLLOWS for word in args)
+        ctx.allow_interspersed_args = not any(word.partition("=")[0] in BEFORE_PROGRAM for word in args)
         return super().parse_args(ctx, args)
 
 
 def stop(number: int, frame: object) -> NoReturn:
-    """Once: what comes while we clean up is too late."""
-    for other in ENDING:
+    """Raise Stopped for the first signal, and ignore further ones during the clean-up."""
+    for other in TERMINATING_SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise Stopped(number)
 
 
 def crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
-    """A fault of ours is shown as one: but Python's exit code for it is 1, which would call the relay open."""
+    """Report a bug of ours with a traceback, but exit with 111: Python's exit code 1 would mean an open relay."""
     sys.__excepthook__(kind, error, trace)
     os._exit(strerr.TEMPORARY)
 
 
 def occupy_standard_descriptors() -> None:
-    """If one of 0 to 2 were closed, a connection would get its number, and the server our report.
+    """Open the closed ones of descriptors 0 to 2, so that no connection gets such a number and receives our report.
 
-    Reading and writing fail with EBADF, as on a closed one.
+    Reading and writing fail with EBADF, as on a closed descriptor.
     """
     for descriptor in range(3):
         try:
@@ -68,10 +68,10 @@ def occupy_standard_descriptors() -> None:
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Run the program."""
     sys.excepthook = crash
     occupy_standard_descriptors()
-    for number in ENDING:
+    for number in TERMINATING_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
     try:
@@ -79,72 +79,75 @@ def main() -> NoReturn:
         os._exit(status or 0)
     except (click.UsageError, BadUse, BadHost) as bad:
         text = bad.format_message() if isinstance(bad, click.UsageError) else str(bad)
-        strerr.die(strerr.PERMANENT, FATAL, shown(octets(text)), " (relaytest --help)")
+        strerr.die(strerr.PERMANENT, FATAL, printable(octets(text)), " (relaytest --help)")
     except Unable as failure:
         strerr.die(strerr.TEMPORARY, FATAL, str(failure))
     except NoConnection as none:
-        strerr.die(strerr.TEMPORARY, FATAL, f"unable to talk to the server: {none}")
+        strerr.die(strerr.TEMPORARY, FATAL, f"unable to connect to the server: {none}")
     except Stopped as stopped:
         signal.signal(stopped.args[0], signal.SIG_DFL)
         os.kill(os.getpid(), stopped.args[0])
-    os._exit(strerr.TEMPORARY)  # not reached: the signal has ended us
+    os._exit(strerr.TEMPORARY)  # not reached: the signal has ended this process
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["--help", "-h"]})
-@click.option("--pipe", is_flag=True, help="ask PROGRAM ARG... on a pipe, in the environment of a stranger")
-@click.option("--rules", metavar="CDB", help="ask what tcpserver with these rules, and qmail-smtpd, let each client do")
-@click.option("--home", metavar="DIR", help="the qmail home, with control/: for --rules, and for advice")
+@click.option("--pipe", is_flag=True, help="test PROGRAM ARG... on a pipe, with the environment of an outside client")
+@click.option("--rules", metavar="CDB", help="test what each client may do behind tcpserver with these rules")
+@click.option("--home", metavar="DIR", help="the qmail home, with control/: for --rules and for advice")
 @click.option("--source", metavar="FILE", help="--rules: the text of the rules (default: CDB without .cdb)")
-@click.option("--client", metavar="[INFO@]IP[=HOST]", multiple=True, help="--rules: ask about this client")
-@click.option("--from-ip", metavar="IP", help="the address to ask from; --pipe: that the program is told (192.0.2.1)")
-@click.option("--as-outside", is_flag=True, help="take where I am for outside, whatever the address looks like")
+@click.option("--client", metavar="[INFO@]IP[=HOST]", multiple=True, help="--rules: test this client")
+@click.option("--from-ip", metavar="IP", help="the address to connect from; --pipe: the client's address (192.0.2.1)")
+@click.option("--as-outside", is_flag=True, help="treat this client as outside, whatever its address")
 @click.option("--inside", metavar="NETWORK", multiple=True, help="clients that may relay (or =HOST, =.SUFFIX)")
 @click.option(
-    "--listed", metavar="DOMAIN", multiple=True, help="a domain, or an address, that the server takes mail for"
+    "--listed", metavar="DOMAIN", multiple=True, help="a domain, or an address, that the server accepts mail for"
 )
-@click.option("--outside", metavar="DOMAIN", help="a domain that it takes none for (example.net)")
-@click.option("--auth", is_flag=True, help="try logins, too: they may be counted as an attack")
-@click.option("--send", metavar="ADDRESS", help="send messages, to this address, one for each kind of probe at most")
-@click.option("--helo", metavar="NAME", help="the name to give in EHLO (relaytest.HOST)")
-@click.option("--only", metavar="PATTERN", multiple=True, help="ask only these probes: null/*, */percent*, xclient")
+@click.option("--outside", metavar="DOMAIN", help="a domain that it accepts no mail for (example.net)")
+@click.option("--auth", is_flag=True, help="also try logins: the server may treat them as an attack")
+@click.option("--send", metavar="ADDRESS", help="send messages to this address, at most one for each kind of probe")
+@click.option("--helo", metavar="NAME", help="the name in EHLO (relaytest.HOST)")
+@click.option("--only", metavar="PATTERN", multiple=True, help="run only these probes: null/*, */percent*, xclient")
 @click.option("--pause", metavar="SECONDS", type=click.FloatRange(0, 60), help="between probes")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.1, 600), help="for one answer (30)")
-@click.option("--again", metavar="SECONDS", type=click.FloatRange(0, 3600), help="until a 4xx is asked again (30)")
+@click.option("--again", metavar="SECONDS", type=click.FloatRange(0, 3600), help="until a 4xx probe is repeated (30)")
 @click.option("--total", metavar="SECONDS", type=click.FloatRange(1, 86400), help="for the whole run (3600)")
-@click.option("--verbose", "-v", is_flag=True, help="a line for every probe")
+@click.option("--verbose", "-v", is_flag=True, help="print a line for each probe")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-@click.option("--html", metavar="FILE", help="write a page, too")
-@click.option("--list", "list_probes", is_flag=True, help="print the catalogue of probes and end")
+@click.option("--html", metavar="FILE", help="also write an HTML page")
+@click.option("--list", "list_probes", is_flag=True, help="print the catalogue of probes and exit")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="HOST[:PORT] | PROGRAM [ARG]...")
 def relaytest(verbose: bool, as_json: bool, html: str | None, list_probes: bool, **typed: Any) -> int:
-    """Is this server an open relay? Exit code 0: closed, 1: open, 2: cannot tell, 111: no connection."""
+    """Test whether a mail server is an open relay. Exit codes: 0 closed, 1 open, 2 cannot tell, 111 no connection."""
     if list_probes:
         write("\n".join(listing(trick_probes())))
         return 0
     options = Options(**typed)
     options.check()
     with PageFile(html) as file:
-        with progress() as tell:
-            report = ask(options, tell)
+        with progress_display() as progress:
+            report = ask(options, progress)
         file.write(page(report))
-    show(report, verbose, as_json)
+    print_report(report, verbose, as_json)
     return report.verdict.exit
 
 
-def show(report: Report, verbose: bool, as_json: bool) -> None:
-    """Print it: for a program, for a person at a terminal, for whoever reads lines."""
+def print_report(report: Report, verbose: bool, as_json: bool) -> None:
+    """Print the report as JSON, as a table at a terminal, or as lines."""
     if as_json:
         write(lines.as_json(report))
     elif not verbose and os.isatty(1) and find_spec("rich"):
         from qmail_smtpd.probe import table
 
-        write(table.drawn(report))
+        write(table.render(report))
     else:
         write("\n".join(lines.plain(report, verbose)))
 
 
 def write(text: str) -> None:
-    """To descriptor 1. Raises Unable: click would make 1 of a broken pipe, which says that the relay is open."""
+    """Write to descriptor 1. Raise Unable if that fails.
+
+    click would exit with 1 on a broken pipe, which means an open relay.
+    """
     data = (text.rstrip("\n") + "\n").encode("utf-8", "replace")
     try:
         while data:
@@ -154,12 +157,12 @@ def write(text: str) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Tell]:
-    """A bar, where somebody looks at it."""
+def progress_display() -> Iterator[Progress]:
+    """Show a progress bar if descriptor 2 is a terminal."""
     if os.isatty(2) and find_spec("rich"):
         from qmail_smtpd.probe import table
 
         with table.Bar() as bar:
-            yield bar.tell
+            yield bar.update
     else:
         yield lambda done, of, what: None

@@ -1,4 +1,4 @@
-"""The connection of a run: opened when it is needed, again after trouble, ended after so many probes. One at a time."""
+"""The connection of a run: opened on demand, opened again after failures, closed after some probes. One at a time."""
 
 import time
 from collections.abc import Callable
@@ -7,31 +7,29 @@ from typing import NamedTuple
 from qmail_smtpd.probe.conversation import SILENT, Conversation, Reply
 from qmail_smtpd.probe.transport import Transport
 
-ATTEMPTS = 3  # to get a conversation
-WAITS = (1.0, 5.0)  # seconds between them, and never more than until a 4xx is asked again
+ATTEMPTS = 3  # attempts to open a conversation
+WAITS = (1.0, 5.0)  # seconds between the attempts, limited by Pace.again
 NOT_TRIED = Reply()
 
 Dial = Callable[[], Transport]
 
 
 class Pace(NamedTuple):
-    """How patient, and how gentle. Seconds, but for `per_connection`."""
+    """Time limits and pauses in seconds, and the number of probes for one connection."""
 
     timeout: float = 30.0  # for one answer
     pause: float = 0.1  # between probes
-    again: float = 30.0  # until what got a 4xx is asked again
+    again: float = 30.0  # until a probe with a 4xx answer is repeated
     total: float = 3600.0  # for the whole run
-    per_connection: int = (
-        9  # probes: with 10 errors Postfix makes its clients wait (postconf(5) smtpd_soft_error_limit)
-    )
+    per_connection: int = 9  # probes: after 10 errors Postfix delays its replies (postconf(5) smtpd_soft_error_limit)
 
 
 class NoConnection(Exception):
-    """There was never one; the text is the system's."""
+    """No connection was ever established. The text is the system's."""
 
 
-class Lost(Exception):
-    """No conversation can be had, and what the server's greeting was, if there was one."""
+class NoConversation(Exception):
+    """No conversation can be opened. `greeting` is what the server sent, if anything."""
 
     def __init__(self, why: str, greeting: Reply) -> None:
         super().__init__(why)
@@ -39,7 +37,7 @@ class Lost(Exception):
 
 
 class Connection:
-    """What is open now, if anything is."""
+    """The current connection, if any. `used` counts its probes."""
 
     def __init__(self, dial: Dial, pace: Pace) -> None:
         self.dial, self.pace = dial, pace
@@ -48,20 +46,20 @@ class Connection:
         self.connected_ever = False
 
     def shared(self, hello: bytes) -> Conversation:
-        """The conversation that is open, or a new one. Raises Lost, NoConnection."""
+        """Return the open conversation, or open one. Raise NoConversation, NoConnection."""
         if self.conversation is None:
             self.conversation = self.open(b"", hello)
         return self.conversation
 
     def fresh(self, preamble: bytes, hello: bytes) -> Conversation:
-        """A new conversation. Raises Lost, NoConnection."""
-        self.hang_up()
+        """Open a new conversation. Raise NoConversation, NoConnection."""
+        self.close()
         self.conversation = self.open(preamble, hello)
         return self.conversation
 
     def open(self, preamble: bytes, hello: bytes) -> Conversation:
-        """Connect, be greeted, greet. Tried again where the server has no time just now."""
-        lost = Lost("", NOT_TRIED)
+        """Connect, read the greeting, and send EHLO. Retry if the server is temporarily unavailable."""
+        failure = NoConversation("", NOT_TRIED)
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(min(WAITS[attempt - 1], self.pace.again))
@@ -70,32 +68,32 @@ class Connection:
             except OSError as error:
                 if not self.connected_ever:
                     raise NoConnection(error.strerror or str(error)) from error
-                lost = Lost(f"no connection: {error.strerror or error}", NOT_TRIED)
+                failure = NoConversation(f"no connection: {error.strerror or error}", NOT_TRIED)
                 continue
             self.connected_ever = True
             conversation = Conversation(transport, self.pace.timeout)
-            why = conversation.begin(preamble, hello)
+            why = conversation.open(preamble, hello)
             if not why:
                 self.used = 0
                 return conversation
-            lost = Lost(why, conversation.greeting)
+            failure = NoConversation(why, conversation.greeting)
             conversation.close()
             if conversation.greeting.kind == 5 or why == SILENT:
                 break
-        raise lost
+        raise failure
 
     def finish(self, keep: bool) -> None:
-        """A probe is over: RSET, and the end of the connection where it cannot serve for the next one."""
+        """End a probe with RSET. Close the connection if it cannot be used for the next probe."""
         self.used += 1
         if not (self.reset() and keep and self.used < self.pace.per_connection):
-            self.hang_up()
+            self.close()
 
     def reset(self) -> bool:
-        """Whether the server has forgotten the probe."""
+        """Send RSET. Return whether the server has accepted it."""
         return self.conversation is not None and self.conversation.command(b"RSET").kind == 2
 
-    def hang_up(self) -> None:
-        """End the connection, if there is one."""
+    def close(self) -> None:
+        """Close the connection, if there is one."""
         if self.conversation:
             self.conversation.close()
         self.conversation = None

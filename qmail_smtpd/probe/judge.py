@@ -1,6 +1,6 @@
-"""What the answers mean: for one probe, and for all of them together. Pure.
+"""The meaning of the replies: of one probe, and of all together. Pure.
 
-Closed is what is left when everything else is excluded: nothing here makes a no of an answer that did not come.
+The verdict is closed only if everything else is excluded: a missing reply never counts as a refusal.
 """
 
 import re
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qmail_smtpd.probe.conversation import Reply
-from qmail_smtpd.probe.probes import ASK, BELOW, FORGED, HERE, LOGIN, OPAQUE, OUTSIDE, UNCLEAR, Probe
+from qmail_smtpd.probe.probes import BELOW, DECIDES, FORGED, HERE, LOGIN, OPAQUE, OUTSIDE, UNCLEAR, Probe
 
-# What became of a probe.
+# The outcome of a probe.
 REFUSED = "refused"
 TAKEN = "taken"
 LATER = "later"  # 4xx
@@ -18,7 +18,7 @@ BROKEN = "broken"
 SKIPPED = "skipped"
 SENT = "sent"  # a message was accepted
 
-# What that means.
+# The meaning of an outcome.
 OPEN = "open"
 NEEDS_SEND = "needs --send"
 CANNOT_TELL = "cannot tell"
@@ -36,37 +36,37 @@ BY_READING = {
     BELOW: TAKEN_BELOW,
     HERE: STAYS,
 }
-YOU_ARE_INSIDE = "you are inside, and may relay: ask from outside, or use --rules or --pipe"
-NOTHING_TO_FIND = "not asked: the plain case is taken already"
-PLAINEST = "outside/plain"  # from a stranger to a stranger
+YOU_ARE_INSIDE = "you are inside, and may relay: test from outside, or use --rules or --pipe"
+PLAIN_CASE_ACCEPTED = "not asked: the plain case was already accepted"
+PLAIN_CASE = "outside/plain"  # from an outside sender to an outside recipient
 PLAIN_BOUNCE = "null/plain"
-AT_THE_END = "listed recipient, at the end"
-PROOFS = (FORGED, LOGIN)  # roles of answers that show a hole whatever else the server says
+FINAL_CONTROL = "listed recipient, at the end"
+PROOFS = (FORGED, LOGIN)  # roles of replies that prove an open relay even if a control has failed
 EXITS = {CLOSED: 0, OPEN: 1, INSIDE: 2, CANNOT_TELL: 2}
 
-# postconf(5), defer_unauth_destination, which Postfix has by default: the one 4xx that says what it means.
-NOT_EVER = re.compile(rb"454[ -]4\.7\.1 .*Relay access denied", re.DOTALL)
-# RFC 3463 section 3.2, RFC 7504, RFC 7505: it is the domain that is not good, whoever asks.
+# postconf(5), defer_unauth_destination, Postfix's default: the only 4xx that counts as a refusal.
+RELAY_DENIED = re.compile(rb"454[ -]4\.7\.1 .*Relay access denied", re.DOTALL)
+# RFC 3463 section 3.2, RFC 7504, RFC 7505: the domain itself is refused, for every client.
 BAD_RECIPIENT_DOMAIN = re.compile(rb"(?:5..[ -]5\.1\.(?:2|10)|556)\b")
-BAD_SENDER_DOMAIN = re.compile(rb"5..[ -]5\.(?:1\.8|7\.27)\b")  # at MAIL, or as Postfix does, at RCPT
+BAD_SENDER_DOMAIN = re.compile(rb"5..[ -]5\.(?:1\.8|7\.27)\b")  # at MAIL or, by Postfix, at RCPT
 
 
 class Result(NamedTuple):
-    """One probe, what became of it, and how one can see that."""
+    """One probe, its outcome, and the evidence."""
 
     probe: Probe
     outcome: str
     reply: Reply = Reply()
-    command: bytes = b""  # the one whose answer decided
+    command: bytes = b""  # the command whose reply decided
     role: str = ""  # and what that answer was for
     transcript: tuple[tuple[str, bytes], ...] = ()
-    why: str = ""  # where there is no answer
+    why: str = ""  # if there is no reply
 
     @property
     def word(self) -> str:
-        """What it means."""
+        """The meaning of the outcome."""
         if self.outcome == REFUSED:
-            return CANNOT_TELL if self.is_about_the_domain else REFUSED
+            return CANNOT_TELL if self.refuses_the_domain else REFUSED
         if self.outcome == SENT:
             return OPEN if self.probe.reading in (OUTSIDE, FORGED) else SENT
         if self.outcome == TAKEN:
@@ -74,15 +74,15 @@ class Result(NamedTuple):
         return NOT_ASKED if self.outcome == SKIPPED else CANNOT_TELL
 
     @property
-    def is_about_the_domain(self) -> bool:
-        """Whether the refusal would have come from an open relay, too: the name is not one that mail can go to."""
+    def refuses_the_domain(self) -> bool:
+        """Whether the domain itself is refused because it receives no mail: an open relay would refuse it as well."""
         text = self.reply.text
-        plain = self.probe.group == "plain" and self.role == ASK
+        plain = self.probe.group == "plain" and self.role == DECIDES
         return bool(BAD_SENDER_DOMAIN.match(text) or (plain and BAD_RECIPIENT_DOMAIN.match(text)))
 
 
 class Control(NamedTuple):
-    """What must be so before anything is believed."""
+    """A condition that must hold before the server's replies count."""
 
     name: str
     passed: bool
@@ -98,67 +98,67 @@ class Verdict(NamedTuple):
 
     @property
     def exit(self) -> int:
-        """The exit code that goes with it."""
+        """The exit code of the verdict."""
         return EXITS[self.word]
 
 
 def outcome_of(reply: Reply) -> str:
-    """What the answer to the question that decides says."""
-    if reply.kind == 4 and NOT_EVER.match(b"\n".join(reply.lines)):
+    """Return the outcome for the reply that decides."""
+    if reply.kind == 4 and RELAY_DENIED.match(b"\n".join(reply.lines)):
         return REFUSED
     return {2: TAKEN, 4: LATER, 5: REFUSED}.get(reply.kind, BROKEN)
 
 
 def count(results: Sequence[Result]) -> dict[str, int]:
-    """How many there are of each word."""
+    """Return the number of results for each meaning."""
     counts: dict[str, int] = {}
     for result in results:
         counts[result.word] = counts.get(result.word, 0) + 1
     return counts
 
 
-def is_trusted(results: Sequence[Result]) -> bool:
-    """Whether the server takes the plain case, from anybody's sender: whoever asked may relay.
+def plain_case_accepted(results: Sequence[Result]) -> bool:
+    """Whether the server accepts the plain case, so that the client may relay.
 
-    Where it has no answer for a stranger's sender (whose domain it may not like), a bounce is as good.
+    If the outside sender gave no result, for example because its domain is refused, the null sender counts.
     """
-    said = {result.probe.name: result for result in results}
-    plain = [said[name] for name in (PLAINEST, PLAIN_BOUNCE) if name in said]
+    by_name = {result.probe.name: result for result in results}
+    plain = [by_name[name] for name in (PLAIN_CASE, PLAIN_BOUNCE) if name in by_name]
     decided = [result.outcome for result in plain if result.word != CANNOT_TELL]
     return bool(decided) and decided[0] in (TAKEN, SENT)
 
 
 def verdict(controls: Sequence[Control], results: Sequence[Result], inside: bool) -> Verdict:
-    """All in one word. `inside`: whoever asked is a client that may well relay."""
-    failed = [control for control in controls if not control.passed and control.name != AT_THE_END]
+    """Return the verdict on all results. `inside` says that the client is allowed to relay."""
+    failed = [control for control in controls if not control.passed and control.name != FINAL_CONTROL]
     proven = [result for result in results if result.word == OPEN and result.role in PROOFS]
     if failed and not proven:
-        sent = undecided({SENT: sent_of(results)}) if sent_of(results) else ""
+        sent = undecided_reason({SENT: sent_of(results)}) if sent_of(results) else ""
         return Verdict(CANNOT_TELL, "; ".join(text for text in (failed[0].why, sent) if text))
     counts = count(results)
     if counts.get(OPEN):
-        if inside and is_trusted(results):
+        if inside and plain_case_accepted(results):
             return Verdict(INSIDE, YOU_ARE_INSIDE)
         return Verdict(OPEN, f"{plural(counts[OPEN], 'probe')} went through")
     if counts.get(CANNOT_TELL) or counts.get(SENT):
-        return Verdict(CANNOT_TELL, undecided(counts))
+        return Verdict(CANNOT_TELL, undecided_reason(counts))
     if counts.get(NOT_ASKED):
         return Verdict(CANNOT_TELL, f"{plural(counts[NOT_ASKED], 'probe')} could not be asked")
-    shut_out = [control for control in controls if not control.passed]
-    if shut_out:
-        return Verdict(CANNOT_TELL, shut_out[0].why)
+    blocked = [control for control in controls if not control.passed]
+    if blocked:
+        return Verdict(CANNOT_TELL, blocked[0].why)
     if not counts.get(REFUSED):
-        return Verdict(CANNOT_TELL, "nothing was asked that could be refused")
-    return Verdict(CLOSED, remark(counts))
+        return Verdict(CANNOT_TELL, "no probe was sent that could be refused")
+    return Verdict(CLOSED, closed_reason(counts))
 
 
 def sent_of(results: Sequence[Result]) -> int:
-    """How many messages were accepted."""
+    """Return the number of accepted messages."""
     return sum(result.outcome == SENT for result in results)
 
 
-def undecided(counts: dict[str, int]) -> str:
-    """Why it is neither open nor closed."""
+def undecided_reason(counts: dict[str, int]) -> str:
+    """Return why the verdict is neither open nor closed."""
     texts = []
     if counts.get(CANNOT_TELL):
         texts.append(f"{plural(counts[CANNOT_TELL], 'probe')} undecided")
@@ -167,11 +167,11 @@ def undecided(counts: dict[str, int]) -> str:
     return "; ".join(texts)
 
 
-def remark(counts: dict[str, int]) -> str:
-    """What there is to say of a closed one."""
+def closed_reason(counts: dict[str, int]) -> str:
+    """Return the sentence for a closed server."""
     text = f"{plural(counts[REFUSED], 'probe')} refused, none went through"
     if counts.get(NEEDS_SEND):
-        text += f"; {counts[NEEDS_SEND]} taken at your own domain: --send shows what becomes of those"
+        text += f"; {counts[NEEDS_SEND]} accepted at your own domain: --send shows what happens to those"
     return text
 
 

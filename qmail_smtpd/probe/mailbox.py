@@ -1,4 +1,4 @@
-"""The one message that --send may send, to the one address that somebody has named. Says who sends it, and why."""
+"""The messages that --send may send, and their only address. A message names its sender and its purpose."""
 
 from email.utils import formatdate, make_msgid
 from typing import NamedTuple
@@ -15,25 +15,25 @@ MIME-Version: 1.0
 Content-Type: text/plain; charset=us-ascii
 Auto-Submitted: auto-generated
 
-{user} on {host} asks with the program relaytest (ucspi-smtpd)
+{user} on {host} tests with the program relaytest (ucspi-smtpd)
 whether {server} is an open relay.
-If you read this, the server has taken it with the probe
-{probe}, and the mail has gone through.
-Nobody but this address gets such messages.
+If you read this, the server has accepted this message in the probe
+{probe}, and the mail has been delivered.
+Such messages are sent only to this address.
 """
 
 
 class Mailbox(NamedTuple):
-    """Where messages go, and who sends them. All text is printable ASCII without line ends."""
+    """The recipient and the sender of messages. All text is printable ASCII without line ends."""
 
-    address: str  # outside: of what is relayed; empty, and nothing is
-    inside: bytes  # a mailbox of the server's own: of what is smuggled; empty, and nothing is
+    address: str  # outside, for relay probes; empty to send none
+    inside: bytes  # at the server's own domain, for smuggling probes; empty to send none
     server: str
     user: str
     host: str
 
     def message(self, probe: Probe) -> bytes:
-        """The message, with CRLF, not yet ended by its dot."""
+        """Return the message with CRLF line ends, without its final dot."""
         text = TEXT.format(
             address=self.address or self.inside.decode(),
             server=self.server,

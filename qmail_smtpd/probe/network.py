@@ -1,4 +1,4 @@
-"""Connect to a server: HOST:PORT -> a stream, from a chosen address of this host. One address is found, and kept to."""
+"""Connect to HOST:PORT from a chosen local address. All connections go to the same address of the host."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ PORTS = 65535
 
 
 class Peers(NamedTuple):
-    """Who speaks to whom, as text."""
+    """The addresses of both ends, as text."""
 
     server: str
     port: int
@@ -19,11 +19,11 @@ class Peers(NamedTuple):
 
 
 class BadHost(ValueError):
-    """Not HOST, HOST:PORT or [IPV6]:PORT."""
+    """The text is not HOST, HOST:PORT or [IPV6]:PORT."""
 
 
 def split(text: str) -> tuple[str, int]:
-    """Host and port. An IPv6 address has brackets, or no port."""
+    """Return host and port. An IPv6 address with a port must have brackets."""
     host, port = text, str(PORT)
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -36,39 +36,42 @@ def split(text: str) -> tuple[str, int]:
 
 
 class Dialer:
-    """Opens one connection after another to the same address. Raises OSError."""
+    """Opens connections to one address, one after another. Raises OSError."""
 
     def __init__(self, host: str, port: int, client: str | None, timeout: float) -> None:
         self.timeout = timeout
         self.source = (client, 0) if client else None
-        self.found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        self.addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         self.peers = Peers(host, port, client or "")
         self.first: Descriptor | None = None
 
     def settle(self) -> None:
-        """Connect to find out which of the host's addresses is asked. The connection is the first one that is used."""
+        """Choose the first of the host's addresses that can be connected to.
+
+        Its connection is the first one to be used.
+        """
         failure = OSError("no address")
-        for address in dict.fromkeys(self.found):
+        for address in dict.fromkeys(self.addresses):
             try:
                 connection = self.connect(address)
             except OSError as error:
                 failure = error
                 continue
-            self.found = [address]
+            self.addresses = [address]
             self.peers = Peers(address, self.peers.port, connection.getsockname()[0])
             self.first = Descriptor(connection.detach())
             return
         raise failure
 
     def __call__(self) -> Descriptor:
-        """A new connection."""
+        """Return a new connection."""
         first, self.first = self.first, None
-        return first or Descriptor(self.connect(self.found[0]).detach())
+        return first or Descriptor(self.connect(self.addresses[0]).detach())
 
     def connect(self, address: str) -> socket.socket:
         return socket.create_connection((address, self.peers.port), self.timeout, self.source)
 
 
 def host_name() -> str:
-    """This host's name as a HELO may have it."""
+    """Return this host's short name, for HELO."""
     return os.uname().nodename.split(".")[0] or "localhost"

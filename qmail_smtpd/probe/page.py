@@ -1,7 +1,7 @@
-"""A report as one self-contained page: the verdict on top, who may do what, what went wrong, what to change. Pure.
+"""A report as one self-contained HTML page: the verdict, what to change, what each client may do, the findings. Pure.
 
-No script, nothing from elsewhere (and a policy that says so), readable on a phone and on paper. Text of the server's is
-escaped twice: by text.shown, and for HTML.
+The page has no scripts and loads nothing, which its Content-Security-Policy enforces. It is readable on a phone and on
+paper. Text from the server is escaped twice: by text.printable, and for HTML.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ from qmail_smtpd.probe.judge import (
     plural,
 )
 from qmail_smtpd.probe.lines import because
-from qmail_smtpd.probe.report import DENIED, Finding, Part, Report, asked, findings, first_of_each
-from qmail_smtpd.probe.text import shown
+from qmail_smtpd.probe.report import DENIED, Finding, Part, Report, asked_results, findings, with_own_results
+from qmail_smtpd.probe.text import printable
 
-COLOURS = {CLOSED: "good", REFUSED: "good", DENIED: "good", OPEN: "bad", INSIDE: "calm"}  # else: "fair"
+COLOURS = {CLOSED: "good", REFUSED: "good", DENIED: "good", OPEN: "bad", INSIDE: "calm"}  # any other word: "fair"
 HEADLINES = {
     CLOSED: "Closed",
     OPEN: "Open relay",
@@ -31,12 +31,12 @@ HEADLINES = {
     CANNOT_TELL: "Cannot tell",
 }
 MEANINGS = {
-    OPEN: "Mail for somebody outside was taken.",
-    CANNOT_TELL: "Neither a yes nor a no: below is why.",
+    OPEN: "Mail for an outside address was accepted.",
+    CANNOT_TELL: "Neither accepted nor refused: the reason is below.",
     SENT: "A message was accepted. If it arrives, this is an open relay.",
-    NEEDS_SEND: "Taken at a domain of yours, or without one. A later mailer may send it on, or not: only a message"
+    NEEDS_SEND: "Accepted at your own domain, or without a domain. A later mailer may route it onward: only a message"
     " can tell (--send).",
-    TAKEN_BELOW: "Everything below a listed domain is taken: right only if that is wanted.",
+    TAKEN_BELOW: "Every name below a listed domain is accepted. This is correct if intended.",
 }
 STYLE = """
 :root { color-scheme: light dark; --good: #1a7f37; --bad: #cf222e; --fair: #9a6700; --calm: #0969da;
@@ -88,13 +88,13 @@ FOOT = """</main>
 
 
 def page(report: Report) -> str:
-    """The whole page."""
+    """Return the whole page."""
     title = escape(f"{report.verdict.word}: {report.asked}")
     return HEAD.format(title=title, style=STYLE) + "\n".join(body(report)) + "\n" + FOOT
 
 
 def body(report: Report) -> Iterator[str]:
-    """Its parts, in the order in which one wants to know."""
+    """Yield the parts suffix the page, the most important first."""
     word = report.verdict.word
     yield f'<header class="{colour(word)}"><h1 class="{colour(word)}">{HEADLINES[word]}</h1>'
     yield f"<p>{escape(report.verdict.why)}</p>"
@@ -105,61 +105,65 @@ def body(report: Report) -> Iterator[str]:
         for change in report.changes:
             yield f"<li><code>{escape(change.where)}</code><br>{escape(change.what)}</li>"
         yield "</ul>"
-    yield "<h2>Who may do what</h2><ul>"
+    yield "<h2>What each client may do</h2><ul>"
     for part in report.parts:
         yield from client(part)
     yield "</ul>"
     several = len(report.parts) > 1
-    for part in first_of_each(report.parts):
-        yield from probes(part, f": {part.who}" if several else "")
+    for part in with_own_results(report.parts):
+        yield from probes(part, f": {part.client}" if several else "")
 
 
 def client(part: Part) -> Iterator[str]:
-    """One client or vantage, in a few lines."""
-    yield f"<li>{badge(part.word)} <code>{escape(part.who)}</code>"
+    """Yield the entry suffix one client."""
+    yield f"<li>{badge(part.word)} <code>{escape(part.client)}</code>"
     yield f' <span class="dim">{escape(part.reason)}</span>'
     yield f"<p>{escape(part.why)}</p>"
     if part.rule:
         yield f"<p><code>{escape(', '.join([part.rule, *part.environment]))}</code></p>"
     if part.controls:
-        names = f"{shown(part.names.listed)} is listed, {shown(part.names.out)} is outside"
+        names = f"{printable(part.names.listed)} is listed, {printable(part.names.out)} is outside"
         yield f'<p class="dim">{escape(names)}</p>'
     for control in part.controls:
         if not control.passed:
-            said = f'<br><span class="answer">{escape(shown(control.reply.text))}</span>' if control.reply.text else ""
-            yield f'<p><b class="fair">control failed</b> {escape(control.name)}: {escape(control.why)}{said}</p>'
+            text = escape(printable(control.reply.text))
+            reply = f'<br><span class="answer">{text}</span>' if text else ""
+            yield f'<p><b class="fair">control failed</b> {escape(control.name)}: {escape(control.why)}{reply}</p>'
     yield "</li>"
 
 
-def probes(part: Part, of: str) -> Iterator[str]:
-    """What was asked for a client: what went wrong, with its transcripts, then everything."""
-    found = findings(part)
-    if found:
-        yield f"<h2>What was not refused{escape(of)}</h2>"
-    for finding in found:
+def probes(part: Part, suffix: str) -> Iterator[str]:
+    """Yield the probes suffix one client: the findings with transcripts, then all results."""
+    client_findings = findings(part)
+    if client_findings:
+        yield f"<h2>What was not refused{escape(suffix)}</h2>"
+    for finding in client_findings:
         yield from finding_block(finding)
     if part.results:
         counts = ", ".join(f"{word} {number}" for word, number in count(part.results).items())
-        yield f"<h2>All probes{escape(of)}</h2><details><summary>{escape(counts)}</summary>"
+        yield f"<h2>All probes{escape(suffix)}</h2><details><summary>{escape(counts)}</summary>"
         yield "<table><thead><tr><th>probe</th><th>result</th><th>answer</th></tr></thead><tbody>"
-        for result in asked(part):
-            answer = shown(result.reply.text) or result.why
+        for result in asked_results(part):
+            answer = printable(result.reply.text) or result.why
             yield f"<tr><td>{escape(result.probe.name)}</td><td>{badge(result.word)}</td>"
             yield f'<td class="answer">{escape(answer)}</td></tr>'
         yield "</tbody></table></details>"
 
 
 def finding_block(finding: Finding) -> Iterator[str]:
-    """One kind of probe. What went wrong is shown at once, with every transcript; for the rest one will do."""
-    wrong = finding.word in (OPEN, CANNOT_TELL, SENT)
+    """Yield one kind of probe.
+
+    An open or undecided one is unfolded and has all transcripts, any other one is folded and has one.
+    """
+    is_serious = finding.word in (OPEN, CANNOT_TELL, SENT)
     first = finding.results[0]
     senders = f" ({plural(len(finding.senders), 'sender')}: {', '.join(finding.senders)})" if finding.senders else ""
-    yield f"<details{' open' if wrong else ''}><summary>{badge(finding.word)}"
+    yield f"<details{' open' if is_serious else ''}><summary>{badge(finding.word)}"
     yield f" {escape(finding.name)}{escape(senders)}</summary>"
     yield f"<p>{escape(MEANINGS[finding.word])}</p>"
     yield f'<p class="dim">{escape(first.probe.why)} ({escape(first.probe.source)})</p>'
-    for result in finding.results if wrong else finding.results[:1]:
-        lines = [f"{who}: {shown(line)}" for who, line in result.transcript]
+    for result in finding.results if is_serious else finding.results[:1]:
+        lines = [f"{who}: {printable(line)}" for who, line in result.transcript]
         lines += [because(result)] if because(result) else []
         if lines:
             yield f"<pre>{escape(chr(10).join(lines))}</pre>"
@@ -167,10 +171,10 @@ def finding_block(finding: Finding) -> Iterator[str]:
 
 
 def badge(word: str) -> str:
-    """A word in its colour."""
+    """Return the word in its colour."""
     return f'<b class="{colour(word)}">{escape(word)}</b>'
 
 
 def colour(word: str) -> str:
-    """The class that goes with a word."""
+    """Return the CSS class of the word."""
     return COLOURS.get(word, "fair")

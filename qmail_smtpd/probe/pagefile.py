@@ -1,19 +1,20 @@
-"""A page on its way to its file: written beside it, and moved when it is whole, so that nobody reads half of it.
+"""Write the page into a temporary file, which is then renamed, so that no reader sees a partial page.
 
-What is no regular file (a pipe, /dev/stdout) is written as it is. Whether it can be written is known before the run.
+Anything but a regular file (a pipe, /dev/stdout) is written directly. The file is created before the run, so that an
+error is reported early.
 """
 
 import os
 import stat
 
 from qmail_smtpd.probe.modes import unable
-from qmail_smtpd.probe.text import octets, shown
+from qmail_smtpd.probe.text import octets, printable
 
-MODE = 0o666  # with the umask, as for any file that a program makes
+MODE = 0o666  # before the umask, as usual
 
 
 class PageFile:
-    """With a path of None nothing is written. Raises Unable."""
+    """The file for a page, or nothing if the path is None. Raises Unable."""
 
     def __init__(self, path: str | None) -> None:
         self.path = path
@@ -28,13 +29,13 @@ class PageFile:
             self.descriptor = os.open(self.temporary or path, flags, MODE)
         except OSError as error:
             self.temporary = None
-            raise unable(f"create {shown(octets(path))}", error) from error
+            raise unable(f"create {printable(octets(path))}", error) from error
 
     def __enter__(self) -> "PageFile":
         return self
 
     def write(self, text: str) -> None:
-        """All of it."""
+        """Write the page."""
         if self.path is None:
             return
         try:
@@ -46,7 +47,7 @@ class PageFile:
                 os.rename(self.temporary, self.path)
                 self.temporary = None
         except OSError as error:
-            raise unable(f"write {shown(octets(self.path))}", error) from error
+            raise unable(f"write {printable(octets(self.path))}", error) from error
 
     def __exit__(self, *_: object) -> None:
         if self.descriptor >= 0:
@@ -56,7 +57,7 @@ class PageFile:
 
 
 def is_file(path: str) -> bool:
-    """Whether it is, or will be, a regular file."""
+    """Whether the path is, or will be, a regular file."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a whole run of relaytest has found, as values: one part for each vantage or client, and what to change. Pure."""
+"""The findings by_word a whole run, as values: one part for each client, and the advice. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from qmail_smtpd.probe.judge import (
     EXITS,
     INSIDE,
     NEEDS_SEND,
-    NOTHING_TO_FIND,
     OPEN,
+    PLAIN_CASE_ACCEPTED,
     SENT,
     TAKEN_BELOW,
     Control,
@@ -21,12 +21,12 @@ from qmail_smtpd.probe.judge import (
 from qmail_smtpd.probe.probes import ENVELOPE, Names
 
 DENIED = "denied"
-WENT_WRONG = (OPEN, CANNOT_TELL, SENT, NEEDS_SEND, TAKEN_BELOW)  # the worst first
+NOT_REFUSED = (OPEN, CANNOT_TELL, SENT, NEEDS_SEND, TAKEN_BELOW)  # the most serious first
 WITH_TRANSCRIPT = (OPEN, CANNOT_TELL, SENT, NEEDS_SEND)
 
 
 class Finding(NamedTuple):
-    """One kind of probe that was not refused, with all senders for whom that is so."""
+    """One kind by_word probe that was not refused, with its senders."""
 
     name: str
     word: str
@@ -35,87 +35,88 @@ class Finding(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What to change, and where: both for people, safe to show."""
+    """A place and what to change there, as text that is safe to print."""
 
     where: str
     what: str
 
 
 class Part(NamedTuple):
-    """What one client may do."""
+    """The results for one client."""
 
-    who: str
-    reason: str  # why it was asked about
+    client: str
+    reason: str  # why this client was tested
     word: str  # CLOSED, OPEN, INSIDE, CANNOT_TELL or DENIED
     why: str
     names: Names = Names()
     controls: tuple[Control, ...] = ()
     results: tuple[Result, ...] = ()
-    rule: str = ""  # how it was let in, or not
+    rule: str = ""  # the rule that applies to it
     environment: tuple[str, ...] = ()
     rule_key: bytes | None = None
 
 
 class Report(NamedTuple):
-    """All of it."""
+    """The results by_word a run."""
 
     verdict: Verdict
     asked: str
     parts: tuple[Part, ...]
     changes: tuple[Change, ...]
-    notes: tuple[str, ...] = ()  # what is to be known of the run itself
+    notes: tuple[str, ...] = ()  # remarks on the run
     when: str = ""
 
 
 def findings(part: Part) -> list[Finding]:
-    """What was not refused, by its kind, the worst first. Of a client that may relay nothing is a finding."""
+    """Return the probes that were not refused, by kind, the most serious first. A client inside has none."""
     results = () if part.word == INSIDE else part.results
-    found: dict[tuple[int, str], list[Result]] = {}
+    groups: dict[tuple[int, str], list[Result]] = {}
     for result in results:
-        if result.word in WENT_WRONG:
-            found.setdefault((WENT_WRONG.index(result.word), result.probe.recipient), []).append(result)
+        if result.word in NOT_REFUSED:
+            groups.setdefault((NOT_REFUSED.index(result.word), result.probe.recipient), []).append(result)
     return [
-        Finding(name, WENT_WRONG[rank], tuple(sender_of(result) for result in group if sender_of(result)), tuple(group))
-        for (rank, name), group in sorted(found.items(), key=lambda item: item[0][0])
+        Finding(name, NOT_REFUSED[rank], tuple(filter(None, map(sender_of, group))), tuple(group))
+        for (rank, name), group in sorted(groups.items(), key=lambda item: item[0][0])
     ]
 
 
 def sender_of(result: Result) -> str:
-    """The kind of sender, empty for a probe that has none of its own."""
+    """Return the kind by_word sender, or "" for a probe without senders by_word its own."""
     return result.probe.name.rpartition("/")[0] if result.probe.kind == ENVELOPE else ""
 
 
-def together(parts: Sequence[Part]) -> Verdict:
-    """One verdict for all clients: an open one is worse than one of whom nothing is known."""
+def combine(parts: Sequence[Part]) -> Verdict:
+    """Return one verdict for all clients. An open client counts more than an undecided one."""
     if len(parts) == 1 and parts[0].word in EXITS:
         return Verdict(parts[0].word, parts[0].why)
-    of = {word: [part for part in parts if part.word == word] for word in (OPEN, CANNOT_TELL, CLOSED, INSIDE, DENIED)}
-    if of[OPEN]:
-        return Verdict(OPEN, f"{who(of[OPEN])} may relay")
-    if of[CANNOT_TELL]:
-        return Verdict(CANNOT_TELL, f"{who(of[CANNOT_TELL])}: {of[CANNOT_TELL][0].why}")
-    if not of[CLOSED] and not of[DENIED]:
-        return Verdict(CANNOT_TELL, "no client outside was asked about")
-    counts = [f"{plural(len(of[CLOSED]), 'client')} may not relay"] if of[CLOSED] else []
-    counts += [f"{len(of[INSIDE])} inside may"] if of[INSIDE] else []
-    counts += [f"{len(of[DENIED])} denied"] if of[DENIED] else []
+    words = (OPEN, CANNOT_TELL, CLOSED, INSIDE, DENIED)
+    by_word = {word: [part for part in parts if part.word == word] for word in words}
+    if by_word[OPEN]:
+        return Verdict(OPEN, f"{first_and_rest(by_word[OPEN])} may relay")
+    if by_word[CANNOT_TELL]:
+        return Verdict(CANNOT_TELL, f"{first_and_rest(by_word[CANNOT_TELL])}: {by_word[CANNOT_TELL][0].why}")
+    if not by_word[CLOSED] and not by_word[DENIED]:
+        return Verdict(CANNOT_TELL, "no outside client was tested")
+    counts = [f"{plural(len(by_word[CLOSED]), 'client')} may not relay"] if by_word[CLOSED] else []
+    counts += [f"{len(by_word[INSIDE])} inside may"] if by_word[INSIDE] else []
+    counts += [f"{len(by_word[DENIED])} denied"] if by_word[DENIED] else []
     return Verdict(CLOSED, ", ".join(counts))
 
 
-def who(parts: Sequence[Part]) -> str:
-    """The first of them, and how many more."""
+def first_and_rest(parts: Sequence[Part]) -> str:
+    """Return the first client, and the number of further ones."""
     more = len(parts) - 1
-    return parts[0].who + (f" and {more} more" if more else "")
+    return parts[0].client + (f" and {more} more" if more else "")
 
 
-def asked(part: Part) -> list[Result]:
-    """The probes that were asked, or should have been: not those that nobody needs once the plain case is taken."""
-    return [result for result in part.results if result.why != NOTHING_TO_FIND]
+def asked_results(part: Part) -> list[Result]:
+    """Return the results without the probes that were unnecessary because the plain case was accepted."""
+    return [result for result in part.results if result.why != PLAIN_CASE_ACCEPTED]
 
 
-def first_of_each(parts: Sequence[Part]) -> list[Part]:
-    """Those whose results are not an earlier one's: clients to whom the rules give the same share one examination."""
-    found: dict[int, Part] = {}
+def with_own_results(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts whose results are their own: clients with the same variables share one examination."""
+    first: dict[int, Part] = {}
     for part in parts:
-        found.setdefault(id(part.results) if part.results else id(part), part)
-    return list(found.values())
+        first.setdefault(id(part.results) if part.results else id(part), part)
+    return list(first.values())

@@ -1,28 +1,28 @@
-"""What tcpserver and the server behind it would let each client do: the rules are looked up, and the session is run.
+"""Test what each client may do behind tcpserver with a set of rules: look up its rule, and run the session.
 
-A session is run for every client that may connect. The whole catalogue is asked once for each set of variables that
-the rules give; other clients with the same set are asked the plain case, and everything if they answer it otherwise.
+A session is run for every client that may connect. The whole catalogue is used once for each set of variables that the
+rules give. Other clients with the same set get the plain case, and the whole catalogue if their replies differ.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from qmail_smtpd.probe.clients import Client
-from qmail_smtpd.probe.judge import CLOSED, INSIDE, OPEN, REFUSED, Verdict, is_trusted, verdict
-from qmail_smtpd.probe.pipe import Piper, client_variables
+from qmail_smtpd.probe.judge import CLOSED, INSIDE, OPEN, REFUSED, Verdict, plain_case_accepted, verdict
+from qmail_smtpd.probe.pipe import ProgramRunner, client_variables
 from qmail_smtpd.probe.probes import Probe
 from qmail_smtpd.probe.report import DENIED, Part
 from qmail_smtpd.probe.run import Examination, Plan, Run
-from qmail_smtpd.probe.text import shown
+from qmail_smtpd.probe.text import printable
 from qmail_smtpd.probe.vantage import Inside
 from tcprules.lookup import Rules, judge
 from tcprules.lookup import Verdict as Rule
 
-MAXCONIP = b"MAXCONIP"  # tcpserver: a rule's own limit of connections; 0 lets nobody in
+MAXCONIP = b"MAXCONIP"  # tcpserver: the rule's limit of connections from one address; 0 allows none
 
 
-class Ask(NamedTuple):
-    """How all clients are asked."""
+class Setup(NamedTuple):
+    """What all clients have in common."""
 
     argv: Sequence[str]
     base: dict[bytes, bytes]
@@ -33,81 +33,93 @@ class Ask(NamedTuple):
     inside: Inside
 
 
-Tell = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
 def is_denied(rule: Rule) -> bool:
-    """Whether tcpserver drops the connection."""
+    """Whether tcpserver closes the connection."""
     limits = [value for name, value in rule.environment if name == MAXCONIP and value.isdigit()]
     return rule.deny or (bool(limits) and not int(limits[0][:9]))
 
 
-def environment_of(ask: Ask, client: Client, rule: Rule) -> dict[bytes, bytes]:
-    """What the session finds: the client's variables, then the rule's, which may replace any."""
-    return ask.base | client_variables(client.ip, client.host, client.info) | dict(rule.environment)
+def environment_of(setup: Setup, client: Client, rule: Rule) -> dict[bytes, bytes]:
+    """Return the session's environment: the client's variables, then the rule's, which may replace them."""
+    return setup.base | client_variables(client.ip, client.host, client.info) | dict(rule.environment)
 
 
-def ask_clients(rules: Rules, clients: Sequence[Client], ask: Ask, tell: Tell) -> list[Part]:
-    """One part for each client. Raises OSError for broken rules, NoConnection where there is no program."""
-    known: dict[bytes, Examination] = {}
+def ask_clients(rules: Rules, clients: Sequence[Client], setup: Setup, progress: Progress) -> list[Part]:
+    """Return one part for each client. Raise OSError for broken rules, NoConnection if there is no program."""
+    examinations: dict[bytes, Examination] = {}
     parts = []
     for number, client in enumerate(clients):
         rule = judge(rules, client.ip, client.host, client.info)
-        tell(number, len(clients), client.text)
-        parts.append(part_of(client, rule, ask, known))
+        progress(number, len(clients), client.text)
+        parts.append(part_of(client, rule, setup, examinations))
     return parts
 
 
-def part_of(client: Client, rule: Rule, ask: Ask, known: dict[bytes, Examination]) -> Part:
-    """Look at one client."""
+def part_of(client: Client, rule: Rule, setup: Setup, examinations: dict[bytes, Examination]) -> Part:
+    """Return the part of one client."""
     text = rule_text(rule)
-    variables = tuple(f"{shown(name)}={shown(value)}" for name, value in dict(rule.environment).items())
+    variables = tuple(f"{printable(name)}={printable(value)}" for name, value in dict(rule.environment).items())
     if is_denied(rule):
         return Part(client.text, client.reason, DENIED, "it may not connect", rule=text, rule_key=rule.key)
-    found = examine(client, rule, ask, known)
-    is_inside = ask.inside.has(client.ip.decode(), (client.host or b"").decode("latin-1"))
-    judged = verdict(found.controls, found.results, is_inside)
-    if judged.word == INSIDE:
-        judged = Verdict(INSIDE, "it may relay")
-    elif judged.word == OPEN and is_trusted(found.results):
-        judged = Verdict(OPEN, "it may relay, and is not inside")
-    names, passed, results = found
+    examination = examine(client, rule, setup, examinations)
+    is_inside = setup.inside.includes(client.ip.decode(), (client.host or b"").decode("latin-1"))
+    result = verdict(examination.controls, examination.results, is_inside)
+    if result.word == INSIDE:
+        result = Verdict(INSIDE, "it may relay")
+    elif result.word == OPEN and plain_case_accepted(examination.results):
+        result = Verdict(OPEN, "it may relay, and is not inside")
+    names, controls, results = examination
     return Part(
-        client.text, client.reason, *judged, names, passed, results, rule=text, environment=variables, rule_key=rule.key
+        client.text,
+        client.reason,
+        *result,
+        names,
+        controls,
+        results,
+        rule=text,
+        environment=variables,
+        rule_key=rule.key,
     )
 
 
-def examine(client: Client, rule: Rule, ask: Ask, known: dict[bytes, Examination]) -> Examination:
-    """The session: in full for the first client with these variables, and where the plain case differs from its."""
-    environ = environment_of(ask, client, rule)
+def examine(client: Client, rule: Rule, setup: Setup, examinations: dict[bytes, Examination]) -> Examination:
+    """Run the session.
+
+    The whole catalogue is used for the first client with these variables, and if a client's plain case differs from it.
+    """
+    environ = environment_of(setup, client, rule)
     key = rule.data
-    piper = Piper(ask.argv, environ)
-    if key in known and word(known[key]) == CLOSED:
-        short = with_log(piper, Run(piper, ask.plan).examine(ask.plain, ask.listed, silent))
+    runner = ProgramRunner(setup.argv, environ)
+    if key in examinations and outside_verdict(examinations[key]) == CLOSED:
+        short = with_log(runner, Run(runner, setup.plan).examine(setup.plain, setup.listed, no_progress))
         if all(control.passed for control in short.controls) and all(r.word == REFUSED for r in short.results):
-            return known[key]._replace(controls=short.controls)
-    known[key] = with_log(piper, Run(piper, ask.plan).examine(ask.probes, ask.listed, silent))
-    return known[key]
+            return examinations[key]._replace(controls=short.controls)
+    examinations[key] = with_log(runner, Run(runner, setup.plan).examine(setup.probes, setup.listed, no_progress))
+    return examinations[key]
 
 
-def with_log(piper: Piper, found: Examination) -> Examination:
-    """Where a program does not even greet, what it wrote to its log says why."""
-    first, *rest = found.controls
-    said = piper.last_words()
-    if first.passed or not said:
-        return found
-    return found._replace(controls=(first._replace(why=f"{first.why}; its log says: {shown(said)}"), *rest))
+def with_log(runner: ProgramRunner, examination: Examination) -> Examination:
+    """Add the last line of the program's log to the reason if the program sent no greeting."""
+    greeting, *rest = examination.controls
+    log = runner.last_log_line()
+    if greeting.passed or not log:
+        return examination
+    why = f"{greeting.why}; its log says: {printable(log)}"
+    return examination._replace(controls=(greeting._replace(why=why), *rest))
 
 
-def word(examination: Examination) -> str:
-    """The verdict on a client outside."""
+def outside_verdict(examination: Examination) -> str:
+    """Return the verdict as for an outside client."""
     return verdict(examination.controls, examination.results, False).word
 
 
-def silent(done: int, of: int, what: str) -> None:
-    """Progress is told by clients here."""
+def no_progress(done: int, of: int, what: str) -> None:
+    """Show no progress of single runs: in this mode progress is by clients."""
 
 
 def rule_text(rule: Rule) -> str:
-    """The key that counts, as tcprulescheck names it."""
-    return "default" if rule.key is None else f"rule {shown(rule.key)}:"
+    """Return the key of the rule, as tcprulescheck names it."""
+    return "default" if rule.key is None else f"rule {printable(rule.key)}:"

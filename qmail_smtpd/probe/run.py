@@ -1,7 +1,7 @@
-"""One run against one server: the controls, then each probe, with RSET behind it and pauses.
+"""One run against one server: the controls, then each probe, followed by RSET and a pause.
 
-A probe whose connection goes wrong is asked once more on a new one, and a 4xx is asked again at the end. What has no
-answer then has none: the judge is told, and nothing is guessed here.
+A probe whose connection fails is repeated once on a new one, and a probe with a 4xx is repeated at the end. A reply
+that is still missing is passed on as such: nothing is guessed here.
 """
 
 import time
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from qmail_smtpd.probe import controls
 from qmail_smtpd.probe.ask import Answer, ask, ask_smuggling
-from qmail_smtpd.probe.connection import Connection, Dial, Lost, Pace
+from qmail_smtpd.probe.connection import Connection, Dial, NoConversation, Pace
 from qmail_smtpd.probe.conversation import SILENT, Conversation
 from qmail_smtpd.probe.judge import (
-    AT_THE_END,
     BROKEN,
+    FINAL_CONTROL,
     LATER,
-    NOTHING_TO_FIND,
     OPEN,
-    PLAINEST,
+    PLAIN_CASE,
+    PLAIN_CASE_ACCEPTED,
     REFUSED,
     SENT,
     SKIPPED,
@@ -28,147 +28,156 @@ from qmail_smtpd.probe.judge import (
 from qmail_smtpd.probe.mailbox import Mailbox
 from qmail_smtpd.probe.probes import OPAQUE, OUTSIDE, SMUGGLING, STARTTLS, UNCLEAR, Names, Probe, fill
 
-MOST_BROKEN = 3  # probes in a row that found no answer: there is no use in more
+MAX_BROKEN = 3  # probes in a row without a reply, after which the run is given up
 CONTROLS_FAILED = "not asked: see the controls"
-SHUT_OUT = "at the end it did not take what it had taken before: it may have refused us, not the relaying"
-OVER = "not asked: the time is over"
-GIVEN_UP = "not asked: the server does not answer any more"
+BLOCKED = "at the end it refused a recipient that it had accepted before: it may have blocked this client"
+TIME_OVER = "not asked: the time limit is reached"
+GIVEN_UP = "not asked: the server no longer answers"
 
 
 class Plan(NamedTuple):
-    """How a run is to go."""
+    """The parameters of a run."""
 
     hello: bytes  # our name in EHLO
     names: Names
-    asked: str = ""  # the host as it was typed
+    host: str = ""  # the host as it was typed
     pace: Pace = Pace()
     mailbox: Mailbox | None = None
 
 
 class Examination(NamedTuple):
-    """What a run has found."""
+    """The results of a run."""
 
     names: Names
     controls: tuple[Control, ...]
     results: tuple[Result, ...]
 
 
-Tell = Callable[[int, int, str], None]  # done, of how many, what
+Progress = Callable[[int, int, str], None]  # done, of how many, what
 
 
 class Run:
-    """The state of a run. Raises NoConnection at the first try, and never later."""
+    """The state of a run. The first attempt to connect may raise NoConnection, later ones do not."""
 
     def __init__(self, dial: Dial, plan: Plan) -> None:
-        self.hello, self.names, self.asked, self.pace, self.mailbox = plan
+        self.hello, self.names, self.host, self.pace, self.mailbox = plan
         self.connection = Connection(dial, self.pace)
         self.end = time.monotonic() + self.pace.total
         self.sent: set[str] = set()
 
-    def examine(self, probes: Sequence[Probe], listed: Sequence[bytes], tell: Tell) -> Examination:
-        """Everything. `listed`: domains or addresses to try as listed ones; without any, the server's own names."""
+    def examine(self, probes: Sequence[Probe], listed: Sequence[bytes], progress: Progress) -> Examination:
+        """Run the controls and the probes.
+
+        `listed` has the domains or addresses to try as listed ones. If it is empty, the server's own names are tried.
+        """
         try:
-            tell(0, len(probes), "controls")
-            found = self.check(listed)
-            if self.may_go_on(found):
-                results = self.ask_all(self.distinct(probes), tell)
-                found += self.check_again(results)
+            progress(0, len(probes), "controls")
+            found = self.run_controls(listed)
+            if self.may_continue(found):
+                results = self.ask_all(self.distinct(probes), progress)
+                found += self.run_final_control(results)
             else:
                 results = [Result(probe, SKIPPED, why=CONTROLS_FAILED) for probe in probes]
         finally:
-            self.connection.hang_up()
+            self.connection.close()
         return Examination(self.names, tuple(found), tuple(results))
 
-    def may_go_on(self, found: Sequence[Control]) -> bool:
-        """Not without the controls; but where any recipient is taken, a message may still tell."""
+    def may_continue(self, found: Sequence[Control]) -> bool:
+        """Whether the probes may follow: all controls passed, or any recipient is accepted and a message can decide."""
         failed = {control.name for control in found if not control.passed}
         return not failed or (failed == {controls.RECIPIENTS} and bool(self.mailbox))
 
-    def check(self, listed: Sequence[bytes]) -> list[Control]:
-        """The controls, asked again later where one gets a 4xx. From here on the names are known."""
-        found = self.check_once(listed)
+    def run_controls(self, listed: Sequence[bytes]) -> list[Control]:
+        """Run the controls, and once more if one gets a 4xx. Afterwards the names are known."""
+        found = self.run_controls_once(listed)
         if any(control.reply.kind == 4 for control in found) and self.wait():
-            found = self.check_once(listed)
+            found = self.run_controls_once(listed)
         return found
 
-    def check_once(self, listed: Sequence[bytes]) -> list[Control]:
-        """One conversation for the controls."""
+    def run_controls_once(self, listed: Sequence[bytes]) -> list[Control]:
+        """Run the controls in one conversation."""
         try:
             conversation = self.connection.shared(self.hello)
-        except Lost as lost:
-            return [Control(controls.GREETING, False, str(lost), lost.greeting)]
-        greeting = Control(controls.GREETING, True, "as it should be", conversation.greeting)
+        except NoConversation as error:
+            return [Control(controls.GREETING, False, str(error), error.greeting)]
+        greeting = Control(controls.GREETING, True, "received", conversation.greeting)
         self.names = self.names._replace(me=controls.own_name(conversation.greeting, self.names.me))
         command = controls.ask_command(conversation)
-        domains = listed or controls.candidates(self.names, self.asked)
+        domains = listed or controls.candidates(self.names, self.host)
         taken, self.names = controls.ask_listed(conversation, self.names, domains)
         found = [greeting, command, taken]
         if taken.passed:
             found.append(self.ask_recipients(conversation))
-        self.leave(found)
+        self.end_connection(found)
         return found
 
     def ask_recipients(self, conversation: Conversation) -> Control:
-        """The impossible ones, on more connections where they end one."""
+        """Send the impossible recipients, on new connections if the server closes one."""
         try:
             return controls.ask_recipients(conversation, lambda: self.connection.fresh(b"", self.hello), self.names)
-        except Lost as lost:
-            return Control(controls.RECIPIENTS, False, str(lost), lost.greeting)
+        except NoConversation as error:
+            return Control(controls.RECIPIENTS, False, str(error), error.greeting)
 
-    def check_again(self, results: Sequence[Result]) -> list[Control]:
-        """At the end a listed recipient must still be taken: a server that has shut us out refuses everything."""
+    def run_final_control(self, results: Sequence[Result]) -> list[Control]:
+        """Send the listed recipient again, which must still be accepted.
+
+        A server that has blocked this client refuses everything.
+        """
         if not any(result.outcome == REFUSED for result in results):
             return []
         control = self.ask_listed()
         if control.reply.kind == 4 and self.wait():
             control = self.ask_listed()
-        self.leave([control])
-        why = control.why if control.passed else f"{SHUT_OUT}: {control.why}"
-        return [control._replace(name=AT_THE_END, why=why)]
+        self.end_connection([control])
+        why = control.why if control.passed else f"{BLOCKED}: {control.why}"
+        return [control._replace(name=FINAL_CONTROL, why=why)]
 
-    def leave(self, found: Sequence[Control]) -> None:
-        """End the connection, with RSET where there is an answer to that."""
+    def end_connection(self, found: Sequence[Control]) -> None:
+        """Close the connection, after RSET if the controls passed."""
         if all(control.passed for control in found):
             self.connection.reset()
-        self.connection.hang_up()
+        self.connection.close()
 
     def ask_listed(self) -> Control:
-        """The listed recipient, on a connection of its own."""
+        """Send the listed recipient on a new connection."""
         try:
             conversation = self.connection.fresh(b"", self.hello)
-        except Lost as lost:
-            return Control(controls.LISTED, False, str(lost), lost.greeting)
+        except NoConversation as error:
+            return Control(controls.LISTED, False, str(error), error.greeting)
         return controls.ask_listed(conversation, self.names, [self.names.inside])[0]
 
     def wait(self) -> bool:
-        """Wait before something is asked again, on a new connection; False where there is no time for it."""
+        """Wait before a repetition, and close the connection. Return False if there is not enough time left."""
         if time.monotonic() + self.pace.again >= self.end:
             return False
-        self.connection.hang_up()
+        self.connection.close()
         time.sleep(self.pace.again)
         return True
 
-    def ask_all(self, probes: Sequence[Probe], tell: Tell) -> list[Result]:
-        """Each probe once, those with a 4xx once more, in the end in the order in which they came."""
+    def ask_all(self, probes: Sequence[Probe], progress: Progress) -> list[Result]:
+        """Send each probe once, and those with a 4xx once more at the end.
+
+        Return the results in the order of the probes.
+        """
         results: dict[str, Result] = {}
         broken = 0
         for number, probe in enumerate(probes):
-            tell(number, len(probes), probe.name)
+            progress(number, len(probes), probe.name)
             why = self.why_stop(broken, results)
-            results[probe.name] = Result(probe, SKIPPED, why=why) if why else self.ask_patiently(probe)
+            results[probe.name] = Result(probe, SKIPPED, why=why) if why else self.ask_with_retry(probe)
             if not why:
                 broken = broken + 1 if is_hopeless(results[probe.name]) else 0
         later = [result.probe for result in results.values() if result.outcome == LATER]
         if later:
-            tell(len(probes), len(probes), "waiting, to ask again")
+            progress(len(probes), len(probes), "waiting before a repetition")
             waited = self.wait()
             for probe in later if waited else ():
                 if time.monotonic() < self.end:
-                    results[probe.name] = self.ask_patiently(probe)
+                    results[probe.name] = self.ask_with_retry(probe)
         return list(results.values())
 
     def distinct(self, probes: Sequence[Probe]) -> list[Probe]:
-        """Without those that are the same commands, as they are where a listed domain is the server's name."""
+        """Return the probes without duplicates: if a listed domain is the server's name, some are the same commands."""
         seen: set[tuple[bytes, ...]] = set()
         kept = []
         for probe in probes:
@@ -179,48 +188,48 @@ class Run:
         return kept
 
     def why_stop(self, broken: int, results: dict[str, Result]) -> str:
-        """Why the next probe is not asked; empty where it is."""
-        if broken >= MOST_BROKEN:
+        """Return why the next probe is not sent, or ""."""
+        if broken >= MAX_BROKEN:
             return GIVEN_UP
         if time.monotonic() >= self.end:
-            return OVER
-        plain = results.get(PLAINEST)
-        return NOTHING_TO_FIND if plain and plain.word == OPEN else ""
+            return TIME_OVER
+        plain = results.get(PLAIN_CASE)
+        return PLAIN_CASE_ACCEPTED if plain and plain.word == OPEN else ""
 
-    def ask_patiently(self, probe: Probe) -> Result:
-        """Ask; where a conversation goes wrong, once more in a new one."""
+    def ask_with_retry(self, probe: Probe) -> Result:
+        """Send the probe, and once more in a new conversation if the first one broke."""
         result = self.ask_once(probe)
-        again = result.outcome == BROKEN and result.transcript and probe.recipient not in self.sent
-        return self.ask_once(probe) if again else result
+        may_retry = result.outcome == BROKEN and result.transcript and probe.recipient not in self.sent
+        return self.ask_once(probe) if may_retry else result
 
     def ask_once(self, probe: Probe) -> Result:
-        """Ask, with all that stands around it."""
+        """Wait for the pause, send the probe, and prepare the connection for the next one."""
         time.sleep(self.pace.pause)
         hello = fill(probe.hello, self.names) or self.hello
         try:
             conversation = (
                 self.connection.fresh(probe.preamble, hello) if probe.alone else self.connection.shared(hello)
             )
-        except Lost as lost:
-            # No service for who speaks before the greeting is a refusal; for anybody else it is no answer.
-            outcome = REFUSED if probe.preamble and lost.greeting.kind == 5 else BROKEN
-            return Result(probe, outcome, lost.greeting, probe.preamble, why=str(lost))
+        except NoConversation as error:
+            # A refused preamble is the result of the probe; otherwise a refused session is no reply to the probe.
+            outcome = REFUSED if probe.preamble and error.greeting.kind == 5 else BROKEN
+            return Result(probe, outcome, error.greeting, probe.preamble, why=str(error))
         if not probe.alone:
             del conversation.transcript[:]
-        answer = self.put(conversation, probe)
+        answer = self.ask_by_kind(conversation, probe)
         transcript = tuple(conversation.transcript)
         if answer.with_message:
             self.sent.add(probe.recipient)
         if answer.outcome in (BROKEN, SENT) or probe.kind == SMUGGLING:
-            self.connection.hang_up()
+            self.connection.close()
         else:
             self.connection.finish(keep=not probe.alone)
         return Result(probe, answer.outcome, answer.reply, answer.command, answer.role, transcript, answer.why)
 
-    def put(self, conversation: Conversation, probe: Probe) -> Answer:
-        """The question itself, by its kind."""
+    def ask_by_kind(self, conversation: Conversation, probe: Probe) -> Answer:
+        """Send the probe in the way of its kind."""
         if probe.kind == STARTTLS:
-            from qmail_smtpd.probe.starttls import ask_starttls  # with ssl, for one probe
+            from qmail_smtpd.probe.starttls import ask_starttls  # imports ssl, for one probe
 
             return ask_starttls(conversation)
         if probe.kind == SMUGGLING:
@@ -229,7 +238,10 @@ class Run:
         return ask(conversation, probe, self.names, self.message(probe))
 
     def message(self, probe: Probe) -> bytes:
-        """What to send if the recipient is taken: one message for each kind, to the address that was named."""
+        """Return the message to send if the recipient is accepted, or b"".
+
+        One message is sent for each kind of probe.
+        """
         if (
             not (self.mailbox and self.mailbox.address)
             or probe.reading not in (OUTSIDE, OPAQUE, UNCLEAR)
@@ -240,5 +252,5 @@ class Run:
 
 
 def is_hopeless(result: Result) -> bool:
-    """Whether the server was not there at all, or silent. One that hangs up on what it does not like is there."""
+    """Whether the server was unreachable or silent. A server that disconnects after a probe is still reachable."""
     return result.outcome == BROKEN and (not result.transcript or result.why == SILENT)

@@ -1,6 +1,6 @@
-"""TLS over a conversation's transport, as a client: for the one question whether plain text is obeyed within it.
+"""TLS as a client over a conversation's transport, only to find out whether plaintext is executed within TLS.
 
-Nothing is verified: whose certificate it is does not matter here.
+The certificate is not verified, because it does not matter here.
 """
 
 import ssl
@@ -9,16 +9,16 @@ import time
 from qmail_smtpd.probe.ask import NONSENSE_COMMAND, UNPREPARED, Answer
 from qmail_smtpd.probe.conversation import Conversation
 from qmail_smtpd.probe.judge import BROKEN, REFUSED, TAKEN
-from qmail_smtpd.probe.probes import FORGED, MAY
-from qmail_smtpd.probe.transport import Gone, Late, Transport
+from qmail_smtpd.probe.probes import FORGED, OPTIONAL
+from qmail_smtpd.probe.transport import ConnectionLost, TimedOut, Transport
 
 READY = 220
-INJECTED = b"STARTTLS\r\nNOOP"  # in one write: RFC 3207 section 4.2 has the server forget the NOOP
+INJECTED = b"STARTTLS\r\nNOOP"  # in one write: RFC 3207 section 4.2 requires the server to discard the NOOP
 BLOCK = 16384
 
 
 class Tls:
-    """A transport within a transport."""
+    """A transport over another transport."""
 
     def __init__(self, transport: Transport, deadline: float) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -27,11 +27,11 @@ class Tls:
         self.transport = transport
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing)
-        while not self.shaken(deadline):
+        while not self.handshake_step(deadline):
             pass
 
-    def shaken(self, deadline: float) -> bool:
-        """One step of the handshake. Raises Gone, Late, ssl.SSLError."""
+    def handshake_step(self, deadline: float) -> bool:
+        """Do one step of the handshake. Return True at its end. Raise ConnectionLost, TimedOut, ssl.SSLError."""
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -42,7 +42,7 @@ class Tls:
         return True
 
     def flush(self, deadline: float) -> None:
-        """Send what TLS has to say."""
+        """Send what TLS has queued."""
         data = self.outgoing.read()
         if data:
             self.transport.send(data, deadline)
@@ -51,7 +51,7 @@ class Tls:
         try:
             self.tls.write(data)
         except ssl.SSLError as error:
-            raise Gone from error
+            raise ConnectionLost from error
         self.flush(deadline)
 
     def receive(self, deadline: float) -> bytes:
@@ -62,9 +62,9 @@ class Tls:
                 self.incoming.write(self.transport.receive(deadline))
                 continue
             except ssl.SSLError as error:
-                raise Gone from error
+                raise ConnectionLost from error
             if not data:
-                raise Gone
+                raise ConnectionLost
             return data
 
     def close(self) -> None:
@@ -72,19 +72,22 @@ class Tls:
 
 
 def ask_starttls(conversation: Conversation) -> Answer:
-    """Send STARTTLS with a command behind it, then TLS, then what is always refused: a yes was for the command."""
+    """Send STARTTLS and a NOOP at once, do the handshake, then send a command that is always refused.
+
+    A positive reply can only be for the NOOP, which was sent before TLS.
+    """
     reply = conversation.command(INJECTED)
     if reply.kind in (4, 5):
-        return Answer(REFUSED, reply, b"STARTTLS", MAY)
-    if reply.code != READY or reply.trouble:
-        return Answer(BROKEN, reply, b"STARTTLS", MAY, reply.trouble or UNPREPARED)
-    if conversation.buffer:  # the NOOP was answered outside, before TLS
-        return Answer(BROKEN, reply, b"STARTTLS", MAY, "an answer between STARTTLS and TLS")
+        return Answer(REFUSED, reply, b"STARTTLS", OPTIONAL)
+    if reply.code != READY or reply.failure:
+        return Answer(BROKEN, reply, b"STARTTLS", OPTIONAL, reply.failure or UNPREPARED)
+    if conversation.buffer:  # the NOOP was answered before TLS
+        return Answer(BROKEN, reply, b"STARTTLS", OPTIONAL, "a reply between STARTTLS and TLS")
     try:
         conversation.transport = Tls(conversation.transport, time.monotonic() + conversation.timeout)
-    except (Gone, Late, ssl.SSLError) as error:
-        return Answer(BROKEN, reply, b"STARTTLS", MAY, f"no TLS: {type(error).__name__}")
-    trouble = conversation.say(NONSENSE_COMMAND + b"\r\n")
-    reply = trouble or conversation.reply()
+    except (ConnectionLost, TimedOut, ssl.SSLError) as error:
+        return Answer(BROKEN, reply, b"STARTTLS", OPTIONAL, f"no TLS: {type(error).__name__}")
+    failure = conversation.send(NONSENSE_COMMAND + b"\r\n")
+    reply = failure or conversation.reply()
     outcome = {2: TAKEN, 4: REFUSED, 5: REFUSED}.get(reply.kind, BROKEN)
-    return Answer(outcome, reply, b"NOOP, sent before TLS", FORGED, reply.trouble)
+    return Answer(outcome, reply, b"NOOP, sent before TLS", FORGED, reply.failure)

@@ -1,6 +1,6 @@
-"""A report for a terminal, by rich: progress while it runs, then tables, what to change, and the verdict.
+"""A report for a terminal, by rich: progress during the run, then tables, advice and the verdict.
 
-Imported only where descriptor 1 is a terminal. Nothing of the server's is ever markup: all of it is Text, escaped.
+Imported only if descriptor 1 or 2 is a terminal. Text from the server is never markup: it is escaped, and a Text.
 """
 
 from rich.console import Console, Group
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qmail_smtpd.probe.judge import CANNOT_TELL, CLOSED, INSIDE, NEEDS_SEND, OPEN, REFUSED, SENT, count
 from qmail_smtpd.probe.lines import control_text, result_text
-from qmail_smtpd.probe.report import DENIED, Part, Report, findings, first_of_each
+from qmail_smtpd.probe.report import DENIED, Part, Report, findings, with_own_results
 
 STYLES = {
     CLOSED: "bold green",
@@ -26,7 +26,7 @@ STYLES = {
 
 
 class Bar:
-    """Progress on a terminal; as a context, or the cursor stays away."""
+    """A progress bar on a terminal. As a context manager it restores the cursor."""
 
     def __init__(self) -> None:
         columns = (
@@ -45,24 +45,24 @@ class Bar:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.progress.stop()
 
-    def tell(self, done: int, of: int, what: str) -> None:
-        """So far, of how much, and what comes now: our own words."""
-        self.progress.update(self.task, completed=done, total=of, what=what)
+    def update(self, done: int, total: int, what: str) -> None:
+        """Show the number of finished probes, the total, and the current one."""
+        self.progress.update(self.task, completed=done, total=total, what=what)
 
 
-def drawn(report: Report) -> str:
-    """All of it, as the terminal takes it."""
+def render(report: Report) -> str:
+    """Return the report as the terminal shows it."""
     console = Console(highlight=False)
     with console.capture() as capture:
-        draw(report, console)
+        print_report(report, console)
     return capture.get()
 
 
-def draw(report: Report, console: Console) -> None:
-    """Its parts."""
+def print_report(report: Report, console: Console) -> None:
+    """Print the parts of the report."""
     if len(report.parts) > 1:
         console.print(clients(report.parts))
-    for part in first_of_each(report.parts):
+    for part in with_own_results(report.parts):
         if findings(part) or len(report.parts) == 1:
             console.print(probes(part))
     for change in report.changes:
@@ -79,17 +79,18 @@ def draw(report: Report, console: Console) -> None:
 
 
 def clients(parts: tuple[Part, ...]) -> Table:
-    """What each client may do."""
-    table = Table("client", "why asked", "rule", "it is", title_justify="left")
+    """Return the table of what each client may do."""
+    table = Table("client", "reason", "rule", "verdict", title_justify="left")
     for part in parts:
         how = "\n".join([part.rule, *part.environment])
-        table.add_row(Text(part.who), Text(part.reason), Text(how), Text(f"{part.word}: {part.why}", STYLES[part.word]))
+        verdict = Text(f"{part.word}: {part.why}", STYLES[part.word])
+        table.add_row(Text(part.client), Text(part.reason), Text(how), verdict)
     return table
 
 
 def probes(part: Part) -> Table:
-    """What was not refused, and how much was."""
-    table = Table("probe", "senders", "result", "command and answer", title=Text(part.who), title_justify="left")
+    """Return the table of what was not refused, with the counts."""
+    table = Table("probe", "senders", "result", "command and answer", title=Text(part.client), title_justify="left")
     for control in part.controls:
         if not control.passed:
             table.add_row(control.name, "", Text("FAILED", STYLES[CANNOT_TELL]), Text(control_text(control)))

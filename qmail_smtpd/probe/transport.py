@@ -1,4 +1,4 @@
-"""A byte stream to a server on descriptors that do not block: send and receive, each with a deadline. Knows no SMTP."""
+"""A byte stream to a server on a non-blocking descriptor: send and receive, each with a deadline. Knows no SMTP."""
 
 import os
 import time
@@ -8,29 +8,29 @@ from typing import Protocol
 BLOCK = 65536
 
 
-class Gone(Exception):
-    """The server has closed the connection, or it broke."""
+class ConnectionLost(Exception):
+    """The server has closed the connection, or it is broken."""
 
 
-class Late(Exception):
-    """The deadline is over."""
+class TimedOut(Exception):
+    """The deadline has passed."""
 
 
 class Transport(Protocol):
     """What a conversation needs. Deadlines are on the monotonic clock."""
 
     def send(self, data: bytes, deadline: float) -> None:
-        """Send all of it. Raises Gone, Late."""
+        """Send all the data. Raise ConnectionLost, TimedOut."""
 
     def receive(self, deadline: float) -> bytes:
-        """What is there, at least one byte. Raises Gone, Late."""
+        """Return the available data, at least one byte. Raise ConnectionLost, TimedOut."""
 
     def close(self) -> None:
-        """The end, within seconds."""
+        """Close the stream, within seconds."""
 
 
 class Descriptor:
-    """A stream on one descriptor that is read and written: a socket. It is closed with the stream."""
+    """A stream on a socket's descriptor, which is closed with the stream."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -44,7 +44,7 @@ class Descriptor:
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise Gone from error
+                raise ConnectionLost from error
 
     def receive(self, deadline: float) -> bytes:
         while True:
@@ -54,17 +54,17 @@ class Descriptor:
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise Gone from error
+                raise ConnectionLost from error
             if not data:
-                raise Gone
+                raise ConnectionLost
             return data
 
     def wait(self, event: int, deadline: float) -> None:
-        """Until the descriptor is ready. A deadline that is over still lets through what is ready now."""
+        """Wait until the descriptor is ready. A past deadline still accepts a descriptor that is ready now."""
         poller = poll()
         poller.register(self.descriptor, event)
         if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise Late
+            raise TimedOut
 
     def close(self) -> None:
         if self.descriptor >= 0:

@@ -1,17 +1,17 @@
-"""The probes that are no matter of addresses, as data: greetings, states, proxies, logins, TLS, the end of a message.
+"""The probes that are not about addresses, as data: HELO, session states, proxies, logins, TLS, the end of a message.
 
-They ask with the plain recipient. A login is tried only with --auth, and a message sent only with --send.
+They use the plain recipient. Logins are tried only with --auth, and messages are sent only with --send.
 """
 
 import base64
 import secrets
 
 from qmail_smtpd.probe.probes import (
-    ASK,
+    DECIDES,
     DIALOGUE,
     FORGED,
     LOGIN,
-    MAY,
+    OPTIONAL,
     OUTSIDE,
     SENDER,
     SMUGGLING,
@@ -21,46 +21,46 @@ from qmail_smtpd.probe.probes import (
 )
 
 MAIL = Step(b"MAIL FROM:<{sender}@{out}>", SENDER)
-AGAIN = Step(b"MAIL FROM:<{sender}@{listed}>", MAY)
-INSIDE = Step(b"RCPT TO:<{inside}>", MAY)
-RCPT = Step(b"RCPT TO:<{user}@{out}>", ASK)
-RSET = Step(b"RSET", MAY)
-EHLO = Step(b"EHLO localhost", MAY)
+AGAIN = Step(b"MAIL FROM:<{sender}@{listed}>", OPTIONAL)
+INSIDE = Step(b"RCPT TO:<{inside}>", OPTIONAL)
+RCPT = Step(b"RCPT TO:<{user}@{out}>", DECIDES)
+RSET = Step(b"RSET", OPTIONAL)
+EHLO = Step(b"EHLO localhost", OPTIONAL)
 
 HELLOS = (
     ("helo-listed", b"{listed}", "RFC 5321 4.1.4", "the name of a listed domain"),
     ("helo-me", b"{me}", "RFC 5321 4.1.4", "the server's own name"),
     ("helo-localhost", b"localhost", "RFC 5321 4.1.4", "the name that every host gives itself"),
-    ("helo-literal", b"[127.0.0.1]", "RFC 5321 4.1.4", "the address that every host has"),
+    ("helo-literal", b"[127.0.0.1]", "RFC 5321 4.1.4", "the loopback address, which every host has"),
 )
 
 STATES = (
     ("second-rcpt", "RFC 5321 3.3", "is each recipient checked, or only the first?", (MAIL, INSIDE, RCPT)),
-    ("rcpt-after-rset", "RFC 5321 4.1.1.5", "is what RSET forgets checked anew?", (MAIL, INSIDE, RSET, RCPT)),
-    ("mail-after-rset", "RFC 5321 4.1.1.5", "is a new transaction checked anew?", (AGAIN, INSIDE, RSET, MAIL, RCPT)),
+    ("rcpt-after-rset", "RFC 5321 4.1.1.5", "is the recipient checked again after RSET?", (MAIL, INSIDE, RSET, RCPT)),
+    ("mail-after-rset", "RFC 5321 4.1.1.5", "is a new transaction checked again?", (AGAIN, INSIDE, RSET, MAIL, RCPT)),
     (
         "second-mail",
         "RFC 5321 4.1.1.2",
-        "does a second MAIL lose the checks?",
+        "does a second MAIL skip the checks?",
         (AGAIN, INSIDE, MAIL, RCPT),
     ),
-    ("rcpt-after-helo", "RFC 5321 4.1.4", "a greeting in the middle forgets the sender", (MAIL, INSIDE, EHLO, RCPT)),
+    ("rcpt-after-helo", "RFC 5321 4.1.4", "a second greeting resets the sender", (MAIL, INSIDE, EHLO, RCPT)),
     ("no-mail", "RFC 5321 4.1.4", "a recipient before any sender", (RCPT,)),
 )
 
 PROXIES = (
-    ("xclient", b"XCLIENT ADDR=127.0.0.1 NAME=localhost", "Postfix XCLIENT_README", "who may say whose client he is?"),
+    ("xclient", b"XCLIENT ADDR=127.0.0.1 NAME=localhost", "Postfix XCLIENT_README", "may clients claim any address?"),
     ("xclient-login", b"XCLIENT ADDR=127.0.0.1 LOGIN=postmaster", "Postfix XCLIENT_README", "the same, logged in"),
     (
         "xforward",
         b"XFORWARD ADDR=127.0.0.1 NAME=localhost",
         "Postfix XFORWARD_README",
-        "the same, for logs alone",
+        "the same, meant for logs only",
     ),
 )
 PROXY_LINE = b"PROXY TCP4 127.0.0.1 127.0.0.1 40000 25\r\n"
 
-# How a message may seem to end: RFC 5321 section 4.1.1.4 knows CRLF.CRLF alone.
+# False ends of a message: the only true one is CRLF.CRLF (RFC 5321 section 4.1.1.4).
 ENDINGS = (
     ("lf-dot-lf", b"\n.\n"),
     ("lf-dot-crlf", b"\n.\r\n"),
@@ -77,7 +77,7 @@ ENDINGS = (
 
 
 def trick_probes() -> list[Probe]:
-    """All of them, those of the options included."""
+    """Return all these probes, including those that an option enables."""
     return [
         *(
             Probe(name, "helo", source, why, OUTSIDE, (MAIL, RCPT), alone=True, hello=hello)
@@ -85,14 +85,14 @@ def trick_probes() -> list[Probe]:
         ),
         *(Probe(name, "state", source, why, OUTSIDE, steps) for name, source, why, steps in STATES),
         *(
-            Probe(name, "proxy", source, why, OUTSIDE, (Step(text, MAY), EHLO, MAIL, RCPT), alone=True)
+            Probe(name, "proxy", source, why, OUTSIDE, (Step(text, OPTIONAL), EHLO, MAIL, RCPT), alone=True)
             for name, text, source, why in PROXIES
         ),
         Probe(
             "proxy-line",
             "proxy",
             "HAProxy proxy-protocol.txt 2.1",
-            "a proxy's first line, from who is none",
+            "a proxy's first line, from a client that is no proxy",
             OUTSIDE,
             (MAIL, RCPT),
             alone=True,
@@ -102,7 +102,7 @@ def trick_probes() -> list[Probe]:
             "starttls-injection",
             "tls",
             "CVE-2011-0411",
-            "is what was sent before TLS obeyed within it?",
+            "is a command sent before TLS executed within it?",
             FORGED,
             kind=STARTTLS,
             alone=True,
@@ -113,7 +113,7 @@ def trick_probes() -> list[Probe]:
 
 
 def smuggling_probes() -> list[Probe]:
-    """A message each, with an end that is none."""
+    """Return the smuggling probes: a message each, with a false end."""
     why = "does anything but CRLF.CRLF end a message?"
     return [
         Probe(
@@ -132,7 +132,7 @@ def smuggling_probes() -> list[Probe]:
 
 
 def login_probes() -> list[Probe]:
-    """Logins as nobody: a yes is a hole, and a no must not open anything."""
+    """Return logins with invented names: an acceptance is a fault, and a refusal must not allow relaying."""
     user = b"relaytest-" + secrets.token_hex(8).encode()
     password = secrets.token_hex(16).encode()
     digest = user + b" " + secrets.token_hex(16).encode()  # 32 hexadecimal digits, as HMAC-MD5 has
@@ -142,8 +142,8 @@ def login_probes() -> list[Probe]:
         ("auth-cram-md5", "RFC 2195", "any digest", (b"AUTH CRAM-MD5", b64(digest))),
         ("auth-no-password", "RFC 4616", "no password at all", (b"AUTH PLAIN " + b64(b"\0" + user + b"\0"),)),
         ("auth-nobody", "RFC 4616", "neither name nor password", (b"AUTH PLAIN " + b64(b"\0\0"),)),
-        ("auth-empty", "RFC 4954 4", "an empty response, on which a known patch crashes", (b"AUTH PLAIN =",)),
-        ("auth-cancelled", "RFC 4954 4", "a login that is given up", (b"AUTH LOGIN", b"*")),
+        ("auth-empty", "RFC 4954 4", "an empty response, which crashes a known patch", (b"AUTH PLAIN =",)),
+        ("auth-cancelled", "RFC 4954 4", "a cancelled login", (b"AUTH LOGIN", b"*")),
     )
     return [
         Probe(name, "auth", source, why, OUTSIDE, dialogue(lines), alone=True, needs="auth")
@@ -152,11 +152,11 @@ def login_probes() -> list[Probe]:
 
 
 def dialogue(lines: tuple[bytes, ...]) -> tuple[Step, ...]:
-    """The steps of a login that must fail, and then the question."""
+    """Return the steps of a login that must fail, followed by the plain case."""
     later = (Step(line, DIALOGUE) for line in lines[1:])
     return (Step(lines[0], LOGIN), *later, MAIL, RCPT)
 
 
 def b64(text: bytes) -> bytes:
-    """As AUTH wants it."""
+    """Return the text in the encoding of AUTH."""
     return base64.b64encode(text)

@@ -1,9 +1,9 @@
-"""Where a client stands: inside, where relaying may be right, or outside. Pure."""
+"""The position of a client: inside, where relaying may be intended, or outside. Pure."""
 
 import ipaddress
 from collections.abc import Sequence
 
-# What cannot come from the Internet. 100.64.0.0/10 is not here: it is other people's, too.
+# Addresses that cannot come from the Internet. 100.64.0.0/10 is missing, because providers share it among customers.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")
 
@@ -11,11 +11,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class BadInside(ValueError):
-    """Neither a network nor =NAME."""
+    """The text is neither a network nor =NAME."""
 
 
 class Inside:
-    """The networks, and names (`=host`, `=.suffix`), that somebody has called his own."""
+    """The networks and names (`=host`, `=.suffix`) that --inside names."""
 
     def __init__(self, words: Sequence[str] = ()) -> None:
         self.names = [word[1:].lower() for word in words if word.startswith("=")]
@@ -24,15 +24,15 @@ class Inside:
         except ValueError as error:
             raise BadInside(str(error)) from error
 
-    def has(self, ip: str, host: str = "") -> bool:
-        """Whether a client may well relay: loopback, private, or called one's own."""
+    def includes(self, ip: str, host: str = "") -> bool:
+        """Whether relaying by the client may be intended: it is loopback, private, or named by --inside."""
         own = any(contains(network, ip) for network in self.networks)
         named = any(host == name or (name.startswith(".") and host.endswith(name)) for name in self.names)
-        return own or bool(host and named) or kind(ip) != ""
+        return own or bool(host and named) or address_class(ip) != ""
 
 
-def kind(ip: str) -> str:
-    """`loopback`, `private`, or nothing."""
+def address_class(ip: str) -> str:
+    """Return `loopback`, `private`, or ""."""
     for word, networks in (("loopback", LOOPBACK), ("private", PRIVATE)):
         if any(contains(ipaddress.ip_network(network), ip) for network in networks):
             return word
@@ -40,7 +40,10 @@ def kind(ip: str) -> str:
 
 
 def contains(network: Network, ip: str) -> bool:
-    """Whether the address, as text with or without a zone, lies in the network; an IPv4-mapped one as the IPv4 one."""
+    """Whether the network contains the address, given as text with or without a zone.
+
+    An IPv4-mapped address counts as the IPv4 address.
+    """
     try:
         address = ipaddress.ip_address(ip.partition("%")[0])
     except ValueError:
@@ -50,7 +53,7 @@ def contains(network: Network, ip: str) -> bool:
     return address in network
 
 
-def described(ip: str) -> str:
-    """The address, and what it is."""
-    word = kind(ip)
+def describe(ip: str) -> str:
+    """Return the address, with its class if it has one."""
+    word = address_class(ip)
     return f"{ip} ({word})" if word else ip

@@ -1,4 +1,4 @@
-"""The catalogue of relaytest: what must be in it is in it, marked, and says what it is."""
+"""The catalogue of relaytest: it contains the probes of the other tools, marked, and describes each probe."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qmail_smtpd.probe.catalogue import ABUSE_NET, NMAP, RECIPIENTS, SENDERS, address_probes
-from qmail_smtpd.probe.probes import ASK, ENVELOPE, Names, fill, is_name
+from qmail_smtpd.probe.probes import DECIDES, ENVELOPE, Names, fill, is_name
 from qmail_smtpd.probe.tricks import ENDINGS, trick_probes
 from tests.kit.relaytest import relaytest
 from tests.kit.support import ROOT, peer
@@ -28,22 +28,22 @@ def commands(name: str, names: Names = NAMES) -> list[bytes]:
     return [fill(step.text, names) for step in BY_NAME[name].steps]
 
 
-def test_each_probe_has_a_name_of_its_own_a_source_and_a_reason() -> None:
+def test_each_probe_has_a_unique_name_a_source_and_a_reason() -> None:
     assert len(BY_NAME) == len(PROBES)
     for probe in PROBES:
         assert re.fullmatch(r"[a-z0-9-]+(/[a-z0-9-]+)?", probe.name)
         assert probe.source
         assert probe.why
-        assert probe.kind != ENVELOPE or probe.steps[-1].role == ASK
+        assert probe.kind != ENVELOPE or probe.steps[-1].role == DECIDES
 
 
-def test_every_sender_goes_with_every_recipient() -> None:
+def test_every_sender_is_combined_with_every_recipient() -> None:
     kinds = [name for _, _, rows in RECIPIENTS for name, *_ in rows]
     assert len(kinds) == len(set(kinds)) >= 70
     assert {f"{sender}/{kind}" for sender, *_ in SENDERS for kind in kinds} <= set(BY_NAME)
 
 
-def test_the_twenty_of_abuse_net_are_those_of_the_captured_session() -> None:
+def test_the_twenty_probes_of_abuse_net_are_those_of_the_captured_session() -> None:
     lines = (ROOT / "tests/data/smtpd.jsonl").read_text().splitlines()
     [case] = [case for line in lines if (case := json.loads(line))["name"] == "abuse-net-probes-listed-me"]
     captured = [line for line in case["stdin"].encode("latin-1").split(b"\r\n") if line.startswith(b"RCPT")]
@@ -54,7 +54,7 @@ def test_the_twenty_of_abuse_net_are_those_of_the_captured_session() -> None:
 
 
 @pytest.mark.peer
-def test_the_sixteen_of_nmap_are_those_of_its_script() -> None:
+def test_the_sixteen_probes_of_nmap_are_those_of_its_script() -> None:
     text = Path(peer("/usr/share/nmap/scripts/smtp-open-relay.nse")).read_text()
     tests = text[text.index("local tests = {") : text.index("-- This function is used when")]
     values = {
@@ -64,19 +64,19 @@ def test_the_sixteen_of_nmap_are_those_of_its_script() -> None:
         "ip": "127.0.0.1",
         "srvname": "mx.example.org",
     }
-    wanted = []
+    expected = []
     for sender, recipient in re.findall(r"from = (.*?),\n\s*to = (.*?\))\n", tests):
-        wanted.append([evaluated(sender, values), evaluated(recipient, values)])
-    found = [
+        expected.append([evaluate(sender, values), evaluate(recipient, values)])
+    actual = [
         [command.partition(b":<")[2].removesuffix(b">").decode() for command in commands(f"{sender}/{recipient}")]
         for sender, recipient in NMAP
     ]
-    assert found == wanted
-    assert len(found) == 16
+    assert actual == expected
+    assert len(actual) == 16
 
 
-def evaluated(lua: str, values: dict[str, str]) -> str:
-    """A literal, or string.format of one and variables."""
+def evaluate(lua: str, values: dict[str, str]) -> str:
+    """Evaluate a Lua string literal, or a string.format of one with variables."""
     match = re.fullmatch(r'string\.format\("(.*)", (.*)\)', lua)
     if not match:
         return lua.strip('"')
@@ -90,7 +90,7 @@ def test_each_known_ending_is_tried() -> None:
     assert all(ending != b"\r\n.\r\n" for ending in endings)
 
 
-def test_only_logins_and_messages_want_an_option() -> None:
+def test_only_logins_and_messages_need_an_option() -> None:
     assert {probe.name.partition("-")[0] for probe in PROBES if probe.needs == "auth"} == {"auth"}
     assert {probe.name.partition("/")[0] for probe in PROBES if probe.needs == "send"} == {"smuggling"}
     assert not any(
@@ -104,17 +104,17 @@ def test_a_probe_that_may_end_a_line_early_has_a_connection_of_its_own() -> None
             assert probe.alone
 
 
-def test_no_command_holds_a_line_end_whatever_the_names() -> None:
+def test_no_command_contains_a_line_end() -> None:
     for probe in PROBES:
         assert not any(b"\n" in fill(step.text, NAMES) for step in probe.steps)
 
 
 @pytest.mark.parametrize("text", [b"", b"a\r\nRCPT", b"a b", b"a>", b".a", b"-a", b"x" * 256, b"\xff.example", b"a\0"])
-def test_a_name_that_a_server_gives_itself_is_not_used_if_it_is_none(text: bytes) -> None:
+def test_an_invalid_name_of_a_server_is_not_used(text: bytes) -> None:
     assert not is_name(text)
 
 
-def test_the_list_names_every_kind_with_its_marks() -> None:
+def test_the_list_contains_every_kind_with_its_marks() -> None:
     done = relaytest("--list")
     assert (done.exit, done.stderr) == (0, "")
     for number in range(1, 17):

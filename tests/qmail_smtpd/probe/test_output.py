@@ -1,4 +1,4 @@
-"""What relaytest prints and writes, and what a hostile server cannot make of it; words that are none; ends."""
+"""relaytest's output, also for a hostile server; usage errors; how runs end."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from qmail_smtpd.probe.text import shown
+from qmail_smtpd.probe.text import printable
 from tests.kit.mailhome import lay_home
 from tests.kit.relaytest import FAST, over_network, relaytest
 from tests.kit.server import PATIENCE
@@ -27,11 +27,11 @@ LISTED = ("--listed", "example.com")
 
 
 def hostile(visit, line):
-    """It takes a source route, and shouts in every answer."""
+    """Accept a source route, and add hostile text to every reply."""
     if line == b"RCPT TO:<@example.com:relaytest@example.net>":
         return b"250 " + EVIL + b"\r\n"
-    answer = behave(visit, line)
-    return answer.replace(b"\r\n", b" " + EVIL + b"\r\n") if answer.startswith((b"5", b"220")) else answer
+    reply = behave(visit, line)
+    return reply.replace(b"\r\n", b" " + EVIL + b"\r\n") if reply.startswith((b"5", b"220")) else reply
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def evil():
         yield server
 
 
-def test_no_control_character_of_a_server_gets_into_lines(evil):
+def test_no_control_character_from_the_server_gets_into_lines(evil):
     done = over_network(evil.port, *LISTED, "--verbose")
     assert done.exit == 1
     assert done.stdout.isascii()
@@ -48,19 +48,19 @@ def test_no_control_character_of_a_server_gets_into_lines(evil):
     assert r"\x1b[2J" in done.stdout
 
 
-def test_json_is_one_object_whatever_the_server_says(evil):
+def test_json_is_one_object_whatever_the_server_sends(evil):
     done = over_network(evil.port, *LISTED, "--json")
     report = done.json
     assert (report["verdict"], report["exit"]) == ("open", 1)
     texts = [probe["reply"] for client in report["clients"] for probe in client["probes"]]
     assert all(text.isascii() and text.isprintable() for text in texts)
-    wrong = [probe for client in report["clients"] for probe in client["probes"] if probe["result"] == "open"]
-    assert {probe["name"].partition("/")[2] for probe in wrong} == {"route-listed"}
-    assert "C: RCPT TO:<@example.com:relaytest@example.net>" in wrong[0]["transcript"]
+    open_probes = [probe for client in report["clients"] for probe in client["probes"] if probe["result"] == "open"]
+    assert {probe["name"].partition("/")[2] for probe in open_probes} == {"route-listed"}
+    assert "C: RCPT TO:<@example.com:relaytest@example.net>" in open_probes[0]["transcript"]
 
 
 class Page(HTMLParser):
-    """Text and tags of a page."""
+    """The text and the tags of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -76,7 +76,7 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def test_no_tag_of_a_server_gets_into_the_page(evil, tmp_path):
+def test_no_tag_from_the_server_gets_into_the_page(evil, tmp_path):
     file = tmp_path / "page.html"
     over_network(evil.port, *LISTED, "--html", file)
     content = file.read_text()
@@ -89,8 +89,8 @@ def test_no_tag_of_a_server_gets_into_the_page(evil, tmp_path):
     assert "default-src 'none'" in content
 
 
-def on_a_terminal(*words, columns=100):
-    """The output and the exit code of a run at a terminal."""
+def on_terminal(*words, columns=100):
+    """Run relaytest on a terminal. Return its output and its exit code."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(COLUMNS=str(columns), TERM="xterm-256color")
@@ -108,8 +108,8 @@ def on_a_terminal(*words, columns=100):
 SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def test_a_terminal_gets_a_table_and_progress_and_no_sequence_of_the_server(evil):
-    output, status = on_a_terminal(f"127.0.0.1:{evil.port}", "--as-outside", *FAST, *LISTED)
+def test_a_terminal_gets_a_table_and_progress_and_no_escape_sequence_from_the_server(evil):
+    output, status = on_terminal(f"127.0.0.1:{evil.port}", "--as-outside", *FAST, *LISTED)
     assert status == 1
     assert "━" in output  # the bar, and the table's head
     text = SEQUENCE.sub("", output)
@@ -122,14 +122,14 @@ def test_a_terminal_gets_a_table_and_progress_and_no_sequence_of_the_server(evil
 
 
 def test_a_terminal_without_rich_gets_plain_lines(tmp_path, evil):
-    """As where the extra is not installed: a module of that name cannot be found."""
+    """As without the extra: a module of that name cannot be found."""
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\nfind = util.find_spec\n"
         "util.find_spec = lambda name, package=None: None if name == 'rich' else find(name, package)\n"
     )
     os.environ["PYTHONPATH"] = str(tmp_path)
     try:
-        output, status = on_a_terminal(f"127.0.0.1:{evil.port}", "--as-outside", *FAST, *LISTED, "--only", "null/plain")
+        output, status = on_terminal(f"127.0.0.1:{evil.port}", "--as-outside", *FAST, *LISTED, "--only", "null/plain")
     finally:
         del os.environ["PYTHONPATH"]
     assert status == 0
@@ -149,15 +149,15 @@ def test_a_pipe_gets_lines_with_the_verdict_last(evil):
     assert (done.stderr, done.exit) == ("", 0)
 
 
-def test_verbose_is_a_line_for_every_probe(evil):
+def test_verbose_prints_a_line_for_each_probe(evil):
     done = over_network(evil.port, *LISTED, "-v", "--only", "*/plain")
     assert sum(line.startswith("relaytest: refused: ") for line in done.lines) == len(done.lines) - 9
-    assert "relaytest: control: ok: listed recipient: postmaster@example.com is taken: 250 ok" in done.lines
+    assert "relaytest: control: ok: listed recipient: postmaster@example.com is accepted: 250 ok" in done.lines
 
 
 @given(some.binary(max_size=400))
-def test_what_is_shown_is_printable_bounded_and_loses_nothing_that_is_short(data):
-    text = shown(data)
+def test_server_text_is_printable_and_bounded_and_short_text_loses_nothing(data):
+    text = printable(data)
     assert text.isascii()
     assert text.isprintable()
     assert len(text) <= 303
@@ -165,10 +165,10 @@ def test_what_is_shown_is_printable_bounded_and_loses_nothing_that_is_short(data
         assert text.encode().decode("unicode_escape").encode("latin-1") == data
 
 
-# the page's file
+# the file of the page
 
 
-def test_the_page_replaces_an_old_one_whole(tmp_path, evil):
+def test_the_page_replaces_an_old_one_atomically(tmp_path, evil):
     file = tmp_path / "page.html"
     file.write_text("old")
     assert over_network(evil.port, *LISTED, "--only", "null/plain", "--html", file).exit == 0
@@ -177,7 +177,7 @@ def test_the_page_replaces_an_old_one_whole(tmp_path, evil):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_page_that_cannot_be_written_is_known_before_anybody_is_asked(tmp_path):
+def test_a_page_that_cannot_be_written_is_an_error_before_the_run(tmp_path):
     with StandIn() as server:
         done = over_network(server.port, *LISTED, "--html", tmp_path / "no" / "page.html")
         assert done.exit == 111
@@ -198,18 +198,18 @@ def test_a_page_can_go_to_a_pipe(evil):
     assert "</html>\nrelaytest: " in done.stdout
 
 
-# words
+# arguments
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         ((), "HOST[:PORT], or --pipe PROGRAM, or --rules CDB --home DIR"),
         (("a", "b"), "one HOST at a time"),
         (("--pipe", "--rules", "x", "--home", "y", "z"), "--pipe or --rules, not both"),
-        (("--rules", "x"), "--rules wants --home"),
-        (("--client", "1.2.3.4", "host"), "--client and --source go with --rules"),
-        (("--rules", "x", "--home", "/", "--send", "a@b"), "--rules goes with neither"),
+        (("--rules", "x"), "--rules needs --home"),
+        (("--client", "1.2.3.4", "host"), "--client and --source need --rules"),
+        (("--rules", "x", "--home", "/", "--send", "a@b"), "--rules excludes"),
         (("--pipe",), "HOST[:PORT]"),
         (("--no-such-option", "host"), "No such option"),
         (("--pause", "-1", "host"), "Invalid value for '--pause'"),
@@ -224,23 +224,23 @@ def test_a_page_can_go_to_a_pipe(evil):
         (("--listed", "x>@example.com", "host"), "--listed: neither a domain nor an address"),
         (("--outside", "x y", "host"), "not a domain"),
         (("--outside", "example.com", "--listed", "EXAMPLE.com", "host"), "example.com is listed: it is not outside"),
-        (("--send", "me", "--listed", "example.com", "host"), "--send: an address like me@example.org"),
-        (("--send", "me@mine.test", "host"), "--send wants --listed"),
+        (("--send", "me", "--listed", "example.com", "host"), "--send needs an address like me@example.org"),
+        (("--send", "me@mine.test", "host"), "--send needs --listed"),
         (
             ("--send", "me@mine.test", "--listed", "example.com", "--outside", "x.test", "host"),
-            "--send names the outside",
+            "--send already names the outside",
         ),
         (("--inside", "10.0.0.1/8", "host"), "--inside: 10.0.0.1/8 has host bits set"),
-        (("--only", "nothing*", "host"), "--only: no probe is like nothing*"),
-        (("--only", "auth-plain", "host"), "--only: no probe is like auth-plain"),
+        (("--only", "nothing*", "host"), "--only: no probe matches nothing*"),
+        (("--only", "auth-plain", "host"), "--only: no probe matches auth-plain"),
         (("--pipe", "--from-ip", "1.2.3", "x"), "not an address: 1.2.3"),
     ],
 )
-def test_words_that_do_not_go_together_are_a_clear_line(words, said):
+def test_a_usage_error_is_one_clear_line(words, expected):
     done = relaytest(*words)
     assert (done.exit, done.stdout) == (100, "")
     assert done.stderr.startswith("relaytest: fatal: ")
-    assert said in done.stderr
+    assert expected in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -256,7 +256,7 @@ def test_options_may_stand_behind_the_host_but_not_behind_a_program(tmp_path, ev
 def test_help_names_the_exit_codes():
     done = relaytest("--help")
     assert done.exit == 0
-    assert "0: closed, 1: open, 2: cannot tell, 111: no" in " ".join(done.stdout.split())
+    assert "0 closed, 1 open, 2 cannot tell, 111 no" in " ".join(done.stdout.split())
 
 
 # the ends
@@ -274,13 +274,13 @@ def test_no_such_host_is_111():
     assert done.stderr.startswith("relaytest: fatal: unable to connect to no-such-host.invalid port 25: ")
 
 
-def test_an_address_that_is_not_ours_to_ask_from_is_111():
+def test_a_local_address_that_does_not_exist_is_111():
     done = relaytest("127.0.0.1:1", "--from-ip", "192.0.2.77")
     assert done.exit == 111
     assert done.stderr.endswith("address not available\n")
 
 
-def test_a_program_that_is_not_there_is_111():
+def test_a_missing_program_is_111():
     done = relaytest("--pipe", "/no/such/program")
     assert (done.exit, done.stderr) == (
         111,
@@ -288,13 +288,13 @@ def test_a_program_that_is_not_there_is_111():
     )
 
 
-def test_a_program_that_says_nothing_cannot_be_told_and_its_log_is_shown():
+def test_a_program_that_sends_nothing_is_cannot_tell_and_its_log_is_shown():
     done = relaytest("--pipe", "sh", "-c", "echo '\x1b[31mno config' >&2; exit 1")
     assert done.exit == 2
     assert r"its log says: \x1b[31mno config" in done.verdict
 
 
-def test_a_program_that_will_not_end_is_ended(tmp_path):
+def test_a_program_that_ignores_sigterm_is_killed(tmp_path):
     pids = tmp_path / "pids"
     code = f"""import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -308,7 +308,7 @@ time.sleep(600)"""
         assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_what_a_script_has_started_ends_with_it(tmp_path):
+def test_the_children_of_a_script_end_with_it(tmp_path):
     pid = tmp_path / "pid"
     done = relaytest("--pipe", "--timeout", "0.2", "sh", "-c", f"sleep 600 & echo $! > {pid}; wait")
     assert done.exit == 2
@@ -320,7 +320,7 @@ def test_what_a_script_has_started_ends_with_it(tmp_path):
 
 
 def is_running(pid):
-    """Whether it is there, and no zombie that only waits for its parent."""
+    """Whether the process exists and is no zombie."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -329,7 +329,7 @@ def is_running(pid):
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_closed_descriptor_is_no_traceback_and_nothing_is_said_to_the_server_by_mistake(closed):
+def test_a_closed_descriptor_causes_no_traceback_and_sends_no_report_to_the_server(closed):
     with StandIn() as server:
         command = f"{script('relaytest')} 127.0.0.1:{server.port} --only null/plain {' '.join((*FAST, *LISTED))}"
         words = ["sh", "-c", f"{command} --as-outside {closed}"]
@@ -340,7 +340,7 @@ def test_a_closed_descriptor_is_no_traceback_and_nothing_is_said_to_the_server_b
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_and_leaves_nothing(tmp_path, number):
+def test_a_signal_ends_the_run_and_leaves_nothing(tmp_path, number):
     with StandIn(lambda visit, line: b"" if line[:4] == b"RCPT" else behave(visit, line)) as server:
         command = [script("relaytest"), f"127.0.0.1:{server.port}", *LISTED, "--html", str(tmp_path / "page.html")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -354,7 +354,7 @@ def test_a_signal_ends_it_and_leaves_nothing(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_output_that_nobody_reads_is_no_traceback(evil):
+def test_a_closed_pipe_causes_no_traceback(evil):
     read, write = os.pipe()
     os.close(read)
     command = [script("relaytest"), f"127.0.0.1:{evil.port}", *FAST, *LISTED, "--only", "null/plain"]
@@ -364,14 +364,14 @@ def test_output_that_nobody_reads_is_no_traceback(evil):
     assert b"Traceback" not in done.stderr
 
 
-def test_a_fault_of_ours_is_not_the_exit_code_of_an_open_relay(tmp_path):
+def test_a_bug_does_not_exit_with_the_code_of_an_open_relay(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import fnmatch\nfnmatch.fnmatchcase = None\n")
     done = relaytest("127.0.0.1:1", "--only", "null/plain", PYTHONPATH=str(tmp_path))
     assert done.exit == 111
     assert "Traceback" in done.stderr
 
 
-def test_the_report_of_a_client_is_all_that_json_has(tmp_path):
+def test_json_contains_the_whole_report_of_a_client(tmp_path):
     home = lay_home(tmp_path / "home")
     done = relaytest("--pipe", "--home", home, "--json", "--only", "null/plain", script("qmail-smtpd"))
     [client] = done.json["clients"]

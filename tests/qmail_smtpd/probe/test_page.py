@@ -1,4 +1,4 @@
-"""relaytest's page in a real browser, as wide as a desk's and as a phone's: what can be read, and whether it fits."""
+"""relaytest's page in a real browser, in a window of a desktop and of a phone: its content, and whether it fits."""
 
 import json
 import os
@@ -22,8 +22,8 @@ CHROMIUM = "/usr/bin/chromium"
 WIDTHS = {"desktop": 1280, "phone": 360}
 PATIENCE = 120  # seconds; a browser's first start is slow
 
-# A page that looks at the one under test in a frame of this width, and writes down what it has found.
-LOOK = """<!DOCTYPE html><meta charset="utf-8"><body>
+# A page that loads the page under test in a frame of this width, and records its properties.
+INSPECTOR = """<!DOCTYPE html><meta charset="utf-8"><body>
 <iframe id="frame" src="{file}" style="width:{width}px;height:900px;border:0"></iframe><pre id="found"></pre>
 <script>
 document.getElementById("frame").onload = function () {{
@@ -49,18 +49,18 @@ document.getElementById("frame").onload = function () {{
 
 
 @cache
-def look(file: Path, width: int) -> dict:
-    """What a browser shows of the page in a window of this width."""
-    looking = file.with_name(f"look-{width}.html")
-    looking.write_text(LOOK.format(file=file.name, width=width))
-    done = chromium(file.parent, "--allow-file-access-from-files", "--dump-dom", looking.as_uri())
+def inspect(file: Path, width: int) -> dict:
+    """Return what a browser shows of the page in a window of this width."""
+    inspector = file.with_name(f"inspect-{width}.html")
+    inspector.write_text(INSPECTOR.format(file=file.name, width=width))
+    done = chromium(file.parent, "--allow-file-access-from-files", "--dump-dom", inspector.as_uri())
     match = re.search(r'<pre id="found">(.*?)</pre>', done, re.DOTALL)
     assert match, done[:2000]
     return json.loads(unescape(match[1]))
 
 
 def chromium(directory: Path, *words: str) -> str:
-    """Run it without a screen, in a profile of its own."""
+    """Run Chromium without a screen, in its own profile."""
     command = [
         peer(CHROMIUM),
         "--headless",
@@ -80,7 +80,7 @@ LONG = b"x" * 280 + b" <b>bold</b>"
 
 @pytest.fixture(scope="module")
 def hole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a server that takes a source route, and says a long word without a blank."""
+    """The page of an open server, which accepts a source route and replies with a long word."""
 
     def answer(visit, line):
         if line == b"RCPT TO:<@example.com:relaytest@example.net>":
@@ -95,7 +95,7 @@ def hole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of rules with one line too many."""
+    """The page of rules with one rule too many."""
     directory = tmp_path_factory.mktemp("rules")
     home = lay_home(directory / "home", {"me": "mx.example.com\n", "rcpthosts": "example.com\n"})
     text = '127.:allow,RELAYCLIENT=""\n203.0.113.0/24:allow,RELAYCLIENT="",TARPIT="' + "9" * 200 + '"\n:allow\n'
@@ -108,51 +108,51 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 @pytest.mark.parametrize("name", ["hole", "rules"])
-def test_the_page_fits_its_window_and_can_be_read(name: str, width: int, request: pytest.FixtureRequest) -> None:
-    seen = look(request.getfixturevalue(name), width)
-    assert width - 20 <= seen["width"] <= width  # but for a scroll bar
-    assert seen["scroll"] <= seen["width"]
-    assert seen["scroll_open"] <= seen["width"]  # with everything unfolded, too
-    assert seen["outside"] == []
-    assert seen["small"] == []
-    assert seen["title"]["top"] < 60
-    assert seen["text"].startswith("Open relay\n")
+def test_the_page_fits_its_window_and_is_readable(name: str, width: int, request: pytest.FixtureRequest) -> None:
+    properties = inspect(request.getfixturevalue(name), width)
+    assert width - 20 <= properties["width"] <= width  # except for a scroll bar
+    assert properties["scroll"] <= properties["width"]
+    assert properties["scroll_open"] <= properties["width"]  # also with everything unfolded
+    assert properties["outside"] == []
+    assert properties["small"] == []
+    assert properties["title"]["top"] < 60
+    assert properties["text"].startswith("Open relay\n")
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-def test_what_went_wrong_is_unfolded_with_its_transcript_and_the_rest_is_folded(hole: Path, width: int) -> None:
-    seen = look(hole, width)
-    assert [text.split()[:2] for text in seen["open"]] == [["open", "route-listed"]]
-    assert seen["shut"] > 1
-    text = seen["text"]
+def test_open_probes_are_unfolded_with_their_transcripts_and_the_rest_is_folded(hole: Path, width: int) -> None:
+    properties = inspect(hole, width)
+    assert [text.split()[:2] for text in properties["open"]] == [["open", "route-listed"]]
+    assert properties["shut"] > 1
+    text = properties["text"]
     assert "C: RCPT TO:<@example.com:relaytest@example.net>\nS: 250 " + LONG.decode() in text
-    assert text.index("What to change") < text.index("Who may do what") < text.index("What was not refused")
-    assert "the address is read in one way when it is checked, and in another when it is sent" in text
+    assert text.index("What to change") < text.index("What each client may do") < text.index("What was not refused")
+    assert "it reads the address in one way, and the delivery reads it in another" in text
 
 
-def test_the_table_is_one_on_a_desktop_and_a_list_on_a_phone(hole: Path) -> None:
-    desktop, phone = (look(hole, width)["cells"] for width in WIDTHS.values())
+def test_the_table_is_a_table_on_a_desktop_and_a_list_on_a_phone(hole: Path) -> None:
+    desktop, phone = (inspect(hole, width)["cells"] for width in WIDTHS.values())
     assert len({left for left, _ in desktop}) == 3
     assert len({top for _, top in desktop}) == 1
     assert len({left for left, _ in phone}) == 1
     assert len({top for _, top in phone}) == 3
 
 
-def test_the_page_of_rules_says_of_each_client_what_it_may_do_and_which_line_to_change(rules: Path) -> None:
-    text = look(rules, WIDTHS["phone"])["text"]
-    assert re.search(r"closed 192\.0\.2\.1 a stranger\s", text)
+def test_the_page_of_rules_shows_what_each_client_may_do_and_which_line_to_change(rules: Path) -> None:
+    text = inspect(rules, WIDTHS["phone"])["text"]
+    assert re.search(r"closed 192\.0\.2\.1 an outside client\s", text)
     assert re.search(r"inside 127\.0\.0\.1 this host\s+it may relay\s+rule 127\.:, RELAYCLIENT=", text)
     assert re.search(r"open 203\.0\.113\.1 rule 203\.0\.113\.\s+it may relay, and is not inside", text)
     assert f"{rules.parent}/tcp.smtp, line 2: 203.0.113.0/24:allow" in text
 
 
 def test_the_verdict_has_its_colour(hole: Path) -> None:
-    red, green, _ = (int(number) for number in re.findall(r"\d+", look(hole, WIDTHS["phone"])["title"]["colour"]))
+    red, green, _ = (int(number) for number in re.findall(r"\d+", inspect(hole, WIDTHS["phone"])["title"]["colour"]))
     assert red > green
 
 
-def test_a_picture_of_it_is_not_empty(hole: Path) -> None:
-    picture = hole.with_name("page.png")
-    chromium(hole.parent, "--window-size=500,900", "--hide-scrollbars", f"--screenshot={picture}", hole.as_uri())
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert picture.stat().st_size > 10_000
+def test_a_screenshot_is_not_empty(hole: Path) -> None:
+    screenshot = hole.with_name("page.png")
+    chromium(hole.parent, "--window-size=500,900", "--hide-scrollbars", f"--screenshot={screenshot}", hole.as_uri())
+    assert screenshot.read_bytes().startswith(b"\x89PNG")
+    assert screenshot.stat().st_size > 10_000

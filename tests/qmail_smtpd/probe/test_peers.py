@@ -1,4 +1,4 @@
-"""relaytest against servers that are not ours: mailfront on a pipe, Postfix on loopback, closed and opened."""
+"""relaytest against other servers: mailfront on a pipe, Postfix on loopback, closed and open."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.peer
 
 SMTPFRONT = "/usr/sbin/smtpfront-qmail"
 LISTED = ("--listed", "example.com")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="Postfix is started by root alone")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Postfix")
 NUL = {"nul", "nul-recipient"}
 
 
@@ -24,12 +24,12 @@ def home(tmp_path: Path) -> Path:
 
 
 def kinds(done: Outcome, word: str) -> set[str]:
-    """The recipients of the probes with this result."""
+    """Return the kinds of recipients of the probes with this result."""
     return {name.rpartition("/")[2] for name, result in done.results.items() if result == word}
 
 
-def test_smtpfront_qmail_is_closed_but_for_its_nul(home: Path) -> None:
-    """mailfront 2.12 takes an address with a NUL in it, and a NUL ends a recipient of qmail's envelope."""
+def test_smtpfront_qmail_is_closed_except_for_nul(home: Path) -> None:
+    """mailfront 2.12 accepts an address with a NUL, which ends a recipient in qmail's envelope."""
     done = relaytest("--pipe", "--home", home, "--json", peer(SMTPFRONT))
     assert done.exit == 2
     assert kinds(done, "open") == set()
@@ -57,7 +57,7 @@ WITHOUT_NUL = [
 ]
 
 
-def test_that_nul_does_relay_to_the_outside(home: Path) -> None:
+def test_with_that_nul_it_relays_to_the_outside(home: Path) -> None:
     words = ("--listed", "example.com", "--send", "me@mine.test", "--only", "outside/nul-recipient")
     done = relaytest("--pipe", "--home", home, *words, peer(SMTPFRONT))
     assert done.exit == 2
@@ -67,10 +67,10 @@ def test_that_nul_does_relay_to_the_outside(home: Path) -> None:
 
 
 def test_smtpfront_qmail_without_rcpthosts_is_not_open(home: Path) -> None:
-    (home / "control" / "rcpthosts").unlink()  # it refuses all then
+    (home / "control" / "rcpthosts").unlink()  # then it refuses all recipients
     done = relaytest("--pipe", "--home", home, peer(SMTPFRONT))
     assert done.exit == 2
-    assert "it takes no mail for " in done.verdict
+    assert "it accepts no mail for " in done.verdict
 
 
 def test_smtpfront_qmail_with_relayclient_is_open(home: Path) -> None:
@@ -78,7 +78,7 @@ def test_smtpfront_qmail_with_relayclient_is_open(home: Path) -> None:
     assert done.exit == 1
 
 
-def test_smtpfront_qmail_behind_rules_is_asked_as_ours_is(home: Path, tmp_path: Path) -> None:
+def test_smtpfront_qmail_is_tested_behind_rules(home: Path, tmp_path: Path) -> None:
     from tests.kit.server import compiled
 
     cdb = compiled(tmp_path / "r.cdb", '127.:allow,RELAYCLIENT=""\n8.8.:deny\n:allow\n')
@@ -99,7 +99,7 @@ PERMISSIVE = "mynetworks = 127.0.0.0/8"
 
 
 @needs_root
-@pytest.mark.parametrize("more", [CLOSED, PERMANENT], ids=["454, as it is by default", "554"])
+@pytest.mark.parametrize("more", [CLOSED, PERMANENT], ids=["454, the default", "554"])
 def test_a_postfix_is_closed_to_an_address_outside_of_mynetworks(more: str) -> None:
     peer("/usr/sbin/postfix")
     with Postfix(more) as server:
@@ -120,7 +120,7 @@ def test_a_postfix_with_a_permissive_mynetworks_is_open() -> None:
 
 
 @needs_root
-def test_a_postfix_that_trusts_senders_is_open_and_the_advice_says_why() -> None:
+def test_a_postfix_that_trusts_senders_is_open_and_the_advice_says_so() -> None:
     peer("/usr/sbin/postfix")
     more = (
         CLOSED
@@ -131,12 +131,12 @@ def test_a_postfix_that_trusts_senders_is_open_and_the_advice_says_why() -> None
         inside = relaytest(f"127.0.0.1:{server.port}", *LISTED, *FAST, "--from-ip", "127.0.0.2", "--only", "*/plain")
     assert done.exit == 1
     assert {name for name, word in done.results.items() if word == "open"} == {"bare/plain", "listed/plain", "me/plain"}
-    assert "no sender may open them" in done.json["change"][0]["what"]
-    assert inside.exit == 1  # that is no relaying by right of the address
+    assert "a sender must not allow relaying" in done.json["change"][0]["what"]
+    assert inside.exit == 1  # the client's address does not allow this relaying
 
 
 @needs_root
-def test_a_postfix_that_believes_xclient_is_open() -> None:
+def test_a_postfix_that_trusts_xclient_is_open() -> None:
     peer("/usr/sbin/postfix")
     with Postfix(CLOSED + "\nsmtpd_authorized_xclient_hosts = 127.0.0.0/8") as server:
         done = over_network(server.port, *LISTED, "--from-ip", "127.0.0.2", "--only", "xclient*", "--only", "xforward")
@@ -148,7 +148,7 @@ def test_a_postfix_that_believes_xclient_is_open() -> None:
 
 @needs_root
 @pytest.mark.parametrize(("value", "status"), [("no", 1), ("reject", 0)])
-def test_a_postfix_that_takes_a_bare_newline_for_a_line_end_lets_mail_be_smuggled(value: str, status: int) -> None:
+def test_a_postfix_that_accepts_a_bare_newline_allows_smuggling(value: str, status: int) -> None:
     peer("/usr/sbin/postfix")
     words = ("--only", "smuggling/*", "--send", "me@example.com", "--json")
     with Postfix(CLOSED + f"\nsmtpd_forbid_bare_newline = {value}") as server:

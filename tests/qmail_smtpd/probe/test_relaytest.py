@@ -1,4 +1,4 @@
-"""relaytest from its command line: our own server from a stranger, closed and with each way to open it."""
+"""relaytest from its command line: our own server for an outside client, closed, and opened in each way."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def pipe(home: Path, *words: object):
     return relaytest("--pipe", "--home", home, *words, QMAIL_SMTPD)
 
 
-# our own, from a stranger
+# our server and an outside client
 
 
 def test_the_quick_start_on_a_pipe_is_closed(tmp_path: Path) -> None:
@@ -48,31 +48,31 @@ def test_a_server_over_the_network_from_another_address_is_closed(tmp_path: Path
         assert server.bodies() == []
 
 
-def test_to_a_server_that_trusts_us_we_are_inside(tmp_path: Path) -> None:
+def test_a_server_that_lets_this_client_relay_is_inside(tmp_path: Path) -> None:
     with Server(tmp_path / "home", Path(script("tcpserver")).parent, []) as server:
         done = relaytest(f"127.0.0.1:{server.port}", *FAST)
         assert (done.exit, done.stderr) == (2, "")
         assert done.verdict.startswith(
-            "inside: you are inside, and may relay: ask from outside, or use --rules or --pipe"
+            "inside: you are inside, and may relay: test from outside, or use --rules or --pipe"
         )
-        assert over_network(server.port).exit == 1  # and if we say that we are not, it is open
+        assert over_network(server.port).exit == 1  # with --as-outside it is open
 
 
-def test_without_rcpthosts_it_is_open_and_says_so(tmp_path: Path) -> None:
+def test_without_rcpthosts_the_server_is_open_and_the_advice_says_so(tmp_path: Path) -> None:
     done = pipe(lay_home(tmp_path / "home", dict(ME)))
     assert done.exit == 1
     assert done.verdict.startswith("open: ")
     assert f"relaytest: change: {tmp_path}/home/control/rcpthosts: is missing" in done.stdout
 
 
-def test_relayclient_for_everybody_is_open_and_names_the_line(home: Path, tmp_path: Path) -> None:
+def test_relayclient_for_every_client_is_open_and_the_advice_names_the_line(home: Path, tmp_path: Path) -> None:
     rules = tmp_path / "tcp.smtp"
-    rules.write_text('# whoever\n127.0.0.1:allow,RELAYCLIENT=""\n:allow,RELAYCLIENT=""\n')
+    rules.write_text('# every client\n127.0.0.1:allow,RELAYCLIENT=""\n:allow,RELAYCLIENT=""\n')
     cdb = compiled(tmp_path / "tcp.smtp.cdb", rules.read_text())
     done = relaytest("--rules", cdb, "--home", home)
     assert done.exit == 1
     assert done.verdict == "open: 192.0.2.1 and 1 more may relay"
-    assert f'change: {rules}, line 3: :allow,RELAYCLIENT="": gives RELAYCLIENT to everybody' in done.stdout
+    assert f'change: {rules}, line 3: :allow,RELAYCLIENT="": gives RELAYCLIENT to every client' in done.stdout
     assert "client 127.0.0.1: inside: it may relay" in done.stdout
 
 
@@ -81,12 +81,12 @@ def test_relayclient_in_the_environment_of_the_program_is_open(home: Path) -> No
     assert done.exit == 1
 
 
-def test_relayclient_of_who_runs_it_is_not_that_of_a_stranger(home: Path) -> None:
+def test_an_inherited_relayclient_is_not_passed_to_the_program(home: Path) -> None:
     done = relaytest("--pipe", "--home", home, QMAIL_SMTPD, RELAYCLIENT="", TCPREMOTEIP="127.0.0.1")
     assert done.exit == 0
 
 
-def test_from_ip_is_what_the_program_is_told(home: Path) -> None:
+def test_from_ip_is_the_client_address_that_the_program_gets(home: Path) -> None:
     code = 'import os; assert os.environ["TCPREMOTEIP"] == "2001:db8::9" and os.environ["PROTO"] == "TCP6"; '
     code += f'os.execv("{QMAIL_SMTPD}", ["qmail-smtpd"])'
     done = relaytest("--pipe", "--home", home, "--from-ip", "2001:DB8::9", sys.executable, "-c", code)
@@ -102,19 +102,19 @@ def test_an_inside_client_on_a_pipe_that_may_relay_is_inside(home: Path) -> None
     assert relaytest("--pipe", "--home", home, "--from-ip", "198.51.100.7", *own, *command).exit == 2
 
 
-def test_percent_hacks_that_are_taken_need_a_message_to_decide_and_are_no_hole(home: Path) -> None:
+def test_an_accepted_percent_hack_needs_a_message_and_is_not_open(home: Path) -> None:
     done = pipe(home, "--json")
     assert done.exit == 0
     assert done.results["null/percent-listed"] == "needs --send"
     assert done.results["null/plain"] == "refused"
 
 
-def test_the_strict_mode_is_what_is_advised_and_leaves_none_of_them(home: Path) -> None:
+def test_the_strict_mode_is_advised_and_refuses_percent_hacks(home: Path) -> None:
     assert f"change: {home}/control/relaystrict: " in pipe(home, "--only", "null/percent").stdout
     (home / "control" / "relaystrict").touch()
     done = pipe(home, "--json", "--only", "outside/*")
-    wanted = {"decnet-listed", "route-outside", "route-outside-twice", "fullwidth-percent"}
-    assert {name.partition("/")[2] for name, word in done.results.items() if word == "needs --send"} == wanted
+    expected = {"decnet-listed", "route-outside", "route-outside-twice", "fullwidth-percent"}
+    assert {name.partition("/")[2] for name, word in done.results.items() if word == "needs --send"} == expected
     assert not done.json["change"]
 
 
@@ -123,36 +123,36 @@ def test_no_message_is_sent_without_send(home: Path) -> None:
     assert list((home / "dump").iterdir()) == []
 
 
-def test_nothing_is_said_after_rcpt_but_rset() -> None:
+def test_only_rset_follows_rcpt() -> None:
     with StandIn() as server:
         assert over_network(server.port, "--listed", "example.com").exit == 0
         for visit in server.visits:
             for line, following in zip(visit.commands, visit.commands[1:], strict=False):
-                if line[:4] == b"RCPT":  # what is no RSET is in the middle of a state trick
+                if line[:4] == b"RCPT":  # anything but RSET is within a probe of session states
                     assert following[:4] in (b"RSET", b"RCPT", b"MAIL", b"EHLO"), visit.commands
             assert visit.commands[-2:] == [b"RSET", b"QUIT"], visit.commands
         assert b"DATA" not in server.commands
 
 
-def test_it_says_what_it_is_and_asks_on_one_connection_at_a_time() -> None:
+def test_relaytest_identifies_itself_and_opens_one_connection_at_a_time() -> None:
     with StandIn() as server:
         over_network(server.port, "--listed", "example.com")
         assert server.most_at_once == 1
         assert server.visits[0].commands[0].startswith(b"EHLO relaytest.")
-        assert {len(visit.commands) for visit in server.visits} <= set(range(40))  # nine probes each
+        assert {len(visit.commands) for visit in server.visits} <= set(range(40))  # nine probes on each
 
 
-# whom it asks about
+# the domains and clients of a run
 
 
 def names_of(home: Path, *words: object) -> tuple[str, str]:
-    """The listed domain and the one outside that a run asks about."""
+    """Return the listed and the outside domain of a run."""
     [client] = pipe(home, "--json", "--only", "null/plain", *words).json["clients"]
     assert client["verdict"] == "closed", client
     return client["listed"], client["outside"]
 
 
-def test_the_home_says_which_domains_are_listed_and_which_are_not(tmp_path: Path) -> None:
+def test_the_home_gives_the_listed_and_the_outside_domain(tmp_path: Path) -> None:
     control = {**ME, "rcpthosts": "#x\n.wild.example\nmine.example\nexample.net\n"}
     home = lay_home(tmp_path / "home", dict(control))
     assert names_of(home) == ("example.net", "example.org")
@@ -161,12 +161,12 @@ def test_the_home_says_which_domains_are_listed_and_which_are_not(tmp_path: Path
     assert names_of(home) == ("relaytest.net", "example.com")
 
 
-def test_where_all_domains_for_examples_are_listed_nobodys_is_outside(tmp_path: Path) -> None:
+def test_if_all_example_domains_are_listed_an_invalid_one_is_outside(tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", {**ME, "rcpthosts": "example.net\nexample.org\nexample.com\n"})
     assert names_of(home) == ("example.com", "relaytest.invalid")
 
 
-def test_morercpthosts_alone_says_which_domain_is_listed(tmp_path: Path) -> None:
+def test_morercpthosts_alone_gives_the_listed_domain(tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", {**ME, "rcpthosts": "", "morercpthosts": "more.example\nexample.net\n"})
     subprocess.run([script("qmail-newmrh")], env={"QMAILHOME": str(home)}, check=True)
     assert names_of(home) == ("more.example", "example.org")
@@ -204,16 +204,16 @@ def test_an_outside_domain_that_is_listed_is_refused(home: Path) -> None:
     ],
 )
 def test_inside_is_what_the_internet_cannot_send_from_and_what_is_called_so(ip: str, inside: bool) -> None:
-    assert Inside(["198.51.100.0/24", "2001:db8:7::/48"]).has(ip) == inside
+    assert Inside(["198.51.100.0/24", "2001:db8:7::/48"]).includes(ip) == inside
 
 
 def test_a_client_is_inside_by_name_only_if_its_name_is_called_so() -> None:
     inside = Inside(["=mail.example", "=.friend.example"])
-    assert inside.has("8.8.8.8", "mail.example")
-    assert inside.has("8.8.8.8", "a.friend.example")
-    assert not inside.has("8.8.8.8", "a.mail.example")
-    assert not inside.has("8.8.8.8", "friend.example")
-    assert not inside.has("8.8.8.8", "")
+    assert inside.includes("8.8.8.8", "mail.example")
+    assert inside.includes("8.8.8.8", "a.friend.example")
+    assert not inside.includes("8.8.8.8", "a.mail.example")
+    assert not inside.includes("8.8.8.8", "friend.example")
+    assert not inside.includes("8.8.8.8", "")
 
 
 # with --send
@@ -271,10 +271,10 @@ def test_fixcrio_before_our_server_is_found(home: Path, tmp_path: Path) -> None:
     program.chmod(0o755)
     done = relaytest("--pipe", "--home", home, "--send", "me@example.com", "--only", "smuggling/lf-dot-lf", program)
     assert done.exit == 1
-    assert "change: what ends a message: only CRLF.CRLF may: no fixcrio before the server" in done.stdout
+    assert "change: the end of a message: only CRLF.CRLF may end it: run no fixcrio before the server" in done.stdout
 
 
-def test_a_message_whose_fate_is_unknown_is_not_sent_again() -> None:
+def test_a_message_without_a_final_reply_is_not_sent_again() -> None:
     """The server is silent after the last dot: the message may be stored."""
     begun = []
 
@@ -294,14 +294,14 @@ def test_a_message_whose_fate_is_unknown_is_not_sent_again() -> None:
     assert len(begun) == 1
 
 
-def test_one_that_takes_any_recipient_is_asked_with_send_and_the_mailbox_must_tell() -> None:
-    def take(visit: Visit, line: bytes) -> bytes:
+def test_with_send_a_server_that_accepts_any_recipient_gets_a_message() -> None:
+    def accept(visit: Visit, line: bytes) -> bytes:
         if line[:4] == b"RCPT" and visit.mail:
             visit.recipients.append(line)
             return b"250 ok\r\n"
         return behave(visit, line)
 
-    with StandIn(take) as server:
+    with StandIn(accept) as server:
         done = over_network(server.port, "--listed", "example.com", "--send", "me@mine.test", "--only", "outside/plain")
         assert done.exit == 2
         assert "1 message accepted: if one arrives, this is an open relay" in done.verdict

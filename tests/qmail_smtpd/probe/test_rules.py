@@ -1,4 +1,4 @@
-"""relaytest --rules: whom it asks about, what they may do, and that tcprulescheck says the same of every client."""
+"""relaytest --rules: which clients it tests, what they may do, and that tcprulescheck agrees on every client."""
 
 import random
 import sys
@@ -41,17 +41,17 @@ def ask(tmp_path: Path, home: Path, rules: str, *words: object) -> Outcome:
     return relaytest("--rules", cdb, "--home", home, *words)
 
 
-def words_of(done: Outcome) -> dict[str, str]:
-    """Of --json: each client and its verdict."""
+def verdicts_of(done: Outcome) -> dict[str, str]:
+    """Return the verdict of each client in --json."""
     return {client["client"]: client["verdict"] for client in done.json["clients"]}
 
 
-# whom it asks about
+# the clients
 
 
-def test_strangers_loopback_and_one_of_each_network_are_asked_about(tmp_path: Path, home: Path) -> None:
+def test_outside_clients_loopback_and_one_of_each_network_are_tested(tmp_path: Path, home: Path) -> None:
     done = ask(tmp_path, home, RULES, "--json")
-    assert words_of(done) == {
+    assert verdicts_of(done) == {
         "192.0.2.1": "closed",
         "2001:db8::1": "closed",
         "127.0.0.1": "inside",
@@ -66,7 +66,7 @@ def test_strangers_loopback_and_one_of_each_network_are_asked_about(tmp_path: Pa
     assert change["where"] == f'{tmp_path}/tcp.smtp, line 3: 203.0.113.9:allow,RELAYCLIENT=""'
 
 
-def test_a_public_address_of_ones_own_is_called_so(tmp_path: Path, home: Path) -> None:
+def test_inside_names_public_addresses(tmp_path: Path, home: Path) -> None:
     done = ask(tmp_path, home, RULES, "--inside", "203.0.113.9", "--only", "null/plain")
     assert done.exit == 0
     assert done.verdict == "closed: 4 clients may not relay, 3 inside may, 1 denied"
@@ -76,28 +76,26 @@ def test_clients_can_be_named(tmp_path: Path, home: Path) -> None:
     rules = RULES + 'joe@=mail.friend.example:allow,RELAYCLIENT=""\n'
     words = ("--client", "8.8.8.8", "--client", "joe@8.8.8.8=mail.friend.example", "--client", "::FFFF:127.0.0.1")
     done = ask(tmp_path, home, rules, "--json", *words)
-    assert words_of(done) == {"8.8.8.8": "closed", "joe@8.8.8.8=mail.friend.example": "open", "127.0.0.1": "inside"}
+    assert verdicts_of(done) == {"8.8.8.8": "closed", "joe@8.8.8.8=mail.friend.example": "open", "127.0.0.1": "inside"}
 
 
-def test_who_is_inside_may_also_be_closed_and_who_asks_about_nobody_else_learns_nothing(
-    tmp_path: Path, home: Path
-) -> None:
+def test_with_inside_clients_alone_nothing_is_known(tmp_path: Path, home: Path) -> None:
     done = ask(tmp_path, home, RULES, "--client", "127.0.0.1")
     assert (done.exit, done.verdict.partition(":")[0]) == (2, "inside")
     done = ask(tmp_path, home, RULES, "--client", "127.0.0.1", "--client", "192.168.10.1")
-    assert done.verdict == "cannot tell: no client outside was asked about"
+    assert done.verdict == "cannot tell: no outside client was tested"
 
 
 @pytest.mark.parametrize(
     "text", ["", "1.2.3", "1.2.3.4.5", "01.2.3.4", "256.1.1.1", "x", "1.2.3.4 ", ":::", "1.2.3.4\n"]
 )
-def test_a_client_that_is_none_is_a_clear_line(tmp_path: Path, home: Path, text: str) -> None:
+def test_an_invalid_client_is_one_clear_line(tmp_path: Path, home: Path, text: str) -> None:
     done = ask(tmp_path, home, RULES, f"--client={text}")
     assert done.exit == 100
-    assert done.stderr.startswith("relaytest: fatal: not a client's address: ")
+    assert done.stderr.startswith("relaytest: fatal: not a client address: ")
 
 
-def test_a_network_is_asked_about_by_an_address_that_no_narrower_rule_has(tmp_path: Path) -> None:
+def test_a_network_is_tested_with_an_address_that_no_narrower_rule_covers(tmp_path: Path) -> None:
     lines = ["10.:allow", *(f"10.{octet}.:deny" for octet in range(255)), "10.255.1.:deny", "10.255.0.1:deny"]
     lines += ["2001:db8::/32:allow", "2001:db8::/36:deny", "2001:db8:1000::1:deny"]
     rules = open_rules(str(compiled(tmp_path / "r.cdb", "\n".join(lines) + "\n")))
@@ -107,7 +105,7 @@ def test_a_network_is_asked_about_by_an_address_that_no_narrower_rule_has(tmp_pa
     assert found["rule 2001:0db8:0/"] == b"2001:db8::1"
 
 
-def test_a_rule_that_no_client_can_find_has_none(tmp_path: Path) -> None:
+def test_a_rule_that_can_apply_to_no_client_is_not_tested(tmp_path: Path) -> None:
     text = "".join(f"1.2.3.{octet}:allow\n" for octet in range(256)) + "1.2.3.:deny\n10.1:deny\n=Upper.example:deny\n"
     rules = open_rules(str(compiled(tmp_path / "r.cdb", text)))
     found = {client.reason for client in clients.default_clients(rules)}
@@ -115,22 +113,22 @@ def test_a_rule_that_no_client_can_find_has_none(tmp_path: Path) -> None:
     assert "rule 1.2.3.255" in found
 
 
-def test_strangers_are_others_where_the_rules_name_the_first_ones(tmp_path: Path) -> None:
+def test_outside_clients_are_chosen_outside_of_all_rules(tmp_path: Path) -> None:
     text = '192.0.2.:deny\n198.51.:deny\n203.:deny\n1.:deny\n2001:db8::/32:deny\n:allow,RELAYCLIENT=""\n'
     rules = open_rules(str(compiled(tmp_path / "r.cdb", text)))
     for client in clients.default_clients(rules)[:2]:
         assert judge(rules, client.ip, client.host, client.info).key == b""
 
 
-# what they may do
+# what the clients may do
 
 
-def test_the_session_that_is_run_is_the_program_that_is_named(tmp_path: Path, home: Path) -> None:
-    """A chain that gives relaying to one client alone, as relay-check does by its store."""
+def test_the_named_program_is_run_for_each_client(tmp_path: Path, home: Path) -> None:
+    """A chain that lets a single client relay, as relay-check may by its store."""
     code = 'import os; os.environ.update(RELAYCLIENT="") if os.environ["TCPREMOTEIP"] == "8.8.4.4" else None; '
     code += f'os.execv({script("qmail-smtpd")!r}, ["qmail-smtpd"])'
     words = ("--client", "8.8.8.8", "--client", "8.8.4.4", "--client", "8.8.8.9", "--json", sys.executable, "-c", code)
-    assert words_of(ask(tmp_path, home, ":allow\n", *words)) == {
+    assert verdicts_of(ask(tmp_path, home, ":allow\n", *words)) == {
         "8.8.8.8": "closed",
         "8.8.4.4": "open",
         "8.8.8.9": "closed",
@@ -140,15 +138,15 @@ def test_the_session_that_is_run_is_the_program_that_is_named(tmp_path: Path, ho
 def test_variables_of_the_rules_reach_the_session(tmp_path: Path, home: Path) -> None:
     other = lay_home(tmp_path / "other", dict(ME))
     done = ask(tmp_path, home, f'8.8.8.8:allow,QMAILHOME="{other}"\n:allow\n', "--json")
-    assert words_of(done)["8.8.8.8"] == "open"  # that home has no rcpthosts
-    assert words_of(done)["192.0.2.1"] == "closed"
+    assert verdicts_of(done)["8.8.8.8"] == "open"  # that home has no rcpthosts
+    assert verdicts_of(done)["192.0.2.1"] == "closed"
 
 
-def test_a_variable_of_a_rule_replaces_the_clients_own_as_with_tcpserver(tmp_path: Path, home: Path) -> None:
+def test_a_rules_variable_replaces_the_clients_as_in_tcpserver(tmp_path: Path, home: Path) -> None:
     code = 'import os; os.environ.update(RELAYCLIENT="") if os.environ["TCPREMOTEIP"] == "9.9.9.9" else None; '
     code += f'os.execv({script("qmail-smtpd")!r}, ["qmail-smtpd"])'
     words = ("--client", "8.8.8.8", "--json", sys.executable, "-c", code)
-    assert words_of(ask(tmp_path, home, '8.8.8.8:allow,TCPREMOTEIP="9.9.9.9"\n', *words)) == {"8.8.8.8": "open"}
+    assert verdicts_of(ask(tmp_path, home, '8.8.8.8:allow,TCPREMOTEIP="9.9.9.9"\n', *words)) == {"8.8.8.8": "open"}
 
 
 def test_a_rule_that_gives_an_open_home_is_named(tmp_path: Path, home: Path) -> None:
@@ -161,33 +159,33 @@ def test_a_rule_that_gives_an_open_home_is_named(tmp_path: Path, home: Path) -> 
     assert "gives the server another home" in done.stdout
 
 
-def test_where_all_others_are_denied_only_those_are_counted(tmp_path: Path, home: Path) -> None:
+def test_denied_clients_count_as_outside(tmp_path: Path, home: Path) -> None:
     cdb = compiled(tmp_path / "tcp.smtp.cdb", '10.:allow,RELAYCLIENT=""\n:deny\n')
     done = relaytest("--rules", cdb, "--home", home)
     assert (done.exit, done.verdict) == (0, "closed: 1 inside may, 3 denied")
 
 
-def test_a_rule_of_no_connections_denies(tmp_path: Path, home: Path) -> None:
+def test_a_rule_with_maxconip_0_denies(tmp_path: Path, home: Path) -> None:
     done = ask(tmp_path, home, '8.8.8.8:allow,MAXCONIP="0"\n:allow\n', "--json", "--only", "null/plain")
-    assert words_of(done)["8.8.8.8"] == "denied"
+    assert verdicts_of(done)["8.8.8.8"] == "denied"
 
 
-def test_without_rcpthosts_the_advice_is_the_file_not_a_rule(tmp_path: Path) -> None:
+def test_without_rcpthosts_the_advice_names_the_file_and_not_a_rule(tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", dict(ME))
     done = ask(tmp_path, home, ":allow\n")
     assert done.exit == 1
     assert f"change: {home}/control/rcpthosts: is missing" in done.stdout
 
 
-def test_rules_that_were_changed_since_name_the_cdb(tmp_path: Path, home: Path) -> None:
+def test_if_the_rules_have_changed_the_advice_names_the_cdb(tmp_path: Path, home: Path) -> None:
     cdb = compiled(tmp_path / "tcp.smtp.cdb", ':allow,RELAYCLIENT=""\n')
     (tmp_path / "tcp.smtp").write_text("127.:allow\n")
     done = relaytest("--rules", cdb, "--home", home)
-    assert f"change: {cdb}, rule :: gives RELAYCLIENT to everybody" in done.stdout
+    assert f"change: {cdb}, rule :: gives RELAYCLIENT to every client" in done.stdout
 
 
 @pytest.mark.parametrize("content", [None, b"", b"x" * 3000])
-def test_rules_that_cannot_be_read_are_a_clear_line(tmp_path: Path, home: Path, content: bytes | None) -> None:
+def test_unreadable_rules_are_one_clear_line(tmp_path: Path, home: Path, content: bytes | None) -> None:
     cdb = tmp_path / "r.cdb"
     if content is not None:
         cdb.write_bytes(content)
@@ -196,7 +194,7 @@ def test_rules_that_cannot_be_read_are_a_clear_line(tmp_path: Path, home: Path, 
     assert done.stderr.startswith(f"relaytest: fatal: unable to read {cdb}: ")
 
 
-def test_a_home_whose_controls_cannot_be_read_cannot_be_told(tmp_path: Path, home: Path) -> None:
+def test_a_home_with_unreadable_controls_is_cannot_tell(tmp_path: Path, home: Path) -> None:
     (home / "control" / "databytes").mkdir()
     done = ask(tmp_path, home, ":allow\n")
     assert done.exit == 2
@@ -204,19 +202,19 @@ def test_a_home_whose_controls_cannot_be_read_cannot_be_told(tmp_path: Path, hom
     assert "qmail-smtpd: warning: unable to read control/databytes: is a directory" in done.stdout
 
 
-# the same as tcprulescheck
+# agreement with tcprulescheck
 
 
 NEAR = [b"1.2.3.4", b"10.1.2.3", b"127.0.0.1", b"255.255.255.255", b"0.0.0.0", b"2001:db8::1", b"::1"]
 
 
 def clients_near(chance: random.Random, rules: bytes) -> list[str]:
-    """Clients that relaytest can be asked about, near to what the rules name."""
+    """Return clients for --client that are close to the addresses in the rules."""
     found = []
     for _ in range(5):
         environ = rulesfuzz.client(chance, rules)
         ip = environ.get(b"TCPREMOTEIP", b"")
-        if clients.dotted(ip) is None and canonical(ip) is None:
+        if clients.parse_quad(ip) is None and canonical(ip) is None:
             ip = chance.choice(NEAR)
         info, host = environ.get(b"TCPREMOTEINFO"), environ.get(b"TCPREMOTEHOST")
         text = (b"" if info is None else info + b"@") + ip + (b"" if host is None else b"=" + host)
@@ -225,15 +223,15 @@ def clients_near(chance: random.Random, rules: bytes) -> list[str]:
 
 
 def compiles(line: bytes) -> bool:
-    """Whether tcprules takes it."""
+    """Whether tcprules accepts the line."""
     try:
         return bool(list(records([line])))
     except BadLine:
         return False
 
 
-def explained(cdb: Path, client: clients.Client) -> list[bytes]:
-    """What tcprulescheck --explain says of the client, without the keys that it tried."""
+def explain(cdb: Path, client: clients.Client) -> list[bytes]:
+    """Return what tcprulescheck --explain prints for the client, without the keys that it tried."""
     environ = {b"TCPREMOTEIP": client.ip, b"TCPREMOTEHOST": client.host, b"TCPREMOTEINFO": client.info}
     known = {name: value for name, value in environ.items() if value is not None}
     done = forked.run(tcprulescheck, ["tcprulescheck", "--explain", str(cdb)], environ=known)
@@ -256,21 +254,21 @@ def test_tcprulescheck_and_relaytest_agree_on_every_client(
     named = [word for text in clients_near(chance, rules) for word in ("--client", text)]
     report = relaytest("--rules", directory / "r.cdb", "--home", home, "--json", "--only", "null/plain", *named)
     texts = named[1::2]
-    for text, told in zip(texts, report.json["clients"], strict=True):
-        said = explained(directory / "r.cdb", clients.parse(text))
-        shown = [line.decode("ascii", "backslashreplace") for line in said]
-        assert (told["verdict"] == "denied") == (said[-1] == b"deny connection")
-        assert shown[0] == ("default:" if told["rule"] == "default" else told["rule"].replace("\\\\", "\\"))
-        if told["verdict"] != "denied":
-            variables = [line.removeprefix("set environment variable ") for line in shown[1:-1]]
-            assert told["environment"] == variables
+    for text, client in zip(texts, report.json["clients"], strict=True):
+        explanation = explain(directory / "r.cdb", clients.parse(text))
+        lines = [line.decode("ascii", "backslashreplace") for line in explanation]
+        assert (client["verdict"] == "denied") == (explanation[-1] == b"deny connection")
+        assert lines[0] == ("default:" if client["rule"] == "default" else client["rule"].replace("\\\\", "\\"))
+        if client["verdict"] != "denied":
+            variables = [line.removeprefix("set environment variable ") for line in lines[1:-1]]
+            assert client["environment"] == variables
             may_relay = any(line.startswith("RELAYCLIENT=") for line in variables)
-            assert told["verdict"] in (("open", "inside") if may_relay else ("closed",))
+            assert client["verdict"] in (("open", "inside") if may_relay else ("closed",))
 
 
 @given(seed=some.integers(0, 2**32))
 @settings(max_examples=200)
-def test_the_client_for_a_rule_is_one_for_whom_that_rule_counts(
+def test_the_client_for_a_rule_is_one_that_the_rule_applies_to(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -284,4 +282,5 @@ def test_the_client_for_a_rule_is_one_for_whom_that_rule_counts(
     found = clients.default_clients(rules)
     assert len({client[:3] for client in found}) == len(found)
     for client in found[3:]:
-        assert client.reason == f"rule {clients.shown(judge(rules, client.ip, client.host, client.info).key or b'')}"
+        key = judge(rules, client.ip, client.host, client.info).key or b""
+        assert client.reason == f"rule {clients.printable(key)}"

@@ -1,4 +1,4 @@
-"""relaytest and STARTTLS: is a command that was sent in clear obeyed under TLS (CVE-2011-0411)?"""
+"""relaytest and STARTTLS: is a command that was sent in plaintext executed within TLS (CVE-2011-0411)?"""
 
 import ssl
 from pathlib import Path
@@ -18,16 +18,16 @@ NAME = "starttls-injection"
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    found.load_cert_chain(*certify(tmp_path_factory.mktemp("tls")))
-    return found
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(*certify(tmp_path_factory.mktemp("tls")))
+    return server_context
 
 
 def ask(server: StandIn) -> Outcome:
     return over_network(server.port, "--listed", "example.com", "--only", NAME, "--json", "--timeout", "3")
 
 
-def test_a_server_that_obeys_in_tls_what_was_sent_before_it_is_found(context: ssl.SSLContext) -> None:
+def test_a_server_that_executes_the_command_within_tls_is_open(context: ssl.SSLContext) -> None:
     with StandIn(tls=context, forgets=False) as server:
         done = ask(server)
     assert done.exit == 1
@@ -35,34 +35,34 @@ def test_a_server_that_obeys_in_tls_what_was_sent_before_it_is_found(context: ss
     assert "CVE-2011-0411" in done.json["change"][0]["what"]
 
 
-def test_a_server_that_forgets_it_is_not(context: ssl.SSLContext) -> None:
+def test_a_server_that_discards_the_command_is_closed(context: ssl.SSLContext) -> None:
     with StandIn(tls=context) as server:
         done = ask(server)
     assert (done.exit, done.results[NAME]) == (0, "refused")
 
 
-def test_ours_is_not(tmp_path: Path) -> None:
+def test_our_server_is_closed(tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home", {"me": "mx.example.com\n", "rcpthosts": "example.com\n"})
     certificate, key = certify(tmp_path)
     (home / "control" / "servercert.pem").write_text(key.read_text() + certificate.read_text())
     (home / "control" / "servercert.pem").chmod(0o600)
     done = relaytest("--pipe", "--home", home, "--only", NAME, "--json", script("qmail-smtpd"))
     assert (done.exit, done.results[NAME]) == (0, "refused")
-    assert probe(done)["command"] == "NOOP, sent before TLS"  # so TLS there was
+    assert probe(done)["command"] == "NOOP, sent before TLS"  # so the probe reached TLS
 
 
-def test_a_server_without_tls_is_not() -> None:
+def test_a_server_without_tls_is_closed() -> None:
     with StandIn() as server:
         done = ask(server)
     assert (done.exit, done.results[NAME]) == (0, "refused")
     assert probe(done)["command"] == "STARTTLS"
 
 
-def test_a_handshake_that_fails_cannot_be_told() -> None:
+def test_a_failed_handshake_is_cannot_tell() -> None:
     with StandIn(lambda visit, line: b"220 go\r\n" if line == b"STARTTLS" else behave(visit, line)) as server:
-        done = ask(server)  # the NOOP behind it is answered in clear
+        done = ask(server)  # the NOOP is answered in plaintext
     assert (done.exit, done.results[NAME]) == (2, "cannot tell")
 
 
 def probe(done: Outcome) -> dict[str, object]:
-    return next(found for found in done.json["clients"][0]["probes"] if found["name"] == NAME)
+    return next(result for result in done.json["clients"][0]["probes"] if result["name"] == NAME)

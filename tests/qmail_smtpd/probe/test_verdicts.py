@@ -1,4 +1,4 @@
-"""Verdicts of relaytest against servers that misbehave, each in its own way: never closed without a real no."""
+"""relaytest's verdicts on misbehaving servers: never closed without a real refusal."""
 
 import itertools
 import socket
@@ -22,7 +22,7 @@ from qmail_smtpd.probe.judge import (
     outcome_of,
     verdict,
 )
-from qmail_smtpd.probe.transport import Gone, Late
+from qmail_smtpd.probe.transport import ConnectionLost, TimedOut
 from qmail_smtpd.probe.tricks import trick_probes
 from tests.kit.relaytest import FAST, over_network, relaytest
 from tests.kit.standin import StandIn, behave
@@ -50,92 +50,92 @@ def test_the_well_behaved_server_is_closed():
     assert done.verdict.startswith("closed: ")
 
 
-def test_one_that_takes_everything_at_rcpt_cannot_be_told():
-    def take(visit, line):
+def test_a_server_that_accepts_every_recipient_is_cannot_tell():
+    def accept(visit, line):
         return b"250 ok\r\n" if line[:4] == b"RCPT" else behave(visit, line)
 
-    done = ask(take)
+    done = ask(accept)
     assert done.exit == 2
-    assert done.verdict.startswith("cannot tell: it takes any recipient, even impossible ones")
+    assert done.verdict.startswith("cannot tell: it accepts any recipient, even impossible ones")
 
 
 @pytest.mark.parametrize("end", [None, b"421 too long\r\n", b"354 go on\r\n"])
-def test_no_answer_to_an_impossible_recipient_is_no_refusal_of_it(end):
-    def take(visit, line):
+def test_a_missing_reply_to_an_impossible_recipient_is_no_refusal(end):
+    def accept(visit, line):
         if line[:4] == b"RCPT" and visit.mail:
             return end if len(line) > 512 else b"250 ok\r\n"
         return behave(visit, line)
 
-    done = ask(take)
+    done = ask(accept)
     assert done.exit == 2
-    assert done.verdict.startswith("cannot tell: it takes any recipient, even impossible ones")
+    assert done.verdict.startswith("cannot tell: it accepts any recipient, even impossible ones")
 
 
-def test_one_that_hangs_up_on_the_first_impossible_recipient_is_asked_the_next():
+def test_a_server_that_disconnects_at_an_impossible_recipient_gets_the_next_one():
     assert (
         ask(lambda visit, line: None if line == b"RCPT TO:<>" else behave(visit, line), "--only", "null/plain").exit
         == 0
     )
 
 
-def test_one_that_takes_everything_cannot_be_told():
+def test_a_server_that_accepts_every_command_is_cannot_tell():
     done = ask(lambda visit, line: b"250 ok\r\n")
     assert done.exit == 2
     assert done.verdict.startswith("cannot tell: it does not refuse a command that does not exist")
 
 
-def test_one_that_refuses_everything_is_not_closed():
+def test_a_server_that_refuses_everything_is_not_closed():
     done = ask(lambda visit, line: b"550 no\r\n" if line[:4] == b"RCPT" else behave(visit, line))
     assert done.exit == 2
-    assert done.verdict.startswith("cannot tell: it takes no mail for example.com")
+    assert done.verdict.startswith("cannot tell: it accepts no mail for example.com")
 
 
-def test_without_a_listed_domain_nothing_is_asked():
+def test_without_a_listed_domain_no_probe_is_sent():
     with StandIn(greeting=b"220 \x1b[2J ESMTP\r\n") as server:
         done = over_network(server.port)
         assert done.exit == 2
-        assert done.verdict == "cannot tell: name a domain that it takes mail for with --listed"
+        assert done.verdict == "cannot tell: name a domain that it accepts mail for with --listed"
         assert b"RCPT TO:<relaytest@example.net>" not in server.commands
 
 
-def test_the_listed_domain_is_found_from_the_servers_own_name():
+def test_the_listed_domain_is_derived_from_the_servers_name():
     with StandIn(greeting=b"220 mx.example.com ESMTP\r\n") as server:
         assert over_network(server.port).exit == 0
 
 
-def test_one_that_shuts_us_out_with_5xx_in_the_middle_is_not_closed():
-    """After so many refusals it takes nothing from us any more: that tells nothing of relaying."""
+def test_a_server_that_blocks_the_client_during_the_run_is_not_closed():
+    """After many refusals it accepts nothing from this client, which says nothing about relaying."""
     refused = []
 
-    def shut(visit, line):
+    def block(visit, line):
         answer = behave(visit, line)
         refused.extend([line] if answer.startswith(b"553") else [])
         return b"550 you are on our list now\r\n" if len(refused) > 100 and line[:4] == b"RCPT" else answer
 
-    done = ask(shut)
+    done = ask(block)
     assert done.exit == 2
-    assert "at the end it did not take what it had taken before" in done.verdict
+    assert "at the end it refused a recipient that it had accepted before" in done.verdict
 
 
-# no answer is no refusal
+# a missing reply is no refusal
 
 
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
         (b"", "no answer in time"),
-        (b"421 too many errors\r\n", "421, the server goes away"),
+        (b"421 too many errors\r\n", "421, the server ends the session"),
         (None, "the connection was closed"),
-        (b"never mind\r\n", "no SMTP reply"),
-        (b"5\r\n", "no SMTP reply"),
-        (b"999 what\r\n", "no SMTP reply"),
-        (b"553-no\r\n250 or yes\r\n", "no SMTP reply"),
-        (b"553-no\r\n" * 200, "an answer without an end"),
-        (b"553 " + b"x" * 5000 + b"\r\n", "an answer without an end"),
-        (b"354 go on\r\n", "an answer that is neither yes nor no"),
+        (b"never mind\r\n", "not an SMTP reply"),
+        (b"5\r\n", "not an SMTP reply"),
+        (b"999 what\r\n", "not an SMTP reply"),
+        (b"553-no\r\n250 or yes\r\n", "not an SMTP reply"),
+        (b"553-no\r\n" * 200, "a reply without an end"),
+        (b"553 " + b"x" * 5000 + b"\r\n", "a reply without an end"),
+        (b"354 go on\r\n", "a reply that neither accepts nor refuses"),
     ],
 )
-def test_an_answer_that_is_none_cannot_be_told(answer, why):
+def test_a_missing_or_malformed_reply_is_cannot_tell(answer, why):
     def broken(visit, line):
         return answer if is_plain(line) else behave(visit, line)
 
@@ -146,8 +146,8 @@ def test_an_answer_that_is_none_cannot_be_told(answer, why):
 
 
 @pytest.mark.parametrize("how", ["421", "closed"])
-def test_an_error_limit_makes_it_connect_again_and_go_on(how):
-    """After three refusals on a connection the server has enough of it."""
+def test_after_an_error_limit_the_run_continues_on_a_new_connection(how):
+    """The server ends each connection after three refusals."""
     counts = {}
 
     def limited(visit, line):
@@ -162,8 +162,8 @@ def test_an_error_limit_makes_it_connect_again_and_go_on(how):
     assert done.results == ask(behave, "--json").results
 
 
-def test_an_answer_too_many_ends_the_connection_and_is_never_read_as_another():
-    """A server that answers RSET twice, on its second connection: all later answers would be one too late."""
+def test_an_extra_reply_ends_the_connection_and_is_not_read_as_the_next_one():
+    """The server replies twice to RSET on its second connection: all later replies would be shifted by one."""
 
     def twice(visit, line):
         answer = behave(visit, line)
@@ -174,7 +174,7 @@ def test_an_answer_too_many_ends_the_connection_and_is_never_read_as_another():
     assert done.exit == 0
 
 
-def test_a_server_that_dies_in_the_middle_leaves_the_rest_unasked():
+def test_after_the_server_dies_the_remaining_probes_are_not_asked():
     def dies(visit, line):
         return None if visit.number > 3 else behave(visit, line)
 
@@ -183,8 +183,8 @@ def test_a_server_that_dies_in_the_middle_leaves_the_rest_unasked():
     assert "not asked" in done.stdout
 
 
-def test_drips_are_no_answer():
-    """One byte at a time, for ever: the time is for the whole answer."""
+def test_single_bytes_without_end_are_no_reply():
+    """The timeout applies to the whole reply."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         import threading
@@ -213,65 +213,65 @@ def test_drips_are_no_answer():
 # 4xx
 
 
-def test_a_4xx_is_asked_again_and_then_decides():
+def test_a_probe_with_a_4xx_is_repeated():
     seen = set()
 
-    def put_off(visit, line):
+    def defer(visit, line):
         if is_plain(line) and visit.mail not in seen:
             seen.add(visit.mail)
             return b"451 later\r\n"
         return behave(visit, line)
 
-    assert ask(put_off).exit == 0
+    assert ask(defer).exit == 0
     assert len(seen) > 3
 
 
-def test_a_4xx_for_ever_cannot_be_told():
+def test_a_repeated_4xx_is_cannot_tell():
     done = ask(lambda visit, line: b"451 later\r\n" if is_plain(line) else behave(visit, line))
     assert done.exit == 2
-    assert "a 4xx, twice" in done.stdout
+    assert "4xx twice" in done.stdout
 
 
-def test_greylisting_of_the_listed_recipient_is_waited_for():
+def test_a_greylisted_listed_recipient_is_repeated():
     seen = []
 
-    def grey(visit, line):
+    def greylist(visit, line):
         if line == b"RCPT TO:<postmaster@example.com>" and not seen:
             seen.append(line)
             return b"451 greylisted\r\n"
         return behave(visit, line)
 
-    assert ask(grey).exit == 0
+    assert ask(greylist).exit == 0
 
 
-def test_greylisting_of_every_sender_is_waited_for():
+def test_greylisted_senders_are_repeated():
     seen = []
 
-    def grey(visit, line):
+    def greylist(visit, line):
         if line[:4] == b"MAIL" and len(seen) < 2:  # the null sender, and the other
             seen.append(line)
             return b"451 greylisted\r\n"
         return behave(visit, line)
 
-    assert ask(grey).exit == 0
+    assert ask(greylist).exit == 0
 
 
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (b"530 5.7.0 Authentication required\r\n", "it wants a login, or TLS, before any mail"),
-        (b"451 later\r\n", "it puts off every sender: ask again later (--again)"),
-        (b"550 no\r\n", "it takes no sender"),
+        (b"530 5.7.0 Authentication required\r\n", "it requires a login or TLS before any mail"),
+        (b"451 later\r\n", "it defers every sender: try again later (--again)"),
+        (b"550 no\r\n", "it accepts no sender"),
     ],
 )
-def test_one_that_takes_no_sender_cannot_be_told_and_its_answer_is_shown(answer, why):
+def test_a_server_that_accepts_no_sender_is_cannot_tell_and_its_reply_is_shown(answer, why):
     done = ask(lambda visit, line: answer if line[:4] == b"MAIL" else behave(visit, line))
     assert done.exit == 2
     assert done.verdict.startswith(f"cannot tell: {why}")
     assert answer.decode().strip() in done.stdout
 
 
-def test_postfix_says_a_never_with_a_4xx_and_is_believed():
+def test_postfixs_relay_access_denied_with_454_is_a_refusal():
     def postfix(visit, line):
         answer = behave(visit, line)
         return b"454 4.7.1 <x>: Relay access denied\r\n" if answer.startswith(b"553") else answer
@@ -282,7 +282,7 @@ def test_postfix_says_a_never_with_a_4xx_and_is_believed():
     assert outcome_of(Reply(450, (b"450 4.7.1 Relay access denied",))) == LATER
 
 
-# what the refusal is about
+# refusals because of the domain
 
 
 @pytest.mark.parametrize(
@@ -293,13 +293,13 @@ def test_postfix_says_a_never_with_a_4xx_and_is_believed():
         b"550 5.1.10 nullMX\r\n",
     ],
 )
-def test_a_refusal_because_of_the_domain_itself_tells_nothing_of_relaying(answer):
+def test_a_refusal_of_the_domain_itself_is_cannot_tell(answer):
     done = ask(lambda visit, line: answer if is_plain(line) else behave(visit, line))
     assert done.exit == 2
-    assert "name one that takes mail with --outside" in done.stdout
+    assert "name one that receives mail with --outside" in done.stdout
 
 
-def test_a_refused_sender_refuses_the_probe_unless_it_is_about_its_domain():
+def test_a_refused_sender_is_a_refusal_unless_its_domain_is_refused():
     def no_null(visit, line):
         return b"550 no bounces\r\n" if line == b"MAIL FROM:<>" else behave(visit, line)
 
@@ -316,22 +316,22 @@ def test_a_refused_sender_refuses_the_probe_unless_it_is_about_its_domain():
     assert ask(no_domain_at_rcpt).exit == 2
 
 
-def test_a_server_that_hangs_up_on_what_it_does_not_like_is_asked_on():
-    def hangs_up(visit, line):
+def test_a_server_that_disconnects_at_some_probes_gets_the_others():
+    def disconnect(visit, line):
         return None if b"\0" in line else behave(visit, line)
 
-    done = ask(hangs_up, "--json")
+    done = ask(disconnect, "--json")
     assert done.exit == 2
     undecided = {name.partition("/")[2] for name, word in done.results.items() if word == "cannot tell"}
     assert undecided == {"nul", "nul-recipient", "nul-after"}
     assert "not asked" not in done.results.values()
 
 
-# holes
+# open relays
 
 
 @pytest.mark.parametrize(
-    ("hole", "name"),
+    ("is_open", "name"),
     [
         (lambda visit, line: b"sender@example.com" in (visit.mail or b"") and is_plain(line), "listed/plain"),
         (lambda visit, line: line == b"RCPT TO:<@example.com:relaytest@example.net>", "route-listed"),
@@ -348,18 +348,18 @@ def test_a_server_that_hangs_up_on_what_it_does_not_like_is_asked_on():
         (lambda visit, line: line == b"RCPT TO:<relaytest@[IPv6:::ffff:198.51.100.25]>", "literal-mapped"),
     ],
 )  # fmt: skip
-def test_each_hole_alone_is_found(hole, name):
+def test_each_kind_of_open_relay_is_found(is_open, name):
     def answer(visit, line):
         if line.startswith((b"XCLIENT", b"XFORWARD")):
             return b"250 ok\r\n"
-        return b"250 ok\r\n" if hole(visit, line) else behave(visit, line)
+        return b"250 ok\r\n" if is_open(visit, line) else behave(visit, line)
 
     done = ask(answer)
     assert done.exit == 1, done.stdout
     assert f"relaytest: open: {name}" in done.stdout.replace("outside/", "")
 
 
-def test_a_subdomain_that_is_taken_is_told_and_is_no_hole():
+def test_an_accepted_subdomain_is_reported_and_is_not_open():
     done = ask(
         lambda visit, line: (
             b"250 ok\r\n" if line == b"RCPT TO:<relaytest@relaytest.example.com>" else behave(visit, line)
@@ -369,13 +369,13 @@ def test_a_subdomain_that_is_taken_is_told_and_is_no_hole():
     assert "taken below: outside/below" in done.stdout
 
 
-def test_an_address_with_a_nul_that_is_taken_cannot_be_told():
+def test_an_accepted_address_with_a_nul_is_cannot_tell():
     done = ask(lambda visit, line: b"250 ok\r\n" if b"\0T" in line else behave(visit, line))
     assert done.exit == 2
-    assert "taken, and by one reading it is outside" in done.stdout
+    assert "accepted, and outside in one reading" in done.stdout
 
 
-def test_logins_are_tried_only_when_asked_for():
+def test_logins_are_tried_only_with_auth():
     def any_password(visit, line):
         return b"235 welcome\r\n" if line.startswith(b"AUTH PLAIN ") and len(line) > 30 else behave(visit, line)
 
@@ -388,8 +388,8 @@ def test_logins_are_tried_only_when_asked_for():
     assert "change: the password checker" in done.stdout
 
 
-def test_a_login_that_is_never_over_is_given_up_before_the_question():
-    """It answers 334 to everything but *: what comes next would be taken for a password."""
+def test_an_endless_login_is_cancelled_before_the_plain_case():
+    """The server replies 334 to everything but *: the next command would be read as a password."""
 
     def endless(visit, line):
         if line.startswith(b"AUTH"):
@@ -405,8 +405,8 @@ def test_a_login_that_is_never_over_is_given_up_before_the_question():
     assert done.results["auth-plain"] == done.results["auth-login"] == "refused"
 
 
-def test_a_failed_login_that_opens_the_relay_is_found():
-    def opened(visit, line):
+def test_a_failed_login_that_allows_relaying_is_found():
+    def open_after_login(visit, line):
         if line == b"AUTH LOGIN":
             return b"334 VXNlcm5hbWU6\r\n"
         if visit.commands[-2:-1] == [b"AUTH LOGIN"]:
@@ -415,17 +415,17 @@ def test_a_failed_login_that_opens_the_relay_is_found():
             return b"535 no\r\n" if not line.startswith(b"MAIL") else behave(visit, line)
         return b"250 ok\r\n" if is_plain(line) and b"AUTH LOGIN" in visit.commands else behave(visit, line)
 
-    done = ask(opened, "--auth")
+    done = ask(open_after_login, "--auth")
     assert done.exit == 1
     assert "open: auth-login" in done.stdout
     assert "open: auth-cancelled" in done.stdout
 
 
-# the vantage
+# inside and outside
 
 
-def test_an_inside_client_whose_domain_alone_is_not_liked_is_inside():
-    """A Postfix on this host that trusts loopback, but not a sender at example.net: its MX is null."""
+def test_an_inside_client_with_a_refused_sender_domain_is_inside():
+    """A Postfix that trusts loopback, but refuses a sender at example.net, which has a null MX."""
 
     def trust(visit, line):
         if line.startswith(b"MAIL FROM:<relaytest-sender@example.net"):
@@ -439,15 +439,15 @@ def test_an_inside_client_whose_domain_alone_is_not_liked_is_inside():
         assert over_network(server.port, *LISTED).exit == 1
 
 
-def test_an_inside_client_for_whom_a_trick_alone_works_has_found_a_hole():
-    def hole(visit, line):
+def test_an_inside_client_for_which_only_a_trick_works_is_open():
+    def is_open(visit, line):
         return b"250 ok\r\n" if line == b"RCPT TO:<@example.com:relaytest@example.net>" else behave(visit, line)
 
-    with StandIn(hole) as server:
+    with StandIn(is_open) as server:
         assert relaytest(f"127.0.0.1:{server.port}", *FAST, *LISTED).exit == 1
 
 
-def test_ipv6_is_asked_with_its_own_literal():
+def test_an_ipv6_server_is_tested_with_its_own_literal():
     try:
         server = StandIn(host="::1")
     except OSError:
@@ -457,15 +457,15 @@ def test_ipv6_is_asked_with_its_own_literal():
         assert b"RCPT TO:<@[IPv6:::1]:relaytest@example.net>" in server.commands
 
 
-# the judge alone
+# the verdict function
 
 
 def result(name, outcome, reply=Reply()):  # noqa: B008
-    return Result(PROBES[name], outcome, reply, role="ask")
+    return Result(PROBES[name], outcome, reply, role="decides")
 
 
 @given(some.lists(some.sampled_from([TAKEN, LATER, BROKEN, SKIPPED, SENT, REFUSED]), min_size=1, max_size=8))
-def test_closed_is_said_only_where_everything_was_refused(outcomes):
+def test_closed_requires_that_everything_was_refused(outcomes):
     names = itertools.islice((name for name, probe in PROBES.items() if probe.reading == "outside"), len(outcomes))
     results = [result(name, outcome) for name, outcome in zip(names, outcomes, strict=True)]
     for inside in (False, True):
@@ -487,14 +487,14 @@ def test_a_conversation_survives_any_bytes(chunks, size):
 
         def receive(self, deadline):
             if deadline == 0.0:
-                raise Late
+                raise TimedOut
             if not self.parts:
-                raise Gone
+                raise ConnectionLost
             return self.parts.pop(0)
 
     conversation = Conversation(Bytes(), 1.0)
     reply = conversation.command(b"NOOP")
-    assert bool(reply.trouble) or reply.code // 100 in (2, 3, 4, 5)
-    assert reply.trouble or all(line[:3] == reply.lines[0][:3] for line in reply.lines)
-    assert reply.trouble not in (ENDLESS,) or reply.kind == 0
+    assert bool(reply.failure) or reply.code // 100 in (2, 3, 4, 5)
+    assert reply.failure or all(line[:3] == reply.lines[0][:3] for line in reply.lines)
+    assert reply.failure not in (ENDLESS,) or reply.kind == 0
     assert NO_REPLY
