@@ -1,6 +1,6 @@
-"""Which of qmail-smtpd's words is the checker: every order that the patches had, and every wrong one.
+"""Which of qmail-smtpd's arguments is the checker: every order of the patches, and every other order.
 
-The wrong ones are run for real: with a random password nobody gets in, and nobody relays.
+All orders are also run for real: a random password must not be accepted, and must not allow relaying.
 """
 
 import os
@@ -17,7 +17,7 @@ from tests.kit.mailhome import CLIENT, CONTROL, lay_home, talk
 CP, CRAM = "/bin/checkpassword", "/bin/cmd5checkpw"
 IN_PATH = ("mail", "true", "checkpassword", "sh", "cmd5checkpw")
 
-FORMS = [  # words -> checker, checker for CRAM-MD5, host; of the old patches?
+FORMS = [  # arguments, checker, checker for CRAM-MD5, host, whether the form is that of an old patch
     ([CP, "true"], [CP, "true"], [CP, "true"], None, False),
     ([CP, "/bin/true"], [CP, "/bin/true"], [CP, "/bin/true"], None, False),
     ([CP, "sh", "-c", "exit 0"], [CP, "sh", "-c", "exit 0"], [CP, "sh", "-c", "exit 0"], None, False),
@@ -33,7 +33,7 @@ FORMS = [  # words -> checker, checker for CRAM-MD5, host; of the old patches?
 ]
 
 
-def raw(words: list[str] | None) -> list[bytes] | None:
+def encoded(words: list[str] | None) -> list[bytes] | None:
     return None if words is None else [word.encode() for word in words]
 
 
@@ -42,18 +42,20 @@ def in_path(name: bytes) -> bool:
 
 
 @pytest.mark.parametrize(("words", "checker", "cram", "host", "old"), FORMS)
-def test_form(words: list[str], checker: list[str], cram: list[str], host: str | None, old: bool) -> None:
-    found = parse([word.encode() for word in words], in_path)
-    assert (found.checker, found.cram, found.old) == (raw(checker), raw(cram), old)
-    assert found.host == (host.encode() if host else None)
+def test_each_form_gives_these_checkers(
+    words: list[str], checker: list[str], cram: list[str], host: str | None, old: bool
+) -> None:
+    checkers = parse([word.encode() for word in words], in_path)
+    assert (checkers.checker, checkers.cram, checkers.old) == (encoded(checker), encoded(cram), old)
+    assert checkers.host == (host.encode() if host else None)
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ([], "needed"),
-        ([CP], "needed"),
-        (["mx.test"], "needed"),
+        ([], "are needed"),
+        ([CP], "are needed"),
+        (["mx.test"], "are needed"),
         (["mail", CP, "true"], "is mail a host or the checker?"),
         (["checkpassword", "true", "x"], "is checkpassword a host or the checker?"),
         (["true", "true"], "may not be true"),
@@ -72,45 +74,45 @@ def test_form(words: list[str], checker: list[str], cram: list[str], host: str |
         (["mx.test", "/usr/bin/busybox", "true"], "may not be busybox"),
     ],
 )
-def test_words_that_give_no_checker(words: list[str], why: str) -> None:
+def test_arguments_that_give_no_checker(words: list[str], why: str) -> None:
     with pytest.raises(Refused, match=why.replace("?", "\\?")):
         parse([word.encode() for word in words], in_path)
 
 
 def orders(host: str, checker: str, cram: str) -> list[tuple[str, ...]]:
-    """Every order of one to five of these words."""
+    """Return every order of one to five of these arguments."""
     words = (host, checker, "true", cram, "true")
     return sorted({order for length in range(1, 6) for order in permutations(words, length)})
 
 
-ORDERS = [(index, host) for host in ("mx.example.org", "mail") for index in range(len(orders("h", "c", "d")))]
+CASES = [(index, host) for host in ("mx.example.org", "mail") for index in range(len(orders("h", "c", "d")))]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home, two checkers, and a PATH in which `mail` is a program that is content with everything."""
-    place = tmp_path_factory.mktemp("words")
-    lay_home(place / "home", CONTROL)
-    (place / "bin").mkdir()
-    (place / "bin/mail").write_text("#!/bin/sh\nexit 0\n")
-    (place / "bin/mail").chmod(0o755)
-    Checker(place / "checker")
-    Checker(place / "checker", "cmd5checkpw")
-    return place
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a qmail home, two checkers, and a bin/ in which `mail` is a program that accepts everything."""
+    folder = tmp_path_factory.mktemp("words")
+    lay_home(folder / "home", CONTROL)
+    (folder / "bin").mkdir()
+    (folder / "bin/mail").write_text("#!/bin/sh\nexit 0\n")
+    (folder / "bin/mail").chmod(0o755)
+    Checker(folder / "checker")
+    Checker(folder / "checker", "cmd5checkpw")
+    return folder
 
 
 @pytest.mark.parametrize("group", range(8))
-def test_no_order_of_the_words_lets_a_random_password_in(place: Path, group: int) -> None:
-    checker, cram = str(place / "checker/checkpassword"), str(place / "checker/cmd5checkpw")
+def test_no_order_of_the_arguments_accepts_a_random_password(folder: Path, group: int) -> None:
+    checker, cram = str(folder / "checker/checkpassword"), str(folder / "checker/cmd5checkpw")
     guess = b64encode(b"\0joe@example.com\0" + os.urandom(9).hex().encode()).decode()
     digest = b64encode(b"joe@example.com 00000000000000000000000000000000").decode()
     logins = f"AUTH PLAIN {guess}\r\nAUTH CRAM-MD5\r\n{digest}\r\n"
     text = logins + "MAIL FROM:<s@s.test>\r\nRCPT TO:<u@evil.test>\r\nQUIT\r\n"
-    env = {**CLIENT, "AUTHSLEEP": "0", "PATH": f"{place}/bin:/usr/bin:/bin"}
-    for index, host in ORDERS[group::8]:
+    env = {**CLIENT, "AUTHSLEEP": "0", "PATH": f"{folder}/bin:/usr/bin:/bin"}
+    for index, host in CASES[group::8]:
         words = orders(host, checker, cram)[index]
         for smtpauth in ({}, {"SMTPAUTH": "+cram"}):
-            result = talk(place / "home", text, {**env, **smtpauth}, words=words)
+            result = talk(folder / "home", text, {**env, **smtpauth}, words=words)
             assert b"\r\n235 " not in result.stdout, words
             assert b"553 sorry, that domain isn't in my list" in result.stdout, words
             assert result.stdout.endswith(b"221 mx.example.org\r\n"), words

@@ -1,4 +1,4 @@
-"""checkusers: djb's interface to the letter, what PROG finds, what is trouble, what it loads; preloaded."""
+"""checkusers: djb's interface, the process of PROG, failures, the modules it loads, and preloading."""
 
 import base64
 import os
@@ -19,7 +19,7 @@ from tests.kit.server import PATIENCE, Server, needs_root
 from tests.kit.support import script
 from tests.kit.tracer import traced
 
-YES, NO, MISUSED, TROUBLE = 0, 1, 2, 111
+ACCEPTED, REFUSED, MISUSED, FAILED = 0, 1, 2, 111
 CHALLENGE = b"<1.2@host>"
 HOME_OF_ANN = b"ann:{PLAIN}secret:::Ann:%b:/bin/zsh\n"
 SECRETS = {
@@ -28,7 +28,7 @@ SECRETS = {
     b"bcrypt": make(b"BLF-CRYPT", b"secret", 4),
     b"plain": make(b"PLAIN", b"secret"),
 }
-USERS = b"".join(b"%b:%b\n" % pair for pair in SECRETS.items()) + b"broken:{X}y\nempty:\n"
+USERS = b"".join(b"%b:%b\n" % item for item in SECRETS.items()) + b"broken:{X}y\nempty:\n"
 RIGHT = fields(b"plain", b"secret", b"")
 
 
@@ -56,49 +56,49 @@ def users(tmp_path: Path) -> Users:
 
 
 @pytest.mark.parametrize("user", SECRETS)
-def test_a_right_password_runs_the_program_and_a_wrong_one_does_not(user: bytes, users: Users) -> None:
+def test_only_the_right_password_runs_the_program(user: bytes, users: Users) -> None:
     done = users.check(fields(user, b"secret", b""), "echo", "in")
-    assert (done.exit, done.stdout, done.stderr) == (YES, b"in\n", b"")
+    assert (done.exit, done.stdout, done.stderr) == (ACCEPTED, b"in\n", b"")
     for wrong in (b"Secret", b"", b"secret2", SECRETS[user], cram_md5(b"secret", CHALLENGE)):
         done = users.check(fields(user, wrong, b""), "echo", "in")
-        assert (done.exit, done.stdout, done.stderr) == (NO, b"", b"")
+        assert (done.exit, done.stdout, done.stderr) == (REFUSED, b"", b"")
 
 
 @pytest.mark.parametrize("user", SECRETS)
 @pytest.mark.parametrize("digest_first", [True, False])
-def test_digests_are_for_plain_alone(user: bytes, digest_first: bool, users: Users) -> None:
+def test_digests_match_only_plain_secrets(user: bytes, digest_first: bool, users: Users) -> None:
     pair = [cram_md5(b"secret", CHALLENGE), CHALLENGE]
     done = users.check(fields(user, *(pair if digest_first else pair[::-1])))
-    assert done.exit == (YES if user == b"plain" else NO)
+    assert done.exit == (ACCEPTED if user == b"plain" else REFUSED)
 
 
 def test_unknown_users_and_users_without_password_are_refused(users: Users) -> None:
     for user in (b"nobody", b"empty", b"", b"Plain", b"plain:{PLAIN}secret", b"# comment"):
         for password in (b"", b"secret", b"-"):
-            assert users.check(fields(user, password, b"")).exit == NO
+            assert users.check(fields(user, password, b"")).exit == REFUSED
 
 
-def test_trouble_is_told_in_one_line(users: Users) -> None:
+def test_an_unusable_entry_or_file_is_reported_in_one_line(users: Users) -> None:
     done = users.check(fields(b"broken", b"y", b""))
     text = b"the scheme of the password is not one of SCRAM-SHA-256 ARGON2ID BLF-CRYPT PLAIN\n"
-    assert (done.exit, done.stderr) == (TROUBLE, b"checkusers: fatal: %b, line 5: %b" % (bytes(users.path), text))
+    assert (done.exit, done.stderr) == (FAILED, b"checkusers: fatal: %b, line 5: %b" % (bytes(users.path), text))
     users.path.chmod(0o644)
     done = users.check(RIGHT)
     text = b"checkusers: fatal: %b is world-readable or world-writable: chmod o-rw\n" % bytes(users.path)
-    assert (done.exit, done.stderr) == (TROUBLE, text)
+    assert (done.exit, done.stderr) == (FAILED, text)
     users.path.unlink()
     done = users.check(RIGHT)
     text = b"checkusers: fatal: unable to read %b: file does not exist\n" % bytes(users.path)
-    assert (done.exit, done.stderr) == (TROUBLE, text)
+    assert (done.exit, done.stderr) == (FAILED, text)
 
 
-def test_the_file_is_named_by_checkusers_file_or_lies_in_the_qmail_home(users: Users, tmp_path: Path) -> None:
+def test_the_file_is_checkusers_file_or_in_the_qmail_home(users: Users, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_bytes(b"plain:{PLAIN}other\n")
     other.chmod(0o600)
     named = {b"CHECKUSERS_FILE": bytes(other)}
-    assert users.check(fields(b"plain", b"other"), environ=named).exit == YES
-    assert users.check(RIGHT, environ=named).exit == NO
+    assert users.check(fields(b"plain", b"other"), environ=named).exit == ACCEPTED
+    assert users.check(RIGHT, environ=named).exit == REFUSED
     done = ask(main, RIGHT, environ={b"QMAILHOME": b"/nonexistent"})
     assert b"/nonexistent/control/users" in done.stderr
     assert b" control/users" in users.check(RIGHT, environ={b"CHECKUSERS_FILE": b"control/users"}, cwd=tmp_path).stderr
@@ -111,54 +111,54 @@ def test_fewer_than_two_fields_are_misuse(given: bytes, users: Users) -> None:
 
 
 def test_two_fields_are_enough(users: Users) -> None:
-    assert users.check(b"plain\0secret\0").exit == YES
-    assert users.check(b"plain\0secret\0x").exit == YES
+    assert users.check(b"plain\0secret\0").exit == ACCEPTED
+    assert users.check(b"plain\0secret\0x").exit == ACCEPTED
 
 
-def test_512_bytes_are_taken_and_one_more_is_refused(users: Users) -> None:
-    assert users.check(RIGHT + b"x" * (512 - len(RIGHT))).exit == YES
+def test_512_bytes_are_accepted_and_513_refused(users: Users) -> None:
+    assert users.check(RIGHT + b"x" * (512 - len(RIGHT))).exit == ACCEPTED
     done = users.check(RIGHT + b"x" * (513 - len(RIGHT)))
-    assert (done.exit, done.stderr) == (NO, b"")
-    assert users.check(RIGHT + b"x" * 60000).exit == NO
+    assert (done.exit, done.stderr) == (REFUSED, b"")
+    assert users.check(RIGHT + b"x" * 60000).exit == REFUSED
 
 
-def test_without_a_program_it_is_misused(users: Users) -> None:
+def test_a_missing_program_is_misuse(users: Users) -> None:
     done = ask(main, RIGHT, ())
     text = b"checkusers: usage: checkusers prog | --set user | --delete user | --list\n"
     assert (done.exit, done.stderr) == (MISUSED, text)
 
 
-def test_a_descriptor_3_that_cannot_be_read_is_trouble(users: Users, tmp_path: Path) -> None:
+def test_an_unreadable_descriptor_3_is_a_failure(users: Users, tmp_path: Path) -> None:
     def directory() -> None:
         os.dup2(os.open(tmp_path, os.O_RDONLY), 3)
 
     done = users.check(RIGHT, before=lambda: os.close(3))
-    assert done.exit == TROUBLE
+    assert done.exit == FAILED
     assert done.stderr == b"checkusers: fatal: unable to read descriptor 3: file descriptor not open\n"
     done = users.check(RIGHT, before=directory)
-    assert (done.exit, done.stderr[-15:]) == (TROUBLE, b"is a directory\n")
+    assert (done.exit, done.stderr[-15:]) == (FAILED, b"is a directory\n")
 
 
-def real(users: Users) -> dict[str, str]:
-    """The environment of a real process."""
+def environ_of(users: Users) -> dict[str, str]:
+    """Return the environment for a real process."""
     return {"PATH": "/usr/bin:/bin", "QMAILHOME": str(users.home)}
 
 
-def test_it_reads_to_the_end_however_slowly_that_comes(users: Users) -> None:
-    """Nothing is decided before the end of file. A caller that never closes must have a clock of its own."""
-    process, writer = start([script("checkusers"), "echo", "in"], real(users))
+def test_it_waits_for_the_end_of_slow_input(users: Users) -> None:
+    """It decides only at the end of file. A caller that does not close the pipe must have its own time limit."""
+    process, writer = start([script("checkusers"), "echo", "in"], environ_of(users))
     for byte in RIGHT:
         os.write(writer, bytes([byte]))
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.3)
     os.close(writer)
     assert process.communicate(timeout=PATIENCE) == (b"in\n", b"")
-    assert process.returncode == YES
+    assert process.returncode == ACCEPTED
 
 
-def test_after_512_bytes_it_still_waits_for_the_end(users: Users) -> None:
-    for more, status in ((b"x", NO), (b"", YES)):
-        process, writer = start([script("checkusers"), "echo", "in"], real(users))
+def test_it_waits_for_the_end_after_512_bytes(users: Users) -> None:
+    for more, status in ((b"x", REFUSED), (b"", ACCEPTED)):
+        process, writer = start([script("checkusers"), "echo", "in"], environ_of(users))
         os.write(writer, RIGHT + b"x" * (512 - len(RIGHT)))
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.3)
@@ -168,15 +168,15 @@ def test_after_512_bytes_it_still_waits_for_the_end(users: Users) -> None:
         process.communicate()
 
 
-def test_the_513th_byte_ends_it_without_waiting_for_more(users: Users) -> None:
-    process, writer = start([script("checkusers"), "echo", "in"], real(users))
+def test_it_does_not_wait_for_the_end_after_513_bytes(users: Users) -> None:
+    process, writer = start([script("checkusers"), "echo", "in"], environ_of(users))
     os.write(writer, RIGHT + b"x" * (513 - len(RIGHT)))
     assert process.communicate(timeout=PATIENCE) == (b"", b"")
-    assert process.returncode == NO
+    assert process.returncode == REFUSED
     os.close(writer)
 
 
-def test_the_program_finds_user_home_and_shell(users: Users, tmp_path: Path) -> None:
+def test_the_program_has_user_home_and_shell_of_the_entry(users: Users, tmp_path: Path) -> None:
     home = tmp_path / "ann"
     home.mkdir()
     users.write(USERS + HOME_OF_ANN % bytes(home))
@@ -187,33 +187,33 @@ def test_the_program_finds_user_home_and_shell(users: Users, tmp_path: Path) -> 
     assert found[-2:] == [bytes(home), b"%d" % os.getuid()]
 
 
-def test_without_a_home_it_stays_where_it_is_and_home_is_nobody_elses(users: Users, tmp_path: Path) -> None:
+def test_without_a_home_field_the_directory_is_kept_and_home_unset(users: Users, tmp_path: Path) -> None:
     supervisor = {b"HOME": b"/root", b"SHELL": b"/bin/false"}
     done = users.check(RIGHT, "sh", "-c", 'echo "$USER ${HOME-unset} $SHELL"; pwd', environ=supervisor, cwd=tmp_path)
     assert done.stdout == b"plain unset /bin/sh\n%b\n" % bytes(tmp_path)
 
 
-def test_a_home_that_is_not_there_is_trouble(users: Users, tmp_path: Path) -> None:
+def test_a_missing_home_directory_is_a_failure(users: Users, tmp_path: Path) -> None:
     users.write(HOME_OF_ANN % b"/nonexistent/ann")
     done = users.check(fields(b"ann", b"secret"), "echo", "in")
     text = b"checkusers: fatal: unable to chdir to /nonexistent/ann: file does not exist\n"
-    assert (done.exit, done.stdout, done.stderr) == (TROUBLE, b"", text)
-    assert users.check(fields(b"ann", b"wrong")).exit == NO
+    assert (done.exit, done.stdout, done.stderr) == (FAILED, b"", text)
+    assert users.check(fields(b"ann", b"wrong")).exit == REFUSED
 
 
 @needs_root
-def test_root_does_not_become_an_entrys_uid(users: Users) -> None:
+def test_an_entry_with_a_uid_is_refused_as_root(users: Users) -> None:
     users.write(b"ann:{PLAIN}secret:1000:1000\nzero:{PLAIN}secret:0:0\nbob:{PLAIN}secret::1000\n")
     for user, line in ((b"ann", 1), (b"zero", 2)):
         done = users.check(fields(user, b"secret"), "echo", "in")
         text = b"checkusers: fatal: %b, line %d: it has a uid, so checkusers must not run as root\n"
-        assert (done.exit, done.stdout, done.stderr) == (TROUBLE, b"", text % (bytes(users.path), line))
-        assert users.check(fields(user, b"wrong")).exit == NO
-    assert users.check(fields(b"bob", b"secret")).exit == YES
+        assert (done.exit, done.stdout, done.stderr) == (FAILED, b"", text % (bytes(users.path), line))
+        assert users.check(fields(user, b"wrong")).exit == REFUSED
+    assert users.check(fields(b"bob", b"secret")).exit == ACCEPTED
 
 
 @needs_root
-def test_who_is_not_root_stays_who_he_is(users: Users, tmp_path: Path) -> None:
+def test_without_root_the_uid_is_not_changed(users: Users, tmp_path: Path) -> None:
     def nobody() -> None:
         os.setgroups([])
         os.setgid(65534)
@@ -221,13 +221,13 @@ def test_who_is_not_root_stays_who_he_is(users: Users, tmp_path: Path) -> None:
 
     users.write(b"ann:{PLAIN}secret:1000:1000\n")
     os.chown(users.path, 0, 65534)
-    named = {b"CHECKUSERS_FILE": b"users"}  # nobody may not search the way to it
+    named = {b"CHECKUSERS_FILE": b"users"}  # relative: the account `nobody` may not search the directories above
     program = ("sh", "-c", "id -u; id -g")
     done = users.check(fields(b"ann", b"secret"), *program, environ=named, cwd=users.path.parent, before=nobody)
-    assert (done.stdout, done.exit) == (b"65534\n65534\n", YES)
+    assert (done.stdout, done.exit) == (b"65534\n65534\n", ACCEPTED)
 
 
-def test_the_program_has_no_descriptor_3_and_no_other_of_the_checkers(users: Users) -> None:
+def test_the_program_inherits_no_descriptor_of_the_checker(users: Users) -> None:
     ours = {name.encode() for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
     before = {name for name in ours if os.get_inheritable(int(name))}
     done = users.check(RIGHT, "ls", "/proc/self/fd")
@@ -235,18 +235,18 @@ def test_the_program_has_no_descriptor_3_and_no_other_of_the_checkers(users: Use
     assert users.check(RIGHT, "sh", "-c", "cat <&3 2>/dev/null || echo closed").stdout == b"closed\n"
 
 
-def test_the_exit_code_is_the_programs(users: Users) -> None:
+def test_the_exit_code_is_that_of_the_program(users: Users) -> None:
     assert users.check(RIGHT, "sh", "-c", "exit 7").exit == 7
 
 
-def test_a_program_that_cannot_be_run_is_trouble(users: Users) -> None:
+def test_a_program_that_cannot_be_run_is_a_failure(users: Users) -> None:
     done = users.check(RIGHT, "/nonexistent/prog")
     text = b"checkusers: fatal: unable to run /nonexistent/prog: file does not exist\n"
-    assert (done.exit, done.stderr) == (TROUBLE, text)
+    assert (done.exit, done.stderr) == (FAILED, text)
 
 
-def test_relative_names_of_programs_are_looked_for_in_the_users_home(users: Users, tmp_path: Path) -> None:
-    """As with checkpassword, which has changed there: name the program by its whole path, or leave it to PATH."""
+def test_a_relative_program_name_is_resolved_in_the_users_home(users: Users, tmp_path: Path) -> None:
+    """As with checkpassword, which changes to that directory. Use an absolute path, or a name in PATH."""
     home = tmp_path / "ann"
     home.mkdir()
     (home / "prog").write_text("#!/bin/sh\necho hers\n")
@@ -255,20 +255,20 @@ def test_relative_names_of_programs_are_looked_for_in_the_users_home(users: User
     assert users.check(fields(b"ann", b"secret"), "./prog", cwd=tmp_path).stdout == b"hers\n"
 
 
-def test_a_fault_of_ours_is_trouble_and_not_a_wrong_password(users: Users) -> None:
-    """Python itself ends with 1 then, which is a checker's no."""
+def test_a_bug_is_a_failure_and_not_a_wrong_password(users: Users) -> None:
+    """Python's own exit code 1 would mean a wrong password."""
     code = "from qmail_smtpd.auth import checker; checker.run('x', 'x', lambda *_: 1 / 0)"
-    done = run([sys.executable, "-c", code, "true"], RIGHT, real(users))
-    assert done.exit == TROUBLE
+    done = run([sys.executable, "-c", code, "true"], RIGHT, environ_of(users))
+    assert done.exit == FAILED
     assert b"ZeroDivisionError" in done.stderr
 
 
-def test_an_environment_variable_without_a_name_is_not_handed_on(users: Users) -> None:
-    words = [f"{name}={value}" for name, value in real(users).items()]
-    assert run(["env", "-i", "=x", *words, script("checkusers"), "env"], RIGHT, real(users)).exit == YES
+def test_a_variable_without_a_name_is_not_passed_on(users: Users) -> None:
+    words = [f"{name}={value}" for name, value in environ_of(users).items()]
+    assert run(["env", "-i", "=x", *words, script("checkusers"), "env"], RIGHT, environ_of(users)).exit == ACCEPTED
 
 
-MODULES = {b"plain": 22, b"scram": 24}  # measured
+MODULES = {b"plain": 25, b"scram": 27}  # measured
 
 
 @pytest.mark.parametrize("user", MODULES)
@@ -283,7 +283,7 @@ def test_a_login_loads_only_what_it_needs(user: bytes, users: Users) -> None:
 
 
 def imported(words: list[str], given: bytes, users: Users) -> set[str]:
-    done = run([sys.executable, "-X", "importtime", *words], given, real(users))
+    done = run([sys.executable, "-X", "importtime", *words], given, environ_of(users))
     assert done.exit == 0
     lines = done.stderr.decode().splitlines()
     return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
@@ -297,7 +297,7 @@ PRELOADED = ["--preload", "qmail-smtpd", "--preload", "checkusers"]
 
 
 def submission(users: Users, options: list[str]) -> Server:
-    """A server whose sessions ask checkusers."""
+    """Return a server whose sessions use checkusers."""
     lay_home(users.home.parent / "mail")
     (users.home.parent / "mail/control/users").write_bytes(users.path.read_bytes())
     (users.home.parent / "mail/control/users").chmod(0o640)
@@ -311,7 +311,7 @@ def plain(user: bytes, password: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("options", [[], PRELOADED], ids=["exec'd", "preloaded"])
-def test_sessions_ask_it_in_every_scheme(options: list[str], users: Users) -> None:
+def test_sessions_use_it_for_every_scheme(options: list[str], users: Users) -> None:
     with submission(users, options) as server:
         for user in SECRETS:
             assert b"\r\n235 " in server.ask(plain(user, b"secret")), server.log()
@@ -325,7 +325,9 @@ def test_sessions_ask_it_in_every_scheme(options: list[str], users: Users) -> No
 
 @pytest.mark.peer
 @pytest.mark.parametrize(("options", "execs"), [([], True), (PRELOADED, False)], ids=["exec'd", "preloaded"])
-def test_preloaded_it_is_called_and_not_run(options: list[str], execs: bool, users: Users, tmp_path: Path) -> None:
+def test_if_preloaded_it_is_called_and_not_executed(
+    options: list[str], execs: bool, users: Users, tmp_path: Path
+) -> None:
     trace = tmp_path / "trace"
     with submission(users, options) as server, traced(server.pid, "-e", "trace=execve", "-o", trace):
         assert b"\r\n235 " in server.ask(plain(b"plain", b"secret"))
@@ -334,12 +336,12 @@ def test_preloaded_it_is_called_and_not_run(options: list[str], execs: bool, use
     assert "/true" in text  # the program that it becomes is not preloaded
 
 
-def test_many_preloaded_logins_at_once_do_not_disturb_one_another(users: Users) -> None:
+def test_simultaneous_preloaded_logins_are_independent(users: Users) -> None:
     replies: list[tuple[int, bytes]] = []
 
     def client(number: int) -> None:
-        said = server.ask(plain(b"plain", b"secret" if number % 2 else b"wrong"))
-        replies.append((number, said.split(b"\r\n")[1][:3]))
+        output = server.ask(plain(b"plain", b"secret" if number % 2 else b"wrong"))
+        replies.append((number, output.split(b"\r\n")[1][:3]))
 
     with submission(users, PRELOADED) as server:
         threads = [threading.Thread(target=client, args=(number,)) for number in range(16)]
@@ -351,8 +353,8 @@ def test_many_preloaded_logins_at_once_do_not_disturb_one_another(users: Users) 
 
 
 @pytest.mark.parametrize("name", ["checkusers", "cmd5checkpw"])
-def test_a_preloading_parent_has_what_a_login_needs_and_nothing_dear(name: str) -> None:
+def test_a_preloading_parent_loads_only_cheap_modules(name: str) -> None:
     code = f"import sys; from qmail_smtpd.auth import {name}; {name}.before_fork({{}}); print(*sys.modules)"
-    words = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.decode().split()
-    assert {"hmac", "hashlib"} <= set(words)
-    assert not {"argon2", "bcrypt", "scramp", "click", "typing", "ssl", "enum"} & set(words)
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.decode().split()
+    assert {"hmac", "hashlib"} <= set(modules)
+    assert not {"argon2", "bcrypt", "scramp", "click", "typing", "ssl", "enum"} & set(modules)

@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 beside scramp's own client: proofs, invented salts, what is malformed, what is trouble."""
+"""SCRAM-SHA-256 with scramp's own client: proofs, invented salts, malformed messages, errors."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from qmail_smtpd.auth.users import CannotVerify
 from qmail_smtpd.auth.verifier import Verifier
 from tests.kit.support import peer
 
-Lay = Callable[[bytes], bytes]
+WriteUsers = Callable[[bytes], bytes]
 SALT = b"salt" * 4
 STORED = b"{SCRAM-SHA-256}" + Verifier.from_password(b"secret", SALT, 5000).value()
 USERS = b"joe:%b\nplain:{PLAIN}secret\nbcrypt:%b\nempty:\nodd=name,here:%b\nj\xc3\xb6:%b\nbroken:{SCRAM-SHA-256}x\n" % (
@@ -33,7 +33,7 @@ USERS = b"joe:%b\nplain:{PLAIN}secret\nbcrypt:%b\nempty:\nodd=name,here:%b\nj\xc
 
 
 @pytest.fixture
-def lay(tmp_path: Path) -> Lay:
+def write_users(tmp_path: Path) -> WriteUsers:
     def write(content: bytes) -> bytes:
         path = tmp_path / "users"
         path.write_bytes(content)
@@ -44,12 +44,12 @@ def lay(tmp_path: Path) -> Lay:
 
 
 @pytest.fixture
-def path(lay: Lay) -> bytes:
-    return lay(USERS)
+def path(write_users: WriteUsers) -> bytes:
+    return write_users(USERS)
 
 
 def login(path: bytes, user: str, password: str) -> Scram:
-    """A whole exchange, to the client's check of the server's proof."""
+    """Run a whole exchange, including the client's check of the server's proof."""
     client, server = ScramClient(["SCRAM-SHA-256"], user, password), Scram(path)
     client.set_server_first(server.step(client.get_client_first().encode()).decode())
     assert not server.done
@@ -57,10 +57,10 @@ def login(path: bytes, user: str, password: str) -> Scram:
     return server
 
 
-def first(path: bytes, user: str) -> tuple[bytes, int]:
-    """Salt and iterations for a user."""
-    answer = Scram(path).step(f"n,,n={user},r=abc".encode()).decode()
-    fields = dict(field.split("=", 1) for field in answer.split(","))
+def challenge_for(path: bytes, user: str) -> tuple[bytes, int]:
+    """Return salt and iterations from the server's first message to a user."""
+    reply = Scram(path).step(f"n,,n={user},r=abc".encode()).decode()
+    fields = dict(field.split("=", 1) for field in reply.split(","))
     assert list(fields) == ["r", "s", "i"]
     assert fields["r"].startswith("abc")
     assert len(fields["r"]) >= 3 + 32
@@ -68,7 +68,7 @@ def first(path: bytes, user: str) -> tuple[bytes, int]:
 
 
 @pytest.mark.parametrize("user", ["joe", "plain", "odd=name,here", "jö"])
-def test_the_right_password_is_proved_to_both_sides(path: bytes, user: str) -> None:
+def test_the_right_password_is_proved_by_both_sides(path: bytes, user: str) -> None:
     server = login(path, user, "secret")
     assert server.done
     assert server.user == user.encode()
@@ -83,32 +83,32 @@ def test_a_wrong_password_fails_at_the_proof(path: bytes, user: str, password: s
 
 @pytest.mark.parametrize("user", ["nobody", "bcrypt", "empty", "Joe", "JOE", "jo"])
 @pytest.mark.parametrize("password", ["secret", "-", "x"])
-def test_who_is_not_there_or_cannot_use_scram_fails_at_the_proof(path: bytes, user: str, password: str) -> None:
+def test_a_user_who_is_unknown_or_cannot_use_scram_fails_at_the_proof(path: bytes, user: str, password: str) -> None:
     with pytest.raises(WrongProof):
         login(path, user, password)
 
 
-def test_rfc_7677(lay: Lay) -> None:
+def test_the_example_of_rfc_7677(write_users: WriteUsers) -> None:
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
-    path = lay(b"user:{SCRAM-SHA-256}%b\n" % Verifier.from_password(b"pencil", salt, 4096).value())
+    path = write_users(b"user:{SCRAM-SHA-256}%b\n" % Verifier.from_password(b"pencil", salt, 4096).value())
     server = Scram(path, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
     nonce = b"rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
-    answer = server.step(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
-    assert answer == b"r=%b,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096" % nonce
+    reply = server.step(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
+    assert reply == b"r=%b,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096" % nonce
     proof = server.step(b"c=biws,r=%b,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=" % nonce)
     assert proof == b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
     assert (server.done, server.user) == (True, b"user")
 
 
 @pytest.mark.peer
-def test_who_was_made_by_dovecot_can_log_in(lay: Lay) -> None:
+def test_a_user_made_by_dovecot_can_log_in(write_users: WriteUsers) -> None:
     words = [peer("/usr/bin/doveadm"), "pw", "-s", "SCRAM-SHA-256", "-p", "secret"]
     stored = subprocess.run(words, capture_output=True, check=True).stdout.strip()
-    assert login(lay(b"joe:" + stored), "joe", "secret").done
+    assert login(write_users(b"joe:" + stored), "joe", "secret").done
 
 
-def test_a_password_is_prepared_on_both_sides(lay: Lay) -> None:
-    path = lay(b"joe:%b\nplain:{PLAIN}\xef\xac\x81ne\n" % make(b"SCRAM-SHA-256", "ﬁne".encode(), 4096))
+def test_a_password_is_normalized_on_both_sides(write_users: WriteUsers) -> None:
+    path = write_users(b"joe:%b\nplain:{PLAIN}\xef\xac\x81ne\n" % make(b"SCRAM-SHA-256", "ﬁne".encode(), 4096))
     for user in ("joe", "plain"):
         assert login(path, user, "ﬁne").done
         assert login(path, user, "fine").done
@@ -119,88 +119,90 @@ def test_a_nonce_is_never_used_twice(path: bytes) -> None:
     assert len(answers) == 20
 
 
-def test_invented_salts_are_the_same_each_time_and_in_each_process(path: bytes) -> None:
+def test_the_invented_salt_of_a_name_is_always_the_same(path: bytes) -> None:
     code = (
         "import os, sys; from qmail_smtpd.auth.scram import Scram;"
         "print(Scram(os.fsencode(sys.argv[1])).step(b'n,,n=nobody,r=abc').decode().partition(',')[2])"
     )
     done = subprocess.run([sys.executable, "-c", code, os.fsdecode(path)], capture_output=True, check=True)
-    salt, iterations = first(path, "nobody")
+    salt, iterations = challenge_for(path, "nobody")
     assert done.stdout.decode() == f"s={base64.b64encode(salt).decode()},i={iterations}\n"
-    assert first(path, "nobody") == (salt, iterations)
-    assert first(path, "somebody")[0] != salt
+    assert challenge_for(path, "nobody") == (salt, iterations)
+    assert challenge_for(path, "somebody")[0] != salt
 
 
-def test_invented_salts_stay_when_others_change_their_passwords(lay: Lay) -> None:
-    before = first(lay(USERS), "nobody")
-    after = first(lay(USERS.replace(b"secret", b"changed") + b"ann:{PLAIN}x\n"), "nobody")
+def test_invented_salts_do_not_depend_on_other_users(write_users: WriteUsers) -> None:
+    before = challenge_for(write_users(USERS), "nobody")
+    after = challenge_for(write_users(USERS.replace(b"secret", b"changed") + b"ann:{PLAIN}x\n"), "nobody")
     assert before == after
 
 
-def test_an_invented_answer_looks_like_the_others(path: bytes) -> None:
-    known = first(path, "joe")
+def test_an_invented_challenge_looks_like_the_others(path: bytes) -> None:
+    known = challenge_for(path, "joe")
     assert known == (SALT, 5000)
     for user in ("nobody", "bcrypt", "empty", "plain"):
-        salt, iterations = first(path, user)
+        salt, iterations = challenge_for(path, user)
         assert (len(salt), iterations) == (len(SALT), 5000)
         assert salt != SALT
 
 
-def test_without_an_example_it_looks_like_what_checkusers_makes(lay: Lay) -> None:
+def test_without_other_users_an_invented_challenge_looks_like_that_of_a_new_user(write_users: WriteUsers) -> None:
     made = Verifier.from_value(make(b"SCRAM-SHA-256", b"x").removeprefix(b"{SCRAM-SHA-256}"))
-    salt, iterations = first(lay(b""), "nobody")
+    salt, iterations = challenge_for(write_users(b""), "nobody")
     assert (len(salt), iterations) == (len(made.salt), made.iterations)
 
 
-def test_invented_salts_do_not_depend_on_a_password_that_could_be_guessed(lay: Lay) -> None:
-    """They would answer guesses of it offline, which SCRAM itself answers to nobody who listens."""
-    assert first(lay(b"joe:{PLAIN}a\n"), "nobody") == first(lay(b"joe:{PLAIN}b\n"), "nobody")
+def test_invented_salts_do_not_depend_on_passwords(write_users: WriteUsers) -> None:
+    """Otherwise they would allow guessing the passwords offline, which SCRAM's own messages do not."""
+    assert challenge_for(write_users(b"joe:{PLAIN}a\n"), "nobody") == challenge_for(
+        write_users(b"joe:{PLAIN}b\n"), "nobody"
+    )
 
 
 def test_without_a_machine_id_the_boot_id_is_the_key(
     tmp_path: Path, path: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_machine = first(path, "nobody")
+    with_machine = challenge_for(path, "nobody")
     empty, boot, none = tmp_path / "empty", tmp_path / "boot", tmp_path / "none"
     empty.write_text("\n")
     boot.write_text("0a1b2c3d-4e5f-4a1b-8c2d-1a2b3c4d5e6f\n")
     salts = []
     for machine in (empty, none):
         monkeypatch.setattr(scram, "HOST_ID_FILES", (bytes(machine), bytes(boot)))
-        salts.append(first(path, "nobody"))
+        salts.append(challenge_for(path, "nobody"))
     assert salts[0] == salts[1] != with_machine
     key = b"0a1b2c3d4e5f4a1b8c2d1a2b3c4d5e6f"
     assert salts[0][0] == hmac.digest(key, b"ucspi-smtpd SCRAM salt\0nobody", "sha256")[:16]
     monkeypatch.setattr(scram, "HOST_ID_FILES", (bytes(none), bytes(empty)))
     with pytest.raises(CannotVerify, match="machine-id"):
-        first(path, "nobody")
-    assert first(path, "joe") == (SALT, 5000)
+        challenge_for(path, "nobody")
+    assert challenge_for(path, "joe") == (SALT, 5000)
 
 
 @pytest.mark.parametrize("user", ["joe", "plain", "nobody", "bcrypt"])
 @pytest.mark.parametrize("proof", ["wrong", "none"])
-def test_a_failure_costs_the_same_for_everybody(
+def test_a_failure_takes_the_same_work_for_every_user(
     path: bytes, user: str, proof: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, seen = hashlib.pbkdf2_hmac, []
+    original, counts = hashlib.pbkdf2_hmac, []
 
     def counted(name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
-        seen.append(iterations)
+        counts.append(iterations)
         return original(name, password, salt, iterations)
 
     client, server = ScramClient(["SCRAM-SHA-256"], user, "wrong"), Scram(path)
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", counted)
-    answer = server.step(client.get_client_first().encode()).decode()
-    assert seen == []
-    client.set_server_first(answer)
+    reply = server.step(client.get_client_first().encode()).decode()
+    assert counts == []
+    client.set_server_first(reply)
     final = client.get_client_final() if proof == "wrong" else "c=biws"
-    seen.clear()
+    counts.clear()
     with pytest.raises((WrongProof, Malformed)):
         server.step(final.encode())
-    assert seen == [5000]
+    assert counts == [5000]
 
 
-FIRST = [
+FIRST_MESSAGES = [
     b"",
     b"n",
     b"n,,",
@@ -226,16 +228,16 @@ FIRST = [
 ]
 
 
-@pytest.mark.parametrize("message", FIRST)
-def test_a_first_message_that_is_none_is_malformed(path: bytes, message: bytes) -> None:
+@pytest.mark.parametrize("message", FIRST_MESSAGES)
+def test_an_invalid_first_message_is_malformed(path: bytes, message: bytes) -> None:
     server = Scram(path)
     with pytest.raises(Malformed):
         server.step(message)
     assert not server.done
 
 
-def test_a_client_that_could_bind_to_a_channel_is_let_in(path: bytes) -> None:
-    """RFC 5802 section 6: `y` says that it could, and believes that this server cannot, which is so."""
+def test_a_client_that_supports_channel_binding_can_log_in(path: bytes) -> None:
+    """RFC 5802 section 6: `y` means that the client supports it and thinks that the server does not, which is right."""
     client, server = ScramClient(["SCRAM-SHA-256"], "joe", "secret", channel_binding=("tls-unique", b"x")), Scram(path)
     message = client.get_client_first()
     assert message.startswith("y,,")
@@ -244,14 +246,14 @@ def test_a_client_that_could_bind_to_a_channel_is_let_in(path: bytes) -> None:
     assert server.done
 
 
-def test_who_has_had_the_flag_changed_on_the_way_fails(path: bytes) -> None:
+def test_a_changed_channel_binding_flag_is_detected(path: bytes) -> None:
     client, server = ScramClient(["SCRAM-SHA-256"], "joe", "secret", channel_binding=("tls-unique", b"x")), Scram(path)
     client.set_server_first(server.step(client.get_client_first().replace("y", "n", 1).encode()).decode())
     with pytest.raises(Malformed):
         server.step(client.get_client_final().encode())
 
 
-FINAL = [  # {c} and {r} are right, {p} is the right proof
+FINAL_MESSAGES = [  # {c}, {r}: the right fields; {p}: the right proof
     "",
     "{r}",
     "{c},{r}",
@@ -269,16 +271,16 @@ FINAL = [  # {c} and {r} are right, {p} is the right proof
 ]
 
 
-def answered(path: bytes) -> tuple[Scram, str]:
-    """A server that waits for the final message, and the right one."""
+def start_exchange(path: bytes) -> tuple[Scram, str]:
+    """Return a server that waits for the final message, and the right final message."""
     client, server = ScramClient(["SCRAM-SHA-256"], "joe", "secret"), Scram(path)
     client.set_server_first(server.step(client.get_client_first().encode()).decode())
     return server, client.get_client_final()
 
 
-@pytest.mark.parametrize("text", FINAL)
-def test_a_final_message_that_is_none_is_malformed(path: bytes, text: str) -> None:
-    server, final = answered(path)
+@pytest.mark.parametrize("text", FINAL_MESSAGES)
+def test_an_invalid_final_message_is_malformed(path: bytes, text: str) -> None:
+    server, final = start_exchange(path)
     c, r, p = final.split(",")
     with pytest.raises(Malformed):
         server.step(text.format(c=c, r=r, p=p).encode())
@@ -286,23 +288,23 @@ def test_a_final_message_that_is_none_is_malformed(path: bytes, text: str) -> No
 
 
 @pytest.mark.parametrize("proof", ["AAAA", "A" * 43 + "=", "A" * 60])
-def test_a_proof_of_any_length_that_is_not_right_is_wrong(path: bytes, proof: str) -> None:
-    server, final = answered(path)
+def test_a_wrong_proof_of_any_length_is_wrong(path: bytes, proof: str) -> None:
+    server, final = start_exchange(path)
     with pytest.raises(WrongProof):
         server.step((final.partition(",p=")[0] + ",p=" + proof).encode())
     assert not server.done
 
 
-def test_a_message_of_another_exchange_does_not_serve(path: bytes) -> None:
-    _, final = answered(path)
-    server, _ = answered(path)
+def test_a_final_message_of_another_exchange_is_malformed(path: bytes) -> None:
+    _, final = start_exchange(path)
+    server, _ = start_exchange(path)
     with pytest.raises(Malformed):
         server.step(final.encode())
 
 
-def test_after_the_end_there_is_no_further_step(path: bytes) -> None:
+def test_no_message_is_accepted_after_the_end(path: bytes) -> None:
     for final_is_right in (True, False):
-        server, final = answered(path)
+        server, final = start_exchange(path)
         if final_is_right:
             server.step(final.encode())
         else:
@@ -315,7 +317,7 @@ def test_after_the_end_there_is_no_further_step(path: bytes) -> None:
 
 
 @pytest.mark.parametrize("message", [b"", b"\xff", b"n,,n=broken,r=abc"])
-def test_after_a_first_message_that_failed_there_is_no_second_try(path: bytes, message: bytes) -> None:
+def test_no_message_is_accepted_after_a_failure(path: bytes, message: bytes) -> None:
     server = Scram(path)
     with pytest.raises((Malformed, CannotVerify)):
         server.step(message)
@@ -323,21 +325,21 @@ def test_after_a_first_message_that_failed_there_is_no_second_try(path: bytes, m
         server.step(b"n,,n=joe,r=abc")
 
 
-def test_a_users_file_that_is_no_good_is_trouble(path: bytes, lay: Lay) -> None:
+def test_an_unusable_users_file_is_an_error(path: bytes, write_users: WriteUsers) -> None:
     with pytest.raises(CannotVerify, match="line 7"):
-        first(path, "broken")
-    short = lay(b"joe:{SCRAM-SHA-256}" + Verifier.from_password(b"secret", b"salt", 4096).value())
+        challenge_for(path, "broken")
+    short = write_users(b"joe:{SCRAM-SHA-256}" + Verifier.from_password(b"secret", b"salt", 4096).value())
     with pytest.raises(CannotVerify, match="salt of less than 12 bytes"):
-        first(short, "joe")
+        challenge_for(short, "joe")
     os.chmod(path, 0o644)
     with pytest.raises(CannotVerify, match="world-readable"):
-        first(path, "joe")
+        challenge_for(path, "joe")
     os.unlink(path)
     with pytest.raises(CannotVerify, match="file does not exist"):
-        first(path, "nobody")
+        challenge_for(path, "nobody")
 
 
-def test_a_missing_package_is_trouble_that_names_it(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_an_error_that_names_it(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scramp", None)
     with pytest.raises(CannotVerify, match="scramp"):
         Scram(path).step(b"n,,n=joe,r=abc")
@@ -347,7 +349,7 @@ TEXTS = st.one_of(st.binary(max_size=60), st.text(alphabet="npycr=,abAB/+01\0 ",
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def module_users(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("scram") / "users"
     path.write_bytes(USERS)
     path.chmod(0o640)
@@ -355,8 +357,8 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @given(TEXTS, TEXTS)
-def test_a_server_survives_any_bytes(lasting: bytes, opening: bytes, closing: bytes) -> None:
-    server = Scram(lasting)
+def test_any_two_messages_are_survived(module_users: bytes, opening: bytes, closing: bytes) -> None:
+    server = Scram(module_users)
     try:
         server.step(opening)
     except (Malformed, CannotVerify):
@@ -369,8 +371,8 @@ def test_a_server_survives_any_bytes(lasting: bytes, opening: bytes, closing: by
 
 
 @given(TEXTS)
-def test_a_server_that_has_asked_survives_any_bytes(lasting: bytes, closing: bytes) -> None:
-    server, _ = answered(lasting)
+def test_any_final_message_is_survived(module_users: bytes, closing: bytes) -> None:
+    server, _ = start_exchange(module_users)
     with pytest.raises((Malformed, WrongProof)):
         server.step(closing)
     assert not server.done

@@ -1,4 +1,4 @@
-"""Stored secrets: every scheme both ways, beside Dovecot; what is no secret; digests of a challenge."""
+"""Stored secrets: making and checking them in every scheme, also with Dovecot; malformed ones; digests."""
 
 import hmac
 import os
@@ -26,14 +26,14 @@ from qmail_smtpd.auth.verifier import Verifier, prepared
 from tests.kit import forked
 from tests.kit.support import peer
 
-QUICK = {b"SCRAM-SHA-256": 4096, b"ARGON2ID": 1, b"BLF-CRYPT": 4, b"PLAIN": None}  # the least work that counts
+LEAST_WORK = {b"SCRAM-SHA-256": 4096, b"ARGON2ID": 1, b"BLF-CRYPT": 4, b"PLAIN": None}  # the least work that counts
 PACKAGES = {b"ARGON2ID": ("argon2", b"argon2-cffi"), b"BLF-CRYPT": ("bcrypt", b"bcrypt")}
 ALL = pytest.mark.parametrize("scheme", SCHEMES, ids=bytes.decode)
 
 
 @ALL
-def test_a_password_matches_what_was_made_of_it_and_nothing_else_does(scheme: bytes) -> None:
-    stored = make(scheme, b"secret", QUICK[scheme])
+def test_only_the_password_itself_matches_its_secret(scheme: bytes) -> None:
+    stored = make(scheme, b"secret", LEAST_WORK[scheme])
     assert stored.startswith(b"{" + scheme + b"}")
     assert matches(stored, b"secret")
     for wrong in (b"", b"secre", b"secret ", b"secrets", b"Secret", b"\0", b"secret\0", stored):
@@ -41,13 +41,13 @@ def test_a_password_matches_what_was_made_of_it_and_nothing_else_does(scheme: by
 
 
 @ALL
-def test_two_secrets_of_one_password_differ_unless_it_is_stored_itself(scheme: bytes) -> None:
-    first, second = (make(scheme, b"secret", QUICK[scheme]) for _ in range(2))
+def test_two_secrets_of_one_password_differ_unless_it_is_in_plain_text(scheme: bytes) -> None:
+    first, second = (make(scheme, b"secret", LEAST_WORK[scheme]) for _ in range(2))
     assert (first == second) == (scheme == b"PLAIN")
 
 
 @ALL
-def test_new_secrets_take_the_work_that_is_recommended(scheme: bytes) -> None:
+def test_new_secrets_use_the_recommended_work_factors(scheme: bytes) -> None:
     stored = make(scheme, b"secret")
     assert matches(stored, b"secret")
     work = {b"SCRAM-SHA-256": b"}600000,", b"ARGON2ID": b"m=65536,t=3,p=4", b"BLF-CRYPT": b"$12$", b"PLAIN": b"}secret"}
@@ -57,8 +57,8 @@ def test_new_secrets_take_the_work_that_is_recommended(scheme: bytes) -> None:
 @pytest.mark.peer
 @ALL
 @pytest.mark.parametrize("password", ["secret", "pässwörd with 3 blanks, and a comma", "x" * 72])
-def test_dovecot_takes_what_is_made_here(scheme: bytes, password: str) -> None:
-    stored = make(scheme, password.encode(), QUICK[scheme])
+def test_dovecot_accepts_our_secrets(scheme: bytes, password: str) -> None:
+    stored = make(scheme, password.encode(), LEAST_WORK[scheme])
     for text, status in ((password, 0), (password + "!", 1 if len(password) < 72 else None), ("x", 1)):
         done = doveadm("-t", stored.decode(), "-p", text)
         if status is not None:
@@ -68,7 +68,7 @@ def test_dovecot_takes_what_is_made_here(scheme: bytes, password: str) -> None:
 @pytest.mark.peer
 @ALL
 @pytest.mark.parametrize("password", ["secret", "pässwörd with 3 blanks, and a comma", "x" * 72])
-def test_what_dovecot_makes_is_taken_here(scheme: bytes, password: str) -> None:
+def test_secrets_made_by_dovecot_are_accepted(scheme: bytes, password: str) -> None:
     stored = doveadm("-s", scheme.decode(), "-p", password).stdout.strip()
     assert matches(stored, password.encode()), stored
     assert not matches(stored, password.encode() + b"!")
@@ -81,12 +81,12 @@ def doveadm(*words: str) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run([peer("/usr/bin/doveadm"), "pw", *words], capture_output=True, check=False)
 
 
-def test_a_scheme_may_be_named_in_small_letters() -> None:
+def test_the_name_of_a_scheme_may_be_in_lower_case() -> None:
     assert matches(b"{plain}secret", b"secret")
     assert plaintext(b"{Plain}secret") == b"secret"
 
 
-def test_bcrypt_refuses_what_it_would_not_look_at() -> None:
+def test_bcrypt_refuses_a_password_longer_than_it_supports() -> None:
     stored = make(b"BLF-CRYPT", b"x" * 72, 4)
     assert matches(stored, b"x" * 72)
     assert not matches(stored, b"x" * 73)
@@ -99,20 +99,20 @@ EMPTY = [b"{PLAIN}", b"{SCRAM-SHA-256}", b"{ARGON2ID}", b"{BLF-CRYPT}"]
 
 @pytest.mark.parametrize("stored", EMPTY)
 @pytest.mark.parametrize("password", [b"", b"x"])
-def test_an_empty_stored_password_is_never_right(stored: bytes, password: bytes) -> None:
+def test_an_empty_stored_password_never_matches(stored: bytes, password: bytes) -> None:
     assert not matches(stored, password)
     assert plaintext(stored) is None
     assert not cram_matches(stored, b"<1@x>", cram_md5(b"", b"<1@x>"))
 
 
 @ALL
-def test_an_empty_password_is_not_right_even_where_its_hash_is_stored(scheme: bytes) -> None:
-    assert not matches(make(scheme, b"", QUICK[scheme]), b"")
+def test_an_empty_password_does_not_match_even_its_own_hash(scheme: bytes) -> None:
+    assert not matches(make(scheme, b"", LEAST_WORK[scheme]), b"")
 
 
-GOOD = Verifier.from_password(b"secret", b"s" * 16, 4096).value()
-SALT, STORED_KEY, SERVER_KEY = GOOD.split(b",")[1:]
-BROKEN = {  # what is stored -> what is said of it
+VALUE = Verifier.from_password(b"secret", b"s" * 16, 4096).value()
+SALT, STORED_KEY, SERVER_KEY = VALUE.split(b",")[1:]
+MALFORMED = {  # stored secret -> part of the error message
     b"secret": b"no {SCHEME}",
     b"": b"no {SCHEME}",
     b"{PLAIN": b"no {SCHEME}",
@@ -124,8 +124,8 @@ BROKEN = {  # what is stored -> what is said of it
     b"{PLAIN }secret": b"not one of",
     b"{SCRAM-SHA-256}secret": b"is not followed by",
     b"{SCRAM-SHA-256}4096": b"is not followed by",
-    b"{SCRAM-SHA-256}" + GOOD + b",": b"is not followed by",
-    b"{SCRAM-SHA-256}" + GOOD[:-1]: b"is not followed by",
+    b"{SCRAM-SHA-256}" + VALUE + b",": b"is not followed by",
+    b"{SCRAM-SHA-256}" + VALUE[:-1]: b"is not followed by",
     b"{SCRAM-SHA-256}+4096,%b,%b,%b" % (SALT, STORED_KEY, SERVER_KEY): b"is not followed by",
     b"{SCRAM-SHA-256}4_096,%b,%b,%b" % (SALT, STORED_KEY, SERVER_KEY): b"is not followed by",
     b"{SCRAM-SHA-256} 4096,%b,%b,%b" % (SALT, STORED_KEY, SERVER_KEY): b"is not followed by",
@@ -147,17 +147,17 @@ BROKEN = {  # what is stored -> what is said of it
 }
 
 
-@pytest.mark.parametrize("stored", BROKEN)
-def test_what_is_no_secret_is_trouble_and_never_a_mismatch(stored: bytes) -> None:
+@pytest.mark.parametrize("stored", MALFORMED)
+def test_a_malformed_secret_is_an_error_and_not_a_mismatch(stored: bytes) -> None:
     with pytest.raises(CannotVerify) as caught:
         matches(stored, b"secret")
-    assert BROKEN[stored] in caught.value.why
+    assert MALFORMED[stored] in caught.value.why
     assert b"\n" not in caught.value.why
 
 
 @pytest.mark.parametrize("scheme", PACKAGES, ids=bytes.decode)
-def test_a_missing_package_is_trouble_that_names_it(scheme: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = make(scheme, b"secret", QUICK[scheme])
+def test_a_missing_package_is_an_error_that_names_it(scheme: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = make(scheme, b"secret", LEAST_WORK[scheme])
     module, package = PACKAGES[scheme]
     monkeypatch.setitem(sys.modules, module, None)
     for password in (b"secret", b"wrong"):
@@ -167,21 +167,21 @@ def test_a_missing_package_is_trouble_that_names_it(scheme: bytes, monkeypatch: 
         assert b"{" + scheme + b"}" in caught.value.why
 
 
-def test_argon2id_without_memory_is_trouble_and_not_a_mismatch() -> None:
+def test_argon2id_without_memory_is_an_error_and_not_a_mismatch() -> None:
     stored = make(b"ARGON2ID", b"secret", 1)
 
     def check() -> None:
-        matches(stored, b"secret")  # all is loaded now
+        matches(stored, b"secret")  # loads the modules
         resource.setrlimit(resource.RLIMIT_AS, (1 << 20, 1 << 20))
         try:
             os.write(1, str(matches(stored, b"secret")).encode())
-        except CannotVerify as trouble:
-            os.write(1, trouble.why)
+        except CannotVerify as error:
+            os.write(1, error.why)
 
     assert forked.run(check, ["x"]).stdout == b"{ARGON2ID} cannot be checked: Memory allocation error"
 
 
-def test_numbers_of_rounds_that_a_scheme_does_not_know_are_refused() -> None:
+def test_rounds_outside_the_limits_of_a_scheme_are_refused() -> None:
     for scheme, rounds in (
         (b"SCRAM-SHA-256", 4095),
         (b"SCRAM-SHA-256", 10_000_001),
@@ -198,7 +198,7 @@ def test_a_plain_password_that_would_end_its_field_is_refused() -> None:
             make(b"PLAIN", password)
 
 
-# RFC 4013 section 3, and what keyboards make.
+# RFC 4013 section 3, and characters that keyboards produce.
 PREPARED = {
     "I\u00adX": "IX",
     "user": "user",
@@ -211,24 +211,24 @@ PREPARED = {
 
 
 @pytest.mark.parametrize("text", PREPARED)
-def test_a_scram_password_is_prepared_as_clients_do(text: str) -> None:
+def test_a_scram_password_is_normalized_as_by_clients(text: str) -> None:
     assert prepared(text.encode()) == PREPARED[text].encode()
     assert matches(make(b"SCRAM-SHA-256", text.encode(), 4096), PREPARED[text].encode())
     assert matches(make(b"SCRAM-SHA-256", PREPARED[text].encode(), 4096), text.encode())
 
 
-def test_a_scram_password_that_dovecot_has_hashed_unprepared_matches() -> None:
+def test_a_scram_password_that_dovecot_hashed_without_normalization_matches() -> None:
     text = "m\u00b2".encode()
     assert prepared(text) == b"m2"
     assert matches(b"{SCRAM-SHA-256}" + Verifier.from_password(text, b"s" * 16, 4096).value(), text)
 
 
-def test_a_password_in_latin_1_is_taken_as_it_is() -> None:
+def test_a_password_in_latin_1_is_not_normalized() -> None:
     assert prepared(b"p\xe4ss") == b"p\xe4ss"
     assert matches(make(b"SCRAM-SHA-256", b"p\xe4ss", 4096), b"p\xe4ss")
 
 
-def test_rfc_2195_and_rfc_1939() -> None:
+def test_the_digests_of_rfc_2195_and_rfc_1939() -> None:
     challenge = b"<1896.697170952@postoffice.reston.mci.net>"
     assert cram_md5(b"tanstaaftanstaaf", challenge) == b"b913a602c7eda7a495b4e6e7334d3890"
     assert cram_matches(b"{PLAIN}tanstaaftanstaaf", challenge, b"b913a602c7eda7a495b4e6e7334d3890")
@@ -238,13 +238,13 @@ def test_rfc_2195_and_rfc_1939() -> None:
 
 
 @ALL
-def test_only_a_password_that_is_stored_itself_answers_challenges(scheme: bytes) -> None:
-    stored = make(scheme, b"secret", QUICK[scheme])
-    answer = cram_matches(stored, b"<1@x>", cram_md5(b"secret", b"<1@x>"))
-    assert answer == (scheme == b"PLAIN")
+def test_only_a_password_in_plain_text_matches_cram_md5(scheme: bytes) -> None:
+    stored = make(scheme, b"secret", LEAST_WORK[scheme])
+    matched = cram_matches(stored, b"<1@x>", cram_md5(b"secret", b"<1@x>"))
+    assert matched == (scheme == b"PLAIN")
 
 
-def test_a_host_without_md5_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_md5_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise ValueError("unsupported hash type md5")
 
@@ -255,7 +255,7 @@ def test_a_host_without_md5_is_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
             digest(b"secret", b"<1@x>")
 
 
-def test_shapes() -> None:
+def test_the_forms_of_digests_and_challenges() -> None:
     assert is_digest(b"0123456789abcdefABCDEF0123456789")
     assert not any(is_digest(text) for text in (b"", b"0" * 31, b"0" * 33, b"g" + b"0" * 31, b" " + b"0" * 31))
     assert is_challenge(b"<1.2@host>")
@@ -266,7 +266,7 @@ def test_shapes() -> None:
     "stored", [make(b"PLAIN", b"secret"), make(b"SCRAM-SHA-256", b"secret", 4096)], ids=["plain", "scram"]
 )
 def test_secrets_are_compared_in_constant_time(stored: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What compare_digest says is what counts: nothing is compared beside it."""
+    """The result is that of compare_digest alone."""
     monkeypatch.setattr(hmac, "compare_digest", lambda left, right: True)
     assert matches(stored, b"wrong")
     monkeypatch.setattr(hmac, "compare_digest", lambda left, right: False)
@@ -274,7 +274,7 @@ def test_secrets_are_compared_in_constant_time(stored: bytes, monkeypatch: pytes
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
-def test_any_bytes_give_an_answer_or_trouble(stored: bytes, password: bytes) -> None:
+def test_any_bytes_match_or_do_not_or_are_an_error(stored: bytes, password: bytes) -> None:
     for text in (
         stored,
         b"{PLAIN}" + stored,

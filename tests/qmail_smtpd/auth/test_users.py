@@ -1,4 +1,4 @@
-"""The users file: which line is a user's, what is no line, who may read it, and what a login with no user costs."""
+"""The users file: finding a user's line, invalid lines, access rights, and equal work for unknown users."""
 
 import hashlib
 import os
@@ -14,15 +14,15 @@ from qmail_smtpd.auth import secretfile, users
 from qmail_smtpd.auth.secret import cram_md5, make
 from qmail_smtpd.auth.users import CannotVerify, Entry, Users, verify, verify_digest
 
-Lay = Callable[[bytes], bytes]
+WriteUsers = Callable[[bytes], bytes]
 CHALLENGE = b"<1896.697170952@postoffice.reston.mci.net>"
 SCRAM = make(b"SCRAM-SHA-256", b"secret", 4096)
 BCRYPT = b"{BLF-CRYPT}$2b$04$ras5S/L7V.ixTOp/3dS6Ye1ZQda1Cu0EokloQNFGNf/8Be7LcfQu6"  # in test ids: without a new salt
 
 
 @pytest.fixture
-def lay(tmp_path: Path) -> Lay:
-    """Write the users file of this test; its path."""
+def write_users(tmp_path: Path) -> WriteUsers:
+    """Return a function that writes the users file and returns its path."""
 
     def write(content: bytes) -> bytes:
         path = tmp_path / "users"
@@ -72,15 +72,15 @@ PASSWORDS = (b"", b"a", b"b", b"c", b"{PLAIN}a,b", b"secret", b"Secret", b"a\r",
 
 
 @pytest.mark.parametrize("content", FILES)
-def test_the_first_line_of_this_very_name_counts(content: bytes, lay: Lay) -> None:
-    path, right = lay(content), FILES[content]
+def test_the_first_line_with_exactly_this_name_counts(content: bytes, write_users: WriteUsers) -> None:
+    path, right = write_users(content), FILES[content]
     assert all(verify(path, *pair) for pair in right)
     wrong = [(user, password) for user in NAMES for password in PASSWORDS if (user, password) not in right]
     assert not any(verify(path, *pair) for pair in wrong)
 
 
-def test_digests_are_for_those_whose_password_is_stored_itself(lay: Lay) -> None:
-    path = lay(b"tim:{PLAIN}tanstaaftanstaaf\nann:%b\n" % SCRAM)
+def test_digests_match_only_passwords_in_plain_text(write_users: WriteUsers) -> None:
+    path = write_users(b"tim:{PLAIN}tanstaaftanstaaf\nann:%b\n" % SCRAM)
     assert verify_digest(path, b"tim", CHALLENGE, b"b913a602c7eda7a495b4e6e7334d3890")
     assert not verify_digest(path, b"tim", CHALLENGE, b"c913a602c7eda7a495b4e6e7334d3890")
     assert not verify_digest(path, b"tim", CHALLENGE[:-1], b"b913a602c7eda7a495b4e6e7334d3890")
@@ -89,7 +89,7 @@ def test_digests_are_for_those_whose_password_is_stored_itself(lay: Lay) -> None
     assert not verify_digest(path, b"nobody", CHALLENGE, cram_md5(b"-", CHALLENGE))
 
 
-LINES = {  # a line of joe's -> what is said of it
+LINES = {  # a line of joe's -> part of the error message
     b"joe": b"no password",
     b"joe:secret": b"no {SCHEME}",
     b"joe:{MD5-CRYPT}$1$x": b"the scheme of the password is not one of",
@@ -101,8 +101,8 @@ LINES = {  # a line of joe's -> what is said of it
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_line_that_is_no_good_is_trouble_for_its_user_and_nobody_else(line: bytes, lay: Lay) -> None:
-    path = lay(b"# users\n%b\nann:{PLAIN}a\n" % line)
+def test_an_invalid_line_is_an_error_for_its_user_only(line: bytes, write_users: WriteUsers) -> None:
+    path = write_users(b"# users\n%b\nann:{PLAIN}a\n" % line)
     for password in (b"secret", b"wrong"):
         with pytest.raises(CannotVerify) as caught:
             verify(path, b"joe", password)
@@ -115,25 +115,25 @@ def test_a_line_that_is_no_good_is_trouble_for_its_user_and_nobody_else(line: by
 
 
 @pytest.mark.parametrize("content", [b"joe:\n", b"joe::1:1::/home/joe\n", b"joe:{PLAIN}\n", b"joe:{PLAIN}:1:1\n"])
-def test_who_has_no_password_has_no_right_one(content: bytes, lay: Lay) -> None:
-    path = lay(content)
+def test_no_password_is_right_for_a_user_without_one(content: bytes, write_users: WriteUsers) -> None:
+    path = write_users(content)
     assert not any(verify(path, b"joe", password) for password in (b"", b"-", b"{PLAIN}", b"x"))
     assert not verify_digest(path, b"joe", CHALLENGE, cram_md5(b"", CHALLENGE))
     assert not verify_digest(path, b"joe", CHALLENGE, cram_md5(b"-", CHALLENGE))
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o642, 0o666, 0o777])
-def test_a_file_that_is_open_to_everybody_is_refused(mode: int, lay: Lay) -> None:
-    path = lay(b"joe:{PLAIN}a\n")
+def test_a_world_readable_or_world_writable_file_is_refused(mode: int, write_users: WriteUsers) -> None:
+    path = write_users(b"joe:{PLAIN}a\n")
     os.chmod(path, mode)
     with pytest.raises(CannotVerify, match="is world-readable or world-writable"):
         verify(path, b"joe", b"a")
-    for safe in (0o600, 0o640, 0o660, 0o400, 0o641):
-        os.chmod(path, safe)
+    for allowed in (0o600, 0o640, 0o660, 0o400, 0o641):
+        os.chmod(path, allowed)
         assert verify(path, b"joe", b"a")
 
 
-def test_what_cannot_be_read_is_trouble_and_no_wait(tmp_path: Path, lay: Lay) -> None:
+def test_an_unreadable_file_is_an_error_without_delay(tmp_path: Path, write_users: WriteUsers) -> None:
     for name, why in {
         "none": b"file does not exist",
         ".": b"not a file",
@@ -151,8 +151,8 @@ def test_what_cannot_be_read_is_trouble_and_no_wait(tmp_path: Path, lay: Lay) ->
         assert caught.value.why == b"unable to read " + path + b": " + why
 
 
-def test_reading_has_a_bound(lay: Lay, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = lay(b"joe:{PLAIN}a\n" + b"#" * 1000)
+def test_a_file_over_the_size_limit_is_refused(write_users: WriteUsers, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_users(b"joe:{PLAIN}a\n" + b"#" * 1000)
     monkeypatch.setattr(secretfile, "LARGEST", 1000)
     with pytest.raises(CannotVerify, match="has more than 1000 bytes"):
         verify(path, b"joe", b"a")
@@ -160,8 +160,8 @@ def test_reading_has_a_bound(lay: Lay, monkeypatch: pytest.MonkeyPatch) -> None:
     assert verify(path, b"joe", b"a")
 
 
-def test_no_descriptor_is_left_open(lay: Lay) -> None:
-    path = lay(b"joe:{PLAIN}a\nann:b\n")
+def test_no_descriptor_is_left_open(write_users: WriteUsers) -> None:
+    path = write_users(b"joe:{PLAIN}a\nann:b\n")
     before = os.listdir("/proc/self/fd")
     verify(path, b"joe", b"a")
     with pytest.raises(CannotVerify):
@@ -172,10 +172,10 @@ def test_no_descriptor_is_left_open(lay: Lay) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_change_counts_at_the_next_login(lay: Lay) -> None:
-    path = lay(b"joe:{PLAIN}a\n")
+def test_a_change_takes_effect_at_the_next_login(write_users: WriteUsers) -> None:
+    path = write_users(b"joe:{PLAIN}a\n")
     assert verify(path, b"joe", b"a")
-    lay(b"joe:{PLAIN}b\n")
+    write_users(b"joe:{PLAIN}b\n")
     assert verify(path, b"joe", b"b")
     assert not verify(path, b"joe", b"a")
     os.unlink(path)
@@ -183,7 +183,7 @@ def test_a_change_counts_at_the_next_login(lay: Lay) -> None:
         verify(path, b"joe", b"b")
 
 
-WORK = {  # content -> the iterations that a wrong password of joe's costs, and that one of nobody's costs
+WORK = {  # content -> the iterations for a wrong password of joe, and also of an unknown user
     b"joe:%b\nann:{PLAIN}a\n" % SCRAM: [4096],
     b"ann:{PLAIN}a\njoe:%b\n" % SCRAM: [4096],
     b"joe:{PLAIN}a\nann:%b\n" % SCRAM: [4096],
@@ -195,38 +195,40 @@ WORK = {  # content -> the iterations that a wrong password of joe's costs, and 
 
 
 @pytest.mark.parametrize("content", WORK)
-def test_a_wrong_password_costs_the_same_whether_there_is_such_a_user_or_not(
-    content: bytes, lay: Lay, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_password_takes_the_same_work_for_known_and_unknown_users(
+    content: bytes, write_users: WriteUsers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, seen = hashlib.pbkdf2_hmac, []
+    original, counts = hashlib.pbkdf2_hmac, []
 
     def counted(name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
-        seen.append(iterations)
+        counts.append(iterations)
         return original(name, password, salt, iterations)
 
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", counted)
-    path = lay(content)
+    path = write_users(content)
     assert not verify(path, b"nobody", b"wrong")
-    assert seen == WORK[content]
+    assert counts == WORK[content]
     if b"{MD5}" not in content.partition(b"\n")[0]:
-        seen.clear()
+        counts.clear()
         assert not verify(path, b"joe", b"wrong")
-        assert seen == WORK[content]
+        assert counts == WORK[content]
 
 
-def test_the_whole_file_is_looked_through_wherever_a_name_stands() -> None:
-    found = Users.__new__(Users)
-    found.path = b"users"
+def test_all_lines_with_a_name_are_found() -> None:
+    users_file = Users.__new__(Users)
+    users_file.path = b"users"
     lines = [b"joe:{PLAIN}a", b"joey:{PLAIN}b", b"#joe:x", b"joe", b"ann:{PLAIN}joe:", b"joe\r", b"joe:{PLAIN}c"]
-    found.content = b"\n".join(lines)
+    users_file.content = b"\n".join(lines)
     begins = [len(b"\n".join([*lines[:number], b""])) for number in (0, 3, 5, 6)]
-    assert found.line_starts(b"joe") == begins
-    assert found.line_starts(b"nobody") == []
-    assert [found.location(Entry(b"", begin)) for begin in begins] == [b"users, line %d: " % n for n in (1, 4, 6, 7)]
+    assert users_file.line_starts(b"joe") == begins
+    assert users_file.line_starts(b"nobody") == []
+    assert [users_file.location(Entry(b"", begin)) for begin in begins] == [
+        b"users, line %d: " % n for n in (1, 4, 6, 7)
+    ]
 
 
-def test_a_decoy_that_cannot_be_checked_makes_no_trouble_for_others(lay: Lay) -> None:
-    path = lay(b"ann:{SCRAM-SHA-256}broken\njoe:{PLAIN}a\n")
+def test_an_invalid_decoy_is_no_error_for_other_users(write_users: WriteUsers) -> None:
+    path = write_users(b"ann:{SCRAM-SHA-256}broken\njoe:{PLAIN}a\n")
     assert not verify(path, b"nobody", b"a")
     assert not verify(path, b"joe", b"wrong")
     assert verify(path, b"joe", b"a")
@@ -246,11 +248,11 @@ def test_the_fields_of_an_entry() -> None:
 
 
 @given(st.binary(max_size=200), st.binary(max_size=20), st.binary(max_size=20))
-def test_any_bytes_give_an_answer_or_trouble(content: bytes, user: bytes, password: bytes) -> None:
-    found = Users.__new__(Users)
-    found.path, found.content = b"users", content
+def test_any_bytes_give_an_entry_or_an_error(content: bytes, user: bytes, password: bytes) -> None:
+    users_file = Users.__new__(Users)
+    users_file.path, users_file.content = b"users", content
     try:
-        entry = found.find(user)
+        entry = users_file.find(user)
     except CannotVerify:
         return
     assert entry is None or content[entry.start :].split(b"\n")[0].removesuffix(b"\r").split(b":")[0] == user != b""
@@ -258,13 +260,13 @@ def test_any_bytes_give_an_answer_or_trouble(content: bytes, user: bytes, passwo
 
 
 @given(st.lists(st.sampled_from([b"joe", b":", b"{PLAIN}", b"a", b"\n", b"#", b"\r", b" "]), max_size=12).map(b"".join))
-def test_lookup_equals_the_plain_definition(content: bytes) -> None:
-    found = Users.__new__(Users)
-    found.path, found.content = b"users", content
+def test_lookup_equals_a_search_line_by_line(content: bytes) -> None:
+    users_file = Users.__new__(Users)
+    users_file.path, users_file.content = b"users", content
     lines = [line.removesuffix(b"\r") for line in content.split(b"\n") if not line.startswith((b"#", b":"))]
     first = next((line for line in lines if line.split(b":")[0] == b"joe"), None)
     try:
-        entry = found.find(b"joe")
+        entry = users_file.find(b"joe")
         assert (entry is None) == (first is None)
         assert entry is None or b":".join(entry.fields) == first
     except CannotVerify:

@@ -1,4 +1,4 @@
-"""STARTTLS and what it changes: in the machine, and in whole sessions on pipes."""
+"""STARTTLS and its effects: in the conversation alone, and in whole sessions on pipes."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -18,31 +18,31 @@ WRONG = "AUTH PLAIN " + b64encode(b"\0joe\0wrong").decode()
 OFFER = Offer((b"LOGIN", b"PLAIN"))
 
 
-# The machine.
+# The conversation alone.
 
 
-def under_tls(text: str, **changes: object) -> tuple[list[bytes], Session, Echo]:
-    """What is said, a line at a time, to a session that has a certificate; the replies under TLS."""
+def replies_under_tls(text: str, **changes: object) -> tuple[list[bytes], Session, Echo]:
+    """Feed the lines one at a time to a session with a certificate, and return the replies under TLS."""
     session, echo = converse(b"", 0, **{"starttls": True, **changes})
     for line in text.splitlines():
         session.feed(line.encode() + b"\r\n")
     return echo.replies, session, echo
 
 
-def ehlo(**changes: object) -> list[bytes]:
+def ehlo_lines(**changes: object) -> list[bytes]:
     return converse(b"EHLO me\r\n", 0, **changes)[1].replies[1:]
 
 
 def test_starttls_is_offered_before_all_other_keywords() -> None:
     plain = [b"250-mx", b"250-PIPELINING", b"250 8BITMIME"]
-    assert ehlo() == plain
-    assert ehlo(starttls=True) == [b"250-mx", b"250-STARTTLS", *plain[1:]]
-    old = ehlo(starttls=True, auth=Offer((b"LOGIN",), old_style=True), databytes=9)
+    assert ehlo_lines() == plain
+    assert ehlo_lines(starttls=True) == [b"250-mx", b"250-STARTTLS", *plain[1:]]
+    old = ehlo_lines(starttls=True, auth=Offer((b"LOGIN",), old_style=True), databytes=9)
     assert b" ".join(line[4:] for line in old) == b"mx STARTTLS AUTH LOGIN AUTH=LOGIN PIPELINING 8BITMIME SIZE 9"
 
 
-def test_under_tls_it_is_offered_no_more() -> None:
-    assert under_tls("STARTTLS\nEHLO me")[0] == [b"250-mx", b"250-PIPELINING", b"250 8BITMIME"]
+def test_starttls_is_not_offered_under_tls() -> None:
+    assert replies_under_tls("STARTTLS\nEHLO me")[0] == [b"250-mx", b"250-PIPELINING", b"250 8BITMIME"]
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_under_tls_it_is_offered_no_more() -> None:
         ("starttls   x", {}, b"501 Syntax error (no parameters allowed) (#5.5.4)"),
     ],
 )
-def test_where_it_is_refused_the_session_goes_on_in_clear(line: str, changes: dict[str, object], reply: bytes) -> None:
-    replies, session, echo = under_tls(f"MAIL <a@b>\n{line}\nRCPT <u@ok.test>", **changes)
+def test_a_session_continues_if_starttls_is_refused(line: str, changes: dict[str, object], reply: bytes) -> None:
+    replies, session, echo = replies_under_tls(f"MAIL <a@b>\n{line}\nRCPT <u@ok.test>", **changes)
     assert replies[1:] == [b"250 ok", reply, b"250 ok"]
     assert session.cipher is None
     assert not echo.handshakes
 
 
-def test_a_certificate_that_does_not_work_is_a_454_each_time() -> None:
+def test_an_unusable_certificate_is_a_454_each_time() -> None:
     echo = Echo()
     echo.certificate = False
     replies = converse(b"MAIL <a@b>\r\nSTARTTLS\r\nSTARTTLS\r\nRCPT <u@ok.test>\r\n", 0, echo, starttls=True)[1].replies
@@ -69,8 +69,8 @@ def test_a_certificate_that_does_not_work_is_a_454_each_time() -> None:
 
 
 @pytest.mark.parametrize("line", ["STARTTLS", "StartTLS", "STARTTLS   ", "starttls\0x"])
-def test_it_is_taken_once(line: str) -> None:
-    replies, _, echo = under_tls(f"{line}\nSTARTTLS\nSTARTTLS x\nNOOP")
+def test_starttls_is_accepted_once(line: str) -> None:
+    replies, _, echo = replies_under_tls(f"{line}\nSTARTTLS\nSTARTTLS x\nNOOP")
     assert echo.before_tls == [b"220 mx ESMTP", b"220 ready for tls"]
     assert replies == [b"503 TLS is active already (#5.5.1)"] * 2 + [b"250 ok"]
     assert echo.handshakes == 1
@@ -93,31 +93,31 @@ INJECTED = [
 @pytest.mark.parametrize("injected", INJECTED)
 @pytest.mark.parametrize("before", [b"", b"EHLO me\r\nMAIL FROM:<a@b>\r\n"])
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
-def test_what_is_pipelined_behind_starttls_is_never_obeyed(before: bytes, injected: bytes, end: bytes) -> None:
+def test_commands_pipelined_after_starttls_are_never_executed(before: bytes, injected: bytes, end: bytes) -> None:
     session, echo = converse(before + b"STARTTLS" + end + injected, 0, starttls=True, auth=OFFER)
     assert echo.replies == []
     assert session.status is None
-    session.feed(b"P 250\r\nRCPT TO:<u@ok.test>\r\nNOOP\r\n")  # and no part of it before what comes next
+    session.feed(b"P 250\r\nRCPT TO:<u@ok.test>\r\nNOOP\r\n")  # nor is a part of it put before the next line
     assert echo.replies == [b"502 unimplemented (#5.5.1)", b"503 MAIL first (#5.5.1)", b"250 ok"]
     assert not echo.queued
     assert not echo.credentials
 
 
-def test_wherever_its_packets_begin_and_end_what_is_behind_starttls_is_dropped() -> None:
+def test_data_after_starttls_is_dropped_however_the_packets_are_split() -> None:
     before = b"EHLO me\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n"
-    for place in range(len(before)):
+    for position in range(len(before)):
         session, echo = converse(b"", 0, starttls=True)
-        session.feed(before[:place])
-        session.feed(before[place:] + INJECTED[1])
+        session.feed(before[:position])
+        session.feed(before[position:] + INJECTED[1])
         assert echo.replies == []
         session.feed(b"RCPT TO:<u@ok.test>\r\n")
         assert echo.replies == [b"503 MAIL first (#5.5.1)"]
         assert not echo.queued
 
 
-def test_hello_sender_recipients_and_size_are_forgotten() -> None:
+def test_starttls_discards_helo_sender_recipients_and_size() -> None:
     text = "EHLO me\nMAIL <a@b> SIZE=1\nRCPT <u@ok.test>\nSTARTTLS\nDATA\nMAIL <a@b> SIZE=x\nRCPT <v@ok.test>\nDATA\n."
-    replies, _, echo = under_tls(text, databytes=100)
+    replies, _, echo = replies_under_tls(text, databytes=100)
     assert replies == [b"503 MAIL first (#5.5.1)", b"250 ok", b"250 ok", b"354 go ahead", b"250 ok 1 qp 2"]
     received = b"Received: from unknown (unknown)\n  by unknown with ESMTPS (%s encrypted); " % CIPHER
     assert echo.queued[0][0].startswith(received)
@@ -126,9 +126,9 @@ def test_hello_sender_recipients_and_size_are_forgotten() -> None:
 
 @pytest.mark.parametrize("relayclient", [None, b"", b"@suffix"])
 @pytest.mark.parametrize("remoteinfo", [None, b"", b"ident"])
-def test_a_login_is_forgotten(relayclient: bytes | None, remoteinfo: bytes | None) -> None:
+def test_starttls_discards_a_login(relayclient: bytes | None, remoteinfo: bytes | None) -> None:
     text = f"{PLAIN}\nSTARTTLS\nMAIL <a@b>\nRCPT <u@ok.test>\nRCPT <u@evil.test>\nDATA\n.\n{PLAIN}\n{PLAIN}"
-    replies, session, echo = under_tls(text, auth=OFFER, relayclient=relayclient, remoteinfo=remoteinfo)
+    replies, session, echo = replies_under_tls(text, auth=OFFER, relayclient=relayclient, remoteinfo=remoteinfo)
     assert (session.settings.relayclient, session.settings.remoteinfo) == (b"", b"joe")
     assert [reply[:3] for reply in replies] == [
         *(b"250", b"250", b"250" if relayclient is not None else b"553", b"354", b"250", b"235", b"503")
@@ -139,7 +139,7 @@ def test_a_login_is_forgotten(relayclient: bytes | None, remoteinfo: bytes | Non
     assert b"Tu@ok.test" + (relayclient or b"") + b"\0" in echo.queued[0][1]
 
 
-def test_the_senders_of_a_user_are_forgotten_with_him() -> None:
+def test_starttls_discards_the_users_senders() -> None:
     echo = Echo()
     echo.sender_lists[b"joe"] = frozenset({b"joe@ok.test"})
     session, _ = converse(f"{PLAIN}\r\nSTARTTLS\r\n".encode(), 0, echo, starttls=True, auth=OFFER)
@@ -147,21 +147,21 @@ def test_the_senders_of_a_user_are_forgotten_with_him() -> None:
     assert echo.replies == [b"250 ok"]
 
 
-def test_failed_logins_and_errors_are_not_forgotten() -> None:
-    replies, session, _ = under_tls(f"{WRONG}\n{WRONG}\nX\nSTARTTLS\n{WRONG}\nX\n{WRONG}", auth=OFFER)
+def test_starttls_keeps_the_numbers_of_failed_logins_and_errors() -> None:
+    replies, session, _ = replies_under_tls(f"{WRONG}\n{WRONG}\nX\nSTARTTLS\n{WRONG}\nX\n{WRONG}", auth=OFFER)
     assert [reply[:3] for reply in replies] == [b"535", b"502", b"421"]
     assert session.counts[b"errors"] == 5
 
 
-def test_starttls_inside_a_login_is_somebody_s_name() -> None:
-    replies, _, echo = under_tls("AUTH LOGIN\nSTARTTLS\nSTARTTLS!", auth=OFFER)
+def test_starttls_inside_an_auth_exchange_is_a_response() -> None:
+    replies, _, echo = replies_under_tls("AUTH LOGIN\nSTARTTLS\nSTARTTLS!", auth=OFFER)
     assert replies[1:] == [b"334 VXNlcm5hbWU6", b"334 UGFzc3dvcmQ6", b"501 malformed auth input (#5.5.4)"]
     assert not echo.handshakes
 
 
-def test_where_auth_needs_tls_it_is_neither_offered_nor_taken_in_clear() -> None:
+def test_auth_that_needs_tls_is_neither_offered_nor_accepted_in_clear() -> None:
     text = f"EHLO me\n{PLAIN}\nAUTH\nAUTH X\nSTARTTLS\nEHLO me\n{PLAIN}"
-    replies, session, echo = under_tls(text, auth=OFFER, auth_in_clear=False)
+    replies, session, echo = replies_under_tls(text, auth=OFFER, auth_in_clear=False)
     assert not [line for line in echo.before_tls if b"AUTH" in line]
     assert echo.before_tls[5:8] == [b"538 auth not available without TLS (#5.3.3)"] * 3
     assert b"250 AUTH LOGIN PLAIN" in replies
@@ -169,20 +169,20 @@ def test_where_auth_needs_tls_it_is_neither_offered_nor_taken_in_clear() -> None
     assert (b"login", {b"helo": b"me", b"result": b"no", b"reason": b"clear"}) in echo.decisions
 
 
-def test_who_must_log_in_and_may_not_in_clear_sends_nothing_in_clear() -> None:
-    replies, _, _ = under_tls("MAIL <a@b>", auth=Offer((b"LOGIN",), required=True), auth_in_clear=False)
+def test_no_mail_is_accepted_in_clear_if_a_required_login_needs_tls() -> None:
+    replies, _, _ = replies_under_tls("MAIL <a@b>", auth=Offer((b"LOGIN",), required=True), auth_in_clear=False)
     assert replies[1:] == [b"530 Authorization required (#5.7.1) "]
 
 
-def test_who_must_log_in_must_do_so_again_under_tls() -> None:
-    """A login in clear, where it may be, is not one under TLS."""
+def test_a_required_login_must_be_repeated_under_tls() -> None:
+    """A login in clear, if it is allowed, does not count under TLS."""
     text = f"{PLAIN}\nMAIL <a@b>\nRSET\nSTARTTLS\nMAIL <a@b>\n{PLAIN}\nMAIL <a@b>"
-    replies, _, echo = under_tls(text, auth=Offer((b"PLAIN",), required=True))
+    replies, _, echo = replies_under_tls(text, auth=Offer((b"PLAIN",), required=True))
     assert [reply[:3] for reply in echo.before_tls] == [b"220", b"235", b"250", b"250", b"220"]
     assert [reply[:3] for reply in replies] == [b"530", b"235", b"250"]
 
 
-def test_received_says_how() -> None:
+def test_the_received_line_names_protocol_and_cipher() -> None:
     assert protocol(None, None) == b"SMTP"
     assert protocol(None, b"joe") == b"ESMTPA"
     assert protocol(CIPHER, None) == b"ESMTPS (TLS_AES_256_GCM_SHA384 encrypted)"
@@ -191,7 +191,7 @@ def test_received_says_how() -> None:
 
 # Whole sessions.
 
-TELLING = """#!/bin/sh
+ENVIRONMENT_QUEUE = """#!/bin/sh
 printf '%s %s %s %s\\n' "$TLS_PROTOCOL" "$TLS_CIPHER" "${RELAYCLIENT-unset}" "${TCPREMOTEINFO-unset}" >>env
 exec bin/plain-queue
 """
@@ -199,12 +199,12 @@ exec bin/plain-queue
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home with a certificate and a user, whose queue program tells its environment."""
+    """Make a qmail home with a certificate, a user, and a queue program that records its environment."""
     home = lay_home(tmp_path / "home", {**CONTROL, "users": "joe:{PLAIN}secret\n"})
     certify(home / "control")
     (home / "control/users").chmod(0o600)
     (home / "bin/qmail-queue").rename(home / "bin/plain-queue")
-    (home / "bin/qmail-queue").write_text(TELLING)
+    (home / "bin/qmail-queue").write_text(ENVIRONMENT_QUEUE)
     (home / "bin/qmail-queue").chmod(0o755)
     return home
 
@@ -217,7 +217,7 @@ AUTH = {**CLIENT, "SMTPAUTHFILE": "control/users", "AUTHSLEEP": "0"}
 
 
 @pytest.mark.parametrize("piece", [0, 1], ids=["whole", "byte by byte"])
-def test_a_message_under_tls(home: Path, piece: int) -> None:
+def test_a_message_under_tls_is_queued(home: Path, piece: int) -> None:
     with Smtp(home) as smtp:
         smtp.reply()
         assert smtp.ask("EHLO me") == "250-mx.example.org\n250-STARTTLS\n250-PIPELINING\n250 8BITMIME"
@@ -238,7 +238,7 @@ def test_a_message_under_tls(home: Path, piece: int) -> None:
     assert (home / "env").read_text() == f"{version} {cipher[0]} unset unset\n"
 
 
-def test_a_login_under_tls(home: Path) -> None:
+def test_a_login_under_tls_allows_relaying(home: Path) -> None:
     with Smtp(home, AUTH) as smtp:
         smtp.reply()
         assert "AUTH" not in smtp.ask("EHLO me")
@@ -254,10 +254,10 @@ def test_a_login_under_tls(home: Path) -> None:
     assert b" (joe@192.0.2.1)\n" in result.queue[0][0]
     assert b" with ESMTPSA (" in result.queue[0][0]
     assert b" encrypted, authenticated); " in result.queue[0][0]
-    assert (home / "env").read_text().split()[2:] == ["joe"]  # RELAYCLIENT is empty
+    assert (home / "env").read_text().split()[2:] == ["joe"]  # RELAYCLIENT is the empty string
 
 
-def test_a_login_in_clear_is_not_one_under_tls(home: Path) -> None:
+def test_a_login_in_clear_does_not_count_under_tls(home: Path) -> None:
     (home / "control/authcleartext").touch()
     environ = {**AUTH, "RELAYCLIENT": "@suffix", "TCPREMOTEINFO": "ident"}
     with Smtp(home, environ) as smtp:
@@ -275,8 +275,8 @@ def test_a_login_in_clear_is_not_one_under_tls(home: Path) -> None:
 
 
 @pytest.mark.parametrize("injected", INJECTED[:4])
-def test_what_is_injected_on_the_wire_is_dropped(home: Path, injected: bytes) -> None:
-    """CVE-2011-0411: one packet with STARTTLS and more, as a man in the middle would have it."""
+def test_data_in_the_packet_of_starttls_is_dropped(home: Path, injected: bytes) -> None:
+    """CVE-2011-0411: a man in the middle appends data to the packet with STARTTLS."""
     with Smtp(home) as smtp:
         smtp.reply()
         smtp.put(b"STARTTLS\r\n" + injected)
@@ -287,8 +287,8 @@ def test_what_is_injected_on_the_wire_is_dropped(home: Path, injected: bytes) ->
         assert not smtp.end().queue
 
 
-def test_a_hello_in_the_packet_of_starttls_is_dropped_too(home: Path) -> None:
-    """It may be somebody else's. A client waits for the 220."""
+def test_a_client_hello_in_the_packet_of_starttls_is_dropped_too(home: Path) -> None:
+    """An attacker may have sent it. A client waits for the 220."""
     with Smtp(home) as smtp:
         smtp.reply()
         hello = Client(smtp.ends, trusting(certificate(home))).hello()
@@ -299,7 +299,7 @@ def test_a_hello_in_the_packet_of_starttls_is_dropped_too(home: Path) -> None:
         assert smtp.end().stderr == b""
 
 
-def test_what_is_injected_later_breaks_the_handshake(home: Path) -> None:
+def test_data_injected_after_the_220_breaks_the_handshake(home: Path) -> None:
     with Smtp(home) as smtp:
         smtp.reply()
         assert smtp.ask("STARTTLS") == "220 ready for tls"
@@ -312,12 +312,12 @@ def test_what_is_injected_later_breaks_the_handshake(home: Path) -> None:
     assert not result.queue
 
 
-# TLS from the first byte.
+# SMTPS: TLS from the first byte.
 
 SMTPS = {**CLIENT, "SMTPS": "1"}
 
 
-def test_tls_from_the_first_byte(home: Path) -> None:
+def test_smtps_starts_tls_with_the_first_byte(home: Path) -> None:
     with Smtp(home, SMTPS) as smtp:
         smtp.secure(certificate(home))
         assert smtp.client
@@ -331,12 +331,12 @@ def test_tls_from_the_first_byte(home: Path) -> None:
     assert b" with ESMTPS (" in result.queue[0][0]
 
 
-def test_smtps_set_but_empty_is_off(home: Path) -> None:
+def test_an_empty_smtps_variable_is_off(home: Path) -> None:
     assert talk(home, "QUIT\r\n", {**CLIENT, "SMTPS": ""}).codes == ["220", "221"]
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("sent", "why"),
     [
         (b"EHLO client.example\r\nQUIT\r\n", b"wrong_version_number"),
         (b"GET / HTTP/1.1\r\nHost: mx\r\n\r\n", b"http_request"),
@@ -345,9 +345,9 @@ def test_smtps_set_but_empty_is_off(home: Path) -> None:
     ],
     ids=["smtp", "http", "half a hello", "nothing"],
 )
-def test_what_is_no_tls_ends_the_session_with_one_line(home: Path, said: bytes, why: bytes) -> None:
+def test_data_that_is_not_tls_ends_the_session_with_one_log_line(home: Path, sent: bytes, why: bytes) -> None:
     with Smtp(home, SMTPS) as smtp:
-        result = smtp.end(said)
+        result = smtp.end(sent)
     assert result.status == 1
     assert result.stdout[:1] in (b"", b"\x15")
     assert result.stderr.startswith(b"qmail-smtpd: event=refused pid=")
@@ -357,12 +357,12 @@ def test_what_is_no_tls_ends_the_session_with_one_line(home: Path, said: bytes, 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
-    ("limit", "environ"), [("timeoutsmtpd", SMTPS), ("timeoutsession", SMTPS), ("timeoutsmtpd", CLIENT)]
+    ("control_file", "environ"), [("timeoutsmtpd", SMTPS), ("timeoutsession", SMTPS), ("timeoutsmtpd", CLIENT)]
 )
-def test_a_client_that_stops_in_the_handshake_is_sent_away(
-    home: Path, limit: str, environ: dict[str, str], share: float
+def test_a_client_that_stops_in_the_handshake_is_disconnected(
+    home: Path, control_file: str, environ: dict[str, str], share: float
 ) -> None:
-    (home / "control" / limit).write_text("1\n")
+    (home / "control" / control_file).write_text("1\n")
     with Smtp(home, environ) as smtp:
         if environ is CLIENT:
             smtp.reply()
@@ -374,7 +374,7 @@ def test_a_client_that_stops_in_the_handshake_is_sent_away(
         assert smtp.process.stderr.read().endswith(b" reason=tls:timeout_in_the_handshake\n")
 
 
-def test_a_client_that_is_silent_under_tls_is_told_so_under_tls(home: Path) -> None:
+def test_the_timeout_reply_to_an_idle_client_is_under_tls(home: Path) -> None:
     (home / "control/timeoutsmtpd").write_text("1\n")
     with Smtp(home, SMTPS) as smtp:
         smtp.secure(certificate(home))
@@ -383,8 +383,8 @@ def test_a_client_that_is_silent_under_tls_is_told_so_under_tls(home: Path) -> N
         assert smtp.process.wait(20) == 1
 
 
-def test_a_session_that_lasts_too_long_is_told_so_under_tls(home: Path) -> None:
-    """Nor does half a record make it longer."""
+def test_the_reply_at_the_end_of_the_session_time_is_under_tls(home: Path) -> None:
+    """An incomplete record does not extend the time."""
     (home / "control/timeoutsession").write_text("2\n")
     with Smtp(home, SMTPS) as smtp:
         smtp.secure(certificate(home))
@@ -394,7 +394,7 @@ def test_a_session_that_lasts_too_long_is_told_so_under_tls(home: Path) -> None:
         assert smtp.process.wait(20) == 1
 
 
-def test_a_bad_record_inside_a_message_leaves_no_message_and_one_line(home: Path) -> None:
+def test_a_bad_record_in_a_message_discards_it_with_one_log_line(home: Path) -> None:
     with Smtp(home, SMTPS) as smtp:
         smtp.secure(certificate(home))
         assert smtp.client
@@ -414,22 +414,22 @@ def test_a_bad_record_inside_a_message_leaves_no_message_and_one_line(home: Path
     assert not [path for path in (home / "dump").glob("*.e") if path.read_bytes()]
 
 
-# Certificates that are none: what the client hears, and what the administrator.
+# Unusable certificates: the reply and the log.
 
 
-def mismatched(control: Path) -> None:
+def replace_key(control: Path) -> None:
     certify(control, "other")
     (control / "otherkey.pem").replace(control / "serverkey.pem")
 
 
-def cut_short(control: Path) -> None:
+def truncate_certificate(control: Path) -> None:
     path = control / "servercert.pem"
     path.write_text(path.read_text()[:200])
 
 
-TROUBLES = {
+FAULTS = {
     "mismatched": (
-        mismatched,
+        replace_key,
         b"control/serverkey.pem does not hold the key of the first certificate in control/servercert.pem",
     ),
     "no key": (lambda control: (control / "serverkey.pem").unlink(), b"control/servercert.pem contains no private key"),
@@ -437,14 +437,14 @@ TROUBLES = {
         lambda control: (control / "serverkey.pem").chmod(0o604),
         b"control/serverkey.pem contains the private key and is world-readable or world-writable",
     ),
-    "cut short": (cut_short, b"control/servercert.pem is broken"),
+    "cut short": (truncate_certificate, b"control/servercert.pem is broken"),
 }
 
 
-@pytest.mark.parametrize("what", TROUBLES)
-def test_a_certificate_that_is_none_is_a_454_and_one_line(home: Path, what: str) -> None:
-    spoil, why = TROUBLES[what]
-    spoil(home / "control")
+@pytest.mark.parametrize("name", FAULTS)
+def test_an_unusable_certificate_is_a_454_and_one_log_line(home: Path, name: str) -> None:
+    damage, why = FAULTS[name]
+    damage(home / "control")
     result = talk(home, "EHLO me\r\nSTARTTLS\r\nSTARTTLS\r\n" + MESSAGE + "QUIT\r\n")
     assert b"\r\n250-STARTTLS\r\n" in result.stdout
     assert result.codes[5:] == ["454", "454", "250", "250", "354", "250", "221"]
@@ -453,8 +453,8 @@ def test_a_certificate_that_is_none_is_a_454_and_one_line(home: Path, what: str)
     assert b" with SMTP; " in result.queue[0][0]
 
 
-def test_the_certificate_is_looked_for_once_a_session(home: Path) -> None:
-    """A client that says STARTTLS a thousand times costs no more than one that says NOOP."""
+def test_the_certificate_is_checked_once_a_session(home: Path) -> None:
+    """A client that sends STARTTLS a thousand times costs no more than one that sends NOOP."""
     key = home / "control/serverkey.pem"
     key.chmod(0o644)
     with Smtp(home) as smtp:
@@ -468,51 +468,53 @@ def test_the_certificate_is_looked_for_once_a_session(home: Path) -> None:
         assert smtp.ask("STARTTLS") == "220 ready for tls"
 
 
-@pytest.mark.parametrize("what", TROUBLES)
-def test_with_smtps_it_is_one_line_and_not_a_byte(home: Path, what: str) -> None:
-    spoil, why = TROUBLES[what]
-    spoil(home / "control")
+@pytest.mark.parametrize("name", FAULTS)
+def test_with_smtps_an_unusable_certificate_is_one_log_line_and_no_output(home: Path, name: str) -> None:
+    damage, why = FAULTS[name]
+    damage(home / "control")
     result = talk(home, "", SMTPS)
     assert (result.stdout, result.status) == (b"", 1)
     assert result.stderr == b"qmail-smtpd: warning: no TLS: " + why + b"\n"
 
 
-def test_with_smtps_nothing_else_is_said_in_clear_either(home: Path) -> None:
+def test_with_smtps_no_other_error_is_reported_in_clear_either(home: Path) -> None:
     (home / "control/me").unlink()
     result = talk(home, "", SMTPS)
     assert (result.stdout, result.status) == (b"", 1)
     assert result.stderr == b"qmail-smtpd: warning: control/me is missing\n"
 
 
-# Where a password may be said.
+# AUTH without TLS.
 
-CLEAR = b"qmail-smtpd: warning: AUTH is offered without TLS: there is no control/servercert.pem\n"
-NOT = b"qmail-smtpd: warning: AUTH is not offered: there is no control/servercert.pem\n"
+OFFERED_WITHOUT_TLS = b"qmail-smtpd: warning: AUTH is offered without TLS: there is no control/servercert.pem\n"
+NOT_OFFERED = b"qmail-smtpd: warning: AUTH is not offered: there is no control/servercert.pem\n"
 
 
 @pytest.mark.parametrize("file", [False, True], ids=["checker", "SMTPAUTHFILE"])
 @pytest.mark.parametrize(
     ("files", "offered", "warning"),
     [
-        ("", True, CLEAR),
-        ("authtls", False, NOT),
+        ("", True, OFFERED_WITHOUT_TLS),
+        ("authtls", False, NOT_OFFERED),
         ("authcleartext", True, b""),
-        ("authcleartext authtls", False, NOT),
+        ("authcleartext authtls", False, NOT_OFFERED),
         ("servercert.pem", False, b""),
         ("servercert.pem authtls", False, b""),
         ("servercert.pem authcleartext", True, b""),
         ("servercert.pem authcleartext authtls", False, b""),
     ],
 )
-def test_when_auth_is_there_in_clear(tmp_path: Path, files: str, offered: bool, warning: bytes, file: bool) -> None:
-    """A certificate counts even where it is none: here it is an empty file, and a link that leads nowhere."""
+def test_control_files_decide_about_auth_in_clear(
+    tmp_path: Path, files: str, offered: bool, warning: bytes, file: bool
+) -> None:
+    """Even an unusable certificate counts: here it is an empty file, or a dangling link."""
     home = lay_home(tmp_path / "home", {**CONTROL, **dict.fromkeys(files.split(), ""), "users": "joe:{PLAIN}secret\n"})
     (home / "control/users").chmod(0o600)
     if file and "servercert.pem" in files:
         (home / "control/servercert.pem").unlink()
         (home / "control/servercert.pem").symlink_to("/nowhere")
     if file and not files:
-        offered, warning = False, NOT
+        offered, warning = False, NOT_OFFERED
     environ = AUTH if file else {**CLIENT, "SMTPAUTH": "", "AUTHSLEEP": "0"}
     result = talk(home, f"EHLO me\r\n{PLAIN}\r\nQUIT\r\n", environ, words=[] if file else ["/bin/false", "/bin/echo"])
     assert (b"AUTH LOGIN PLAIN" in result.stdout) == offered
@@ -521,7 +523,7 @@ def test_when_auth_is_there_in_clear(tmp_path: Path, files: str, offered: bool, 
     assert b"".join(line for line in lines if b"warning" in line) == warning
 
 
-def test_a_link_named_authtls_that_leads_nowhere_forbids_too(tmp_path: Path) -> None:
+def test_a_dangling_link_named_authtls_forbids_auth_in_clear(tmp_path: Path) -> None:
     home = lay_home(tmp_path / "home")
     (home / "control/authtls").symlink_to("/nowhere")
     environ = {**CLIENT, "SMTPAUTH": "", "AUTHSLEEP": "0"}
@@ -530,7 +532,7 @@ def test_a_link_named_authtls_that_leads_nowhere_forbids_too(tmp_path: Path) -> 
     assert result.codes[-2] == "538"
 
 
-def test_with_smtps_auth_needs_no_word_about_certificates(home: Path) -> None:
+def test_with_smtps_auth_causes_no_warning(home: Path) -> None:
     with Smtp(home, {**AUTH, "SMTPS": "1"}) as smtp:
         smtp.secure(certificate(home))
         smtp.reply()

@@ -1,4 +1,4 @@
-"""TLS on a Wire: real handshakes over sockets and pipes, and everything a client may send in place of them."""
+"""TLS on a Wire: real handshakes over sockets and pipes, and invalid data in place of them."""
 
 import fcntl
 import os
@@ -17,8 +17,8 @@ from qmail_smtpd.net import certificate, tls
 from qmail_smtpd.net.wire import Closed, TimedOut, TlsBroken, Wire
 from tests.kit.tlspeer import Client, certify, get_all, trusting, unarmed
 
-ENDS = {"done": 0, "crashed": 1, "broken": 2, "closed": 3, "timed out": 4, "trouble": 5}
-OVER = (("done", b""), ("closed", b""))  # a client that hangs up may be gone before it is told goodbye
+EXIT_CODES = {"done": 0, "crashed": 1, "broken": 2, "closed": 3, "timed out": 4, "trouble": 5}
+NORMAL_ENDS = (("done", b""), ("closed", b""))  # the second if the client disconnects before close_notify is sent
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +33,14 @@ def trusted(home: Path) -> ssl.SSLContext:
     return trusting(home / "control/servercert.pem")
 
 
-def echo(wire: Wire) -> None:
-    """What the server of these tests does: say everything again, in capitals."""
+def echo_capitals(wire: Wire) -> None:
+    """Serve by echoing all input in capitals."""
     while data := wire.read():
         wire.write(data.upper())
 
 
-def count(wire: Wire) -> None:
-    """Read to the end as DATA is read, and say how much it was."""
+def count_bytes(wire: Wire) -> None:
+    """Serve by reading to the end, as in DATA, and replying with the number of bytes."""
     size = 0
     while data := wire.read_data():
         size += len(data)
@@ -48,14 +48,14 @@ def count(wire: Wire) -> None:
             wire.write(b"%d\n" % size)
 
 
-class Served:
-    """A forked server of one connection, on one socket or two pipes; `ends` are the client's to read and to write."""
+class ForkedServer:
+    """A forked server of one connection, on a socket or two pipes. `ends`: the client's, to read and to write."""
 
     def __init__(
         self,
         home: Path,
         kind: str = "socket",
-        serve: Callable[[Wire], None] = echo,
+        serve: Callable[[Wire], None] = echo_capitals,
         timeout: float = 20,
         seconds: float = 0,
     ) -> None:
@@ -77,13 +77,13 @@ class Served:
                 for descriptor in {*servers, log} - {0, 1, 2}:
                     os.close(descriptor)
                 os.chdir(home)
-                os._exit(ENDS[run(serve, timeout, seconds)])
+                os._exit(EXIT_CODES[run(serve, timeout, seconds)])
             finally:
-                os._exit(ENDS["crashed"])
+                os._exit(EXIT_CODES["crashed"])
         for descriptor in {*servers, log}:
             os.close(descriptor)
 
-    def __enter__(self) -> "Served":
+    def __enter__(self) -> "ForkedServer":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,24 +96,24 @@ class Served:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         for descriptor in set(self.ends):
             os.close(descriptor)
 
-    def ended(self) -> tuple[str, bytes]:
-        """How the server ended, and what it said about that."""
+    def wait_for_end(self) -> tuple[str, bytes]:
+        """Return how the server ended, and the reason it reported."""
         handle = os.pidfd_open(self.pid)
         poller = select.poll()
         poller.register(handle, select.POLLIN)
-        assert poller.poll(20_000), "the server does not end"
+        assert poller.poll(20_000), "the server has not ended"
         os.close(handle)
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self.pid = 0
-        return next(name for name, number in ENDS.items() if number == status), get_all(self.log)
+        return next(name for name, number in EXIT_CODES.items() if number == status), get_all(self.log)
 
 
 def run(serve: Callable[[Wire], None], timeout: float, seconds: float) -> str:
-    """Serve one client on descriptors 0 and 1."""
+    """Serve one client on descriptors 0 and 1, and return a key of EXIT_CODES."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     wire = Wire(timeout)
     wire.set_limits(timeout, seconds)
@@ -126,8 +126,8 @@ def run(serve: Callable[[Wire], None], timeout: float, seconds: float) -> str:
         return "broken"
     except Closed:
         return "closed"
-    except TimedOut as late:
-        os.write(2, type(late).__name__.encode())
+    except TimedOut as error:
+        os.write(2, type(error).__name__.encode())
         return "timed out"
     except certificate.TlsUnavailable as trouble:
         os.write(2, trouble.why)
@@ -135,27 +135,27 @@ def run(serve: Callable[[Wire], None], timeout: float, seconds: float) -> str:
     return "done"
 
 
-# A conversation.
+# Data under TLS.
 
 
 @pytest.mark.parametrize("piece", [0, 1], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("kind", ["socket", "pipes"])
-def test_what_one_side_says_the_other_hears(home: Path, kind: str, piece: int) -> None:
-    with Served(home, kind) as served:
-        client = Client(served.ends, trusted(home), piece).shake_hands()
+def test_data_passes_in_both_directions(home: Path, kind: str, piece: int) -> None:
+    with ForkedServer(home, kind) as server:
+        client = Client(server.ends, trusted(home), piece).shake_hands()
         for word in (b"one\r\n", b"two\r\n"):
             client.say(word)
             assert client.hear() == word.upper()
-        served.hang_up()
-        assert served.ended() in OVER
+        server.disconnect()
+        assert server.wait_for_end() in NORMAL_ENDS
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_both_versions_that_are_left_are_spoken(home: Path, version: ssl.TLSVersion) -> None:
+def test_tls_1_2_and_1_3_are_accepted(home: Path, version: ssl.TLSVersion) -> None:
     context = trusted(home)
     context.minimum_version = context.maximum_version = version
-    with Served(home) as served:
-        client = Client(served.ends, context).shake_hands()
+    with ForkedServer(home) as server:
+        client = Client(server.ends, context).shake_hands()
         client.say(b"hello")
         assert client.hear() == b"HELLO"
         assert client.tls.version() == version.name.replace("_", ".")
@@ -165,34 +165,34 @@ def test_both_versions_that_are_left_are_spoken(home: Path, version: ssl.TLSVers
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_older_versions_are_refused_with_an_alert(home: Path, version: ssl.TLSVersion) -> None:
-    with Served(home) as served:
+    with ForkedServer(home) as server:
         with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
-            Client(served.ends, unarmed(version)).shake_hands()
-        assert served.ended() == ("broken", b"unsupported protocol")
+            Client(server.ends, unarmed(version)).shake_hands()
+        assert server.wait_for_end() == ("broken", b"unsupported protocol")
 
 
 @pytest.mark.parametrize("kind", ["socket", "pipes"])
-def test_megabytes_come_through_in_both_directions(home: Path, kind: str) -> None:
+def test_megabytes_pass_in_both_directions(home: Path, kind: str) -> None:
     text = bytes(range(256)) * 8192
-    with Served(home, kind, count) as served:
-        client = Client(served.ends, trusted(home)).shake_hands()
+    with ForkedServer(home, kind, count_bytes) as server:
+        client = Client(server.ends, trusted(home)).shake_hands()
         client.say(text + b".")
         assert client.hear() == b"%d\n" % (len(text) + 1)
-    with Served(home, kind, lambda wire: wire.write(text)) as served:
-        assert Client(served.ends, trusted(home)).shake_hands().hear_all() == text
-        assert served.ended() == ("done", b"")
+    with ForkedServer(home, kind, lambda wire: wire.write(text)) as server:
+        assert Client(server.ends, trusted(home)).shake_hands().hear_all() == text
+        assert server.wait_for_end() == ("done", b"")
 
 
-def test_many_records_in_one_packet_are_all_heard(home: Path) -> None:
-    """The descriptor becomes readable once; what is left of the first read must not wait for another."""
-    with Served(home) as served:
-        client = Client(served.ends, trusted(home)).shake_hands()
+def test_many_records_in_one_packet_are_all_read(home: Path) -> None:
+    """The descriptor becomes readable only once: records left from the first read must not wait for another."""
+    with ForkedServer(home) as server:
+        client = Client(server.ends, trusted(home)).shake_hands()
         client.put(b"".join(client.sealed(b"%d;" % number) for number in range(3000)) + client.sealed(b"x" * 9000))
         expected = b"".join(b"%d;" % number for number in range(3000)) + b"X" * 9000
         assert client.hear_until(b"X" * 9000) == expected
 
 
-def test_what_is_pending_before_the_handshake_goes_out_in_clear(home: Path) -> None:
+def test_output_pending_before_the_handshake_is_sent_in_clear(home: Path) -> None:
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if not pid:
@@ -211,44 +211,44 @@ def test_what_is_pending_before_the_handshake_goes_out_in_clear(home: Path) -> N
     ours.close()
 
 
-# The end.
+# The end of a connection.
 
 
-def test_the_server_says_goodbye_and_does_not_wait_for_the_clients(home: Path) -> None:
-    with Served(home, serve=lambda wire: wire.write(b"221 bye\r\n")) as served:
-        client = Client(served.ends, trusted(home)).shake_hands()
+def test_the_server_sends_close_notify_and_does_not_wait_for_the_clients(home: Path) -> None:
+    with ForkedServer(home, serve=lambda wire: wire.write(b"221 bye\r\n")) as server:
+        client = Client(server.ends, trusted(home)).shake_hands()
         assert client.hear_all() == b"221 bye\r\n"  # an end without close_notify would be ssl.SSLEOFError
-        assert served.ended() == ("done", b"")
+        assert server.wait_for_end() == ("done", b"")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_client_that_says_goodbye_is_at_its_end(home: Path, version: ssl.TLSVersion) -> None:
+def test_close_notify_of_the_client_is_its_end(home: Path, version: ssl.TLSVersion) -> None:
     context = trusted(home)
     context.maximum_version = version
-    with Served(home) as served:
-        client = Client(served.ends, context).shake_hands()
+    with ForkedServer(home) as server:
+        client = Client(server.ends, context).shake_hands()
         client.say(b"last words")
         with pytest.raises(ssl.SSLWantReadError):
             client.tls.unwrap()
         client.put(client.outgoing.read())
         assert client.hear_until(b"LAST WORDS") == b"LAST WORDS"
-        assert served.ended() == ("done", b"")
+        assert server.wait_for_end() == ("done", b"")
 
 
-def test_a_client_that_hangs_up_without_goodbye_is_at_its_end_too(home: Path) -> None:
-    with Served(home) as served:
-        Client(served.ends, trusted(home)).shake_hands().say(b"x")
-        served.hang_up()
-        assert served.ended() in OVER
+def test_a_disconnect_without_close_notify_is_the_clients_end_too(home: Path) -> None:
+    with ForkedServer(home) as server:
+        Client(server.ends, trusted(home)).shake_hands().say(b"x")
+        server.disconnect()
+        assert server.wait_for_end() in NORMAL_ENDS
 
 
-def test_a_client_that_takes_nothing_is_given_up(home: Path) -> None:
-    with Served(home, "pipes", serve=lambda wire: wire.write(bytes(1 << 20)), timeout=0.5) as served:
-        Client(served.ends, trusted(home)).shake_hands()
-        assert served.ended() == ("closed", b"")
+def test_a_client_that_reads_nothing_is_disconnected(home: Path) -> None:
+    with ForkedServer(home, "pipes", serve=lambda wire: wire.write(bytes(1 << 20)), timeout=0.5) as server:
+        Client(server.ends, trusted(home)).shake_hands()
+        assert server.wait_for_end() == ("closed", b"")
 
 
-# What is no TLS.
+# Data that is not TLS.
 
 
 @pytest.mark.parametrize(
@@ -268,108 +268,108 @@ def test_a_client_that_takes_nothing_is_given_up(home: Path) -> None:
     ids=["smtp", "http", "zeros", "ones", "SSLv2", "huge hello", "huge record", "alert", "data", "change cipher"],
 )
 @pytest.mark.parametrize("piece", [0, 1], ids=["whole", "byte by byte"])
-def test_garbage_in_place_of_a_handshake_ends_it_with_nothing_in_clear(
+def test_garbage_instead_of_a_handshake_ends_it_without_a_reply_in_clear(
     home: Path, garbage: bytes, why: bytes, piece: int
 ) -> None:
-    with Served(home) as served:
+    with ForkedServer(home) as server:
         size = piece or len(garbage)
         for start in range(0, len(garbage), size):
             try:
-                os.write(served.ends[1], garbage[start : start + size])
+                os.write(server.ends[1], garbage[start : start + size])
             except (BrokenPipeError, ConnectionResetError):
                 break
-        end, said = served.ended()
-        assert (end, said) == ("broken", why or said)
-        assert said
-        assert b"\n" not in said
-        assert get_all(served.ends[0])[:1] in (b"", b"\x15")  # an alert at the most
+        end, reported = server.wait_for_end()
+        assert (end, reported) == ("broken", why or reported)
+        assert reported
+        assert b"\n" not in reported
+        assert get_all(server.ends[0])[:1] in (b"", b"\x15")  # an alert at most
 
 
-def test_a_mutilated_hello_is_a_handshake_or_the_end(home: Path) -> None:
-    """Bytes changed, lost and doubled, and then the end: no crash, no hanging, nothing in clear."""
-    chance = random.Random(1)
+def test_a_damaged_client_hello_ends_the_handshake_cleanly(home: Path) -> None:
+    """Change, drop and double some bytes, then close: the server must not crash, hang, or reply in clear."""
+    rng = random.Random(1)
     for _ in range(150):
-        with Served(home, "pipes") as served:
-            hello = bytearray(Client(served.ends, trusted(home)).hello())
-            for _ in range(chance.randint(1, 4)):
-                place = chance.randrange(len(hello))
-                change = chance.randrange(3)
-                hello[place : place + (change > 0)] = bytes((chance.randrange(256),)) * (2 - change)
-            os.write(served.ends[1], hello)
-            os.close(served.ends[1])
-            end, why = served.ended()
+        with ForkedServer(home, "pipes") as server:
+            hello = bytearray(Client(server.ends, trusted(home)).hello())
+            for _ in range(rng.randint(1, 4)):
+                position = rng.randrange(len(hello))
+                change = rng.randrange(3)
+                hello[position : position + (change > 0)] = bytes((rng.randrange(256),)) * (2 - change)
+            os.write(server.ends[1], hello)
+            os.close(server.ends[1])
+            end, why = server.wait_for_end()
             assert (end, b"\n" in why) == ("broken", False)
-            assert get_all(served.ends[0])[:1] in (b"", b"\x15", b"\x16")
+            assert get_all(server.ends[0])[:1] in (b"", b"\x15", b"\x16")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
-def test_a_client_that_goes_away_in_the_middle_of_its_hello(home: Path, share: float) -> None:
-    with Served(home) as served:
-        hello = Client(served.ends, trusted(home)).hello()
-        os.write(served.ends[1], hello[: int(len(hello) * share)])
-        served.hang_up()
-        assert served.ended() == ("broken", b"the client is gone")
+def test_a_client_that_disconnects_within_its_hello(home: Path, share: float) -> None:
+    with ForkedServer(home) as server:
+        hello = Client(server.ends, trusted(home)).hello()
+        os.write(server.ends[1], hello[: int(len(hello) * share)])
+        server.disconnect()
+        assert server.wait_for_end() == ("broken", b"the client is gone")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_client_that_stops_in_the_middle_of_the_handshake_is_not_waited_for(home: Path, share: float) -> None:
-    with Served(home, timeout=0.5) as served:
-        hello = Client(served.ends, trusted(home)).hello()
-        os.write(served.ends[1], hello[: int(len(hello) * share)])
-        assert served.ended() == ("broken", b"timeout in the handshake")
+def test_a_client_that_stops_within_the_handshake_times_out(home: Path, share: float) -> None:
+    with ForkedServer(home, timeout=0.5) as server:
+        hello = Client(server.ends, trusted(home)).hello()
+        os.write(server.ends[1], hello[: int(len(hello) * share)])
+        assert server.wait_for_end() == ("broken", b"timeout in the handshake")
 
 
-def test_the_session_s_end_comes_in_a_handshake_too(home: Path) -> None:
-    with Served(home, timeout=20, seconds=0.5) as served:
-        assert served.ended() == ("broken", b"timeout in the handshake")
+def test_the_sessions_deadline_limits_the_handshake_too(home: Path) -> None:
+    with ForkedServer(home, timeout=20, seconds=0.5) as server:
+        assert server.wait_for_end() == ("broken", b"timeout in the handshake")
 
 
-def test_a_client_that_does_not_take_its_part_of_the_handshake_is_not_waited_for_longer(
+def test_a_client_that_does_not_read_the_handshake_times_out(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A certificate with a chain longer than the pipe: it is the server's writing that comes to a stop."""
+    """The chain of the certificate is longer than the pipe, so the server blocks in a write."""
     monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.5)
     control = tmp_path / "control"
     control.mkdir()
     (control / "servercert.pem").write_text((home / "control/servercert.pem").read_text() * 30)
     (control / "serverkey.pem").symlink_to(home / "control/serverkey.pem")
-    with Served(tmp_path, "pipes", timeout=60) as served:
-        fcntl.fcntl(served.ends[0], fcntl.F_SETPIPE_SZ, 4096)
-        os.write(served.ends[1], Client(served.ends, trusted(home)).hello())
-        assert served.ended() == ("broken", b"timeout in the handshake")
+    with ForkedServer(tmp_path, "pipes", timeout=60) as server:
+        fcntl.fcntl(server.ends[0], fcntl.F_SETPIPE_SZ, 4096)
+        os.write(server.ends[1], Client(server.ends, trusted(home)).hello())
+        assert server.wait_for_end() == ("broken", b"timeout in the handshake")
 
 
-def test_a_handshake_that_trickles_has_the_time_of_one_read(home: Path) -> None:
-    with Served(home, timeout=1) as served:
-        hello = Client(served.ends, trusted(home)).hello()
+def test_a_handshake_sent_byte_by_byte_has_the_time_of_one_read(home: Path) -> None:
+    with ForkedServer(home, timeout=1) as server:
+        hello = Client(server.ends, trusted(home)).hello()
         deadline = time.monotonic() + 20
         for byte in hello:
             try:
-                os.write(served.ends[1], bytes((byte,)))
+                os.write(server.ends[1], bytes((byte,)))
             except (BrokenPipeError, ConnectionResetError):
                 break
             assert time.monotonic() < deadline
             time.sleep(0.05)
         else:
-            raise AssertionError("the whole hello was heard")
-        assert served.ended() == ("broken", b"timeout in the handshake")
+            raise AssertionError("the server has read the whole hello")
+        assert server.wait_for_end() == ("broken", b"timeout in the handshake")
 
 
-def test_a_record_that_trickles_has_the_time_of_one_read(home: Path) -> None:
-    with Served(home, timeout=1) as served:
-        client = Client(served.ends, trusted(home)).shake_hands()
+def test_a_record_sent_byte_by_byte_has_the_time_of_one_read(home: Path) -> None:
+    with ForkedServer(home, timeout=1) as server:
+        client = Client(server.ends, trusted(home)).shake_hands()
         try:
             for byte in client.sealed(b"x" * 400):
-                os.write(served.ends[1], bytes((byte,)))
+                os.write(server.ends[1], bytes((byte,)))
                 time.sleep(0.05)
-            raise AssertionError("the whole record was heard")
+            raise AssertionError("the server has read the whole record")
         except (BrokenPipeError, ConnectionResetError):
             pass
-        assert served.ended() == ("timed out", b"TimedOut")
+        assert server.wait_for_end() == ("timed out", b"TimedOut")
 
 
-def records_of(client: Client) -> Iterator[tuple[str, bytes]]:
-    """What a broken or hostile client may send after its handshake."""
+def hostile_records(client: Client) -> Iterator[tuple[str, bytes]]:
+    """Yield names and data that a broken or hostile client may send after its handshake."""
     good = client.sealed(b"x" * 100)
     yield "tampered", good[:-1] + bytes((good[-1] ^ 1,))
     yield "twice", good + good
@@ -380,45 +380,45 @@ def records_of(client: Client) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("what", ["tampered", "twice", "oversize", "oversize header", "plain text", "plain alert"])
-def test_a_bad_record_ends_the_connection(home: Path, what: str, version: ssl.TLSVersion) -> None:
+@pytest.mark.parametrize("name", ["tampered", "twice", "oversize", "oversize header", "plain text", "plain alert"])
+def test_a_bad_record_ends_the_connection(home: Path, name: str, version: ssl.TLSVersion) -> None:
     context = trusted(home)
     context.maximum_version = version
-    with Served(home) as served:
-        client = Client(served.ends, context).shake_hands()
+    with ForkedServer(home) as server:
+        client = Client(server.ends, context).shake_hands()
         try:
-            client.put(dict(records_of(client))[what])
+            client.put(dict(hostile_records(client))[name])
         except (BrokenPipeError, ConnectionResetError):
             pass
-        end, why = served.ended()
+        end, why = server.wait_for_end()
         assert end == "broken"
         assert why
         assert b"\n" not in why
 
 
-def test_memory_stays_flat_whatever_comes(home: Path) -> None:
-    """A hundred megabytes of whole records, and a record that never ends."""
-    with Served(home, serve=lambda wire: [None for _ in iter(wire.read_data, b"")] and None) as served:
-        client = Client(served.ends, trusted(home)).shake_hands()
-        before = resident(served.pid)
+def test_memory_stays_flat_whatever_the_client_sends(home: Path) -> None:
+    """A hundred megabytes in complete records."""
+    with ForkedServer(home, serve=lambda wire: [None for _ in iter(wire.read_data, b"")] and None) as server:
+        client = Client(server.ends, trusted(home)).shake_hands()
+        before = resident(server.pid)
         for _ in range(400):
             client.say(bytes(1 << 18))
-        assert resident(served.pid) - before < 4000
-        served.hang_up()
-        served.ended()
+        assert resident(server.pid) - before < 4000
+        server.disconnect()
+        server.wait_for_end()
 
 
 def resident(pid: int) -> int:
-    """The most memory that the process has ever had, in kB."""
+    """Return the peak memory of the process in kB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-# For a loop with a poll of its own.
+# Callers with their own poll loop.
 
 
-def relay(wire: Wire) -> None:
-    """Echo, as a program does that polls more than the client."""
+def echo_with_poll(wire: Wire) -> None:
+    """Serve by echoing, like a program that polls other descriptors too."""
     layer = wire.layer
     assert layer
     wire.write(wire.read()[:4])
@@ -432,9 +432,9 @@ def relay(wire: Wire) -> None:
         wire.flush()
 
 
-def test_a_loop_of_its_own_misses_nothing_and_waits_for_nothing(home: Path) -> None:
-    with Served(home, serve=relay) as served:
-        client = Client(served.ends, trusted(home)).shake_hands()
+def test_a_caller_with_its_own_poll_loop_loses_and_delays_nothing(home: Path) -> None:
+    with ForkedServer(home, serve=echo_with_poll) as server:
+        client = Client(server.ends, trusted(home)).shake_hands()
         client.put(client.sealed(b"user" * 2100) + client.sealed(b"more"))
         rest = b"user" * (2100 - 2048) + b"more"
         assert client.hear_until(b">") == b"user<" + rest + b">"
@@ -442,22 +442,22 @@ def test_a_loop_of_its_own_misses_nothing_and_waits_for_nothing(home: Path) -> N
         assert client.hear_until(b"b" * 16384) == b"a" * 16384 + b"b" * 16384
         record = client.sealed(b"c")
         client.put(record[:10])
-        assert client.hear() == b"-"  # it went on while the record was not whole
+        assert client.hear() == b"-"  # it continued although the record was incomplete
         client.put(record[10:])
         assert client.hear() == b"c"
-        served.hang_up()
-        assert served.ended() in OVER
+        server.disconnect()
+        assert server.wait_for_end() in NORMAL_ENDS
 
 
 @pytest.mark.parametrize("words", [b"", b"last words"])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_loop_of_its_own_hears_a_goodbye_while_the_connection_stays_open(
+def test_a_caller_with_its_own_poll_loop_sees_close_notify_on_an_open_connection(
     home: Path, version: ssl.TLSVersion, words: bytes
 ) -> None:
     context = trusted(home)
     context.maximum_version = version
-    with Served(home, serve=relay) as served:
-        client = Client(served.ends, context).shake_hands()
+    with ForkedServer(home, serve=echo_with_poll) as server:
+        client = Client(server.ends, context).shake_hands()
         client.say(b"user")
         assert client.hear_until(b"<>") == b"user<>"
         last = client.sealed(words) if words else b""
@@ -466,4 +466,4 @@ def test_a_loop_of_its_own_hears_a_goodbye_while_the_connection_stays_open(
         client.put(last + client.outgoing.read())
         if words:
             assert client.hear_until(words) == words
-        assert served.ended() == ("done", b"")
+        assert server.wait_for_end() == ("done", b"")

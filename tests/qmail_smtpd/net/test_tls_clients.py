@@ -1,4 +1,4 @@
-"""Real clients under TLS, who verify the certificate: smtplib, swaks, openssl, Postfix; and those who probe."""
+"""Real TLS clients that verify the certificate: smtplib, swaks, openssl, Postfix; and probes for weaknesses."""
 
 import os
 import re
@@ -22,7 +22,7 @@ TEXT = "Subject: t\n\nhello\n"
 
 
 class Mail:
-    """Two servers over one home: STARTTLS on `port`, TLS from the first byte on `secure`. joe's password is secret."""
+    """Two servers for one qmail home: STARTTLS on `port`, SMTPS on `smtps_port`. The password of joe is `secret`."""
 
     def __init__(self, home: Path, options: list[str], program: str | None = None) -> None:
         (home / "control").mkdir(parents=True)
@@ -44,7 +44,7 @@ class Mail:
         words = ["-q", "-RHl", "mx.example.org", *options, "127.0.0.1", "0", "qmail-smtpd"]
         self.starttls = Server(words, program, environ)
         self.smtps = Server(words, program, {**environ, "SMTPS": "1"})
-        self.port, self.secure = self.starttls.port, self.smtps.port
+        self.port, self.smtps_port = self.starttls.port, self.smtps.port
 
     def stop(self) -> None:
         self.starttls.__exit__()
@@ -57,7 +57,7 @@ class Mail:
         return self.starttls.log() + self.smtps.log()
 
     def run(self, *words: str, stdin: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
-        """Run a client to its end."""
+        """Run a client and wait for it."""
         env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environ}
         return subprocess.run(
             words, input=stdin, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
@@ -80,7 +80,7 @@ def preloaded(tmp_path: Path) -> Iterator[Mail]:
 
 @pytest.fixture
 def under_c(tmp_path: Path) -> Iterator[Mail]:
-    """The same under Debian's tcpserver."""
+    """The same under Debian's C tcpserver."""
     mail = Mail(tmp_path / "home", [], peer("/usr/bin/tcpserver"))
     yield mail
     mail.stop()
@@ -96,17 +96,17 @@ def test_smtplib_logs_in_and_relays_under_the_c_tcpserver(under_c: Mail) -> None
         smtp.starttls(context=context)
         smtp.login("joe", "secret")
         smtp.sendmail(SENDER, OUTSIDE, TEXT)
-    with smtplib.SMTP_SSL("127.0.0.1", under_c.secure, timeout=30, context=context) as smtp:
+    with smtplib.SMTP_SSL("127.0.0.1", under_c.smtps_port, timeout=30, context=context) as smtp:
         smtp.login("joe", "secret")
         smtp.sendmail(SENDER, OUTSIDE, TEXT)
     assert [" with ESMTPSA (" in message for message in under_c.messages()] == [True, True]
 
 
-def test_smtplib_knows_the_authority_alone_and_verifies_what_it_has_issued(mail: Mail) -> None:
+def test_smtplib_verifies_a_chain_with_the_root_certificate_alone(mail: Mail) -> None:
     context = trusting(certify_by_authority(mail.certificate.parent))
     for smtp in (
         smtplib.SMTP("127.0.0.1", mail.port, timeout=30),
-        smtplib.SMTP_SSL("127.0.0.1", mail.secure, timeout=30, context=context),
+        smtplib.SMTP_SSL("127.0.0.1", mail.smtps_port, timeout=30, context=context),
     ):
         with smtp:
             if not isinstance(smtp, smtplib.SMTP_SSL):
@@ -115,10 +115,10 @@ def test_smtplib_knows_the_authority_alone_and_verifies_what_it_has_issued(mail:
     assert len(mail.messages()) == 2
 
 
-def test_smtplib_goes_on_while_the_certificate_is_renewed(mail: Mail) -> None:
-    """A session under TLS does not notice; one that begins TLS now is shown the new certificate."""
+def test_a_renewed_certificate_does_not_disturb_smtplib(mail: Mail) -> None:
+    """It does not affect a session under TLS; a session that begins TLS afterwards gets the new certificate."""
     with (
-        smtplib.SMTP_SSL("127.0.0.1", mail.secure, timeout=30, context=trusting(mail.certificate)) as under_tls,
+        smtplib.SMTP_SSL("127.0.0.1", mail.smtps_port, timeout=30, context=trusting(mail.certificate)) as under_tls,
         smtplib.SMTP("127.0.0.1", mail.port, timeout=30) as in_clear,
     ):
         in_clear.ehlo()
@@ -133,7 +133,9 @@ def test_smtplib_goes_on_while_the_certificate_is_renewed(mail: Mail) -> None:
 def test_smtplib_logs_in_and_relays(mail: Mail, implicit: bool) -> None:
     context = trusting(mail.certificate)
     if implicit:
-        smtp: smtplib.SMTP = smtplib.SMTP_SSL("127.0.0.1", mail.secure, "client.example", timeout=30, context=context)
+        smtp: smtplib.SMTP = smtplib.SMTP_SSL(
+            "127.0.0.1", mail.smtps_port, "client.example", timeout=30, context=context
+        )
     else:
         smtp = smtplib.SMTP("127.0.0.1", mail.port, "client.example", timeout=30)
         with pytest.raises(smtplib.SMTPNotSupportedError):
@@ -148,7 +150,7 @@ def test_smtplib_logs_in_and_relays(mail: Mail, implicit: bool) -> None:
     assert message.endswith(TEXT)
 
 
-def test_smtplib_without_a_login_reaches_the_listed_domain_alone(mail: Mail) -> None:
+def test_smtplib_without_a_login_can_send_only_to_a_listed_domain(mail: Mail) -> None:
     with smtplib.SMTP("127.0.0.1", mail.port, "client.example", timeout=30) as smtp:
         smtp.starttls(context=trusting(mail.certificate))
         with pytest.raises(smtplib.SMTPAuthenticationError):
@@ -160,7 +162,9 @@ def test_smtplib_without_a_login_reaches_the_listed_domain_alone(mail: Mail) -> 
 
 def test_smtplib_sends_a_large_message(preloaded: Mail) -> None:
     body = "".join(f"line {number} of a long message, with a dot\n.\n" for number in range(100_000))
-    with smtplib.SMTP_SSL("127.0.0.1", preloaded.secure, timeout=60, context=trusting(preloaded.certificate)) as smtp:
+    with smtplib.SMTP_SSL(
+        "127.0.0.1", preloaded.smtps_port, timeout=60, context=trusting(preloaded.certificate)
+    ) as smtp:
         smtp.sendmail(SENDER, INSIDE, "Subject: large\n\n" + body)
     (message,) = preloaded.messages()
     assert message.endswith("\n\n" + body)
@@ -170,7 +174,7 @@ def test_smtplib_sends_a_large_message(preloaded: Mail) -> None:
 
 
 def swaks(port: int, *words: str) -> list[str]:
-    """swaks to this port, from SENDER."""
+    """Return the command to run swaks against this port, from SENDER."""
     program = peer("/usr/bin/swaks")
     if subprocess.run(["perl", "-MNet::SSLeay", "-e1"], capture_output=True, check=False).returncode:
         pytest.skip("peer missing: swaks without Net::SSLeay (Debian: libnet-ssleay-perl)")
@@ -182,7 +186,7 @@ def swaks(port: int, *words: str) -> list[str]:
     "words", [["--tls"], ["--tls-on-connect"], ["--tls", "--pipeline"]], ids=lambda words: words[-1]
 )
 def test_swaks_logs_in_and_relays(mail: Mail, words: list[str]) -> None:
-    port = mail.secure if "--tls-on-connect" in words else mail.port
+    port = mail.smtps_port if "--tls-on-connect" in words else mail.port
     words = [*words, "--tls-verify", "--tls-ca-path", str(mail.certificate), "--to", OUTSIDE, "--auth", "PLAIN"]
     done = mail.run(*swaks(port, *words, "--auth-user", "joe", "--auth-password", "secret"))
     assert done.returncode == 0, done.stdout
@@ -191,7 +195,7 @@ def test_swaks_logs_in_and_relays(mail: Mail, words: list[str]) -> None:
 
 
 @pytest.mark.peer
-def test_swaks_is_told_to_use_tls_for_its_password(preloaded: Mail) -> None:
+def test_swaks_without_tls_is_not_offered_auth(preloaded: Mail) -> None:
     words = ["--to", INSIDE, "--auth", "--auth-user", "joe", "--auth-password", "secret"]
     done = preloaded.run(*swaks(preloaded.port, *words))
     assert "Host did not advertise authentication" in done.stdout
@@ -211,10 +215,10 @@ SESSION = f"EHLO client.example\nMAIL FROM:<{SENDER}>\nRCPT TO:<{INSIDE}>\nDATA\
 @pytest.mark.peer
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 @pytest.mark.parametrize("start", [True, False], ids=["starttls", "smtps"])
-def test_openssl_sends_a_message_to_a_certificate_that_it_verifies(mail: Mail, start: bool, version: str) -> None:
+def test_openssl_verifies_the_certificate_and_sends_a_message(mail: Mail, start: bool, version: str) -> None:
     words = ["-quiet", "-crlf", version, "-CAfile", str(mail.certificate), "-verify_return_error"]
     words += ["-verify_hostname", "mx.example.org", *(["-starttls", "smtp"] if start else [])]
-    done = mail.run(*s_client(mail.port if start else mail.secure, *words), stdin=SESSION)
+    done = mail.run(*s_client(mail.port if start else mail.smtps_port, *words), stdin=SESSION)
     assert done.returncode == 0, done.stdout
     assert done.stdout.endswith("221 mx.example.org\n")
     assert mail.messages()[0].endswith(TEXT)
@@ -222,24 +226,24 @@ def test_openssl_sends_a_message_to_a_certificate_that_it_verifies(mail: Mail, s
 
 
 @pytest.mark.peer
-def test_openssl_is_told_no_more_than_it_should_know(preloaded: Mail) -> None:
-    done = preloaded.run(*s_client(preloaded.secure, "-crlf", "-tls1_2"), stdin="QUIT\n")
+def test_openssl_finds_no_compression_and_secure_renegotiation(preloaded: Mail) -> None:
+    done = preloaded.run(*s_client(preloaded.smtps_port, "-crlf", "-tls1_2"), stdin="QUIT\n")
     assert "Compression: NONE" in done.stdout
-    assert "Secure Renegotiation IS supported" in done.stdout  # RFC 5746's empty extension, which closes CVE-2009-3555
+    assert "Secure Renegotiation IS supported" in done.stdout  # RFC 5746's extension, which prevents CVE-2009-3555
     assert "Extended master secret: yes" in done.stdout
     assert "TLS session ticket:" in done.stdout
 
 
 @pytest.mark.peer
-def test_openssl_may_not_negotiate_again(mail: Mail) -> None:
+def test_openssl_may_not_renegotiate(mail: Mail) -> None:
     client = subprocess.Popen(
-        s_client(mail.secure, "-tls1_2"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        s_client(mail.smtps_port, "-tls1_2"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert client.stdin
     assert client.stdout
-    heard = b""
-    while b"220 mx.example.org ESMTP" not in heard:
-        heard += get(client.stdout.fileno())
+    output = b""
+    while b"220 mx.example.org ESMTP" not in output:
+        output += get(client.stdout.fileno())
     client.stdin.write(b"R\n")
     client.stdin.flush()
     assert b"no renegotiation" in client.communicate()[0]
@@ -250,10 +254,10 @@ def test_openssl_may_not_negotiate_again(mail: Mail) -> None:
 
 
 @pytest.mark.peer
-def test_openssl_may_change_its_keys(mail: Mail) -> None:
-    """RFC 8446 section 4.6.3: `K` changes the client's, and asks for a change of the server's."""
+def test_openssl_may_update_its_keys(mail: Mail) -> None:
+    """RFC 8446 section 4.6.3: `K` updates the client's keys and requests an update of the server's."""
     client = subprocess.Popen(
-        s_client(mail.secure, "-tls1_3", "-crlf"),
+        s_client(mail.smtps_port, "-tls1_3", "-crlf"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -268,20 +272,20 @@ def test_openssl_may_change_its_keys(mail: Mail) -> None:
         (b"221 mx", b""),
     ]
     for expected, text in turns:
-        heard = b""
-        while expected not in heard:
+        output = b""
+        while expected not in output:
             part = get(client.stdout.fileno())
-            assert part, heard
-            heard += part
-        client.stdin.write(text)  # nothing behind 221: it may be gone by then
+            assert part, output
+            output += part
+        client.stdin.write(text)  # empty after 221: the client may have exited by then
         client.stdin.flush()
     client.communicate()
     assert mail.log() == b""
 
 
 @pytest.mark.peer
-def test_openssl_says_early_data_to_nobody(preloaded: Mail, tmp_path: Path) -> None:
-    """Its ticket is another server's, which takes early data. It could be replayed: ours shakes hands, and drops it."""
+def test_early_data_of_openssl_is_rejected(preloaded: Mail, tmp_path: Path) -> None:
+    """Early data can be replayed. The ticket is from another server that accepts it; ours does a full handshake."""
     port = free_port()
     control, session, early = preloaded.certificate.parent, tmp_path / "session", tmp_path / "early"
     early.write_text(f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{INSIDE}>\r\n")
@@ -297,7 +301,7 @@ def test_openssl_says_early_data_to_nobody(preloaded: Mail, tmp_path: Path) -> N
         other.kill()
         other.communicate()
     words = ["-crlf", "-ign_eof", "-sess_in", str(session), "-early_data", str(early)]
-    done = preloaded.run(*s_client(preloaded.secure, *words), stdin=f"RCPT TO:<{INSIDE}>\nQUIT\n")
+    done = preloaded.run(*s_client(preloaded.smtps_port, *words), stdin=f"RCPT TO:<{INSIDE}>\nQUIT\n")
     assert "Early data was rejected" in done.stdout
     assert "503 MAIL first" in done.stdout
 
@@ -310,31 +314,29 @@ def test_openssl_says_early_data_to_nobody(preloaded: Mail, tmp_path: Path) -> N
 def test_postfix_verifies_the_certificate(mail: Mail, tmp_path: Path, level: str) -> None:
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
     finger = [peer("/usr/sbin/posttls-finger"), "-c", "-l", level, "-L", "summary", "-F", str(mail.certificate)]
-    for port, words in ((mail.port, []), (mail.secure, ["-w"])):
+    for port, words in ((mail.port, []), (mail.smtps_port, ["-w"])):
         done = mail.run(*finger, *words, f"[127.0.0.1]:{port}", "mx.example.org", MAIL_CONFIG=str(tmp_path))
         assert f"Verified TLS connection established to 127.0.0.1[127.0.0.1]:{port}: TLSv1.3" in done.stdout
     assert mail.log() == b""
 
 
 @pytest.mark.peer
-def test_postfix_takes_up_its_tls_session(preloaded: Mail, tmp_path: Path) -> None:
+def test_postfix_resumes_its_tls_session(preloaded: Mail, tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
     finger = [peer("/usr/sbin/posttls-finger"), "-r", "1", "-c", "-w", "-F", str(preloaded.certificate)]
-    words = [*finger, f"[127.0.0.1]:{preloaded.secure}", "mx.example.org"]
+    words = [*finger, f"[127.0.0.1]:{preloaded.smtps_port}", "mx.example.org"]
     until(lambda: "Reusing old session" in preloaded.run(*words, MAIL_CONFIG=str(tmp_path)).stdout)
 
 
-# Those who probe
+# Probes
 
-COMMON = bytes.fromhex(
-    "c02bc02fc00ac014c009c013002f0035000a00050004c02cc030"
-)  # what everybody had, and what is used today
+COMMON = bytes.fromhex("c02bc02fc00ac014c009c013002f0035000a00050004c02cc030")  # common ciphers, old and current
 
 
 @pytest.mark.peer
 def test_nmap_finds_nothing_that_is_too_old_or_too_weak(preloaded: Mail) -> None:
     scripts = "+ssl-enum-ciphers,+sslv2,+ssl-poodle,+ssl-heartbleed,+ssl-ccs-injection,+ssl-dh-params"
-    words = [peer("/usr/bin/nmap"), "-Pn", "-n", "--script", scripts, "-p", str(preloaded.secure), "127.0.0.1"]
+    words = [peer("/usr/bin/nmap"), "-Pn", "-n", "--script", scripts, "-p", str(preloaded.smtps_port), "127.0.0.1"]
     found = preloaded.run(*words).stdout
     assert re.findall(r"(?m)^\|   (\S+):", found) == ["TLSv1.2", "TLSv1.3"], found
     assert re.findall(r"(?m)compressors: \n\|       (.*)", found) == ["NULL"]
@@ -344,9 +346,9 @@ def test_nmap_finds_nothing_that_is_too_old_or_too_weak(preloaded: Mail) -> None
 
 @pytest.mark.parametrize("newest", [0x0300, 0x0301, 0x0302], ids=["SSLv3", "TLSv1", "TLSv1.1"])
 @pytest.mark.parametrize("start", [True, False], ids=["starttls", "smtps"])
-def test_nothing_below_tls_1_2_is_spoken(preloaded: Mail, start: bool, newest: int) -> None:
-    with connected(preloaded, start) as connection:
-        connection.sendall(hello_of(newest))
+def test_nothing_below_tls_1_2_is_accepted(preloaded: Mail, start: bool, newest: int) -> None:
+    with connect_for_tls(preloaded, start) as connection:
+        connection.sendall(client_hello(newest))
         answer = get_all(connection.fileno())
     assert answer[:1] == b"\x15"  # an alert, and no ServerHello
     assert answer[5:] in (bytes((2, 70)), bytes((2, 40)))  # fatal, protocol_version; handshake_failure for SSLv3
@@ -361,24 +363,24 @@ WEAK = {
 }
 
 
-@pytest.mark.parametrize("what", WEAK)
-def test_no_cipher_that_is_broken_is_taken(preloaded: Mail, what: str) -> None:
+@pytest.mark.parametrize("name", WEAK)
+def test_no_broken_cipher_is_accepted(preloaded: Mail, name: str) -> None:
     with preloaded.smtps.connect() as connection:
-        connection.sendall(hello_of(0x0303, bytes.fromhex(WEAK[what])))
+        connection.sendall(client_hello(0x0303, bytes.fromhex(WEAK[name])))
         assert get_all(connection.fileno()) == b"\x15\x03\x03\x00\x02" + bytes((2, 40))  # fatal, handshake_failure
 
 
-def test_compression_is_not_taken_up(preloaded: Mail) -> None:
+def test_compression_is_not_accepted(preloaded: Mail) -> None:
     with preloaded.smtps.connect() as connection:
-        connection.sendall(hello_of(0x0303, compressions=b"\1\0"))  # DEFLATE, or none
+        connection.sendall(client_hello(0x0303, compressions=b"\1\0"))  # DEFLATE, or none
         answer = get(connection.fileno())
     assert (answer[0], answer[5]) == (0x16, 2)  # ServerHello
     session = 43  # a record's header, a handshake's, version, random
     assert answer[session + 1 + answer[session] + 2] == 0
 
 
-def connected(mail: Mail, start: bool) -> socket.socket:
-    """A connection on which TLS can begin."""
+def connect_for_tls(mail: Mail, start: bool) -> socket.socket:
+    """Return a connection on which the handshake can begin."""
     if not start:
         return mail.smtps.connect()
     connection = mail.starttls.connect()
@@ -388,8 +390,8 @@ def connected(mail: Mail, start: bool) -> socket.socket:
     return connection
 
 
-def hello_of(version: int, ciphers: bytes = COMMON, compressions: bytes = b"\0") -> bytes:
-    """A ClientHello of SSL 3 to TLS 1.2."""
+def client_hello(version: int, ciphers: bytes = COMMON, compressions: bytes = b"\0") -> bytes:
+    """Return a ClientHello of SSL 3 to TLS 1.2."""
     groups = struct.pack("!HHHHH", 10, 6, 4, 0x1D, 0x17) + struct.pack("!HHB", 11, 2, 1) + b"\0"
     signatures = struct.pack("!HHHHHHH", 13, 10, 8, 0x0403, 0x0804, 0x0401, 0x0201)
     extensions = groups + signatures if version > 0x0300 else b""
