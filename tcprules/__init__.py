@@ -1,1 +1,1 @@
-"""What a rule is: from a line of tcp.smtp to a verdict about a client. Knows no sockets."""
+"""Access rules: from a line of tcp.smtp to the verdict about a client. Knows no sockets."""

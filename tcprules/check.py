@@ -1,4 +1,4 @@
-"""What tcprulescheck does: open rules files, judge clients, print. The words of its command line are for cli.py."""
+"""The work of tcprulescheck: open rules files, judge clients, print. Its command line is in cli.py."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,28 +8,28 @@ from tcprules.install import Unable, trying
 from tcprules.lines import read_lines
 from tcprules.lookup import Verdict, judge, open_rules
 from tcprules.replay import Client, replay
-from tcprules.report import explained, shown, traced
+from tcprules.report import format_keys, format_source, format_verdict
 
 DEFAULT_IP = b"0.0.0.0"  # tcprulescheck.c
-AT_ONCE = 1 << 16  # bytes of output to collect before they are written
+BUFFER_SIZE = 1 << 16  # bytes of output that are collected before a write
 
 
 class Output:
-    """Descriptor 1, buffered. Raises Unable."""
+    """Descriptor 1, buffered. Its methods raise Unable."""
 
     def __init__(self) -> None:
         self._texts: list[bytes] = []
         self._size = 0
 
     def write(self, text: bytes) -> None:
-        """Write it, now or later."""
+        """Write the text, now or later."""
         self._texts.append(text)
         self._size += len(text)
-        if self._size >= AT_ONCE:
+        if self._size >= BUFFER_SIZE:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is left."""
+        """Write the buffered text."""
         text = b"".join(self._texts)
         self._texts, self._size = [], 0
         with trying(b"write output"):
@@ -38,13 +38,13 @@ class Output:
 
 
 def client_in_environment() -> Client:
-    """The client that the UCSPI variables name."""
+    """Return the client that the UCSPI variables describe."""
     get = os.environb.get
     return Client(get(b"TCPREMOTEIP", DEFAULT_IP), get(b"TCPREMOTEHOST"), get(b"TCPREMOTEINFO"))
 
 
-def judge_by(file: bytes) -> Callable[[Client], Verdict]:
-    """Open a rules file to judge clients by. What is returned raises Unable too."""
+def open_judge(file: bytes) -> Callable[[Client], Verdict]:
+    """Open a rules file. Return the function that judges clients by it, which raises Unable as well."""
     with trying(b"read " + file):
         rules = open_rules(file)
 
@@ -56,8 +56,8 @@ def judge_by(file: bytes) -> Callable[[Client], Verdict]:
 
 
 def check(file: bytes, out: Output) -> int:
-    """Print what these rules say about the client in the environment, as 0.88: nobody asks whether that succeeds."""
-    out.write(shown(judge_by(file)(client_in_environment())))
+    """Print the verdict for the client in the environment. As in 0.88, a failed write is ignored."""
+    out.write(format_verdict(open_judge(file)(client_in_environment())))
     try:
         out.flush()
     except Unable:
@@ -66,19 +66,22 @@ def check(file: bytes, out: Output) -> int:
 
 
 def explain(file: bytes, source: bytes | None, out: Output) -> int:
-    """The same after the keys that were tried and the line that made the rule. Raises BadLine."""
-    verdict = judge_by(file)(client_in_environment())
-    out.write(explained(verdict))
+    """Print the keys that were tried and the line that defines the rule, then the verdict. Raise BadLine."""
+    verdict = open_judge(file)(client_in_environment())
+    out.write(format_keys(verdict))
     if source is not None:
         with trying(b"read " + source):
             lines = read_lines(os.open(source, os.O_RDONLY | os.O_CLOEXEC))
-            out.write(traced(verdict, source, lines))
-    out.write(shown(verdict))
+            out.write(format_source(verdict, source, lines))
+    out.write(format_verdict(verdict))
     return 0
 
 
 def dump(file: bytes, out: Output) -> int:
-    """Print rules that compile to the records of this file. 1 if there was one that no rule makes: it is a comment."""
+    """Print rules that compile to the records of this file.
+
+    Return 1 if a record has no rule and is printed as a comment.
+    """
     status = 0
     with trying(b"read " + file):
         for key, data in open_rules(file).records():
@@ -91,8 +94,8 @@ def dump(file: bytes, out: Output) -> int:
 
 
 def replay_input(file: bytes, against: bytes | None, out: Output) -> int:
-    """Print what these rules do to the clients of the log on descriptor 0, or what they change."""
-    for line in replay(_input(), judge_by(file), judge_by(against) if against is not None else None):
+    """Print the verdicts for the clients of the log on descriptor 0, or only those that differ from the older rules."""
+    for line in replay(_input(), open_judge(file), open_judge(against) if against is not None else None):
         out.write(line + b"\n")
     return 0
 

@@ -1,4 +1,4 @@
-"""The command lines of tcprules and tcprulescheck: words, descriptors, signals, progress, exit codes."""
+"""The command lines of tcprules and tcprulescheck: arguments, descriptors, signals, progress, exit codes."""
 
 import gc
 import os
@@ -28,20 +28,20 @@ CHECK_OPTIONS_USAGE = (
     "tcprulescheck: usage: tcprulescheck "
     "[ --explain [ --source rules ] | --dump | --replay [ --against old.cdb ] ] rules.cdb"
 )
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 1.0  # seconds of work before a person at a terminal is shown that there is progress
+TERMINATING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 1.0  # seconds of work after which a terminal shows progress
 
 
 class Stopped(BaseException):
-    """A signal that ends this process, once it has cleaned up."""
+    """A signal that ends this process, after the clean-up."""
 
 
 class Rejected(Exception):
-    """There are warnings, and --strict."""
+    """There are warnings, and --strict was given."""
 
 
 def _stop(number: int, frame: object) -> NoReturn:
-    for other in ENDING:  # they come in pairs (systemd sends TERM and HUP): the second shall not end the cleaning up
+    for other in TERMINATING_SIGNALS:  # systemd sends TERM and HUP together: the second must not end the clean-up
         signal.signal(other, _already_stopping)
     raise Stopped(number)
 
@@ -51,20 +51,20 @@ def _already_stopping(number: int, frame: object) -> None:
 
 
 def tcprules() -> NoReturn:
-    """The console script."""
-    gc.disable()  # no cycles are made, and looking for them among a million records costs as much as parsing those
+    """Run tcprules."""
+    gc.disable()  # there are no reference cycles, and the search for them costs as much as parsing a million records
     _occupy_standard_descriptors()
-    for number in ENDING:
+    for number in TERMINATING_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
     try:
-        # The leading -- makes every word an operand: what is an option depends on its place.
+        # The leading -- makes every word an operand, because an option is one only in first place.
         os._exit(compile_rules.main(["--", *sys.argv[1:]], standalone_mode=False))
     except Stopped as stopped:
         number = stopped.args[0]
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    os._exit(strerr.TEMPORARY)  # not reached: the signal has ended us
+    os._exit(strerr.TEMPORARY)  # not reached: the signal has ended this process
 
 
 @click.command(add_help_option=False)
@@ -90,8 +90,8 @@ def compile_rules(words: tuple[str, ...]) -> int:
 
 
 def _compile(mode: str, files: list[bytes], lint: Lint, progress: "Progress") -> tuple[int, bytes]:
-    """The exit status, and what is fatal."""
-    pairs = _judged(records(_input(progress), lint), lint, mode)
+    """Compile or check the rules. Return the exit status and the fatal message."""
+    pairs = _check_records(records(_input(progress), lint), lint, mode)
     try:
         if mode == CHECK:
             for _ in pairs:
@@ -104,7 +104,7 @@ def _compile(mode: str, files: list[bytes], lint: Lint, progress: "Progress") ->
         lint.bad(bad)
         return strerr.PERMANENT, b"unable to parse this line: " + bad.line
     except Rejected:
-        return strerr.PERMANENT, b"warnings, and --strict: %b is as it was" % files[0]
+        return strerr.PERMANENT, b"warnings, and --strict: %b is unchanged" % files[0]
     except Unable as failure:
         return strerr.TEMPORARY, failure.text
     except MemoryError:
@@ -113,7 +113,7 @@ def _compile(mode: str, files: list[bytes], lint: Lint, progress: "Progress") ->
 
 
 def _is_input(path: bytes) -> bool:
-    """Is this the file of rules? 0.88 empties it, and then compiles nothing: everybody is allowed."""
+    """Whether this is the file of rules. 0.88 would empty it and compile nothing, which allows every client."""
     try:
         status = os.stat(path)
         return stat.S_ISREG(status.st_mode) and os.path.samestat(status, os.fstat(0))
@@ -121,7 +121,7 @@ def _is_input(path: bytes) -> bool:
         return False
 
 
-def _judged(pairs: Iterator[tuple[bytes, bytes]], lint: Lint, mode: str) -> Iterator[tuple[bytes, bytes]]:
+def _check_records(pairs: Iterator[tuple[bytes, bytes]], lint: Lint, mode: str) -> Iterator[tuple[bytes, bytes]]:
     yield from pairs
     lint.finish(want_default=mode == CHECK)
     if mode == STRICT and lint.count:
@@ -134,7 +134,7 @@ def _input(progress: "Progress") -> Iterator[bytes]:
 
 
 class Progress:
-    """A bar on descriptor 2 that comes when the work takes long. To be finished, or the cursor stays away."""
+    """A progress bar on descriptor 2, shown only if the work takes long. `finish` restores the cursor."""
 
     def __init__(self, wanted: bool) -> None:
         self._wanted = wanted
@@ -143,7 +143,7 @@ class Progress:
         self._bar: ProgressBar[None] | None = None
 
     def advance(self, count: int) -> None:
-        """So many more bytes have been read."""
+        """Count bytes that have been read, and update the bar."""
         self._done += count
         if not self._wanted or time.monotonic() - self._start < PATIENCE:
             return
@@ -158,15 +158,15 @@ class Progress:
             self._wanted = False
 
     def finish(self) -> None:
-        """All is read, or it has failed."""
+        """End the bar."""
         if self._bar and self._wanted:
             self._bar.render_finish()
 
 
 def _occupy_standard_descriptors() -> None:
-    """If descriptor 2 were closed, a file that we open would get its number, and the warnings.
+    """Open the closed ones of descriptors 0 to 2, so that no file gets such a number and receives the warnings.
 
-    Reading and writing fail with EBADF, as on a closed one.
+    Reading and writing fail with EBADF, as on a closed descriptor.
     """
     for descriptor in range(3):
         try:
@@ -176,7 +176,7 @@ def _occupy_standard_descriptors() -> None:
 
 
 def tcprulescheck() -> NoReturn:
-    """The console script."""
+    """Run tcprulescheck."""
     _occupy_standard_descriptors()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
@@ -184,7 +184,7 @@ def tcprulescheck() -> NoReturn:
     words = sys.argv[1:]
     optional = any(word.partition("=")[0] in CHECK_OPTIONS for word in words)
     try:
-        # 0.88 takes its first word for a file, whatever it looks like.
+        # In 0.88 the first word is always a file.
         os._exit(check_rules.main(words if optional else ["--", *words], standalone_mode=False))
     except click.UsageError:
         strerr.die(strerr.PERMANENT, CHECK_OPTIONS_USAGE if optional else CHECK_USAGE)
@@ -200,7 +200,7 @@ def tcprulescheck() -> NoReturn:
 def check_rules(
     explain: bool, source: str | None, dump: bool, replay: bool, against: str | None, words: tuple[str, ...]
 ) -> int:
-    """Say what a rules file says: about the client in the environment, about those of a log, or everything."""
+    """Print what a rules file decides about the client in the environment or those of a log, or print its rules."""
     if not words or explain + dump + replay > 1 or (source and not explain) or (against and not replay):
         raise click.UsageError("")
     out = check.Output()

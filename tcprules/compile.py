@@ -1,4 +1,4 @@
-"""Records -> cdb: the only writer of a cdb. What the rules mean, and how the file gets its place, is for others."""
+"""Compile rules into records, and records into a cdb. All cdbs are written here."""
 
 import errno
 import io
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Observer(Protocol):
-        """Whoever wants to see each line on its way."""
+        """Gets each line while it is compiled."""
 
         def rule(self, number: int, rule: Rule) -> None: ...
         def ignored(self, number: int, line: bytes) -> None: ...
@@ -28,23 +28,23 @@ __all__ = ["BadLine", "Unable", "records", "write_cdb"]
 
 SIZE_MAX = 0xFFFFFFFF  # cdb.txt: positions have 32 bits
 HASH_START = 5381  # cdb.txt
-KNOWN_PREFIXES = 4096
+PREFIX_CACHE_SIZE = 4096
 pack_pair = Struct("<LL").pack
 
 
 def write_cdb(
     cdb: bytes, tmp: bytes, pairs: Iterable[tuple[bytes, bytes]], warn: Callable[[bytes], None] = lambda text: None
 ) -> None:
-    """Make `cdb` hold these (key, data) records, in this order. Raises Unable, and what `pairs` raises.
+    """Make `cdb` contain these (key, data) records, in this order. Raise Unable, and what `pairs` raises.
 
-    The old file stays until the new one is whole and on disk; on failure `tmp` is removed. `warn` is told when the
+    The old file stays until the new one is complete and on disk. On failure `tmp` is removed. `warn` is called if the
     owner of the old file cannot be kept.
     """
     install(cdb, tmp, lambda: _image(pairs), warn)
 
 
 def records(lines: Iterable[bytes], observer: "Observer | None" = None) -> Iterator[tuple[bytes, bytes]]:
-    """The records of a rules file, in order. Raises BadLine, with the line's number."""
+    """Yield the records of a rules file, in order. Raise BadLine, which has the line's number."""
     for number, line in enumerate(lines, 1):
         try:
             rule = parse(line)
@@ -63,9 +63,9 @@ def records(lines: Iterable[bytes], observer: "Observer | None" = None) -> Itera
 
 
 def _image(pairs: Iterable[tuple[bytes, bytes]]) -> memoryview:
-    """The bytes of a cdb. Raises OSError(ENOMEM) over 4 GiB, as cdb_make.c."""
+    """Return the bytes of a cdb. Raise OSError(ENOMEM) above 4 GiB, as cdb_make.c does."""
     content = io.BytesIO()
-    # Where cdblib could not compile its hash, it takes longer than all the rest of a record.
+    # Without its C extension, cdblib's hash takes longer than the rest of a record.
     writer = _Writer(content, strict=True, hashfn=_hash if isinstance(djb_hash, FunctionType) else djb_hash)
     put = writer.put
     for key, data in pairs:
@@ -75,7 +75,7 @@ def _image(pairs: Iterable[tuple[bytes, bytes]]) -> memoryview:
 
 
 def _hash(key: bytes) -> int:
-    """djb's hash, with what comes before the last dot from memory: long rules files hold neighbours."""
+    """djb's hash. The state up to the last dot is cached, because long rules files have many neighbouring addresses."""
     dot = key.rfind(b".") + 1
     state = _hash_prefix(key[:dot])
     for byte in key[dot:]:
@@ -83,7 +83,7 @@ def _hash(key: bytes) -> int:
     return state
 
 
-@lru_cache(KNOWN_PREFIXES)
+@lru_cache(PREFIX_CACHE_SIZE)
 def _hash_prefix(text: bytes) -> int:
     state = HASH_START
     for byte in text:
@@ -92,13 +92,13 @@ def _hash_prefix(text: bytes) -> int:
 
 
 class _Writer(Writer):  # type: ignore[misc]  # pure-cdb ships no types
-    """cdblib's writer, but for the tables: cdblib takes a slot with hash 0 for a free one, and writes another over it.
+    """cdblib's writer with different tables: cdblib treats a slot with hash 0 as free, and overwrites it.
 
-    Such keys exist, an IPv4 address among them, and the rule would be lost.
+    Keys with this hash exist, one of them an IPv4 address, and their rules would be lost.
     """
 
     def put(self, key: bytes, value: bytes = b"") -> None:
-        """Append a record: in one write, where cdblib needs three."""
+        """Append a record in one write; cdblib needs three."""
         hashed = self.hashfn(key)
         self._unordered[hashed & 255].append((hashed, self.fp.tell()))
         self.fp.write(pack_pair(len(key), len(value)) + key + value)
@@ -112,14 +112,14 @@ class _Writer(Writer):  # type: ignore[misc]  # pure-cdb ships no types
         for table in tables:
             slots = 2 * len(table)
             hashes, positions = [0] * slots, [0] * slots
-            tried: dict[int, int] = {}  # or a key that comes n times would cost n * n steps, as in cdb_make.c
+            last_slot: dict[int, int] = {}  # without it n records with one key would cost n * n steps, as in cdb_make.c
             for hashed, position in table:
                 slot = start = (hashed >> 8) % slots
                 if positions[slot]:
-                    slot = tried.get(start, slot)
+                    slot = last_slot.get(start, slot)
                     while positions[slot]:
                         slot = (slot + 1) % slots
-                    tried[start] = slot
+                    last_slot[start] = slot
                 hashes[slot], positions[slot] = hashed, position
             header += [content.tell(), slots]
             pairs = [0] * (2 * slots)

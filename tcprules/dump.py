@@ -1,18 +1,18 @@
-"""Records -> the text of rules that compile to them. Pure."""
+"""Convert records into rules that compile to them. Pure."""
 
 from collections.abc import Iterator
 
-from tcprules.network import HEX, compressed
+from tcprules.network import HEX, compress
 from tcprules.rules import DENY, BadLine, parse
 
-BLANKS = b" \t"  # as the last byte of a line they are stripped
+BLANKS = b" \t"  # stripped from the end of a line
 PRINTABLE = b"'/|!#$%&()*+-.:;<>?@[]^_`{}~,=\\"
 QUOTES = b'"' + PRINTABLE + bytes(byte for byte in range(256) if byte not in b'"\n' + PRINTABLE + BLANKS) + BLANKS
-NIBBLES = 32  # of an IPv6 address
+ADDRESS_NIBBLES = 32  # of an IPv6 address
 
 
 def rule_text(key: bytes, data: bytes) -> bytes | None:
-    """A line that makes this record alone. None where there is none: a cdb can hold what no rule makes."""
+    """Return a line that compiles to exactly this record, or None: a cdb can contain records that no rule makes."""
     what = _instructions(data)
     if what is None:
         return None
@@ -24,12 +24,12 @@ def rule_text(key: bytes, data: bytes) -> bytes | None:
 
 
 def comment(key: bytes, data: bytes) -> bytes:
-    """A line that shows a record which no rule makes."""
+    """Return a comment line for a record that no rule makes."""
     return b"# no rule makes this record: +%d,%d:%a->%a" % (len(key), len(data), key, data)
 
 
-def quoted(value: bytes, last: bool = True) -> bytes | None:
-    """The value between the first quotes that it does not contain. None if it contains all that can be used here."""
+def quote_value(value: bytes, last: bool = True) -> bytes | None:
+    """Return the value between quotes that it does not contain, or None if it contains all that are possible here."""
     for quote in QUOTES[: -len(BLANKS)] if last else QUOTES:
         if quote not in value:
             return b"%c%b%c" % (quote, value, quote)
@@ -47,19 +47,19 @@ def _makes(line: bytes, key: bytes, data: bytes) -> bool:
 
 
 def _addresses(key: bytes) -> Iterator[bytes]:
-    """The ways in which a key may be written, right or not: as it is, as an IPv6 network, as a range of one number."""
+    """Yield candidates for the address: the key itself, an IPv6 network, ranges of one number."""
     yield key
     digits = key[:-1].replace(b":", b"")
-    if key[-1:] == b"/" and 0 < len(digits) < NIBBLES and not digits.strip(HEX):
-        yield b"%b/%d" % (compressed(int(digits.ljust(NIBBLES, b"0"), 16)), 4 * len(digits))
-    # Out of 1.2.3-4.5-6 came 1.2.3.5-6, which by itself is a bad range; 1-1.2.3.5-6 makes it again.
+    if key[-1:] == b"/" and 0 < len(digits) < ADDRESS_NIBBLES and not digits.strip(HEX):
+        yield b"%b/%d" % (compress(int(digits.ljust(ADDRESS_NIBBLES, b"0"), 16)), 4 * len(digits))
+    # 1.2.3-4.5-6 makes the key 1.2.3.5-6, which by itself is a bad range; 1-1.2.3.5-6 makes it again.
     parts = key.split(b".")
     for place, part in enumerate(parts):
         yield b".".join([*parts[:place], part + b"-" + part, *parts[place + 1 :]])
 
 
 def _instructions(data: bytes) -> bytes | None:
-    """allow or deny, and the variables. None if tcprules writes no such data."""
+    """Return allow or deny and the variables, or None if tcprules does not write such data."""
     text, rest = (b"deny", data[len(DENY) :]) if data.startswith(DENY) else (b"allow", data)
     if not rest:
         return text
@@ -67,7 +67,7 @@ def _instructions(data: bytes) -> bytes | None:
         return None
     pairs = _variables(rest[1:-1])
     for number, (name, value) in enumerate(pairs, 1):
-        quotation = quoted(value, last=number == len(pairs))
+        quotation = quote_value(value, last=number == len(pairs))
         if quotation is None:
             return None
         text += b",%b=%b" % (name, quotation)
@@ -75,10 +75,10 @@ def _instructions(data: bytes) -> bytes | None:
 
 
 def _variables(text: bytes) -> list[tuple[bytes, bytes]]:
-    """Names and values in NAME=VALUE\\0+NAME=VALUE..., with the shortest values that are possible.
+    r"""Return the names and values in NAME=VALUE\0+NAME=VALUE..., with the shortest possible values.
 
-    Names and values may hold NULs. A piece without = belongs to the name of the next, for a name needs no quotes that
-    it does not contain; the last such pieces can only belong to the value before them.
+    Names and values may contain NULs. A piece without = belongs to the next name, because a name needs no quotes. If no
+    name follows, it belongs to the last value.
     """
     pairs = []
     held = b""

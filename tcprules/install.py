@@ -1,6 +1,7 @@
-"""Put new content in the place of a file: lock, write, fsync, close, rename, fsync the directory.
+"""Replace a file: lock, write, fsync, close, rename, fsync the directory.
 
-Whoever dies where, the old content or the new is there, whole. What the content is, is for others.
+Whenever the process is killed, either the complete old content or the complete new one is there. Does not know what
+the content is.
 """
 
 import errno
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from tcprules import strerr
 
 MODE = 0o644  # open_trunc.c
-PERMISSIONS = 0o777  # not the set-id bits: the owner may be another one now
+PERMISSIONS = 0o777  # without the set-id bits, because the owner may have changed
 CHUNK = 1 << 20
 
 Make = Callable[[], memoryview]
@@ -20,7 +21,7 @@ Warn = Callable[[bytes], None]
 
 
 class Unable(Exception):
-    """What could not be done, in djb's words: `unable to create rules.tmp: access denied`."""
+    """Something could not be done. `text` is in djb's words: `unable to create rules.tmp: access denied`."""
 
     def __init__(self, what: bytes, why: str) -> None:
         self.text = b"unable to %b: %b" % (what, why.encode())
@@ -28,7 +29,7 @@ class Unable(Exception):
 
 
 class trying:
-    """`with trying(b"create x"):` turns the OSErrors of its body into Unable."""
+    """`with trying(b"create x"):` converts OSErrors of its body to Unable."""
 
     def __init__(self, what: bytes) -> None:
         self.what = what
@@ -42,15 +43,15 @@ class trying:
 
 
 def install(path: bytes, tmp: bytes, make: Make, warn: Warn) -> None:
-    """Give `path` the content that `make` returns, by way of `tmp`, with the mode and owner that `path` has now.
+    """Replace the content of `path` by what `make` returns, by way of `tmp`, keeping the mode and owner of `path`.
 
-    Raises Unable, and what `make` raises (its OSErrors as `unable to write to`). On failure `path` is as before and
-    `tmp` is gone. `warn` is told when the owner cannot be kept.
+    Raise Unable, and what `make` raises (its OSErrors as `unable to write to`). On failure `path` is unchanged and
+    `tmp` is removed. `warn` is called if the owner cannot be kept.
     """
     descriptor, first = _open_locked(tmp, path)
     installed = False
     try:
-        if _is_at(descriptor, path):  # `tcprules x x`: the old content stays in force until the new is whole
+        if _is_at(descriptor, path):  # `tcprules x x`: the old content stays until the new one is complete
             install(path, tmp + b".new", make, warn)
         else:
             _write(descriptor, tmp, path, make, warn)
@@ -60,11 +61,14 @@ def install(path: bytes, tmp: bytes, make: Make, warn: Warn) -> None:
     finally:
         if not installed and (first or not _is_at(descriptor, path)):
             _remove(descriptor, tmp)
-        os.close(descriptor)  # not before the rename: whoever waits for the lock would write into the file we move
+        os.close(descriptor)  # after the rename, or the next process would lock and write the moved file
 
 
 def _open_locked(tmp: bytes, path: bytes) -> tuple[int, bool]:
-    """Open `tmp` as its only user. Also: was there nothing at `path` before, not even from whom we waited for?"""
+    """Open `tmp` and lock it.
+
+    Also return whether `path` did not exist, neither before nor after waiting for other processes.
+    """
     while True:
         first = not os.path.lexists(path)
         with trying(b"create " + tmp):
@@ -76,11 +80,14 @@ def _open_locked(tmp: bytes, path: bytes) -> tuple[int, bool]:
             raise
         if not _is_file(descriptor) or _is_at(descriptor, tmp):
             return descriptor, first
-        os.close(descriptor)  # the one we waited for has moved it to its place, or removed it
+        os.close(descriptor)  # the process that held the lock has renamed or removed the file
 
 
 def _lock(descriptor: int, tmp: bytes, path: bytes) -> None:
-    """Wait until nobody else writes this file. What is no file (/dev/full, a FIFO) will fail when it is written."""
+    """Wait until no other process writes this file.
+
+    Anything but a regular file (/dev/full, a FIFO) fails later, at the write.
+    """
     if not _is_file(descriptor):
         return
     status = os.fstat(descriptor)
@@ -93,7 +100,10 @@ def _lock(descriptor: int, tmp: bytes, path: bytes) -> None:
 
 
 def _trusted_owners(path: bytes) -> set[int]:
-    """Ourselves, and the owner of the file to be replaced: root was killed between giving it away and the rename."""
+    """Return the user ids that may own `tmp`: this process's, and that of the file to be replaced.
+
+    If root is killed between changing the owner and the rename, `tmp` is left with that owner.
+    """
     try:
         return {os.geteuid(), os.lstat(path).st_uid}
     except OSError:
@@ -105,7 +115,7 @@ def _is_file(descriptor: int) -> bool:
 
 
 def _is_at(descriptor: int, path: bytes) -> bool:
-    """Is the open file the one at `path`?"""
+    """Whether the open file is the one at `path`."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except OSError:
@@ -113,9 +123,9 @@ def _is_at(descriptor: int, path: bytes) -> bool:
 
 
 def _write(descriptor: int, tmp: bytes, path: bytes, make: Make, warn: Warn) -> None:
-    """Fill the file, and have it on disk."""
+    """Write the content and fsync it."""
     with trying(b"write to " + tmp):
-        os.lseek(descriptor, 0, os.SEEK_SET)  # a FIFO fails here and reads no input, as in 0.88
+        os.lseek(descriptor, 0, os.SEEK_SET)  # on a FIFO this fails before any input is read, as in 0.88
         if _is_file(descriptor):
             os.ftruncate(descriptor, 0)
             _keep_mode_and_owner(descriptor, path, warn)
@@ -123,31 +133,34 @@ def _write(descriptor: int, tmp: bytes, path: bytes, make: Make, warn: Warn) -> 
         while content:
             content = content[os.write(descriptor, content[:CHUNK]) :]
         os.fsync(descriptor)
-        os.close(os.dup(descriptor))  # NFS tells of failed writes at close; the lock outlives this one
+        os.close(os.dup(descriptor))  # NFS reports failed writes at close; closing a duplicate keeps the lock
 
 
 def _move(descriptor: int, tmp: bytes, path: bytes) -> None:
-    """Rename our file. 0.88 asks for no lock: it may have moved the file, and have begun another one."""
+    """Rename the file. 0.88 does not lock it, so it may have been renamed, and another one begun."""
     what = b"move " + tmp + b" to " + path
     with trying(what):
         if not os.path.samestat(os.lstat(tmp), os.fstat(descriptor)):
-            raise Unable(what, "somebody else has replaced it")
+            raise Unable(what, "another process has replaced it")
         os.rename(tmp, path)
 
 
 def _keep_mode_and_owner(descriptor: int, path: bytes, warn: Warn) -> None:
-    """Before the first byte: who may not read the old content shall not read the new. Owner first: it resets modes."""
+    """Set mode and owner before the first byte is written, so that the new content is as private as the old one.
+
+    The owner comes first, because changing it resets mode bits.
+    """
     try:
         old = os.stat(path)
     except OSError:
-        return  # there is none, or the rename will say what is wrong
+        return  # it does not exist, or the rename will report the error
     if not stat.S_ISREG(old.st_mode):
         return
     new = os.fstat(descriptor)
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
         try:
             os.fchown(descriptor, old.st_uid, old.st_gid)
-        except OSError as error:  # EINVAL: a user namespace that does not know the owner
+        except OSError as error:  # EINVAL: a user namespace without this owner
             warn(b"unable to keep the owner of %b: %b" % (path, strerr.reason(error).encode()))
             _keep_group(descriptor, old.st_gid)
     os.fchmod(descriptor, old.st_mode & PERMISSIONS)
@@ -161,25 +174,25 @@ def _keep_group(descriptor: int, group: int) -> None:
 
 
 def _remove(descriptor: int, tmp: bytes) -> None:
-    """Remove our file, and nothing else that has got its name."""
+    """Remove the file, unless another one has taken its name."""
     if _is_file(descriptor) and _is_at(descriptor, tmp):
         try:
             os.unlink(tmp)
         except OSError:
-            pass  # the failure that brought us here is what is told
+            pass  # the failure that led here is the one to report
 
 
 def _sync_directory(path: bytes) -> None:
-    """Have the new name on disk."""
+    """fsync the directory, so that the new name is on disk."""
     directory = os.path.dirname(path) or b"."
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return  # we may write into a directory that we may not read; 0.88 never syncs one
+        return  # a writable directory may be unreadable; 0.88 never syncs it
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot sync directories
+        if error.errno != errno.EINVAL:  # the file system cannot sync directories
             raise Unable(b"write to " + directory, strerr.reason(error)) from None
     finally:
         os.close(descriptor)

@@ -1,15 +1,16 @@
-"""The lines of a descriptor, split at LF and nowhere else. What they mean is for others."""
+"""Read the lines of a descriptor, split only at LF. Does not know what they mean."""
 
 import os
 from collections.abc import Callable, Iterator
 
-CHUNK = 1 << 16  # a pipe's size: progress is told as often
+CHUNK = 1 << 16  # a pipe's capacity; progress is reported for each chunk
 
 
 def read_lines(descriptor: int, progress: Callable[[int], None] = lambda count: None) -> Iterator[bytes]:
-    """The lines, without their LF. Raises OSError: EAGAIN too, which io.BufferedReader would take for the end.
+    """Yield the lines without their LF.
 
-    `progress` is told the bytes that each read has brought.
+    Raise OSError, also for EAGAIN, which io.BufferedReader would treat as end of file. `progress` is called with the
+    number of bytes of each read.
     """
     parts: list[bytes] = []
     while chunk := os.read(descriptor, CHUNK):

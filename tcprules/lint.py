@@ -1,59 +1,68 @@
-"""Rules that are legal but dead or dangerous -> warnings with line and column. Pure: it prints nothing.
+"""Find rules that are legal but dead or dangerous, and warn with line and column. Pure: it prints nothing.
 
-tcprules 0.88 takes `10.0:deny` and `1.2.3.4 deny`, says nothing, and everybody is let in.
+tcprules 0.88 accepts `10.0:deny` and `1.2.3.4 deny` without a message, and then denies no client.
 """
 
 import re
 from functools import lru_cache
 
-from tcprules.rules import KNOWN_INSTRUCTIONS, OCTET_MAX, PLAIN, BadLine, Rule, looks_like_network, spread, variables
+from tcprules.rules import (
+    INSTRUCTION_CACHE_SIZE,
+    OCTET_MAX,
+    PLAIN,
+    BadLine,
+    Rule,
+    looks_like_network,
+    split_range,
+    variables,
+)
 
-WARNINGS_MAX = 20  # who has more of them needs their number
+WARNINGS_MAX = 20  # further ones are only counted
 BOM = b"\xef\xbb\xbf"
 RELAYCLIENT = b"RELAYCLIENT"
-EVERYBODY = {b"": b"everybody", b"=": b"everybody who has a name"}
+OPEN_RELAYS = {b"": b"every client", b"=": b"every client with a name"}  # key -> who may relay
 
 OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 is_address = re.compile(rb"(?:%b\.){3}%b" % (OCTET, OCTET)).fullmatch
 is_address_or_prefix = re.compile(rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?" % (OCTET, OCTET, OCTET, OCTET)).fullmatch
 is_host = re.compile(rb"=[^.].*", re.DOTALL).fullmatch
 
-# Of nearly every rule the first key and the instructions are such, and need no look at what may be wrong.
+# The first key and the instructions of nearly every rule match these, and need no further checks.
 is_sound = re.compile(
     rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?|=\.?(?!\d)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f:]*/?"
     % (OCTET, OCTET, OCTET, OCTET)
 ).fullmatch
 is_plain = re.compile(rb'(?:allow|deny)|allow(?:,[A-Za-z_]\w*="[^"\0]*")+').fullmatch
 
-# What is wrong, and why the rule is dead. The first that is found counts, and group 1 is where it is.
+# Faults, and why they make a rule dead. The first match counts; its group 1 gives the column.
 ADDRESS_FAULTS = (
-    (re.compile(rb".*?([ \t])", re.DOTALL), "no address has a blank in it"),
+    (re.compile(rb".*?([ \t])", re.DOTALL), "an address contains no blank"),
     (re.compile(rb"%b(?:\.%b){0,2}()\Z" % (OCTET, OCTET)), "a prefix ends with a dot"),
-    (re.compile(rb"()(?=[\w.-]*\Z)[^A-Za-z]*[A-Za-z]"), "a host name is written with = before it"),
+    (re.compile(rb"()(?=[\w.-]*\Z)[^A-Za-z]*[A-Za-z]"), "a host name must begin with ="),
     (re.compile(rb"()"), "no client has such an address"),
 )
 HOST_FAULTS = (
     (re.compile(rb"=.*?([A-Z])", re.DOTALL), "client names are in lower case"),
     (re.compile(rb"=.*?([^a-z0-9._\\-])", re.DOTALL), "no client's name has this character"),
     (re.compile(rb"=.*?(\.)\Z"), "client names have no dot at the end"),
-    (re.compile(rb"=.*?\.(\.)"), "client names have no two dots together"),
+    (re.compile(rb"=.*?\.(\.)"), "client names have no two dots in sequence"),
     (re.compile(rb"=()\d[\d.]*\Z"), "no client's name is a number"),
-    (re.compile(rb".+?(=)", re.DOTALL), "= is the beginning of a host name"),
+    (re.compile(rb".+?(=)", re.DOTALL), "only a host name begins with ="),
 )
 
 
 class Lint:
-    """Sees each line of a rules file and collects what is wrong with the whole."""
+    """Gets each line of a rules file, and collects the warnings."""
 
     __slots__ = ("_lines", "_texts", "count")
 
     def __init__(self) -> None:
         self.count = 0
         self._texts: list[bytes] = []
-        self._lines: dict[bytes, int] = {}  # the line that sets a key
+        self._lines: dict[bytes, int] = {}  # key -> the first line that sets it
 
     def ignored(self, number: int, line: bytes) -> None:
-        """A line without a rule: a comment, a blank line, or a mistake."""
+        """Check a line without a rule: a comment, a blank line, or a mistake."""
         if line[:1] == b"#":
             return
         if number == 1 and line.startswith(BOM):
@@ -62,55 +71,55 @@ class Lint:
             self._warn(number, len(line.rstrip()) + 1, b"no colon: the line is ignored")
 
     def rule(self, number: int, rule: Rule) -> None:
-        """A line with a rule."""
+        """Check a line with a rule."""
         first = rule.keys[0] if rule.keys else b""
         if not is_sound(first) or (first is not rule.address and b"-" in rule.address):
-            self._look_at_address(number, rule)
+            self._check_address(number, rule)
         for column, text in _instruction_faults(rule.instructions):
             self._warn(number, len(rule.address) + 1 + column, text.encode())
         lines = self._lines
-        taken = 0
+        duplicates = 0
         for key in rule.keys:
             if key in lines:
-                taken += 1
+                duplicates += 1
             else:
                 lines[key] = number
-        if taken:
-            self._warn_taken(number, rule.keys, taken)
+        if duplicates:
+            self._warn_duplicates(number, rule.keys, duplicates)
 
     def bad(self, bad: BadLine) -> None:
-        """The line that ended it all: told even after WARNINGS_MAX."""
+        """Add the fatal line, which is listed even after WARNINGS_MAX warnings."""
         self.count += 1
         self._texts.append(_at(bad.number, bad.column, bad.why.encode()))
 
     def file(self, text: bytes) -> None:
-        """Something that is wrong with the file as a whole."""
+        """Add a warning about the file as a whole."""
         self._add(b"file: " + text)
 
     def finish(self, want_default: bool) -> None:
-        """The file has ended."""
+        """Check the file as a whole, after its last line."""
         if not self._lines:
-            self.file(b"no rule: everybody is allowed")
+            self.file(b"no rule: all clients are allowed")
         elif want_default and b"" not in self._lines:
-            self.file(b"no default rule: who is not named is allowed")
+            self.file(b"no default rule: all other clients are allowed")
 
     def texts(self) -> list[bytes]:
-        """The warnings, at most WARNINGS_MAX and a count of the others."""
+        """Return the warnings, at most WARNINGS_MAX and the number of the others."""
         hidden = self.count - len(self._texts)
         return self._texts + ([b"file: and %d more" % hidden] if hidden else [])
 
-    def _look_at_address(self, number: int, rule: Rule) -> None:
+    def _check_address(self, number: int, rule: Rule) -> None:
         for column, text in _address_faults(number, rule.address):
             self._warn(number, column, text.encode())
-        who = EVERYBODY.get(rule.keys[0]) if rule.keys else None
-        if who and rule.instructions.startswith(b"allow"):
+        clients = OPEN_RELAYS.get(rule.keys[0]) if rule.keys else None
+        if clients and rule.instructions.startswith(b"allow"):
             for column, name, _ in variables(rule.instructions):
                 if name == RELAYCLIENT:
-                    self._warn(number, len(rule.address) + 1 + column, b"an open relay: %b may relay" % who)
+                    self._warn(number, len(rule.address) + 1 + column, b"an open relay: %b may relay" % clients)
 
-    def _warn_taken(self, number: int, keys: list[bytes], taken: int) -> None:
+    def _warn_duplicates(self, number: int, keys: list[bytes], duplicates: int) -> None:
         key = next(key for key in keys if self._lines[key] != number)
-        more = b" (and %d more)" % (taken - 1) if taken > 1 else b""
+        more = b" (and %d more)" % (duplicates - 1) if duplicates > 1 else b""
         what = key or b"the default rule"
         self._warn(number, 1, b"%b%b is set by line %d, which wins" % (what, more, self._lines[key]))
 
@@ -128,33 +137,33 @@ def _at(number: int, column: int, text: bytes) -> bytes:
 
 
 def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
-    """Columns (from 1) and texts."""
+    """Return the faults as columns (from 1) and texts."""
     if number == 1 and address.startswith(BOM):
-        return [(1, "a byte order mark: the rule matches nobody")]
+        return [(1, "a byte order mark: the rule matches no client")]
     if not address or looks_like_network(address):
         return []
-    span = spread(address)
+    span = split_range(address)
     if span:
         return _range_faults(*span)
     info, at, place = address.rpartition(b"@")
     if not at:
         return _place_faults(address)
-    faults = [(len(info) + 1, "info@ counts only when tcpserver asks for ident (-r)")]
+    faults = [(len(info) + 1, "info@ counts only if tcpserver uses ident (-r)")]
     offset = len(info) + 1
     if not (is_host(place) or is_address(place) or b":" in place):
-        return faults + [(offset + 1, _dead("info@ goes with a whole address or =host"))]
+        return faults + [(offset + 1, _dead_rule("info@ must be followed by a whole address or =host"))]
     return faults + [(offset + column, text) for column, text in _place_faults(place)]
 
 
 def _range_faults(before: bytes, low: int, high: int, after: bytes) -> list[tuple[int, str]]:
     if low > min(high, OCTET_MAX):
-        return [(1, "an empty range: the rule matches nobody")]
+        return [(1, "an empty range: the rule matches no client")]
     faults = [(1, f"the range ends at {OCTET_MAX}")] if high > OCTET_MAX else []
     return faults + [(1, text) for _, text in _place_faults(b"%b%d%b" % (before, low, after))]
 
 
 def _place_faults(place: bytes) -> list[tuple[int, str]]:
-    """What keeps an address, prefix or =host from matching. An IPv6 address has been parsed, and is right."""
+    """Return why an address, prefix or =host cannot match. An IPv6 address has already been parsed."""
     if b":" in place or is_address_or_prefix(place):
         return []
     if not place.strip(PLAIN):
@@ -162,9 +171,9 @@ def _place_faults(place: bytes) -> list[tuple[int, str]]:
         if faults:
             return faults
     for pattern, text in HOST_FAULTS if b"=" in place else ADDRESS_FAULTS:
-        found = pattern.match(place)
-        if found:
-            return [(found.start(1) + 1, _dead(text))]
+        match = pattern.match(place)
+        if match:
+            return [(match.start(1) + 1, _dead_rule(text))]
     return []
 
 
@@ -172,20 +181,20 @@ def _octet_faults(place: bytes) -> list[tuple[int, str]]:
     column = 1
     for octet in place.split(b"."):
         if octet[:1] == b"0" and octet != b"0":
-            return [(column, _dead("no address has leading zeros"))]
+            return [(column, _dead_rule("no address has leading zeros"))]
         if len(octet) > 3 or int(octet or b"0") > OCTET_MAX:
-            return [(column, _dead(f"no octet is over {OCTET_MAX}"))]
+            return [(column, _dead_rule(f"no octet is over {OCTET_MAX}"))]
         column += len(octet) + 1
     return []
 
 
-def _dead(why: str) -> str:
-    return f"the rule matches nobody: {why}"
+def _dead_rule(why: str) -> str:
+    return f"the rule matches no client: {why}"
 
 
-@lru_cache(KNOWN_INSTRUCTIONS)
+@lru_cache(INSTRUCTION_CACHE_SIZE)
 def _instruction_faults(instructions: bytes) -> tuple[tuple[int, str], ...]:
-    """Columns (from 1) inside the instructions, and texts."""
+    """Return the faults as columns (from 1) within the instructions, and texts."""
     if is_plain(instructions):
         return ()
     faults = []

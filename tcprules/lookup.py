@@ -1,14 +1,14 @@
-"""Which rule is for this client: the search order of ucspi-tcp 0.88 (rules.c), the verdict, the open rules file.
+"""Find the rule for a client: the search order of ucspi-tcp 0.88 (rules.c), the verdict, the open rules file.
 
-Only `open_rules` touches a file. It reads no more than a search needs, and it maps nothing into memory: when somebody
-truncates a mapped file, its reader dies.
+Only `open_rules` accesses a file. It reads only what a search needs, and never maps the file into memory: a process
+dies if another one truncates the file that it has mapped.
 """
 
 import errno
 import os
 from struct import Struct
 
-from tcprules.network import canonical, containing, expand, ipv4
+from tcprules.network import canonical, containing_networks, expand, ipv4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ HEADER = 2048  # cdb.txt: 256 pairs of position and number of slots
 PAIR = Struct("<LL")
 
 
-def broken() -> OSError:
-    """What is wrong with a cdb that is none: djb's `protocol error`."""
+def protocol_error() -> OSError:
+    """Return the exception for an invalid cdb, with djb's text `protocol error`."""
     return OSError(errno.EPROTO, os.strerror(errno.EPROTO))
 
 
 class Memory:
-    """The bytes of a cdb, all at hand."""
+    """The bytes of a cdb in memory."""
 
     __slots__ = ("data", "size")
 
@@ -35,17 +35,17 @@ class Memory:
         self.size = len(data)
 
     def read(self, position: int, length: int) -> bytes:
-        """Exactly `length` bytes. Raises EPROTO where there are fewer."""
+        """Return exactly `length` bytes. Raise EPROTO if there are fewer."""
         if position + length > self.size:
-            raise broken()
+            raise protocol_error()
         return self.data[position : position + length]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
 class File:
-    """A cdb on disk, read where a search asks for it."""
+    """A cdb on disk, of which only the needed parts are read."""
 
     __slots__ = ("descriptor", "size")
 
@@ -54,57 +54,60 @@ class File:
         self.size = os.fstat(descriptor).st_size
 
     def read(self, position: int, length: int) -> bytes:
-        """Exactly `length` bytes. Raises EPROTO where there are fewer, be it that the file was cut short meanwhile."""
+        """Return exactly `length` bytes.
+
+        Raise EPROTO if there are fewer, also if the file has been truncated meanwhile.
+        """
         if position + length > self.size:
-            raise broken()
+            raise protocol_error()
         data = os.pread(self.descriptor, length, position)
         if len(data) != length:
-            raise broken()
+            raise protocol_error()
         return data
 
     def close(self) -> None:
-        """Close the descriptor; reading raises EBADF from now on."""
+        """Close the descriptor. Later reads raise EBADF."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor = -1
 
 
 class Rules:
-    """An open rules file. Whatever is wrong with it is an OSError; a search always ends."""
+    """An open rules file. Any fault of the file raises OSError, and every search terminates."""
 
     __slots__ = ("_hash", "_index", "source")
 
     def __init__(self, source: Memory | File) -> None:
-        from cdblib import Reader  # 0.9 ms, and a server without rules does not need it
+        from cdblib import Reader  # 0.9 ms, which a server without rules saves
 
         reader = Reader(source.read(0, HEADER))
         self.source = source
         self._index: list[tuple[int, int]] = reader.index
         self._hash: Callable[[bytes], tuple[bytes, int]] = reader.hash_key
-        # The tables end a cdb: this look at them finds every file that was cut short, and nearly every foreign one.
+        # The tables are the end of a cdb: this check finds every truncated file, and nearly every foreign one.
         if any(slots and table + PAIR.size * slots > source.size for table, slots in self._index):
-            raise broken()
+            raise protocol_error()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Rules":
-        """Rules from what a file held. Raises EPROTO."""
+        """Return the rules in the bytes of a cdb. Raise EPROTO."""
         return cls(Memory(data))
 
     def get(self, key: bytes) -> bytes | None:
-        """The data of the first record with this key, else None.
+        """Return the data of the first record with this key, or None.
 
-        Slot by slot as cdb_findnext of cdb.c. cdblib's own search never returns from a table without an empty slot,
-        and from a broken file it gives short data, or errors of three kinds.
+        The search goes slot by slot, as cdb_findnext in cdb.c. cdblib's own search never ends on a table without an
+        empty slot, and a broken file makes it return short data or raise three kinds of errors.
         """
         read = self.source.read
-        _, wanted = self._hash(key)
-        table, slots = self._index[wanted & 255]
-        slot = (wanted >> 8) % slots if slots else 0
+        _, hashed = self._hash(key)
+        table, slots = self._index[hashed & 255]
+        slot = (hashed >> 8) % slots if slots else 0
         for _ in range(slots):
-            found, position = PAIR.unpack(read(table + PAIR.size * slot, PAIR.size))
+            slot_hash, position = PAIR.unpack(read(table + PAIR.size * slot, PAIR.size))
             if not position:
                 return None
-            if found == wanted:
+            if slot_hash == hashed:
                 key_length, data_length = PAIR.unpack(read(position, PAIR.size))
                 position += PAIR.size
                 if key_length == len(key) and read(position, key_length) == key:
@@ -113,7 +116,7 @@ class Rules:
         return None
 
     def records(self) -> "Iterator[tuple[bytes, bytes]]":
-        """All keys and data, in the order of the file. Raises EPROTO."""
+        """Yield all keys and data, in the order of the file. Raise EPROTO."""
         position = HEADER
         end = max(HEADER, min(table for table, _ in self._index))
         while position < end:
@@ -122,16 +125,16 @@ class Rules:
             yield self.source.read(position, key_length), self.source.read(position + key_length, data_length)
             position += key_length + data_length
         if position != end:
-            raise broken()
+            raise protocol_error()
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self.source.close()
 
 
 def open_rules(path: bytes | str) -> Rules:
-    """Open a rules file. Raises OSError: what open(2) says, EISDIR, ESPIPE for a FIFO, EPROTO for what is no cdb."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep us waiting
+    """Open a rules file. Raise OSError: that of open(2), EISDIR, ESPIPE for a FIFO, or EPROTO if it is no cdb."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # do not wait for a FIFO
     try:
         os.pread(descriptor, 1, 0)  # EISDIR, ESPIPE
         return Rules(File(descriptor))
@@ -141,9 +144,9 @@ def open_rules(path: bytes | str) -> Rules:
 
 
 def keys(ip: bytes, host: bytes | None, info: bytes | None) -> "Iterator[bytes]":
-    """The keys to try, in order (rules.c). None is an unset variable; an empty one is set.
+    """Yield the keys to try, in the order of rules.c. None is an unset variable; an empty variable counts as set.
 
-    For an IPv6 address the networks that it lies in, longest first, stand where 0.88 has the dotted prefixes.
+    For an IPv6 address the networks that contain it, longest first, take the place of 0.88's dotted prefixes.
     """
     if info is not None:
         yield info + b"@" + ip
@@ -153,7 +156,7 @@ def keys(ip: bytes, host: bytes | None, info: bytes | None) -> "Iterator[bytes]"
     if host is not None:
         yield b"=" + host
     if b":" in ip:
-        yield from containing(ip)
+        yield from containing_networks(ip)
     dot = ip.rfind(b".")
     while dot >= 0:
         yield ip[: dot + 1]
@@ -168,7 +171,7 @@ def keys(ip: bytes, host: bytes | None, info: bytes | None) -> "Iterator[bytes]"
 
 
 class Verdict:
-    """What the rules say about a client. Without a rule for it (`key` is None) it is allowed, as in 0.88."""
+    """The rules' decision about a client. Without a rule (`key` is None) the client is allowed, as in 0.88."""
 
     __slots__ = ("data", "deny", "environment", "key", "tried", "unusable")
 
@@ -178,7 +181,7 @@ class Verdict:
         self.tried = tried
         self.deny = False
         self.environment: list[tuple[bytes, bytes]] = []
-        self.unusable: list[bytes] = []  # variables without a name, which no environment can hold
+        self.unusable: list[bytes] = []  # variables without a name, which an environment cannot contain
         for text in instructions(data):
             if text[:1] == b"D":
                 self.deny = True
@@ -190,7 +193,10 @@ class Verdict:
                     self.unusable.append(text[1:])
 
     def is_full(self, connected: int) -> bool:
-        """Whether the rule's MAXCONIP (ucspi-tcp6's) forbids one more client than `connected`. No number: no limit."""
+        """Whether the rule's MAXCONIP (as in ucspi-tcp6) forbids one more than `connected` clients.
+
+        An invalid number is no limit.
+        """
         for name, value in self.environment:
             if name == b"MAXCONIP" and value.isdigit():
                 return connected >= int(value[:9])
@@ -198,12 +204,15 @@ class Verdict:
 
 
 def instructions(data: bytes) -> list[bytes]:
-    """The NUL-terminated strings of a record: `D` denies, `+NAME=VALUE` sets. 0.88 ignores an unterminated last one."""
+    """Return the NUL-terminated strings of a record: `D` denies, `+NAME=VALUE` sets.
+
+    As in 0.88, an unterminated last one is ignored.
+    """
     return data.split(b"\0")[:-1]
 
 
 def judge(rules: Rules, ip: bytes, host: bytes | None, info: bytes | None) -> Verdict:
-    """The verdict for a client: that of the first key with a record. Raises OSError when the file is broken."""
+    """Return the verdict for a client: that of the first key with a record. Raise OSError if the file is broken."""
     tried = []
     for key in keys(ip, host, info):
         tried.append(key)
@@ -213,4 +222,4 @@ def judge(rules: Rules, ip: bytes, host: bytes | None, info: bytes | None) -> Ve
     return Verdict(None, b"", tried)
 
 
-ALLOWED = Verdict(None, b"", [])  # for a client without a rule, or of a server without rules
+ALLOWED = Verdict(None, b"", [])  # for a client without a rule, or a server without rules

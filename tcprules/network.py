@@ -1,7 +1,9 @@
-"""CIDR and IPv6: the keys by which a cdb holds a network, the canonical text of an address. Pure, and imports nothing.
+"""IPv4 and IPv6 networks: the keys that represent them in a cdb, and the canonical text of addresses.
 
-IPv4 networks become the dotted prefixes and addresses that ucspi-tcp 0.88 looks up already. IPv6 networks become
-written-out nibbles and a slash (`2001:0db8:/`), which no address, dotted prefix or range can equal.
+Pure, imports nothing.
+
+IPv4 networks become the dotted prefixes and addresses that ucspi-tcp 0.88 looks up. IPv6 networks become written-out
+nibbles and a slash (`2001:0db8:/`), which cannot equal any address, dotted prefix or range.
 """
 
 TYPE_CHECKING = False
@@ -16,11 +18,14 @@ MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
 
 class Refused(ValueError):
-    """Neither an address nor a network that a rule can name. The text says why, and what to write."""
+    """The text is no address or network that a rule can have. The message says why, and what to write instead."""
 
 
 def ipv4(text: bytes) -> int | None:
-    """The number of a dotted quad as the kernel writes it: four decimal octets without leading zeros. Else None."""
+    """Return the number of a dotted quad: four decimal octets without leading zeros, as the kernel writes it.
+
+    Else None.
+    """
     parts = text.split(b".")
     if len(parts) != 4:
         return None
@@ -34,7 +39,7 @@ def ipv4(text: bytes) -> int | None:
 
 
 def ipv6(text: bytes) -> int | None:
-    """The number of an IPv6 address in any spelling of RFC 4291 section 2.2, without a zone. Else None."""
+    """Return the number of an IPv6 address without a zone, in any spelling of RFC 4291 section 2.2. Else None."""
     if b"." in text:
         front, _, quad = text.rpartition(b":")
         tail = ipv4(quad)
@@ -50,47 +55,50 @@ def ipv6(text: bytes) -> int | None:
     groups = left + [b"0"] * missing + right
     digits = b"".join([group.rjust(4, b"0") for group in groups])
     if b"" in groups or len(digits) != 32 or digits.translate(None, HEX):
-        return None  # int() alone would take +1 and 1_0
+        return None  # int() alone would accept +1 and 1_0
     return int(digits, 16)
 
 
-def dotted(number: int, octets: int = 4) -> bytes:
-    """The lowest `octets` octets of the number, with dots between."""
+def dotted_quad(number: int, octets: int = 4) -> bytes:
+    """Return the lowest `octets` octets of the number, separated by dots."""
     return b".".join([OCTETS[octet] for octet in number.to_bytes(16, "big")[-octets:]])
 
 
-def compressed(number: int) -> bytes:
-    """The text of RFC 5952 section 4: lower case, no leading zeros, `::` for the longest run of at least two zeros."""
+def compress(number: int) -> bytes:
+    """Return the text of RFC 5952 section 4.
+
+    It is in lower case, without leading zeros, with `::` for the longest run of two or more zeros.
+    """
     text = b":" + written_out(number)
-    for _ in range(3):  # of four nibbles one stays
+    for _ in range(3):  # one of the four nibbles of a group stays
         text = text.replace(b":0", b":")
     if b":0:0:" in text:
         for zeros in ZERO_RUNS:
-            left, found, right = text.partition(zeros)
-            if found:
+            left, run, right = text.partition(zeros)
+            if run:
                 return b"%b::%b" % (left[1:], right[:-1])
     return text[1:-1]
 
 
 def canonical(text: bytes) -> bytes | None:
-    """An IPv6 address as TCPREMOTEIP and rules hold it: RFC 5952, but IPv4-mapped as a dotted quad. Else None.
+    """Return an IPv6 address as in TCPREMOTEIP and in rules: RFC 5952, but IPv4-mapped as a dotted quad. Else None.
 
-    Section 5 of RFC 5952 would write some other addresses with dots in them; these get none, so that 0.88's dotted
-    prefixes never apply to an IPv6 client.
+    RFC 5952 section 5 would write some other addresses with dots. Here they have none, so that 0.88's dotted prefixes
+    never apply to an IPv6 client.
     """
     number = ipv6(text)
     if number is None:
         return None
-    return dotted(number) if number >> 32 == MAPPED else compressed(number)
+    return dotted_quad(number) if number >> 32 == MAPPED else compress(number)
 
 
 def written_out(number: int) -> bytes:
-    """All nibbles, a colon after each group of four: `2001:0db8:...:0001:`."""
+    """Return all nibbles, with a colon after each group of four: `2001:0db8:...:0001:`."""
     return number.to_bytes(16, "big").hex(":", 2).encode() + b":"
 
 
-def containing(text: bytes) -> "Iterator[bytes]":
-    """The keys of the networks that an IPv6 address lies in, longest first, /124 to /4. Nothing for other texts."""
+def containing_networks(text: bytes) -> "Iterator[bytes]":
+    """Yield the keys of the networks that contain an IPv6 address, from /124 to /4. Yield nothing for other texts."""
     number = ipv6(text)
     if number is None:
         return
@@ -100,28 +108,31 @@ def containing(text: bytes) -> "Iterator[bytes]":
 
 
 def ipv4_keys(number: int, bits: int) -> list[bytes]:
-    """Dotted prefixes for /1 to /24, addresses from /25 on, the default key for /0: at most 128."""
+    """Return the keys of a network: dotted prefixes up to /24, addresses from /25 on, the default key for /0.
+
+    At most 128.
+    """
     if not bits:
         return [b""]
     octets = (bits + 7) // 8
     first = number >> 32 - 8 * octets
     end = b"." if octets < 4 else b""
-    return [dotted(n, octets) + end for n in range(first, first + (1 << 8 * octets - bits))]
+    return [dotted_quad(n, octets) + end for n in range(first, first + (1 << 8 * octets - bits))]
 
 
 def ipv6_keys(number: int, bits: int) -> list[bytes]:
-    """Nibbles and a slash for /1 to /124, canonical addresses from /125 on: at most 8."""
+    """Return the keys of a network: nibbles and a slash up to /124, canonical addresses from /125 on. At most 8."""
     nibbles = (bits + 3) // 4
     shift = 128 - 4 * nibbles
     first = number >> shift
     numbers = range(first, first + (1 << 4 * nibbles - bits))
     if not shift:
-        return [compressed(n) for n in numbers]
+        return [compress(n) for n in numbers]
     return [written_out(n << shift)[: nibbles + nibbles // 4] + b"/" for n in numbers]
 
 
 def expand(text: bytes) -> list[bytes]:
-    """The keys for `ADDRESS` or `ADDRESS/BITS` of either family. Raises Refused."""
+    """Return the keys for `ADDRESS` or `ADDRESS/BITS` of either family. Raise Refused."""
     address, slash, length = text.partition(b"/")
     width, number = (128, ipv6(address)) if b":" in address else (32, ipv4(address))
     if number is None:
@@ -130,10 +141,10 @@ def expand(text: bytes) -> list[bytes]:
     if slash:
         bits = NUMBERS.get(length, width + 1)
         if bits > width:
-            raise Refused(f"after the slash comes a number from 0 to {width}")
+            raise Refused(f"the slash must be followed by a number from 0 to {width}")
     if width == 128 and bits == 0:
         raise Refused(
-            "no key stands for IPv6 alone: the default rule (no address) is for everybody, 2000::/3 for the Internet"
+            "no key stands for IPv6 alone: use the default rule (no address) for all clients, 2000::/3 for the Internet"
         )
     _refuse_host_bits(number, bits, width)
     if width == 32:
@@ -141,7 +152,7 @@ def expand(text: bytes) -> list[bytes]:
     if number >> 32 == MAPPED and bits > 96:
         return ipv4_keys(number & 0xFFFFFFFF, bits - 96)
     if number >> 32 == MAPPED and bits == 96:
-        raise Refused("this is every IPv4 address: 0.0.0.0/0 makes it the default rule, for everybody")
+        raise Refused("this is every IPv4 address: write 0.0.0.0/0, which is the default rule for all clients")
     return ipv6_keys(number, bits)
 
 
@@ -151,7 +162,7 @@ def _refuse_host_bits(number: int, bits: int, width: int) -> None:
     if network == number:
         return
     if number >> 32 == MAPPED and bits >= 96:
-        text, bits = dotted(network), bits - 96
+        text, bits = dotted_quad(network), bits - 96
     else:
-        text = dotted(network) if width == 32 else compressed(network)
+        text = dotted_quad(network) if width == 32 else compress(network)
     raise Refused(f"bits are set after the network's {bits}: {text.decode()}/{bits} is probably meant")

@@ -1,26 +1,26 @@
-"""What would these rules have done to yesterday's clients? Log lines -> verdicts, compared with other rules. Pure."""
+"""Judge the clients of a log by these rules, and compare the verdicts with those of other rules. Pure."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from tcprules.dump import quoted
+from tcprules.dump import quote_value
 from tcprules.lookup import Verdict, canonical
 from tcprules.network import ipv4
 
-# ok PID LOCALHOST:LOCALIP:LOCALPORT HOST:IP:INFO:PORT; an IPv6 address stands in brackets (0.88 has none).
+# ok PID LOCALHOST:LOCALIP:LOCALPORT HOST:IP:INFO:PORT; an IPv6 address is in brackets (0.88 has no IPv6).
 LOG_LINE = re.compile(
     rb"(?:^|\s)tcpserver: (?:ok|deny) [^ ]+ [^ ]+ "
     rb"(?P<host>[^ :]*):(?:\[(?P<ip6>[^ \]]*)\]|(?P<ip>[^ :]*)):(?P<info>[^ :]*):[^ :]*(?:\s|$)"
 )
-LOST = (b"?", b"...")  # tcpserver.c safeappend: what stands for other bytes, and where a long field was cut
+LOSS_MARKS = (b"?", b"...")  # tcpserver.c safeappend: replaces other bytes; ends a field that was cut
 
 
 class Undecidable(ValueError):
-    """The log does not hold what the client was."""
+    """The log does not contain all that the rules look at."""
 
 
 class Client:
-    """What the rules look at; None is unset."""
+    """A client as the rules see it. None means unset."""
 
     __slots__ = ("host", "info", "ip")
 
@@ -40,14 +40,14 @@ Judge = Callable[[Client], Verdict]
 
 
 def client(line: bytes) -> Client | None:
-    """The client of a line: tcpserver's ok or deny, or a plain address. None for other lines. Raises Undecidable."""
-    found = LOG_LINE.search(line)
-    if not found:
+    """Return the client of a line (tcpserver's ok or deny, or a plain address), or None. Raise Undecidable."""
+    match = LOG_LINE.search(line)
+    if not match:
         words = line.split()
         return _plain(words[0]) if len(words) == 1 else None
-    host, info = found["host"] or None, found["info"] or None
-    ip = found["ip"] if found["ip6"] is None else found["ip6"]
-    if any(lost in field for field in (ip, host, info) if field for lost in LOST):
+    host, info = match["host"] or None, match["info"] or None
+    ip = match["ip"] if match["ip6"] is None else match["ip6"]
+    if any(mark in field for field in (ip, host, info) if field for mark in LOSS_MARKS):
         raise Undecidable
     return Client(ip, host, info)
 
@@ -60,33 +60,33 @@ def _plain(address: bytes) -> Client:
 
 
 def replay(lines: Iterable[bytes], judge: Judge, old: Judge | None) -> Iterator[bytes]:
-    """A line per client, and a count. With `old` rules: only the clients to whom they did something else."""
+    """Yield a line for each client, and the counts. With `old` rules yield only the clients whose verdict differs."""
     clients = differ = undecidable = 0
     for line in lines:
         try:
-            who = client(line)
+            log_client = client(line)
         except Undecidable:
             undecidable += 1
             continue
-        if who is None:
+        if log_client is None:
             continue
         clients += 1
-        text = verdict_text(judge(who))
+        text = verdict_text(judge(log_client))
         if old:
-            before = verdict_text(old(who))
+            before = verdict_text(old(log_client))
             if before == text:
                 continue
             differ += 1
             text = b"%b -> %b" % (before, text)
-        yield b"%b: %b" % (who.text(), text)
+        yield b"%b: %b" % (log_client.text(), text)
     changed = b", %d differ" % differ if old else b""
     yield b"%d clients%b, %d not decidable" % (clients, changed, undecidable)
 
 
 def verdict_text(verdict: Verdict) -> bytes:
-    """deny, or allow and the variables as they end up in the environment, written as in a rule."""
+    """Return deny, or allow and the variables as in the final environment, in the notation of a rule."""
     if verdict.deny:
         return b"deny"
     return b"allow" + b"".join(
-        b",%b=%b" % (name, quoted(value) or value) for name, value in dict(verdict.environment).items()
+        b",%b=%b" % (name, quote_value(value) or value) for name, value in dict(verdict.environment).items()
     )

@@ -1,4 +1,4 @@
-"""What tcprulescheck prints about one client: a verdict -> text, raw bytes and all, as 0.88's. Pure."""
+"""Format what tcprulescheck prints about one client. Like 0.88's output it contains raw bytes. Pure."""
 
 from collections.abc import Iterable
 
@@ -6,8 +6,8 @@ from tcprules.lookup import Verdict, instructions
 from tcprules.rules import BadLine, parse
 
 
-def shown(verdict: Verdict) -> bytes:
-    """The rule that matched, the variables, allow or deny: 0.88's output (tcprulescheck.c)."""
+def format_verdict(verdict: Verdict) -> bytes:
+    """Return the rule that matched, the variables, and allow or deny: 0.88's output (tcprulescheck.c)."""
     text = b"default:\n" if verdict.key is None else b"rule %b:\n" % verdict.key
     for word in instructions(verdict.data):
         if word[:1] == b"D":
@@ -17,15 +17,15 @@ def shown(verdict: Verdict) -> bytes:
     return text + b"allow connection\n"
 
 
-def explained(verdict: Verdict) -> bytes:
-    """The keys that were tried, in order; `yes` is the one that has a rule."""
+def format_keys(verdict: Verdict) -> bytes:
+    """Return the keys that were tried, in order. The one with a rule is marked `yes`."""
     missed = verdict.tried if verdict.key is None else verdict.tried[:-1]
     text = b"".join(b"try %b: no\n" % key for key in missed)
     return text if verdict.key is None else text + b"try %b: yes\n" % verdict.key
 
 
-def traced(verdict: Verdict, file: bytes, lines: Iterable[bytes]) -> bytes:
-    """The line of the rules file that made the rule. Raises BadLine when the file would not have come so far."""
+def format_source(verdict: Verdict, file: bytes, lines: Iterable[bytes]) -> bytes:
+    """Return the line of the rules file that defines the rule. Raise BadLine for an invalid line before it."""
     if verdict.key is None:
         return b""
     for number, line in enumerate(lines, 1):
@@ -35,6 +35,6 @@ def traced(verdict: Verdict, file: bytes, lines: Iterable[bytes]) -> bytes:
             bad.locate(number, line)
             raise
         if rule and verdict.key in rule.keys:
-            other = b"" if rule.data == verdict.data else b"not any more: "
-            return b"%bfrom %b, line %d: %b\n" % (other, file, number, line.rstrip(b"\n"))
-    return b"not any more: no line of %b makes this rule\n" % file
+            changed = b"" if rule.data == verdict.data else b"changed: "
+            return b"%bfrom %b, line %d: %b\n" % (changed, file, number, line.rstrip(b"\n"))
+    return b"changed: no line of %b makes this rule\n" % file

@@ -1,6 +1,7 @@
-"""One line of text -> the records that it makes: the grammar of tcprules 0.88, and networks and IPv6. Pure.
+"""Parse one line of rules into records: the grammar of tcprules 0.88, plus networks and IPv6. Pure.
 
-Bytes in, bytes out. What 0.88 stores, however useless, is stored (lint.py warns); what it refuses is refused.
+Takes and returns bytes. Whatever 0.88 stores is stored, however useless (lint.py warns); whatever it refuses is
+refused.
 """
 
 from collections.abc import Iterator
@@ -8,20 +9,23 @@ from functools import lru_cache
 
 from tcprules.network import HEX, Refused, expand
 
-BLANKS = b" \t\n"  # tcprules.c strips these from the end of a line, and nothing else: a CR stays
-WORD = 1 << 64  # scan_ulong wraps
+BLANKS = b" \t\n"  # tcprules.c strips only these from the end of a line: a CR stays
+WORD = 1 << 64  # scan_ulong wraps around
 OCTET_MAX = 255  # tcprules.c: the upper end of a range
-DIGITS_AT_ONCE = 18  # fewer than int() refuses to convert, and than a word holds
+DIGITS_AT_ONCE = 18  # a number that a word holds, and far fewer digits than int() refuses
 VERDICTS = (b"deny", b"allow")
 ENDS = tuple(b":" + verdict for verdict in VERDICTS)
 DENY = b"D\0"
 PLAIN = b"0123456789."
 NETWORK_BYTES = HEX + b"."
-KNOWN_INSTRUCTIONS = 4096  # rules files repeat a handful of instructions many times over
+INSTRUCTION_CACHE_SIZE = 4096  # rules files repeat a few instructions many times
 
 
 class BadLine(Exception):
-    """A line that is no rule: the column (bytes, from 1), why, and, when a file is read, the line and its number."""
+    """A line that is no valid rule: the column (bytes, from 1) and the reason.
+
+    When a file is read, also the line and its number.
+    """
 
     def __init__(self, column: int, why: str) -> None:
         super().__init__(why)
@@ -31,13 +35,13 @@ class BadLine(Exception):
         self.line = b""
 
     def locate(self, number: int, line: bytes) -> None:
-        """Say where. The line is kept as 0.88 prints it, a C string."""
+        """Set the position. The line is kept as 0.88 prints it, a C string."""
         self.number = number
         self.line = line.rstrip(BLANKS).partition(b"\0")[0]
 
 
 class Rule:
-    """A line's rule: address and instructions as they are written, and its records: `data` under each of `keys`."""
+    """The rule of a line: address and instructions as written, and its records: `data` under each of `keys`."""
 
     __slots__ = ("address", "data", "instructions", "keys")
 
@@ -49,7 +53,7 @@ class Rule:
 
 
 def parse(line: bytes) -> Rule | None:
-    """The rule on a line. None for a comment and for a line without a colon. Raises BadLine."""
+    """Return the rule of a line, or None for a comment or a line without a colon. Raise BadLine."""
     if line[:1] == b"#":
         return None
     text = line.rstrip(BLANKS)
@@ -62,32 +66,32 @@ def parse(line: bytes) -> Rule | None:
         data = encode(instructions)
     except BadLine as bad:
         raise BadLine(len(address) + 1 + bad.column, bad.why) from None
-    # Nearly every address of a long file is plain: it shall not cost a call.
+    # Nearly every address of a long file is plain: save the call.
     return Rule(address, instructions, data, expand_address(address) if address.strip(PLAIN) else [address])
 
 
 def _split_ipv6(text: bytes, column: int) -> tuple[bytes, bytes]:
-    """Split at the first colon that allow or deny follows. 0.88 refuses such lines, and knows no other colon."""
+    """Split at the first colon before allow or deny. 0.88, which splits at the first colon, refuses such lines."""
     ends = [end for end in map(text.find, ENDS) if end >= 0]
     if not ends:
         raise BadLine(column, "neither allow nor deny follows the address")
     return text[: min(ends)], text[min(ends) + 1 :]
 
 
-@lru_cache(KNOWN_INSTRUCTIONS)
+@lru_cache(INSTRUCTION_CACHE_SIZE)
 def encode(instructions: bytes) -> bytes:
-    """The data of a record. Raises BadLine with the column inside the instructions."""
+    """Return the data of a record. Raise BadLine, whose column is within the instructions."""
     data = DENY if instructions.startswith(b"deny") else b""
     return data + b"".join(b"+%b=%b\0" % (name, value) for _, name, value in variables(instructions))
 
 
 def variables(instructions: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """The column (from 1), name and value of each variable after allow or deny. Raises BadLine."""
+    """Yield column (from 1), name and value of each variable after allow or deny. Raise BadLine."""
     at = len(b"deny") if instructions.startswith(b"deny") else len(b"allow")
     while at < len(instructions):
         if instructions[at : at + 1] != b",":
             why = (
-                "lines end with LF alone"
+                "a line must end with LF, not CRLF"
                 if instructions[at:] == b"\r"
                 else "a comma or the end of the line must follow"
             )
@@ -105,11 +109,11 @@ def variables(instructions: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def expand_address(address: bytes) -> list[bytes]:
-    """The keys of an address, in order. Raises BadLine."""
+    """Return the keys of an address, in order. Raise BadLine."""
     if b":" in address or looks_like_network(address):
-        return _network(address)
+        return _network_keys(address)
     try:
-        span = spread(address)
+        span = split_range(address)
     except ValueError:
         raise BadLine(1, "a range is two numbers with a dash between") from None
     if span is None:
@@ -118,10 +122,12 @@ def expand_address(address: bytes) -> list[bytes]:
     return [b"%b%d%b" % (before, number, after) for number in range(low, min(high, OCTET_MAX) + 1)]
 
 
-def spread(address: bytes) -> tuple[bytes, int, int, bytes] | None:
-    """The parts of a range: text before, first and last number, text after. None if it is none. Raises ValueError.
+def split_range(address: bytes) -> tuple[bytes, int, int, bytes] | None:
+    """Return the parts of a range: text before it, first and last number, text after it.
 
-    Only the first dash counts, and none beside an = or @ (tcprules.c).
+    Return None if there is no range.
+
+    As in tcprules.c, only the first dash counts, and none if there is an = or @. Raise ValueError for invalid numbers.
     """
     dash = address.find(b"-")
     if dash < 0 or b"=" in address or b"@" in address:
@@ -134,7 +140,7 @@ def spread(address: bytes) -> tuple[bytes, int, int, bytes] | None:
 
 
 def _number(text: bytes) -> int:
-    """scan_ulong on a C string: up to a NUL, decimal digits alone, modulo 2**64, nothing is 0. Raises ValueError."""
+    """Parse as scan_ulong does: decimal digits up to a NUL, modulo 2**64; no digits are 0. Raise ValueError."""
     digits = text.partition(b"\0")[0]
     if digits and not digits.isdigit():
         raise ValueError(text)
@@ -146,7 +152,9 @@ def _number(text: bytes) -> int:
 
 
 def looks_like_network(address: bytes) -> bool:
-    """Is this meant for a network? Then it is one, or refused; 0.88 stores it, where no client ever finds it.
+    """Whether the address is meant as a network.
+
+    Then it is expanded or refused; 0.88 stores it as a key that never matches.
 
     Hexadecimal digits count: as a literal key, `2/` would be the IPv6 network 2000::/4.
     """
@@ -156,14 +164,14 @@ def looks_like_network(address: bytes) -> bool:
     return bool(network and slash) and not network.strip(NETWORK_BYTES) and not length.strip(PLAIN)
 
 
-def _network(address: bytes) -> list[bytes]:
-    """The keys of a network or of an IPv6 address, behind `info@` one address. Raises BadLine."""
+def _network_keys(address: bytes) -> list[bytes]:
+    """Return the keys of a network or an IPv6 address, or of a single address after `info@`. Raise BadLine."""
     info, at, place = address.rpartition(b"@")
     column = len(info) + len(at) + 1
     if b":" in info:
         raise BadLine(info.index(b":") + 2, "neither allow nor deny follows the address")
     if at and b"/" in place:
-        raise BadLine(column, "info@ goes with one address, not with a network")
+        raise BadLine(column, "info@ must be followed by one address, not a network")
     try:
         return [info + at + key for key in expand(place)]
     except Refused as refused:

@@ -1,7 +1,7 @@
-"""How a program talks to its administrator: `prog: fatal: unable to ...: why`, exit 100 or 111, djb's words for errno.
+"""Messages to the administrator: `prog: fatal: unable to ...: why`, exit 100 or 111, djb's texts for errno.
 
-The texts are djb's table (ucspi-tcp 0.88, error_str.c), not strerror(3): people's log parsers know these.
-Messages are raw bytes, as 0.88's; whoever puts a client's bytes in one has filtered them before.
+The texts are those of error_str.c in ucspi-tcp 0.88, not of strerror(3), because log parsers know them. Messages are
+raw bytes, as in 0.88: a caller must filter the bytes of a client before.
 """
 
 import errno
@@ -11,8 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-PERMANENT = 100  # usage, bad syntax: trying again will not help
-TEMPORARY = 111  # the system's fault: trying again may help
+PERMANENT = 100  # usage or syntax error: trying again will not help
+TEMPORARY = 111  # system error: trying again may help
 
 WORDS = {
     0: "no error",
@@ -90,25 +90,25 @@ WORDS = {
 }
 
 PATIENCE = 1000  # milliseconds that the reader of descriptor 2 may stall before a line is lost
-PIPE_BUF = 4096  # pipe(7): a pipe that polls writable takes so much without blocking
+PIPE_BUF = 4096  # pipe(7): as much as a pipe that polls writable takes without blocking
 
 patience = PATIENCE
 silent = False
 
 
 def reason(error: OSError) -> str:
-    """djb's words for the error, `unknown error` for one that his table lacks."""
+    """Return djb's text for the error, or `unknown error`."""
     return WORDS.get(error.errno or 0, "unknown error")
 
 
 def quiet() -> None:
-    """-q: this process says nothing more, not even why it ends (tcpserver.c closes its own buffer for descriptor 2)."""
+    """Print nothing from now on, as for -q (tcpserver.c closes its buffer for descriptor 2)."""
     global silent
     silent = True
 
 
 def say(*parts: str | bytes) -> None:
-    """Write the parts as one line to descriptor 2, in one write. The line is lost if that is closed or stays full."""
+    """Write the parts as one line to descriptor 2. The line is lost if the descriptor is closed or stays full."""
     if silent:
         return
     line = b"".join(os.fsencode(part) for part in parts) + b"\n"
@@ -116,9 +116,9 @@ def say(*parts: str | bytes) -> None:
 
 
 def write(text: bytes) -> None:
-    """Write to descriptor 2, in pieces that a pipe takes whole. After a second without room the rest is lost."""
+    """Write to descriptor 2, in pieces that a pipe takes whole. If it is full for a second, the rest is lost."""
     global patience
-    from select import POLLOUT, poll  # a program without trouble does not need it
+    from select import POLLOUT, poll  # imported here because most processes write nothing
 
     poller = poll()
     poller.register(2, POLLOUT)
@@ -127,10 +127,10 @@ def write(text: bytes) -> None:
             text = text[os.write(2, text[:PIPE_BUF]) :]
     except OSError:
         return  # it is closed
-    patience = 0 if text else PATIENCE  # a reader that has stalled is waited for once
+    patience = 0 if text else PATIENCE  # a stalled reader is waited for only once
 
 
 def die(status: int, *parts: str | bytes) -> "NoReturn":
-    """Say the parts and end this process with `status`: PERMANENT or TEMPORARY."""
+    """Write the parts as a line, and exit with `status`: PERMANENT or TEMPORARY."""
     say(*parts)
     os._exit(status)

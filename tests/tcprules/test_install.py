@@ -1,4 +1,4 @@
-"""The file: its mode and owner stay, links and strangers are refused, and a kill at any call leaves it whole."""
+"""Installing a file: mode and owner are kept, links and foreign files are refused, and a kill leaves it complete."""
 
 import collections
 import fcntl
@@ -74,7 +74,7 @@ def test_owner_and_group_of_the_replaced_cdb_are_kept(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_where_the_owner_cannot_be_kept_one_warning_says_so(tmp_path: Path) -> None:
+def test_if_the_owner_cannot_be_kept_there_is_one_warning(tmp_path: Path) -> None:
     compile_rules(tmp_path, OLD)
     os.chown(tmp_path, NOBODY, NOBODY)
     for words in ([], ["--quiet"]):
@@ -89,7 +89,7 @@ def test_where_the_owner_cannot_be_kept_one_warning_says_so(tmp_path: Path) -> N
 
 @pytest.mark.peer
 @needs_root
-def test_an_owner_that_the_system_does_not_take_is_a_warning_too(tmp_path: Path) -> None:
+def test_an_invalid_owner_is_a_warning_too(tmp_path: Path) -> None:
     compile_rules(tmp_path, OLD)
     os.chown(tmp_path / "r.cdb", NOBODY, NOBODY)
     strace = [peer("/usr/bin/strace"), "-o/dev/null", "-einject=fchown:error=EINVAL"]
@@ -101,14 +101,14 @@ def test_an_owner_that_the_system_does_not_take_is_a_warning_too(tmp_path: Path)
 
 
 @needs_root
-def test_strict_keeps_the_old_cdb_where_its_owner_cannot_be_kept(tmp_path: Path) -> None:
+def test_strict_keeps_the_old_cdb_if_its_owner_cannot_be_kept(tmp_path: Path) -> None:
     compile_rules(tmp_path, OLD)
     os.chown(tmp_path, NOBODY, NOBODY)
     words = ["tcprules", "--strict", "r.cdb", "r.tmp"]
     assert forked.run(as_user(NOBODY, tcprules), words, b":allow\n", cwd=tmp_path) == (
         b"",
         b"tcprules: warning: file: unable to keep the owner of r.cdb: permission denied\n"
-        b"tcprules: fatal: warnings, and --strict: r.cdb is as it was\n",
+        b"tcprules: fatal: warnings, and --strict: r.cdb is unchanged\n",
         100,
     )
     assert os.listdir(tmp_path) == ["r.cdb"]
@@ -127,7 +127,7 @@ def test_a_tmp_of_another_user_is_refused_and_left_alone(tmp_path: Path) -> None
 
 
 @needs_root
-def test_a_tmp_that_root_left_behind_when_it_had_given_it_to_the_owner_of_the_cdb_is_used(tmp_path: Path) -> None:
+def test_a_tmp_left_by_root_with_the_owner_of_the_cdb_is_used(tmp_path: Path) -> None:
     for name in ("r.cdb", "r.tmp"):
         (tmp_path / name).write_bytes(b"")
         os.chown(tmp_path / name, NOBODY, NOBODY)
@@ -135,7 +135,7 @@ def test_a_tmp_that_root_left_behind_when_it_had_given_it_to_the_owner_of_the_cd
     assert (tmp_path / "r.cdb").read_bytes() == compiled(tmp_path, OLD)
 
 
-def test_a_tmp_that_is_a_symbolic_link_is_refused_and_what_it_names_is_not_touched(tmp_path: Path) -> None:
+def test_a_tmp_that_is_a_symbolic_link_is_refused_and_its_target_untouched(tmp_path: Path) -> None:
     (tmp_path / "passwd").write_bytes(b"precious")
     for target in ("passwd", "missing"):
         (tmp_path / "r.tmp").symlink_to(target)
@@ -147,7 +147,7 @@ def test_a_tmp_that_is_a_symbolic_link_is_refused_and_what_it_names_is_not_touch
     assert os.listdir(tmp_path) == ["passwd"]
 
 
-def test_a_tmp_that_is_a_hard_link_is_refused_and_what_it_names_is_not_touched(tmp_path: Path) -> None:
+def test_a_tmp_that_is_a_hard_link_is_refused_and_its_target_untouched(tmp_path: Path) -> None:
     (tmp_path / "passwd").write_bytes(b"precious")
     (tmp_path / "r.tmp").hardlink_to(tmp_path / "passwd")
     result = compile_rules(tmp_path, OLD)
@@ -175,7 +175,7 @@ def test_a_tmp_that_is_a_hard_link_is_refused_and_what_it_names_is_not_touched(t
         (["r.cdb", "/dev/null"], OLD, "unable to write to /dev/null: invalid argument"),
     ],
 )
-def test_what_cannot_be_done_is_said_as_the_original_says_it_and_leaves_nothing(
+def test_an_error_is_reported_as_by_the_original_and_leaves_nothing(
     words: list[str], rules: bytes, why: str, tmp_path: Path
 ) -> None:
     result = compile_rules(tmp_path, rules, *words)
@@ -201,7 +201,7 @@ def test_a_fifo_as_tmp_fails_before_any_input_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rules", [b"nonsense:\n", OLD * 20_000 + b"nonsense:\n"])
-def test_after_a_bad_line_the_old_cdb_is_there_and_no_tmp(rules: bytes, tmp_path: Path) -> None:
+def test_a_bad_line_leaves_the_old_cdb_and_no_tmp(rules: bytes, tmp_path: Path) -> None:
     compile_rules(tmp_path, OLD)
     assert compile_rules(tmp_path, rules, "--quiet", "r.cdb", "r.tmp").exit == 100
     assert os.listdir(tmp_path) == ["r.cdb"]
@@ -273,8 +273,8 @@ def waits_for_a_lock(process: subprocess.Popen[bytes]) -> bool:
     return any(f" {process.pid} " in line and "->" in line for line in Path("/proc/locks").read_text().splitlines())
 
 
-def wait_until_it_reads(process: subprocess.Popen[bytes]) -> None:
-    """It has opened and locked its tmp by then."""
+def wait_until_reading(process: subprocess.Popen[bytes]) -> None:
+    """Wait until the process reads its input: by then it has opened and locked its tmp."""
     assert process.stdin
     process.stdin.write(b"#\n")
     process.stdin.flush()
@@ -282,9 +282,9 @@ def wait_until_it_reads(process: subprocess.Popen[bytes]) -> None:
     wait_until(lambda: fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)) == bytes(4))
 
 
-def test_two_with_one_tmp_wait_for_each_other_and_the_last_one_wins(tmp_path: Path) -> None:
+def test_two_processes_with_one_tmp_run_one_after_the_other_and_the_last_one_wins(tmp_path: Path) -> None:
     first = start(tmp_path)
-    wait_until_it_reads(first)
+    wait_until_reading(first)
     second = start(tmp_path)
     wait_until(lambda: waits_for_a_lock(second))
     assert first.communicate(OLD, timeout=20) == (b"", b"")
@@ -294,7 +294,7 @@ def test_two_with_one_tmp_wait_for_each_other_and_the_last_one_wins(tmp_path: Pa
     assert (tmp_path / "r.cdb").read_bytes() == compiled(tmp_path, b":allow\n")
 
 
-def test_who_waited_for_one_that_failed_goes_on(tmp_path: Path) -> None:
+def test_a_process_that_waited_for_a_failed_one_goes_on(tmp_path: Path) -> None:
     first = start(tmp_path)
     wait_until((tmp_path / "r.tmp").exists)
     second = start(tmp_path)
@@ -305,21 +305,21 @@ def test_who_waited_for_one_that_failed_goes_on(tmp_path: Path) -> None:
     assert (tmp_path / "r.cdb").read_bytes() == compiled(tmp_path, OLD)
 
 
-def test_a_tmp_that_somebody_has_replaced_meanwhile_is_not_moved(tmp_path: Path) -> None:
+def test_a_tmp_that_was_replaced_meanwhile_is_not_moved(tmp_path: Path) -> None:
     process = start(tmp_path)
-    wait_until_it_reads(process)
+    wait_until_reading(process)
     (tmp_path / "half").write_bytes(b"half a cdb")
     (tmp_path / "half").rename(tmp_path / "r.tmp")
-    fatal = b"tcprules: fatal: unable to move r.tmp to r.cdb: somebody else has replaced it\n"
+    fatal = b"tcprules: fatal: unable to move r.tmp to r.cdb: another process has replaced it\n"
     assert process.communicate(OLD, timeout=20) == (b"", fatal)
     assert process.returncode == 111
     assert os.listdir(tmp_path) == ["r.tmp"]
     assert (tmp_path / "r.tmp").read_bytes() == b"half a cdb"
 
 
-def test_a_tmp_that_somebody_has_removed_meanwhile_is_missed_as_by_the_original(tmp_path: Path) -> None:
+def test_a_tmp_that_was_removed_meanwhile_is_reported_as_by_the_original(tmp_path: Path) -> None:
     process = start(tmp_path)
-    wait_until_it_reads(process)
+    wait_until_reading(process)
     (tmp_path / "r.tmp").unlink()
     fatal = b"tcprules: fatal: unable to move r.tmp to r.cdb: file does not exist\n"
     assert process.communicate(OLD, timeout=20) == (b"", fatal)
@@ -327,7 +327,7 @@ def test_a_tmp_that_somebody_has_removed_meanwhile_is_missed_as_by_the_original(
     assert os.listdir(tmp_path) == []
 
 
-def test_many_at_once_leave_a_whole_cdb_of_one_of_them(tmp_path: Path) -> None:
+def test_many_concurrent_processes_leave_the_complete_cdb_of_one_of_them(tmp_path: Path) -> None:
     rules = [b":allow\n" + b"10.%d.:deny\n" % n * 500 for n in range(8)]
     running = [start(tmp_path, "--quiet", "r.cdb", "r.tmp") for _ in rules]
     for process, text in zip(running, rules, strict=True):
@@ -344,8 +344,8 @@ def test_many_at_once_leave_a_whole_cdb_of_one_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer
-def test_who_found_no_cdb_and_then_waited_for_one_does_not_remove_it_when_it_fails(tmp_path: Path) -> None:
-    """The second looks for r, finds none, and is held until the first has the lock."""
+def test_a_process_that_waited_for_the_first_cdb_does_not_remove_it_when_it_fails(tmp_path: Path) -> None:
+    """The second process looks for r, finds none, and is delayed until the first one has the lock."""
     hold = [peer("/usr/bin/strace"), "-o/dev/null", f"-P{tmp_path}/r", "-einject=openat:delay_enter=2000000:when=1"]
     second = start(tmp_path, f"{tmp_path}/r", f"{tmp_path}/r", under=hold)
     time.sleep(1)
@@ -360,7 +360,7 @@ def test_who_found_no_cdb_and_then_waited_for_one_does_not_remove_it_when_it_fai
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_ends_it_removes_the_tmp_and_ends_it_as_a_signal(number: int, tmp_path: Path) -> None:
+def test_a_terminating_signal_removes_the_tmp_and_is_the_exit_status(number: int, tmp_path: Path) -> None:
     process = start(tmp_path)
     wait_until((tmp_path / "r.tmp").exists)
     process.send_signal(number)
@@ -369,10 +369,10 @@ def test_a_signal_that_ends_it_removes_the_tmp_and_ends_it_as_a_signal(number: i
     assert os.listdir(tmp_path) == []
 
 
-def test_two_signals_at_once_do_not_leave_the_tmp_behind(tmp_path: Path) -> None:
+def test_two_simultaneous_signals_leave_no_tmp(tmp_path: Path) -> None:
     for _ in range(20):
         process = start(tmp_path)
-        wait_until_it_reads(process)
+        wait_until_reading(process)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             process.send_signal(number)
         assert process.communicate(timeout=20) == (b"", b"")
@@ -408,7 +408,7 @@ def test_kill_9_at_any_moment_leaves_the_old_cdb_or_the_new_one(tmp_path: Path) 
 
 
 def traced(directory: Path, trace: Path, *inject: str) -> int:
-    """Run tcprules under strace, looking at the calls that touch our files. What has happened is in `trace`."""
+    """Run tcprules under strace, which records in `trace` the calls that touch the tested files."""
     files = [f"{directory}/r.cdb", f"{directory}/r.tmp"]
     paths = [f"-P{path}" for path in (directory, *files)]
     strace = [peer("/usr/bin/strace"), f"-o{trace}", *paths, *inject, script("tcprules"), *files]
@@ -435,7 +435,7 @@ def test_kill_9_at_every_call_that_touches_the_files_leaves_the_old_cdb_or_the_n
 
 
 @pytest.mark.peer
-def test_file_and_directory_are_synced_in_the_order_that_survives_a_power_cut(tmp_path: Path) -> None:
+def test_file_and_directory_are_synced_in_the_order_that_survives_a_power_failure(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     (tmp_path / "rules").mkdir()
     strace = [peer("/usr/bin/strace"), f"-o{trace}", "-y", "-etrace=write,fsync,rename,close"]

@@ -1,4 +1,4 @@
-"""lint: what is legal but dead or dangerous is said, with its place; what works is not mentioned."""
+"""The warnings: rules that are legal but dead or dangerous are reported with their position, others are not."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def warnings(rules: bytes, want_default: bool = False) -> list[str]:
         b"0.0.0.0/0:allow",
     ],
 )
-def test_a_rule_that_works_is_not_mentioned(line: bytes) -> None:
+def test_a_working_rule_gets_no_warning(line: bytes) -> None:
     assert warnings(line + b"\n:deny\n" if b"/0:" not in line else line) == []
 
 
@@ -72,9 +72,9 @@ def test_a_rule_that_works_is_not_mentioned(line: bytes) -> None:
         (b" 1.2.3.4:deny", 1, "blank"),
         (b"1.2.3.4 :deny", 8, "blank"),
         (b" #x:deny", 1, "blank"),
-        (b"host.example:deny", 1, "= before it"),
-        (b".example:deny", 1, "= before it"),
-        (b"localhost:deny", 1, "= before it"),
+        (b"host.example:deny", 1, "must begin with ="),
+        (b".example:deny", 1, "must begin with ="),
+        (b"localhost:deny", 1, "must begin with ="),
         (b"=Host.example:deny", 2, "lower case"),
         (b"=host.eXample:deny", 8, "lower case"),
         (b"=*.example:deny", 2, "no client's name has this character"),
@@ -82,9 +82,9 @@ def test_a_rule_that_works_is_not_mentioned(line: bytes) -> None:
         (b"=host.example.:deny", 14, "dot at the end"),
         (b"=.example.:deny", 10, "dot at the end"),
         (b"=.:deny", 2, "dot at the end"),
-        (b"=a..example:deny", 4, "two dots together"),
+        (b"=a..example:deny", 4, "two dots in sequence"),
         (b"=10.1.2.3:deny", 2, "is a number"),
-        (b"10.=host:deny", 4, "the beginning of a host name"),
+        (b"10.=host:deny", 4, "only a host name begins with ="),
         (b"[2001]:deny", 1, "no client has such an address"),
         (b"foo/bar:deny", 1, "no client has such an address"),
         (b"10.0-1.0.0/8:deny", 1, "no client has such an address"),
@@ -105,14 +105,14 @@ def test_a_rule_that_works_is_not_mentioned(line: bytes) -> None:
         (b'1.2.3.4:allow,A="b\0+RELAYCLIENT="', 15, "a NUL"),
         (b'1.2.3.4:allow,A="b\0D"', 15, "a NUL"),
         (b'1.2.3.4:allow,A\0="b"', 15, "a NUL"),
-        (b'=:allow,RELAYCLIENT=""', 9, "an open relay: everybody who has a name"),
+        (b'=:allow,RELAYCLIENT=""', 9, "an open relay: every client with a name may relay"),
     ],
 )
-def test_a_rule_that_does_not_do_what_it_says_is_named_with_its_place(line: bytes, column: int, text: str) -> None:
-    said = warnings(b"# first\n" + line + b"\n:deny\n")
-    assert len(said) == 1
-    assert said[0].startswith(f"line 2, column {column}: ")
-    assert text in said[0]
+def test_a_dead_or_dangerous_rule_is_reported_with_its_position(line: bytes, column: int, text: str) -> None:
+    actual = warnings(b"# first\n" + line + b"\n:deny\n")
+    assert len(actual) == 1
+    assert actual[0].startswith(f"line 2, column {column}: ")
+    assert text in actual[0]
 
 
 @pytest.mark.parametrize(
@@ -125,45 +125,45 @@ def test_a_rule_that_does_not_do_what_it_says_is_named_with_its_place(line: byte
         b"=" + b"a." * 200_000,
     ],
 )
-def test_an_address_of_any_length_is_judged_in_one_pass(address: bytes) -> None:
-    said = warnings(address + b".deny\n" + address.replace(b"-", b"_") + b":deny\n:deny\n")
-    assert [text.partition(",")[0] for text in said] == ["line 1", "line 2"]
+def test_an_address_of_any_length_is_checked_in_linear_time(address: bytes) -> None:
+    actual = warnings(address + b".deny\n" + address.replace(b"-", b"_") + b":deny\n:deny\n")
+    assert [text.partition(",")[0] for text in actual] == ["line 1", "line 2"]
 
 
 @pytest.mark.parametrize("place", [b"1.2.3.", b"=.example", b"=", b"", b"host"])
-def test_info_before_anything_but_a_whole_address_or_name_is_named_twice(place: bytes) -> None:
-    said = warnings(b"joe@" + place + b":deny\n:deny\n")
-    assert [text.split(": ")[0] for text in said] == ["line 1, column 4", "line 1, column 5"]
-    assert "whole address" in said[1]
+def test_info_before_anything_but_a_whole_address_or_name_gets_two_warnings(place: bytes) -> None:
+    actual = warnings(b"joe@" + place + b":deny\n:deny\n")
+    assert [text.split(": ")[0] for text in actual] == ["line 1, column 4", "line 1, column 5"]
+    assert "whole address" in actual[1]
 
 
-def test_a_range_that_ends_at_255_and_lacks_its_final_dot_is_named_twice() -> None:
-    said = warnings(b"10.250-300:deny\n:deny\n")
-    assert [text.partition(": ")[2] for text in said] == [
+def test_a_range_beyond_255_without_its_final_dot_gets_two_warnings() -> None:
+    actual = warnings(b"10.250-300:deny\n:deny\n")
+    assert [text.partition(": ")[2] for text in actual] == [
         "the range ends at 255",
-        "the rule matches nobody: a prefix ends with a dot",
+        "the rule matches no client: a prefix ends with a dot",
     ]
 
 
 @pytest.mark.parametrize("rules", [b"", b"# all comments\n", b"\n\n"])
-def test_a_file_without_any_rule_is_said_to_allow_everybody(rules: bytes) -> None:
-    assert warnings(rules) == ["file: no rule: everybody is allowed"]
+def test_a_file_without_a_rule_gets_a_warning(rules: bytes) -> None:
+    assert warnings(rules) == ["file: no rule: all clients are allowed"]
 
 
 def test_a_file_that_has_only_an_empty_range_has_no_rule() -> None:
-    assert warnings(b"1.2.3.9-7:deny\n")[-1] == "file: no rule: everybody is allowed"
+    assert warnings(b"1.2.3.9-7:deny\n")[-1] == "file: no rule: all clients are allowed"
 
 
-def test_a_missing_default_rule_is_said_when_asked_for() -> None:
+def test_a_missing_default_rule_gets_a_warning_on_request() -> None:
     assert warnings(b"10.:deny\n") == []
-    assert warnings(b"10.:deny\n", want_default=True) == ["file: no default rule: who is not named is allowed"]
+    assert warnings(b"10.:deny\n", want_default=True) == ["file: no default rule: all other clients are allowed"]
     assert warnings(b"10.:deny\n0.0.0.0/0:allow\n", want_default=True) == []
 
 
 @pytest.mark.parametrize("address", [b"", b"0.0.0.0/0"])
 def test_relayclient_in_the_default_rule_is_an_open_relay(address: bytes) -> None:
-    said = warnings(address + b':allow,A="b",RELAYCLIENT=""\n')
-    assert said == [f"line 1, column {len(address) + 14}: an open relay: everybody may relay"]
+    actual = warnings(address + b':allow,A="b",RELAYCLIENT=""\n')
+    assert actual == [f"line 1, column {len(address) + 14}: an open relay: every client may relay"]
 
 
 def test_deny_with_relayclient_in_the_default_rule_is_no_open_relay() -> None:
@@ -183,34 +183,34 @@ def test_deny_with_relayclient_in_the_default_rule_is_no_open_relay() -> None:
         (b"::ffff:10.0.0.1:deny\n10.0.0.1:allow\n", "line 2, column 1: 10.0.0.1 is set by line 1, which wins"),
     ],
 )
-def test_a_key_that_is_set_twice_is_said_with_the_line_that_wins(rules: bytes, text: str) -> None:
+def test_a_key_that_is_set_twice_is_reported_with_the_line_that_wins(rules: bytes, text: str) -> None:
     assert warnings(rules) == [text]
 
 
-def test_a_byte_order_mark_is_named_before_a_comment_and_before_a_rule() -> None:
+def test_a_byte_order_mark_is_reported_before_a_comment_and_before_a_rule() -> None:
     for rest in (b"# comment\n:deny\n", b"1.2.3.4:deny\n:deny\n"):
-        said = warnings(b"\xef\xbb\xbf" + rest)
-        assert len(said) == 1
-        assert said[0].startswith("line 1, column 1: a byte order mark")
+        actual = warnings(b"\xef\xbb\xbf" + rest)
+        assert len(actual) == 1
+        assert actual[0].startswith("line 1, column 1: a byte order mark")
 
 
-def test_the_line_that_ends_it_all_is_named_after_the_others() -> None:
-    said = warnings(b"10.0:deny\n1.2.3.4:alow\n10.1:deny\n")
-    assert [text.split(": ")[0] for text in said] == ["line 1, column 5", "line 2, column 9"]
+def test_the_fatal_line_is_reported_last() -> None:
+    actual = warnings(b"10.0:deny\n1.2.3.4:alow\n10.1:deny\n")
+    assert [text.split(": ")[0] for text in actual] == ["line 1, column 5", "line 2, column 9"]
 
 
-def test_a_crlf_file_is_told_what_is_wrong_with_it() -> None:
-    assert warnings(b"1.2.3.4:allow\r\n") == ["line 1, column 14: lines end with LF alone"]
+def test_a_crlf_file_gets_a_clear_warning() -> None:
+    assert warnings(b"1.2.3.4:allow\r\n") == ["line 1, column 14: a line must end with LF, not CRLF"]
 
 
-def test_twenty_warnings_are_shown_and_the_others_are_counted() -> None:
-    said = warnings(b"10.0 deny\n" * 57 + b":deny\n")
-    assert len(said) == 21
-    assert said[19].startswith("line 20, ")
-    assert said[20] == "file: and 37 more"
+def test_twenty_warnings_are_listed_and_the_others_are_counted() -> None:
+    actual = warnings(b"10.0 deny\n" * 57 + b":deny\n")
+    assert len(actual) == 21
+    assert actual[19].startswith("line 20, ")
+    assert actual[20] == "file: and 37 more"
 
 
-def test_the_fatal_line_is_shown_even_after_twenty_warnings() -> None:
-    said = warnings(b"10.0 deny\n" * 57 + b"1.2.3.4:alow\n")
-    assert said[20].startswith("line 58, column 9: ")
-    assert said[21] == "file: and 37 more"
+def test_the_fatal_line_is_listed_even_after_twenty_warnings() -> None:
+    actual = warnings(b"10.0 deny\n" * 57 + b"1.2.3.4:alow\n")
+    assert actual[20].startswith("line 58, column 9: ")
+    assert actual[21] == "file: and 37 more"

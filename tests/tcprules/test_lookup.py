@@ -1,4 +1,4 @@
-"""lookup: the order of the keys, what the data of a record says, what an open rules file costs and raises."""
+"""Lookups: the order of the keys, the meaning of a record's data, what an open rules file costs and raises."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ TEXT = st.lists(st.sampled_from([b"a", b"1", b".", b"..", b"@", b"=", b":", b"\0
 
 
 @pytest.mark.parametrize(
-    ("ip", "host", "info", "wanted"),
+    ("ip", "host", "info", "expected"),
     [
         (b"1.2.3.4", None, None, [b"1.2.3.4", b"1.2.3.", b"1.2.", b"1.", b""]),
         (
@@ -39,11 +39,11 @@ TEXT = st.lists(st.sampled_from([b"a", b"1", b".", b"..", b"@", b"=", b":", b"\0
         (b"::ffff:1.2.3.4", None, None, [b"::ffff:1.2.3.", b"::ffff:1.2.", b"::ffff:1.", b""]),
     ],
 )
-def test_keys_are_tried_in_this_order(ip: bytes, host: bytes | None, info: bytes | None, wanted: list[bytes]) -> None:
-    assert [key for key in keys(ip, host, info) if not key.endswith(b"/")][-len(wanted) :] == wanted
+def test_the_order_of_the_keys(ip: bytes, host: bytes | None, info: bytes | None, expected: list[bytes]) -> None:
+    assert [key for key in keys(ip, host, info) if not key.endswith(b"/")][-len(expected) :] == expected
 
 
-def test_networks_of_an_ipv6_client_come_longest_first_where_the_dotted_prefixes_would() -> None:
+def test_networks_of_an_ipv6_client_take_the_place_of_the_dotted_prefixes() -> None:
     tried = list(keys(b"2001:db8:4fff::1", b"h.com", b"joe"))
     assert tried[:4] == [b"joe@2001:db8:4fff::1", b"joe@=h.com", b"2001:db8:4fff::1", b"=h.com"]
     assert tried[-3:] == [b"=.com", b"=", b""]
@@ -55,7 +55,7 @@ def test_networks_of_an_ipv6_client_come_longest_first_where_the_dotted_prefixes
 
 
 @pytest.mark.parametrize("ip", [b"2001:db8::1::", b"1:2", b":", b"fe80::1%eth0", b"a:b"])
-def test_what_only_looks_like_ipv6_lies_in_no_network(ip: bytes) -> None:
+def test_an_invalid_ipv6_address_is_in_no_network(ip: bytes) -> None:
     assert list(keys(ip, None, None)) == [ip, b""]
 
 
@@ -65,10 +65,10 @@ def test_the_first_key_with_a_record_wins(
 ) -> None:
     verdict = judge(Rules.from_bytes(cdbfile.make(list(records.items()))), ip, host, info)
     tried = list(keys(ip, host, info))
-    wanted = next((key for key in tried if key in records), None)
-    assert verdict.key == wanted
-    assert verdict.data == records.get(wanted, b"") if wanted is not None else not verdict.data
-    assert verdict.tried == (tried if wanted is None else tried[: tried.index(wanted) + 1])
+    expected = next((key for key in tried if key in records), None)
+    assert verdict.key == expected
+    assert verdict.data == records.get(expected, b"") if expected is not None else not verdict.data
+    assert verdict.tried == (tried if expected is None else tried[: tried.index(expected) + 1])
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_the_first_key_with_a_record_wins(
         (b"+A=b=c\0", False, [(b"A", b"b=c")]),
     ],
 )
-def test_the_data_of_a_record_says(data: bytes, deny: bool, environment: list[tuple[bytes, bytes]]) -> None:
+def test_the_meaning_of_a_records_data(data: bytes, deny: bool, environment: list[tuple[bytes, bytes]]) -> None:
     verdict = Verdict(b"", data, [b""])
     assert (verdict.deny, verdict.environment, verdict.unusable) == (deny, environment, [])
 
 
-def test_a_variable_without_a_name_is_set_apart_for_no_environment_can_hold_it() -> None:
+def test_a_variable_without_a_name_is_kept_out_of_the_environment() -> None:
     verdict = Verdict(b"", b"+=x\0+A=b\0+=\0", [b""])
     assert (verdict.environment, verdict.unusable) == ([(b"A", b"b")], [b"=x", b"="])
 
@@ -117,7 +117,7 @@ def test_without_a_rule_a_client_is_allowed() -> None:
     ],
     ids=["missing", "empty", "garbage", "directory", "fifo", "loop", "null", "zero", "under-a-file"],
 )
-def test_a_rules_file_that_cannot_be_used_is_refused_at_once(make, why: str, tmp_path: Path) -> None:
+def test_an_unusable_rules_file_is_refused_when_it_is_opened(make, why: str, tmp_path: Path) -> None:
     make(tmp_path / "rules.cdb")
     before = os.listdir("/proc/self/fd")
     error = error_of(lambda: open_rules(bytes(tmp_path / "rules.cdb")))
@@ -126,7 +126,7 @@ def test_a_rules_file_that_cannot_be_used_is_refused_at_once(make, why: str, tmp
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_file_that_is_replaced_goes_on_answering_as_it_was(tmp_path: Path) -> None:
+def test_a_replaced_file_can_still_be_read(tmp_path: Path) -> None:
     path = tmp_path / "rules.cdb"
     path.write_bytes(cdbfile.make([(b"", b"D\0")]))
     rules = open_rules(str(path))
@@ -135,7 +135,7 @@ def test_a_file_that_is_replaced_goes_on_answering_as_it_was(tmp_path: Path) -> 
     rules.close()
 
 
-def test_a_file_that_is_truncated_in_place_is_an_error_not_a_crash(tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
     path = tmp_path / "rules.cdb"
     path.write_bytes(cdbfile.make([(b"", b"D\0")]))
     rules = open_rules(str(path))
@@ -144,7 +144,7 @@ def test_a_file_that_is_truncated_in_place_is_an_error_not_a_crash(tmp_path: Pat
     rules.close()
 
 
-def test_a_closed_file_answers_nothing_even_if_its_number_is_in_use_again(tmp_path: Path) -> None:
+def test_a_closed_file_is_not_read_even_if_its_descriptor_is_in_use_again(tmp_path: Path) -> None:
     path = tmp_path / "rules.cdb"
     path.write_bytes(cdbfile.make([(b"", b"D\0")]))
     rules = open_rules(str(path))
@@ -177,6 +177,6 @@ def test_a_search_among_many_rules_reads_a_few_hundred_bytes(tmp_path: Path) -> 
     os.close(source.descriptor)
 
 
-def test_records_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_records_are_in_the_order_of_the_file(tmp_path: Path) -> None:
     records = [(b"b", b"1"), (b"a", b""), (b"b", b"2"), (b"", b"D\0")]
     assert list(Rules.from_bytes(cdbfile.make(records)).records()) == records

@@ -1,4 +1,4 @@
-"""network: what is an address, its canonical text, and the keys of networks, against Python's ipaddress."""
+"""Addresses, their canonical text, and the keys of networks, compared with Python's ipaddress."""
 
 import ipaddress
 
@@ -27,7 +27,7 @@ def test_every_spelling_of_an_address_has_one_canonical_text(number: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         (b"::", b"::"),
         (b"::1", b"::1"),
@@ -42,8 +42,8 @@ def test_every_spelling_of_an_address_has_one_canonical_text(number: int) -> Non
         (b"64:ff9b::192.0.2.1", b"64:ff9b::c000:201"),
     ],
 )
-def test_canonical_text_is_that_of_rfc_5952_without_dots(text: bytes, wanted: bytes) -> None:
-    assert canonical(text) == wanted
+def test_canonical_text_is_that_of_rfc_5952_without_dots(text: bytes, expected: bytes) -> None:
+    assert canonical(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_canonical_text_is_that_of_rfc_5952_without_dots(text: bytes, wanted: by
         "::\u0661".encode(),
     ],
 )
-def test_what_is_no_ipv6_address_has_no_canonical_text(text: bytes) -> None:
+def test_an_invalid_ipv6_address_has_no_canonical_text(text: bytes) -> None:
     assert canonical(text) is None
 
 
@@ -103,7 +103,7 @@ def test_what_is_no_ipv6_address_has_no_canonical_text(text: bytes) -> None:
         (b"::/95", [b"0000:0000:0000:0000:0000:000%x:/" % n for n in (0, 1)]),
     ],
 )
-def test_network_expands_to_these_keys(text: bytes, keys: list[bytes]) -> None:
+def test_the_keys_of_a_network(text: bytes, keys: list[bytes]) -> None:
     assert expand(text) == keys
 
 
@@ -148,7 +148,7 @@ def test_an_ipv6_client_finds_a_network_exactly_when_it_is_inside(base: int, bit
         (b"2001:db8/32", "not an IPv6 address"),
     ],
 )
-def test_what_is_no_network_is_refused_with_advice(text: bytes, advice: str) -> None:
+def test_an_invalid_network_is_refused_with_advice(text: bytes, advice: str) -> None:
     with pytest.raises(Refused, match=advice.replace(".", r"\.")):
         expand(text)
 

@@ -1,4 +1,4 @@
-"""rules: lines that make these records, lines that are refused, and where the mistake is."""
+"""Rules: the records of lines, and the positions of mistakes."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ def keys(line: bytes) -> list[bytes] | None:
 
 
 @pytest.mark.parametrize(
-    ("line", "wanted"),
+    ("line", "expected"),
     [
         (b"# 1.2.3.4:deny", None),
         (b"1.2.3.4 deny", None),
@@ -48,8 +48,8 @@ def keys(line: bytes) -> list[bytes] | None:
         (b'2001:db8::1:allow,A=":deny",B=/:allow/', [b"2001:db8::1"]),
     ],
 )
-def test_line_makes_these_keys(line: bytes, wanted: list[bytes] | None) -> None:
-    assert keys(line) == wanted
+def test_the_keys_of_a_line(line: bytes, expected: list[bytes] | None) -> None:
+    assert keys(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_line_makes_these_keys(line: bytes, wanted: list[bytes] | None) -> None:
         (b"allow,A= b ,B=\xffc\xff", b"+A=b\0+B=c\0"),
     ],
 )
-def test_instructions_make_this_data(instructions: bytes, data: bytes) -> None:
+def test_the_data_of_instructions(instructions: bytes, data: bytes) -> None:
     rule = parse(b"1.2.3.4:" + instructions)
     assert rule
     assert rule.data == data
@@ -101,14 +101,14 @@ def test_instructions_make_this_data(instructions: bytes, data: bytes) -> None:
         (b"=::1:deny", 1),
     ],
 )
-def test_line_is_refused_and_the_mistake_is_at(line: bytes, column: int) -> None:
+def test_an_invalid_line_is_refused_with_the_column_of_the_mistake(line: bytes, column: int) -> None:
     with pytest.raises(BadLine) as caught:
         parse(line)
     assert caught.value.column == column
 
 
 @given(st.binary())
-def test_any_line_makes_a_rule_of_its_own_bytes_or_is_refused(line: bytes) -> None:
+def test_any_line_gives_a_rule_of_its_own_bytes_or_is_refused(line: bytes) -> None:
     try:
         rule = parse(line)
     except BadLine as bad:
@@ -120,6 +120,6 @@ def test_any_line_makes_a_rule_of_its_own_bytes_or_is_refused(line: bytes) -> No
 
 
 @pytest.mark.parametrize("address", [b"2/", b"20/", b"2001:0db8:/", b"2001:0db8:4/", b"-/", b"1-2/"])
-def test_a_key_of_an_ipv6_network_can_only_be_made_by_the_network(address: bytes) -> None:
+def test_a_key_of_an_ipv6_network_cannot_be_written_literally(address: bytes) -> None:
     with pytest.raises(BadLine):
         parse(address + b":deny")

@@ -1,4 +1,4 @@
-"""tcprules' command line: words, modes, what is said on descriptor 2, exit codes, descriptors that are missing."""
+"""tcprules' command line: arguments, modes, messages, exit codes, missing descriptors."""
 
 import os
 import pty
@@ -15,8 +15,8 @@ from tests.kit import forked
 from tests.kit.support import script
 
 USAGE = b"tcprules: usage: tcprules rules.cdb rules.tmp\n"
-WARNS = b"10.0:deny\n:allow\n"
-WARNING = b"tcprules: warning: line 1, column 5: the rule matches nobody: a prefix ends with a dot\n"
+DEAD_RULE = b"10.0:deny\n:allow\n"
+WARNING = b"tcprules: warning: line 1, column 5: the rule matches no client: a prefix ends with a dot\n"
 
 
 def run(directory: Path, rules: bytes, *words: str | bytes) -> forked.Result:
@@ -26,45 +26,45 @@ def run(directory: Path, rules: bytes, *words: str | bytes) -> forked.Result:
 @pytest.mark.parametrize(
     "words", [[], ["a"], ["--help"], ["--"], ["-x"], ["--strict"], ["--strict", "a"], ["--quiet", "a"], ["--version"]]
 )
-def test_fewer_than_two_names_are_a_usage_error(words: list[str], tmp_path: Path) -> None:
+def test_fewer_than_two_file_names_are_a_usage_error(words: list[str], tmp_path: Path) -> None:
     assert run(tmp_path, b":deny\n", *words) == (b"", USAGE, 100)
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["-x", "--", "--help", "--cheque", "--explain", "--strict=1", "-", "a b", "\udcff"])
-def test_every_other_first_word_is_a_file_name(name: str, tmp_path: Path) -> None:
+def test_any_other_first_word_is_a_file_name(name: str, tmp_path: Path) -> None:
     assert run(tmp_path, b":deny\n", name, "r.tmp") == (b"", b"", 0)
     assert os.listdir(tmp_path) == [name]
 
 
 @pytest.mark.parametrize("option", ["--check", "--strict", "--quiet"])
 def test_an_option_that_is_not_the_first_word_is_a_file_name(option: str, tmp_path: Path) -> None:
-    assert run(tmp_path, WARNS, "r.cdb", option) == (b"", WARNING, 0)
+    assert run(tmp_path, DEAD_RULE, "r.cdb", option) == (b"", WARNING, 0)
     assert os.listdir(tmp_path) == ["r.cdb"]
     assert run(tmp_path, b":deny\n", "--quiet", option, "r.tmp").exit == 0
     assert sorted(os.listdir(tmp_path)) == sorted([option, "r.cdb"])
 
 
-def test_more_words_are_ignored(tmp_path: Path) -> None:
+def test_further_words_are_ignored(tmp_path: Path) -> None:
     assert run(tmp_path, b":deny\n", "r.cdb", "r.tmp", "x", "--strict") == (b"", b"", 0)
 
 
 def test_a_warning_changes_neither_the_exit_code_nor_the_bytes(tmp_path: Path) -> None:
-    assert run(tmp_path, WARNS, "r.cdb", "r.tmp") == (b"", WARNING, 0)
-    assert run(tmp_path, WARNS, "--quiet", "q.cdb", "r.tmp") == (b"", b"", 0)
+    assert run(tmp_path, DEAD_RULE, "r.cdb", "r.tmp") == (b"", WARNING, 0)
+    assert run(tmp_path, DEAD_RULE, "--quiet", "q.cdb", "r.tmp") == (b"", b"", 0)
     assert (tmp_path / "r.cdb").read_bytes() == (tmp_path / "q.cdb").read_bytes()
 
 
 def test_strict_keeps_the_old_cdb_when_there_is_a_warning(tmp_path: Path) -> None:
     assert run(tmp_path, b":deny\n", "--strict", "r.cdb", "r.tmp") == (b"", b"", 0)
     old = (tmp_path / "r.cdb").read_bytes()
-    fatal = b"tcprules: fatal: warnings, and --strict: r.cdb is as it was\n"
-    assert run(tmp_path, WARNS, "--strict", "r.cdb", "r.tmp") == (b"", WARNING + fatal, 100)
+    fatal = b"tcprules: fatal: warnings, and --strict: r.cdb is unchanged\n"
+    assert run(tmp_path, DEAD_RULE, "--strict", "r.cdb", "r.tmp") == (b"", WARNING + fatal, 100)
     assert os.listdir(tmp_path) == ["r.cdb"]
     assert (tmp_path / "r.cdb").read_bytes() == old
 
 
-def test_strict_takes_a_file_without_a_default_rule(tmp_path: Path) -> None:
+def test_strict_accepts_a_file_without_a_default_rule(tmp_path: Path) -> None:
     assert run(tmp_path, b"10.:deny\n", "--strict", "r.cdb", "r.tmp") == (b"", b"", 0)
 
 
@@ -74,12 +74,12 @@ def test_strict_refuses_an_empty_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "said", "status"),
+    ("rules", "stderr", "status"),
     [
         (b":deny\n", b"", 0),
-        (WARNS, WARNING, 1),
-        (b"10.:deny\n", b"tcprules: warning: file: no default rule: who is not named is allowed\n", 1),
-        (b"", b"tcprules: warning: file: no rule: everybody is allowed\n", 1),
+        (DEAD_RULE, WARNING, 1),
+        (b"10.:deny\n", b"tcprules: warning: file: no default rule: all other clients are allowed\n", 1),
+        (b"", b"tcprules: warning: file: no rule: all clients are allowed\n", 1),
         (
             b"x:\n",
             b"tcprules: warning: line 1, column 3: neither allow nor deny follows the address\n"
@@ -88,16 +88,16 @@ def test_strict_refuses_an_empty_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_check_writes_nothing_and_tells_by_its_exit_code(
-    rules: bytes, said: bytes, status: int, tmp_path: Path
+def test_check_writes_nothing_and_reports_by_its_exit_code(
+    rules: bytes, stderr: bytes, status: int, tmp_path: Path
 ) -> None:
     for words in ([], ["r.cdb", "r.tmp"]):
-        assert run(tmp_path, rules, "--check", *words) == (b"", said, status)
+        assert run(tmp_path, rules, "--check", *words) == (b"", stderr, status)
         assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("line", "shown"),
+    ("line", "expected"),
     [
         (b"1.2.3.4:\x1b[31m\xff \t", b"1.2.3.4:\x1b[31m\xff"),
         (b"1.2.3.4:x\0y", b"1.2.3.4:x"),
@@ -105,17 +105,17 @@ def test_check_writes_nothing_and_tells_by_its_exit_code(
         (b"1.2.3.4:allow\r", b"1.2.3.4:allow\r"),
     ],
 )
-def test_a_bad_line_is_shown_as_the_original_shows_it(line: bytes, shown: bytes, tmp_path: Path) -> None:
+def test_a_bad_line_is_printed_as_by_the_original(line: bytes, expected: bytes, tmp_path: Path) -> None:
     for ending in (b"\n", b"", b"\n:deny\n"):
         result = run(tmp_path, b"#\n" + line + ending, "r.cdb", "r.tmp")
         warning, fatal, rest = result.stderr.split(b"\n", 2)
         assert warning.startswith(b"tcprules: warning: line 2, column ")
-        assert (fatal, rest) == (b"tcprules: fatal: unable to parse this line: " + shown, b"")
+        assert (fatal, rest) == (b"tcprules: fatal: unable to parse this line: " + expected, b"")
         quiet = run(tmp_path, b"#\n" + line + ending, "--quiet", "r.cdb", "r.tmp")
         assert quiet == (b"", fatal + b"\n", 100)
 
 
-def test_a_network_with_host_bits_is_refused_with_the_network_that_is_meant(tmp_path: Path) -> None:
+def test_a_network_with_host_bits_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     result = run(tmp_path, b":allow\n10.1.2.3/8:deny\n", "r.cdb", "r.tmp")
     assert result.exit == 100
     assert result.stderr == (
@@ -135,15 +135,15 @@ def test_without_descriptor_0_the_input_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_without_descriptor_2_no_warning_gets_into_the_cdb(tmp_path: Path) -> None:
-    run(tmp_path, WARNS, "wanted.cdb", "r.tmp")
+    run(tmp_path, DEAD_RULE, "expected.cdb", "r.tmp")
     for closed in ("2>&-", ">&- 2>&-", "2>/dev/full"):
         command = ["sh", "-c", f'exec "$@" {closed}', "sh", script("tcprules"), "r.cdb", "r.tmp"]
-        done = subprocess.run(command, cwd=tmp_path, input=WARNS)
+        done = subprocess.run(command, cwd=tmp_path, input=DEAD_RULE)
         assert done.returncode == 0
-        assert (tmp_path / "r.cdb").read_bytes() == (tmp_path / "wanted.cdb").read_bytes()
+        assert (tmp_path / "r.cdb").read_bytes() == (tmp_path / "expected.cdb").read_bytes()
 
 
-def test_input_that_is_not_there_yet_is_not_taken_for_the_end_of_the_rules(tmp_path: Path) -> None:
+def test_eagain_is_not_taken_for_the_end_of_the_rules(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.write(writing, b"10.:allow\n")
@@ -169,7 +169,7 @@ def test_a_tmp_that_is_the_file_of_rules_is_refused_before_it_is_emptied(tmp_pat
 
 
 @pytest.mark.parametrize("size", [1, 65535, 65536, 65537, 3 * 65536])
-def test_lines_may_lie_across_the_reads(size: int, tmp_path: Path) -> None:
+def test_lines_may_cross_the_boundaries_of_reads(size: int, tmp_path: Path) -> None:
     rules = b"#" * size + b"\n1.2.3.4:deny\n#" + b"\n" * size + b"=" + b"h" * size + b":deny"
     assert run(tmp_path, rules, "r.cdb", "r.tmp") == (b"", b"", 0)
     content = (tmp_path / "r.cdb").read_bytes()
@@ -178,7 +178,7 @@ def test_lines_may_lie_across_the_reads(size: int, tmp_path: Path) -> None:
 
 
 def on_a_terminal(directory: Path, feed: list[bytes], pause: float, *words: str) -> bytes:
-    """What a person sees on descriptor 2 while the rules come down a pipe, with a pause between the parts."""
+    """Return what appears on a terminal as descriptor 2 while the rules arrive on a pipe, with pauses."""
     seen, terminal = pty.openpty()
     process = subprocess.Popen([script("tcprules"), *words], cwd=directory, stdin=subprocess.PIPE, stderr=terminal)
     os.close(terminal)
@@ -199,7 +199,7 @@ def on_a_terminal(directory: Path, feed: list[bytes], pause: float, *words: str)
     return text
 
 
-def test_a_terminal_sees_progress_when_the_work_is_long_and_only_then(tmp_path: Path) -> None:
+def test_a_terminal_gets_progress_only_if_the_work_is_long(tmp_path: Path) -> None:
     parts = [b"10.0 deny\n", b":allow\n", b"#\n"]
     slow = on_a_terminal(tmp_path, parts, 0.7, "r.cdb", "r.tmp")
     assert b"tcprules  " in slow
@@ -209,7 +209,7 @@ def test_a_terminal_sees_progress_when_the_work_is_long_and_only_then(tmp_path: 
     assert on_a_terminal(tmp_path, [b":allow\n"], 0, "r.cdb", "r.tmp") == b""
 
 
-def test_an_interrupt_gives_the_terminal_its_cursor_back(tmp_path: Path) -> None:
+def test_an_interrupt_restores_the_cursor(tmp_path: Path) -> None:
     seen, terminal = pty.openpty()
     process = subprocess.Popen(
         [script("tcprules"), "r.cdb", "r.tmp"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=terminal
@@ -236,7 +236,7 @@ def test_an_interrupt_gives_the_terminal_its_cursor_back(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == []
 
 
-def test_another_program_than_a_terminal_sees_no_progress(tmp_path: Path) -> None:
+def test_without_a_terminal_there_is_no_progress(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [script("tcprules"), "r.cdb", "r.tmp"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""Rules files compiled by tcprules 0.88, and clients judged by tcprulescheck 0.88: ours gives the same bytes."""
+"""Rules files compiled, and clients judged, by tcprules and tcprulescheck 0.88: ours give the same bytes."""
 
 import base64
 import json
@@ -47,5 +47,5 @@ def test_client_is_judged_as_the_original_judged_it(case: dict, tmp_path: Path) 
     assert result == (latin(case["stdout"]), latin(case["stderr"]), case["exit"])
 
 
-def test_all_captured_cases_are_here() -> None:
+def test_all_captured_cases_are_present() -> None:
     assert (len(RULES), len(CHECKS)) == (108, 87)

@@ -1,4 +1,4 @@
-"""Ours beside Debian's tcprules, tcprulescheck and tcpserver: the same bytes, the same answers, for every address."""
+"""Comparison with Debian's tcprules, tcprulescheck and tcpserver: the same bytes and verdicts, for every address."""
 
 import collections
 import ipaddress
@@ -18,7 +18,7 @@ FILES = 400
 
 
 @pytest.mark.peer
-def test_random_rules_files_and_clients_are_treated_as_the_originals_treat_them(tmp_path: Path) -> None:
+def test_random_rules_files_and_clients_give_the_originals_results(tmp_path: Path) -> None:
     peer(rulesfuzz.C_TCPRULES)
     counts: collections.Counter[str] = collections.Counter()
     chance = random.Random(88)
@@ -44,7 +44,7 @@ def test_random_rules_files_and_clients_are_treated_as_the_originals_treat_them(
 
 @pytest.mark.peer
 @pytest.mark.parametrize("name", sorted(rulesfuzz.BY_DESIGN))
-def test_what_differs_by_design_does_differ(name: str, tmp_path: Path) -> None:
+def test_intended_differences_are_differences(name: str, tmp_path: Path) -> None:
     peer(rulesfuzz.C_TCPRULES)
     rules = {"an IPv6 address": b"2001:db8::1:deny\n"}.get(name, b"10.0.0.0/8:deny\n")
     assert rulesfuzz.by_design(rules) == name
@@ -52,7 +52,7 @@ def test_what_differs_by_design_does_differ(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.peer
-def test_the_original_may_write_into_our_tmp_and_we_into_its(tmp_path: Path) -> None:
+def test_the_original_may_use_our_tmp_and_we_may_use_its(tmp_path: Path) -> None:
     (tmp_path / "r.tmp").write_bytes(b"left behind by a killed tcprules" * 1000)
     assert forked.run(tcprules, ["tcprules", "r.cdb", "r.tmp"], b":deny\n", cwd=tmp_path).exit == 0
     subprocess.run([peer(rulesfuzz.C_TCPRULES), "c.cdb", "r.tmp"], input=b":deny\n", cwd=tmp_path, check=True)
@@ -64,18 +64,18 @@ Networks = list[tuple[ipaddress.IPv4Network, bytes]]
 
 
 def random_networks(chance: random.Random) -> Networks:
-    """Networks of 127.0.0.0/8 that do not overlap within one of tcprules' levels, each with a word of its own."""
-    found: Networks = []
+    """Return networks of 127.0.0.0/8, each with its own word, that do not overlap within one level of tcprules."""
+    chosen: Networks = []
     for number in range(30):
         bits = chance.choice(LONGEST_FIRST)
         network = ipaddress.IPv4Network((0x7F000000 | chance.getrandbits(24), bits), strict=False)
-        if not any(network.overlaps(other) and level(bits) == level(other.prefixlen) for other, _ in found):
-            found.append((network, b"n%d" % number))
-    return found
+        if not any(network.overlaps(other) and level(bits) == level(other.prefixlen) for other, _ in chosen):
+            chosen.append((network, b"n%d" % number))
+    return chosen
 
 
 def level(bits: int) -> int:
-    """How many octets the keys have: of these, 0.88 tries the longest first."""
+    """Return the number of octets of the keys: 0.88 tries the longest ones first."""
     return (bits + 7) // 8
 
 
@@ -85,7 +85,7 @@ def word_for(client: ipaddress.IPv4Address, networks: Networks) -> bytes:
 
 
 def clients_near(networks: Networks, chance: random.Random) -> Iterator[ipaddress.IPv4Address]:
-    """The edges of each network, both sides of them, and any address inside. 127.0.0.0 itself cannot be a client."""
+    """Yield the edges of each network, the addresses beside them, and one inside. 127.0.0.0 cannot be a client."""
     for network, _ in networks:
         first, last = int(network[0]), int(network[-1])
         for number in {first - 1, first, last, last + 1, chance.randint(first, last)}:
@@ -126,8 +126,8 @@ def test_the_originals_tcprulescheck_agrees_on_networks_of_every_kind(bits: int,
             done = subprocess.run(
                 [program, "r.cdb"], cwd=tmp_path, env={"TCPREMOTEIP": str(client)}, capture_output=True, check=True
             )
-            wanted = b"inside" if client in network else b"default"
-            assert done.stdout.splitlines()[1] == b"set environment variable NET=" + wanted
+            expected = b"inside" if client in network else b"default"
+            assert done.stdout.splitlines()[1] == b"set environment variable NET=" + expected
 
 
 @pytest.mark.peer

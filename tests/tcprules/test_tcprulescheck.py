@@ -1,4 +1,4 @@
-"""tcprulescheck: 0.88's answers without options; --explain, --dump and --replay with them."""
+"""tcprulescheck: 0.88's output without options; --explain, --dump and --replay."""
 
 import os
 import signal
@@ -41,12 +41,12 @@ def rules(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_without_a_file_there_is_the_usage_line(tmp_path: Path) -> None:
+def test_without_a_file_it_prints_the_usage(tmp_path: Path) -> None:
     assert run(tmp_path) == (b"", USAGE, 100)
 
 
 @pytest.mark.parametrize("name", ["-x", "--help", "--explains", "--", ""])
-def test_the_first_word_is_a_file_whatever_it_looks_like(name: str, tmp_path: Path) -> None:
+def test_the_first_word_is_always_a_file(name: str, tmp_path: Path) -> None:
     result = run(tmp_path, name, "more", "words")
     assert result == (b"", f"tcprulescheck: fatal: unable to read {name}: file does not exist\n".encode(), 111)
 
@@ -63,14 +63,14 @@ def test_the_first_word_is_a_file_whatever_it_looks_like(name: str, tmp_path: Pa
         ["--dump=1", "r.cdb"],
     ],
 )
-def test_options_that_do_not_go_together_are_a_usage_error(words: list[str], rules: Path) -> None:
+def test_conflicting_options_are_a_usage_error(words: list[str], rules: Path) -> None:
     result = run(rules, *words)
     assert (result.stdout, result.exit) == (b"", 100)
     assert result.stderr.startswith(b"tcprulescheck: usage: tcprulescheck [ --explain ")
     assert result.stderr.count(b"\n") == 1
 
 
-def test_a_full_or_closed_descriptor_1_is_nobodys_business_without_options(rules: Path) -> None:
+def test_without_options_a_failed_write_is_ignored(rules: Path) -> None:
     for where in (">/dev/full", ">&-"):
         command = ["sh", "-c", f'exec "$@" {where}', "sh", script("tcprulescheck"), "r.cdb"]
         done = subprocess.run(command, cwd=rules, stderr=subprocess.PIPE)
@@ -79,13 +79,13 @@ def test_a_full_or_closed_descriptor_1_is_nobodys_business_without_options(rules
 
 @pytest.mark.parametrize("options", [["--explain"], ["--dump"], ["--replay"]])
 @pytest.mark.parametrize(("where", "why"), [(">/dev/full", b"out of disk space"), (">&-", b"file descriptor not open")])
-def test_with_options_output_that_is_lost_is_an_error(options: list[str], where: str, why: bytes, rules: Path) -> None:
+def test_with_options_a_failed_write_is_an_error(options: list[str], where: str, why: bytes, rules: Path) -> None:
     command = ["sh", "-c", f'exec "$@" {where}', "sh", script("tcprulescheck"), *options, "r.cdb"]
     done = subprocess.run(command, cwd=rules, input=b"", stderr=subprocess.PIPE)
     assert (done.stderr, done.returncode) == (b"tcprulescheck: fatal: unable to write output: %b\n" % why, 111)
 
 
-def test_a_reader_that_has_seen_enough_ends_it_without_a_word(rules: Path) -> None:
+def test_a_closed_pipe_ends_it_silently(rules: Path) -> None:
     records = [(b"10.%d.%d." % (n >> 8, n & 255), b"") for n in range(60_000)]
     write_cdb(bytes(rules / "r.cdb"), bytes(rules / "r.tmp"), records)
     process = subprocess.Popen(
@@ -100,7 +100,7 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word(rules: Path) -> No
     assert process.wait(20) == -signal.SIGPIPE
 
 
-def test_an_interrupt_ends_it_without_a_word(rules: Path) -> None:
+def test_an_interrupt_ends_it_silently(rules: Path) -> None:
     process = subprocess.Popen(
         [script("tcprulescheck"), "--replay", "r.cdb"], cwd=rules, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -111,7 +111,7 @@ def test_an_interrupt_ends_it_without_a_word(rules: Path) -> None:
     assert process.returncode == -signal.SIGINT
 
 
-def test_explain_shows_the_keys_that_were_tried_and_the_line_that_made_the_rule(rules: Path) -> None:
+def test_explain_prints_the_tried_keys_and_the_line_of_the_rule(rules: Path) -> None:
     for words in (
         ["--explain", "--source", "rules", "r.cdb"],
         ["r.cdb", "--explain", "--source=rules"],
@@ -132,13 +132,13 @@ def test_explain_shows_the_keys_that_were_tried_and_the_line_that_made_the_rule(
         )
 
 
-def test_explain_without_a_source_shows_the_keys_alone(rules: Path) -> None:
+def test_explain_without_a_source_prints_only_the_keys(rules: Path) -> None:
     assert run(rules, "--explain", "r.cdb", TCPREMOTEIP="10.0.1.7").stdout == (
         b"try 10.0.1.7: yes\nrule 10.0.1.7:\ndeny connection\n"
     )
 
 
-def test_explain_shows_the_networks_of_an_ipv6_client(rules: Path) -> None:
+def test_explain_prints_the_networks_of_an_ipv6_client(rules: Path) -> None:
     result = run(rules, "--explain", "--source", "rules", "r.cdb", TCPREMOTEIP="2001:db8:1::1")
     assert result.stdout.startswith(b"try 2001:db8:1::1: no\ntry 2001:0db8:0001:0000:0000:0000:0000:000/: no\n")
     assert result.stdout.endswith(
@@ -147,25 +147,25 @@ def test_explain_shows_the_networks_of_an_ipv6_client(rules: Path) -> None:
     )
 
 
-def test_explain_says_when_nothing_matched(rules: Path) -> None:
+def test_explain_without_a_match(rules: Path) -> None:
     write_cdb(bytes(rules / "r.cdb"), bytes(rules / "r.tmp"), [])
     result = run(rules, "--explain", "--source", "rules", "r.cdb", TCPREMOTEIP="1.2")
     assert result.stdout == b"try 1.2: no\ntry 1.: no\ntry : no\ndefault:\nallow connection\n"
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "expected"),
     [
-        (b":deny\n", b"not any more: from rules, line 1: :deny\n"),
-        (b"10.:deny\n", b"not any more: no line of rules makes this rule\n"),
+        (b":deny\n", b"changed: from rules, line 1: :deny\n"),
+        (b"10.:deny\n", b"changed: no line of rules makes this rule\n"),
     ],
 )
-def test_explain_says_when_the_source_is_another_one(source: bytes, said: bytes, rules: Path) -> None:
+def test_explain_reports_a_changed_source(source: bytes, expected: bytes, rules: Path) -> None:
     (rules / "rules").write_bytes(source)
-    assert said in run(rules, "--explain", "--source", "rules", "r.cdb").stdout
+    assert expected in run(rules, "--explain", "--source", "rules", "r.cdb").stdout
 
 
-def test_explain_fails_on_a_source_that_is_not_there_or_not_rules(rules: Path) -> None:
+def test_explain_fails_on_a_missing_or_invalid_source(rules: Path) -> None:
     result = run(rules, "--explain", "--source", "no", "r.cdb")
     assert result == (b"", b"tcprulescheck: fatal: unable to read no: file does not exist\n", 111)
     (rules / "rules").write_bytes(b"x:\n")
@@ -173,7 +173,7 @@ def test_explain_fails_on_a_source_that_is_not_there_or_not_rules(rules: Path) -
     assert result == (b"", b"tcprulescheck: fatal: unable to parse this line: x:\n", 100)
 
 
-def test_dump_gives_the_rules_one_record_a_line(rules: Path) -> None:
+def test_dump_prints_one_record_a_line(rules: Path) -> None:
     networks = b"".join(b'10.0.%d.:allow,RELAYCLIENT=""\n' % n for n in range(4))
     assert run(rules, "--dump", "r.cdb") == (
         networks
@@ -223,7 +223,7 @@ def test_dump_gives_the_rules_one_record_a_line(rules: Path) -> None:
         b"1:allow,A=z" + bytes(set(range(256)) - set(b" \t\nz")) + b"z",
     ],
 )
-def test_dump_makes_rules_that_compile_to_the_same_bytes(line: bytes, tmp_path: Path) -> None:
+def test_dumped_rules_compile_to_the_same_bytes(line: bytes, tmp_path: Path) -> None:
     made = forked.run(tcprules, ["tcprules", "--quiet", "r.cdb", "r.tmp"], line, cwd=tmp_path)
     assert made == (b"", b"", 0)
     dumped = run(tmp_path, "--dump", "r.cdb")
@@ -262,7 +262,7 @@ LINES = st.builds(
 
 
 @given(LINES)
-def test_every_record_that_a_line_makes_can_be_written_as_a_line(line: bytes) -> None:
+def test_every_record_of_a_line_can_be_written_as_a_line(line: bytes) -> None:
     try:
         made = list(records([line]))
     except BadLine:
@@ -288,7 +288,9 @@ def test_every_record_that_a_line_makes_can_be_written_as_a_line(line: bytes) ->
         (b"1", b"+A=b\0D"),
     ],
 )
-def test_what_no_rule_makes_is_dumped_as_a_comment_with_exit_code_1(key: bytes, data: bytes, tmp_path: Path) -> None:
+def test_a_record_that_no_rule_makes_is_dumped_as_a_comment_with_code_1(
+    key: bytes, data: bytes, tmp_path: Path
+) -> None:
     (tmp_path / "r.cdb").write_bytes(cdbfile.make([(b"", b"D\0"), (key, data), (b"10.", b"")]))
     result = run(tmp_path, "--dump", "r.cdb")
     first, comment, last, end = result.stdout.split(b"\n")
@@ -332,7 +334,7 @@ def test_replay_judges_plain_addresses(rules: Path) -> None:
     )
 
 
-def test_replay_against_older_rules_shows_only_what_changes(rules: Path) -> None:
+def test_replay_against_older_rules_prints_only_differences(rules: Path) -> None:
     old = b':allow,A="1",A="b"\n10.0.0.:allow,RELAYCLIENT=""\n10.0.1.:deny\n192.0.2.:deny\n=.example.com:deny,X="y"\n'
     forked.run(tcprules, ["tcprules", "--quiet", "old.cdb", "r.tmp"], old, cwd=rules)
     log = b"10.0.0.1\n10.0.1.7\n10.0.2.1\n192.0.2.1\n198.51.100.1\n10.0.1.?\n"
@@ -372,25 +374,25 @@ def test_replay_names_the_file_that_cannot_be_read(rules: Path) -> None:
         b"a client: 1.2.3.4",
     ],
 )
-def test_a_line_that_names_no_client_is_passed_over(line: bytes) -> None:
+def test_a_line_without_a_client_is_ignored(line: bytes) -> None:
     assert client(line) is None
 
 
 @pytest.mark.parametrize(
     "field", [b"a?b:1.2.3.4:", b"a...:1.2.3.4:", b":1.2.?.4:", b":1.2...:", b":1.2.3.4:j?", b":1.2.3.4:j..."]
 )
-def test_a_client_of_which_the_log_has_lost_something_is_not_decided(field: bytes) -> None:
+def test_a_client_with_lost_characters_is_undecidable(field: bytes) -> None:
     with pytest.raises(Undecidable):
         client(b"tcpserver: ok 1 0:1.2.3.4:25 " + field + b":53932")
 
 
-def test_what_the_log_has_lost_of_our_own_side_does_not_matter() -> None:
-    found = client(b"tcpserver: ok ? loc?l:1.2...:? :1.2.3.4::?")
-    assert found
-    assert (found.ip, found.host, found.info) == (b"1.2.3.4", None, None)
+def test_lost_characters_of_the_local_side_do_not_matter() -> None:
+    log_client = client(b"tcpserver: ok ? loc?l:1.2...:? :1.2.3.4::?")
+    assert log_client
+    assert (log_client.ip, log_client.host, log_client.info) == (b"1.2.3.4", None, None)
 
 
-def test_explain_and_check_tell_the_same_as_the_server_is_told(rules: Path) -> None:
+def test_explain_and_check_agree_with_the_servers_lookup(rules: Path) -> None:
     content = Rules.from_bytes((rules / "r.cdb").read_bytes())
     for ip in ("10.0.1.7", "10.0.2.2", "2001:db8::1", "2001:db9::1", "192.0.2.1"):
         verdict = judge(content, ip.encode(), None, None)
