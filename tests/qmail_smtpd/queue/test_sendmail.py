@@ -15,9 +15,9 @@ import pytest
 
 from qmail_smtpd.queue.sendmail import SENDMAIL
 from tests.kit.mailhome import MESSAGE as SESSION
-from tests.kit.mailhome import lay_home, talk
+from tests.kit.mailhome import make_home, talk
 from tests.kit.relaytricks import TRICKS
-from tests.kit.server import private
+from tests.kit.server import with_files
 from tests.kit.support import peer, script
 
 PROGRAM = script("sendmail-queue")
@@ -199,7 +199,7 @@ def test_without_the_variable_usr_sbin_sendmail_is_run(mailer):
     if os.path.exists(SENDMAIL):
         if os.geteuid():
             pytest.skip("only root can replace this host's sendmail in a mount namespace")
-        assert queue(mailer, wrapper=private({os.fsdecode(SENDMAIL): mailer.path}), SENDMAIL=None).returncode == 0
+        assert queue(mailer, wrapper=with_files({os.fsdecode(SENDMAIL): mailer.path}), SENDMAIL=None).returncode == 0
         assert len(mailer.calls) == 1
     else:
         result = queue(mailer, SENDMAIL=None)
@@ -359,7 +359,7 @@ def test_a_variable_without_a_name_is_not_passed_on(mailer):
 )
 def test_the_reply_to_a_client_follows_the_exit_code_of_sendmail(mailer, tmp_path, code, reply):
     mailer.end_with(f"os._exit({code})")
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     result = talk(home, SESSION, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
     assert result.codes[-1] == reply
     (call,) = mailer.calls
@@ -368,7 +368,7 @@ def test_the_reply_to_a_client_follows_the_exit_code_of_sendmail(mailer, tmp_pat
 
 
 def test_a_relay_trick_that_rcpthosts_accepts_gets_554(mailer, tmp_path):
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     text = SESSION.replace("<u@example.com>", '<"victim@outside.example,"@example.com>')
     result = talk(home, text, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
     assert result.codes[-3:] == ["250", "354", "554"]
@@ -376,7 +376,7 @@ def test_a_relay_trick_that_rcpthosts_accepts_gets_554(mailer, tmp_path):
 
 
 def test_a_session_without_rcpthosts_relays_nothing_through_sendmail(mailer, tmp_path):
-    home = lay_home(tmp_path / "home", {"me": "mx.example.org\n"})
+    home = make_home(tmp_path / "home", {"me": "mx.example.org\n"})
     result = talk(home, SESSION, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
     assert result.codes[-1] == "554"
     assert mailer.calls == []

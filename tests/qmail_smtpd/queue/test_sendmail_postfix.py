@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.relaytricks import TRICKS
 from tests.kit.support import peer, script
 
@@ -89,9 +89,7 @@ class Postfix:
         """Wait until only undeliverable mail is left. Return the recipients of that mail."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            dropped = list(
-                self.top.glob("queue/maildrop/*")
-            )  # checked first: mail moves from here to the queue
+            dropped = list(self.top.glob("queue/maildrop/*"))  # checked first: mail moves from here to the queue
             result = subprocess.run(["postqueue", "-j"], env=self.environ, capture_output=True, text=True, check=True)
             messages = [json.loads(line) for line in result.stdout.splitlines()]
             if not dropped and all(message["queue_name"] == "deferred" for message in messages):
@@ -276,7 +274,7 @@ def test_a_local_postfix_alone_would_route_the_trick_onward(postfix, name):
 
 
 def test_a_session_of_qmail_smtpd_delivers_through_postfix(postfix, tmp_path):
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     environ = {**postfix.environ, "QMAILHOME": str(home), "QMAILQUEUE": script("sendmail-queue"), "SENDMAIL": SENDMAIL}
     session = (
         b"EHLO me\r\nMAIL FROM:<sender@elsewhere.example>\r\nRCPT TO:<one@example.com>\r\n"

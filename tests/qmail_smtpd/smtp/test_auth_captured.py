@@ -13,7 +13,7 @@ import pytest
 
 from tests.kit.captured import DATE, latin
 from tests.kit.checker import Checker
-from tests.kit.mailhome import Result, lay_home, start
+from tests.kit.mailhome import Result, make_home, start
 from tests.kit.support import ROOT
 
 CASES = [json.loads(line) for line in (ROOT / "tests/data/smtpd-auth.jsonl").read_text().splitlines()]
@@ -65,13 +65,13 @@ def masked(stdout: bytes) -> list[bytes]:
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_a_session_has_the_replies_that_are_right(case: dict, tmp_path: Path) -> None:
     wanted = {**case, **case.get("right", {})}
-    home, checker = lay_home(tmp_path / "home", case["control"]), Checker(tmp_path / "checker")
+    home, checker = make_home(tmp_path / "home", case["control"]), Checker(tmp_path / "checker")
     result = run_session(case, home, checker)
     assert masked(result.stdout) == masked(latin(wanted["stdout"]))
     assert result.status == wanted["exit"]
     queued = [(DATE.sub(b"; {DATE}\n", message, count=1), envelope) for message, envelope in result.queue]
     assert queued == [(latin(entry["message"]), latin(entry["envelope"])) for entry in wanted["queue"]]
-    checked = [(masked_fields(fields), words) for fields, words in checker.asked]
+    checked = [(masked_fields(fields), words) for fields, words in checker.calls]
     assert checked == [(latin(entry["fd3"]), entry["argv"]) for entry in wanted["checkpassword"]]
 
 
