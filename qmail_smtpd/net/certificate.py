@@ -42,7 +42,7 @@ def context(home: bytes = b".") -> "_ssl._SSLContext":
 
 
 def prepare_context(home: bytes) -> None:
-    """Build the context in a parent before it forks. On failure do nothing: the children find the reason themselves."""
+    """Build the context in a parent before it forks. On failure do nothing: the children will report the reason."""
     now = time()
     files = identities(home)
     if files == Cache.files and now - Cache.built < OLDEST:
@@ -65,7 +65,7 @@ def identities(home: bytes) -> "tuple[FileIdentity, ...]":
 
 
 def path_of(home: bytes, name: bytes) -> bytes:
-    """Return the path of a file, in the form for log lines too."""
+    """Return the path of a file. Log lines use it too."""
     return name if home == b"." else home + b"/" + name
 
 
@@ -90,7 +90,7 @@ def build(home: bytes) -> "_ssl._SSLContext":
 
 
 def load() -> "ModuleType":
-    """Load OpenSSL. This can fail if its directory is readable only by root."""
+    """Load OpenSSL. Raises TlsUnavailable, for example if only root can read its directory."""
     try:
         from qmail_smtpd.net import tls
     except ImportError as error:

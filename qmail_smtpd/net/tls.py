@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TLS_1_2 = 0x0303  # ssl.TLSVersion.TLSv1_2
 TLS_1_2_NAME = b"TLSv1.2"
 RECORD = 16384  # RFC 8446 section 5.1: the most that one record can hold
-MISMATCHED = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second if the keys are of two kinds
+MISMATCHED = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second for keys of different kinds
 HANDSHAKE_BLOCK = 8192
 HANDSHAKE_SECONDS = 300.0  # the default of Postfix: postconf(5), smtpd_starttls_timeout
 
@@ -137,10 +137,10 @@ class TlsLayer:
             if not self.refill(deadline, size):
                 return b""
         parts = [data]
-        room = size - len(data)
-        while data and room > 0 and (data := self.read_record(room)):
+        remaining = size - len(data)
+        while data and remaining > 0 and (data := self.read_record(remaining)):
             parts.append(data)
-            room -= len(data)
+            remaining -= len(data)
         return b"".join(parts)
 
     def read_record(self, size: int) -> bytes | None:

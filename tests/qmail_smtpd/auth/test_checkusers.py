@@ -333,7 +333,7 @@ def test_if_preloaded_it_is_called_and_not_executed(
         assert b"\r\n235 " in server.ask(plain(b"plain", b"secret"))
     text = trace.read_text()
     assert ("checkusers" in text) == execs
-    assert "/true" in text  # the program that it becomes is not preloaded
+    assert "/true" in text  # PROG is not preloaded, so it is executed
 
 
 def test_simultaneous_preloaded_logins_are_independent(users: Users) -> None:

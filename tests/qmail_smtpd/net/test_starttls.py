@@ -97,7 +97,7 @@ def test_commands_pipelined_after_starttls_are_never_executed(before: bytes, inj
     session, echo = converse(before + b"STARTTLS" + end + injected, 0, starttls=True, auth=OFFER)
     assert echo.replies == []
     assert session.status is None
-    session.feed(b"P 250\r\nRCPT TO:<u@ok.test>\r\nNOOP\r\n")  # nor is a part of it put before the next line
+    session.feed(b"P 250\r\nRCPT TO:<u@ok.test>\r\nNOOP\r\n")  # nor is its incomplete end put before the next line
     assert echo.replies == [b"502 unimplemented (#5.5.1)", b"503 MAIL first (#5.5.1)", b"250 ok"]
     assert not echo.queued
     assert not echo.credentials
@@ -288,7 +288,7 @@ def test_data_in_the_packet_of_starttls_is_dropped(home: Path, injected: bytes) 
 
 
 def test_a_client_hello_in_the_packet_of_starttls_is_dropped_too(home: Path) -> None:
-    """An attacker may have sent it. A client waits for the 220."""
+    """An attacker may have sent it: an honest client waits for the 220."""
     with Smtp(home) as smtp:
         smtp.reply()
         hello = Client(smtp.ends, trusting(certificate(home))).hello()

@@ -17,7 +17,7 @@ from qmail_smtpd.net import certificate, tls
 from qmail_smtpd.net.wire import Closed, TimedOut, TlsBroken, Wire
 from tests.kit.tlspeer import Client, certify, get_all, insecure_context, trusting
 
-EXIT_CODES = {"done": 0, "crashed": 1, "broken": 2, "closed": 3, "timed out": 4, "trouble": 5}
+EXIT_CODES = {"done": 0, "crashed": 1, "broken": 2, "closed": 3, "timed out": 4, "unavailable": 5}
 NORMAL_ENDS = (("done", b""), ("closed", b""))  # the second if the client disconnects before close_notify is sent
 
 
@@ -129,9 +129,9 @@ def run(serve: Callable[[Wire], None], timeout: float, seconds: float) -> str:
     except TimedOut as error:
         os.write(2, type(error).__name__.encode())
         return "timed out"
-    except certificate.TlsUnavailable as trouble:
-        os.write(2, trouble.why)
-        return "trouble"
+    except certificate.TlsUnavailable as error:
+        os.write(2, error.why)
+        return "unavailable"
     return "done"
 
 
