@@ -155,10 +155,10 @@ class MoreRcpthosts:
         table, slots = self.read_pair(PAIR_SIZE * (hashed & 255))
         slot = (hashed >> 8) % slots if slots else 0
         for _ in range(slots):
-            found, position = self.read_pair(table + PAIR_SIZE * slot)
+            record_hash, position = self.read_pair(table + PAIR_SIZE * slot)
             if not position:
                 return False
-            if found == hashed and self.has_key(position, key):
+            if record_hash == hashed and self.has_key(position, key):
                 return True
             slot = (slot + 1) % slots
         return False

@@ -90,9 +90,9 @@ class Authenticator:
 
     def pause(self, deadline: float | None) -> None:
         """Delay a client that may be guessing passwords, but not beyond the session's deadline."""
-        left = self.pause_seconds if deadline is None else min(self.pause_seconds, deadline - monotonic())
-        if left > 0:
-            sleep(left)
+        remaining = self.pause_seconds if deadline is None else min(self.pause_seconds, deadline - monotonic())
+        if remaining > 0:
+            sleep(remaining)
 
 
 class ScramExchange:

@@ -98,7 +98,7 @@ def load() -> "ModuleType":
     return tls
 
 
-def check(path: bytes, mark: bytes, what: bytes) -> None:
+def check(path: bytes, mark: bytes, kind: bytes) -> None:
     """Check that the file contains `mark`, and no private key, used or not, that others can read or write."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -112,6 +112,6 @@ def check(path: bytes, mark: bytes, what: bytes) -> None:
 
         raise TlsUnavailable(b"unable to read " + path + b": " + reason(error).encode()) from error
     if mark not in text:
-        raise TlsUnavailable(path + b" contains no " + what)
+        raise TlsUnavailable(path + b" contains no " + kind)
     if SECRET in text and status.st_mode & WORLD_ACCESS:
         raise TlsUnavailable(path + b" contains the private key and is world-readable or world-writable")

@@ -66,7 +66,7 @@ def is_readable(certificate: bytes) -> bool:
 def accept(wire: "Wire", context: "_ssl._SSLContext") -> "TlsLayer":
     """Switch the wire to TLS. Raises TlsBroken if the handshake fails: nothing more can be sent to the client then.
 
-    Pending output is written before, in clear (which may raise Closed and TimedOut). The caller must drop input that it
+    Pending output is written first, in clear (which may raise Closed and TimedOut). The caller must drop input that it
     has already read (CVE-2011-0411); the wire itself keeps none.
     """
     wire.flush()
@@ -158,11 +158,11 @@ class TlsLayer:
     def refill(self, deadline: float, size: int) -> bool:
         """Read the descriptor once. Return False at the end of file."""
         self.wire.flush()  # OpenSSL may have an answer of its own, for example to a key update
-        left = deadline - monotonic()
-        if left <= 0:
+        remaining = deadline - monotonic()
+        if remaining <= 0:
             self.wire.check_deadline()
             raise TimedOut
-        self.wire.wait_for_client(left)
+        self.wire.wait_for_client(remaining)
         data = receive(size)
         self.incoming.write(data)
         return bool(data)

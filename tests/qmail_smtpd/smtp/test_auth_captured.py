@@ -36,14 +36,14 @@ def run_session(case: dict, home: Path, checker: Checker) -> Result:
     assert process.stdout
     output = b""
     text = latin(case["stdin"])
-    while found := CRAM.search(text):
-        process.stdin.write(text[: found.start()])
+    while match := CRAM.search(text):
+        process.stdin.write(text[: match.start()])
         process.stdin.flush()
         while not output.endswith(b"\r\n") or not CHALLENGE.search(output.split(b"\r\n")[-2] + b"\r\n"):
             part = process.stdout.read1()
             assert part, output
             output += part
-        text = cram_response(output, *found.groups()) + text[found.end() :]
+        text = cram_response(output, *match.groups()) + text[match.end() :]
     stdout, stderr = process.communicate(text)
     return Result(output + stdout, stderr, process.returncode, home)
 
@@ -52,10 +52,10 @@ def masked(stdout: bytes) -> list[bytes]:
     """Return the replies with random parts and texts of our own masked, EHLO lines unified, and without SIZE 0."""
     lines = []
     for line in stdout.split(b"\r\n"):
-        if found := CHALLENGE.fullmatch(line + b"\r\n"):
-            line = b"334 {B64:" + MESSAGE_ID.sub(b"<{PID}.{TIME}@", base64.b64decode(found[1])) + b"}"
+        if match := CHALLENGE.fullmatch(line + b"\r\n"):
+            line = b"334 {B64:" + MESSAGE_ID.sub(b"<{PID}.{TIME}@", base64.b64decode(match[1])) + b"}"
             if b"@" not in line:
-                line = found[0].rstrip()
+                line = match[0].rstrip()
         line = re.sub(rb"^454 .*", b"454 {TEXT}", line)
         if line != b"250 SIZE 0":
             lines.append(line.replace(b"250-", b"250 ") if line.startswith(b"250") else line)
