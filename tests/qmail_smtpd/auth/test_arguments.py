@@ -46,7 +46,7 @@ def test_each_form_gives_these_checkers(
     words: list[str], checker: list[str], cram: list[str], host: str | None, old: bool
 ) -> None:
     checkers = parse([word.encode() for word in words], in_path)
-    assert (checkers.checker, checkers.cram, checkers.old) == (encoded(checker), encoded(cram), old)
+    assert (checkers.password_command, checkers.cram_command, checkers.old) == (encoded(checker), encoded(cram), old)
     assert checkers.host == (host.encode() if host else None)
 
 
