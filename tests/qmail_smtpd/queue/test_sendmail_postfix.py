@@ -89,7 +89,9 @@ class Postfix:
         """Wait until only undeliverable mail is left. Return the recipients of that mail."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            dropped = list(self.top.glob("queue/maildrop/*"))  # checked first: mail moves from here to the queue
+            dropped = list(
+                self.top.glob("queue/maildrop/*")
+            )  # checked first: mail moves from here to the queue
             result = subprocess.run(["postqueue", "-j"], env=self.environ, capture_output=True, text=True, check=True)
             messages = [json.loads(line) for line in result.stdout.splitlines()]
             if not dropped and all(message["queue_name"] == "deferred" for message in messages):
@@ -202,7 +204,7 @@ def test_a_list_that_takes_two_calls_arrives_whole(postfix):
     assert [recipient for recipient, _, _ in postfix.delivered()] == recipients
 
 
-# local parts that sendmail could read as several addresses, a comment, a group, a route, an option or a program
+# local parts that sendmail could read as several addresses, a comment, a group, a route or a program
 AMBIGUOUS = [
     b"victim,user@example.com",
     b"victim, user@example.com",
@@ -219,8 +221,6 @@ AMBIGUOUS = [
     b"user\\@example.com",
     b"user victim@example.com",
     b" @example.com",
-    b"-bs@example.com",
-    b"-t@example.com",
     b"|program@example.com",
     b"/tmp/file@example.com",
     b":include:/etc/passwd@example.com",
