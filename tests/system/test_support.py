@@ -9,6 +9,7 @@ import pytest
 
 from tests.kit.support import ROOT
 
+TESTS_RUN = ROOT / "tests/run"
 PEER_TESTS = """
 import pytest
 from tests.kit.support import peer
@@ -31,11 +32,23 @@ def test_peer():
 """
 
 
-def run(directory: Path, text: str, peers: str | None) -> subprocess.CompletedProcess[str]:
+ABSENT_TEST = """
+import pytest
+from tests.kit import support
+
+support.PACKAGES["/nonexistent/peer"] = "nonexistent"
+
+@pytest.mark.peer
+def test_peer():
+    support.peer("/nonexistent/peer")
+"""
+
+
+def run(directory: Path, text: str, peers: str | None, absent: str = "") -> subprocess.CompletedProcess[str]:
     (directory / "test_peers.py").write_text(text)
-    for name in ("conftest.py", "support.py"):
-        (directory / name).write_text((ROOT / "tests" / name).read_text())
-    environ = {key: value for key, value in os.environ.items() if key != "PEERS"}
+    (directory / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PEERS")}
+    environ["PEERS_ABSENT"] = absent
     if peers is not None:
         environ["PEERS"] = peers
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(directory)]
@@ -57,3 +70,46 @@ def test_a_peer_test_that_cannot_compare_fails_with_peers_1(tmp_path: Path, text
     result = run(tmp_path, text, "1")
     assert result.returncode == 1
     assert "failed" in result.stdout
+
+
+def test_a_peer_that_is_in_no_package_is_skipped_even_with_peers_1(tmp_path: Path) -> None:
+    assert run(tmp_path, ABSENT_TEST, "1").returncode == 1
+    result = run(tmp_path, ABSENT_TEST, "1", "other nonexistent")
+    assert result.returncode == 0
+    assert "SKIPPED [1] " in result.stdout
+    assert "peer missing: /nonexistent/peer: this system has no package nonexistent\n" in result.stdout
+
+
+PROGRAMS = {
+    "id": "echo 0",
+    "dpkg-query": '[ "$4" = postfix ] && echo installed',  # every other peer is missing
+    "apt-cache": '[ "$2" != mailfront ]',
+    "apt-get": 'echo apt-get "$@"',
+    "debconf-set-selections": "cat >/dev/null",
+    "rm": "",
+    "chmod": "",
+}
+
+
+def test_what_can_be_installed_is_installed_and_the_rest_is_named(tmp_path: Path) -> None:
+    """The part of tests/run that installs the peers, with stand-ins for the programs that change the system."""
+    for name, text in PROGRAMS.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = TESTS_RUN.read_text()
+    start, end = script.index("peers="), script.index("make_venv\n")
+    part = script[start:end].replace("/usr/sbin/policy-rc.d", "policy-rc.d").replace("</dev/null >/dev/null", "")
+    result = subprocess.run(
+        ["sh", "-euc", f'name=tests/run\n{part}\necho "absent:$PEERS_ABSENT"'],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PEERS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == "tests/run: this system has no package mailfront: their tests are skipped\n"
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "absent: mailfront"
+    (install,) = (line.split() for line in lines if " install " in line)
+    assert {"curl", "nmap"} <= set(install)
+    assert not {"mailfront", "postfix"} & set(install)
