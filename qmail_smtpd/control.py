@@ -26,8 +26,8 @@ HOME = b"/var/qmail"  # auto_qmail, as compiled into most originals
 READ_BLOCK = 65536
 UINT_MAX = 0xFFFFFFFF
 SIGNIFICANT_DIGITS = 32  # 10**32 is a multiple of 2**32
-PAIR = 8  # cdb.txt: two numbers of four bytes
 SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
+PAIR_SIZE = 8  # cdb.txt: two numbers of four bytes
 LONGEST_DOMAIN = 255  # RFC 1035 section 2.3.4. 900 dots would be 900 keys to hash: 40 ms if cdblib has no hash in C
 
 
@@ -142,7 +142,7 @@ def open_control(name: bytes, home: bytes = b".") -> int:
 
 
 def exists(name: bytes, home: bytes = b".") -> bool:
-    """Whether the file exists. True also for a dangling link, which is a mistake, and if that cannot be found out."""
+    """Whether the file exists. True also for a dangling link, which is a mistake, and if the check fails."""
     try:
         os.lstat(home + b"/control/" + name)
     except FileNotFoundError:
@@ -248,13 +248,13 @@ class MoreRcpthosts:
         from cdblib import djb_hash  # 0.9 ms, and most sessions never need it
 
         hashed = djb_hash(key)
-        table, slots = self.read_pair(PAIR * (hashed & 255))
+        table, slots = self.read_pair(PAIR_SIZE * (hashed & 255))
         slot = (hashed >> 8) % slots if slots else 0
         for _ in range(slots):
-            found, position = self.read_pair(table + PAIR * slot)
+            record_hash, position = self.read_pair(table + PAIR_SIZE * slot)
             if not position:
                 return False
-            if found == hashed and self.has_key(position, key):
+            if record_hash == hashed and self.has_key(position, key):
                 return True
             slot = (slot + 1) % slots
         return False
@@ -262,11 +262,11 @@ class MoreRcpthosts:
     def has_key(self, record: int, key: bytes) -> bool:
         """Whether the record at this position has this key."""
         length, _ = self.read_pair(record)
-        return length == len(key) and self.read(record + PAIR, length) == key
+        return length == len(key) and self.read(record + PAIR_SIZE, length) == key
 
     def read_pair(self, position: int) -> tuple[int, int]:
         """Read two numbers of four bytes."""
-        pair = self.read(position, PAIR)
+        pair = self.read(position, PAIR_SIZE)
         return int.from_bytes(pair[:4], "little"), int.from_bytes(pair[4:], "little")
 
     def read(self, position: int, length: int) -> bytes:

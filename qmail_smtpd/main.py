@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
 
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the qmail home, the current directory
-ACCEPTANCES = (b"accepted", b"queued")  # events that may be due to a login that relay-check found, by RELAY_USER
+ACCEPTANCES = (b"accepted", b"queued")  # events that are logged with relay_user if relay-check has set RELAY_USER
 
 warmed_up: list[bool] = []  # not empty once before_fork() has warmed up
 
@@ -165,7 +165,7 @@ class SessionBackend:
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """Prepare the parent of a tcpserver that preloads this program, before it forks for clients."""
+    """Prepare tcpserver's parent, which has preloaded this program, before it forks for clients."""
     from qmail_smtpd import preload
 
     if not warmed_up:

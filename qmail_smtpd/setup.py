@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from qmail_smtpd.auth.authenticator import Authenticator
 
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
-INT_MAX = 0x7FFFFFFF  # a larger `int timeout` is a negative one, which counts as 1, as 0 does
+INT_MAX = 0x7FFFFFFF  # a larger value is negative in C's `int timeout`. A negative one counts as 1, and so does 0
 
-# What no domain, and no sender, contains. An entry with it matches nothing.
+# Text that no domain, or no sender, contains: an entry with it matches nothing.
 NEVER_IN_DOMAINS = {
     b"\r": b"a CR at the end",
     b"#": b"a comment after an entry",

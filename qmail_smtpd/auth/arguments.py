@@ -28,16 +28,16 @@ class Checkers:
     `host`: set by the form with HOSTNAME; `old`: the form with HOSTNAME or CRAMCHECKER, of patch 0.31 and before.
     """
 
-    __slots__ = ("checker", "cram", "host", "old")
+    __slots__ = ("cram_command", "host", "old", "password_command")
 
-    def __init__(self, checker: list[bytes], cram: list[bytes], host: bytes | None, old: bool) -> None:
-        self.checker = checker
-        self.cram = cram
+    def __init__(self, password_command: list[bytes], cram_command: list[bytes], host: bytes | None, old: bool) -> None:
+        self.password_command = password_command
+        self.cram_command = cram_command
         self.host = host
         self.old = old
-        for program in (checker, cram):
-            if base_name(program[0]) in NO_CHECKERS:
-                raise Refused(b"the checker may not be " + base_name(program[0]))
+        for command in (password_command, cram_command):
+            if base_name(command[0]) in NO_CHECKERS:
+                raise Refused(b"the checker may not be " + base_name(command[0]))
 
 
 def parse(arguments: list[bytes], in_path: "Callable[[bytes], bool]") -> Checkers:

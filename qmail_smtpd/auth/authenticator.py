@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 AUTHSLEEP = 5  # seconds: qmail-smtpd.c of qmail-authentication 0.8.x
 RANDOM_BYTES = 16
-ORDERS = {b"challenge-first": True, b"response-first": False}
+CRAM_ORDERS = {b"challenge-first": True, b"response-first": False}
 
 
 class Authenticator:
@@ -61,7 +61,7 @@ class Authenticator:
         fields = credentials.fields(self.challenge_first, self.empty_third)
         if len(fields) > LONGEST_FIELDS:
             return replies.AUTH_FAILED, b"too-long"
-        command = self.checkers.cram if credentials.challenge else self.checkers.checker
+        command = self.checkers.cram_command if credentials.challenge else self.checkers.password_command
         try:
             reason = check(command, environ, fields, deadline)
         except OSError as error:
@@ -90,9 +90,9 @@ class Authenticator:
 
     def pause(self, deadline: float | None) -> None:
         """Delay a client that may be guessing passwords, but not beyond the session's deadline."""
-        left = self.pause_seconds if deadline is None else min(self.pause_seconds, deadline - monotonic())
-        if left > 0:
-            sleep(left)
+        remaining = self.pause_seconds if deadline is None else min(self.pause_seconds, deadline - monotonic())
+        if remaining > 0:
+            sleep(remaining)
 
 
 class ScramExchange:
@@ -170,8 +170,8 @@ def read_variables(authenticator: Authenticator, environ: "Environ", warnings: l
         else:
             warnings.append(b"AUTHSLEEP does not begin with a digit: using %d" % AUTHSLEEP)
     order = environ.get(b"CRAMORDER")
-    if order in ORDERS:
-        authenticator.challenge_first = ORDERS[order]
+    if order in CRAM_ORDERS:
+        authenticator.challenge_first = CRAM_ORDERS[order]
     elif order is not None:
         warnings.append(b"CRAMORDER must be challenge-first or response-first: ignored")
 

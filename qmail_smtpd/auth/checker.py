@@ -1,6 +1,6 @@
-"""The frame of a checker program: djb's checkpassword interface (cr.yp.to/checkpwd/interface.html).
+"""What the checker programs share: djb's checkpassword interface (cr.yp.to/checkpwd/interface.html).
 
-Descriptor 3, the exit codes, the exec of PROG. The programs themselves decide whether a password is right.
+That is descriptor 3, the exit codes, and the exec of PROG. Each program decides itself whether a password is right.
 """
 
 import os

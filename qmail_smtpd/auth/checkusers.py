@@ -30,7 +30,7 @@ def main() -> "NoReturn":
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """Load what a login needs, in the parent of a tcpserver that preloads this, if it is cheap to have in a fork."""
+    """Load, in tcpserver's parent, what a login needs and what is cheap to have in a fork."""
     import hashlib  # noqa: F401
     import hmac  # noqa: F401
 

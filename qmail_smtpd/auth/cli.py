@@ -21,7 +21,7 @@ from tcprules import strerr
 from tcprules.install import Unable, install
 
 UMASK = 0o027  # a new file is readable by its group, and not by others
-NULS = 3  # on descriptor 3, with the login and the password
+NULS = 3  # in the fields on descriptor 3, besides name and password
 SCHEMES = [name.decode() for name in secret.SCHEMES]
 ROUNDS = "Iterations of SCRAM-SHA-256, cost of BLF-CRYPT, passes of ARGON2ID."
 

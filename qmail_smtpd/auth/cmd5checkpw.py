@@ -18,7 +18,7 @@ def main() -> "NoReturn":
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """Load what a login needs, in the parent of a tcpserver that preloads this."""
+    """Load, in tcpserver's parent, what a login needs."""
     import hashlib  # noqa: F401
     import hmac  # noqa: F401
 

@@ -80,9 +80,9 @@ class Scram:
         return message.encode()
 
     def final(self, text: str) -> bytes:
-        """Check the client's proof and return the server's. A failure takes equally long for every user.
+        """Check the client's proof and return the server's.
 
-        That is, one password is hashed whether or not the user is stored as PLAIN.
+        A failure takes equally long for every user: a dummy password is hashed if the user is not stored as PLAIN.
         """
         try:
             if self.password:

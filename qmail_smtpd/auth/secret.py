@@ -167,9 +167,9 @@ def import_package(module: str, scheme: bytes, name: bytes) -> "Any":
         raise missing_package(b"{" + scheme + b"}", name) from None
 
 
-def missing_package(what: bytes, name: bytes) -> CannotVerify:
+def missing_package(feature: bytes, name: bytes) -> CannotVerify:
     """Return the exception for a package that is not installed, which must not count as a wrong password."""
-    return CannotVerify(what + b" needs the Python package " + name + b": pip install 'ucspi-smtpd[auth]'")
+    return CannotVerify(feature + b" needs the Python package " + name + b": pip install 'ucspi-smtpd[auth]'")
 
 
 # For each scheme: matches(value, password), and make(password, rounds).

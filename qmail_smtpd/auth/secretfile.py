@@ -36,10 +36,10 @@ def check_mode(path: bytes, status: os.stat_result) -> None:
 def read_all(path: bytes, descriptor: int) -> bytes:
     """Read up to LARGEST bytes."""
     blocks = []
-    room = LARGEST
+    remaining = LARGEST
     while block := os.read(descriptor, BLOCK):
-        room -= len(block)
-        if room < 0:
+        remaining -= len(block)
+        if remaining < 0:
             raise CannotVerify(path + b" has more than %d bytes" % LARGEST)
         blocks.append(block)
     return b"".join(blocks)

@@ -60,7 +60,7 @@ class Entry:
 
 
 class naming_line:
-    """A context manager that adds path and line number to CannotVerify: the text of a line must not be logged."""
+    """Context manager: add path and line number to a CannotVerify. The text of the line must not be logged."""
 
     __slots__ = ("entry", "users")
 

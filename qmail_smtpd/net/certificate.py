@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CERTIFICATE = b"control/servercert.pem"  # netqmail's TLS patch: certificate, chain and key
 KEY = b"control/serverkey.pem"  # the key, if it is not in that file
-SECRET = b"PRIVATE KEY-----"
+KEY_MARK = b"PRIVATE KEY-----"
 WORLD_ACCESS = 0o006  # the mode's bits for others, to read and to write
 SETTLED = 2.0  # seconds; a file that was changed more recently may change again without a newer time stamp
 OLDEST = 86400.0  # seconds; the context holds the session ticket keys, which decrypt recorded TLS 1.2 sessions
@@ -42,7 +42,7 @@ def context(home: bytes = b".") -> "_ssl._SSLContext":
 
 
 def prepare_context(home: bytes) -> None:
-    """Build the context in a parent before it forks. On failure do nothing: the children find the reason themselves."""
+    """Build the context in a parent before it forks. On failure do nothing: the children will report the reason."""
     now = time()
     files = identities(home)
     if files == Cache.files and now - Cache.built < OLDEST:
@@ -50,7 +50,7 @@ def prepare_context(home: bytes) -> None:
     Cache.context, Cache.files, Cache.built = None, (), now
     changed = max(max(file[3:]) for file in files) / 1e9
     try:
-        load()
+        load_tls()
         if now - changed < SETTLED:
             return
         Cache.context = build(home)
@@ -65,7 +65,7 @@ def identities(home: bytes) -> "tuple[FileIdentity, ...]":
 
 
 def path_of(home: bytes, name: bytes) -> bytes:
-    """Return the path of a file, in the form for log lines too."""
+    """Return the path of a file. Log lines use it too."""
     return name if home == b"." else home + b"/" + name
 
 
@@ -84,13 +84,13 @@ def build(home: bytes) -> "_ssl._SSLContext":
     if not os.path.lexists(key):
         key = certificate
     check(certificate, b"-----BEGIN CERTIFICATE-----", b"certificate")
-    check(key, SECRET, b"private key")
-    context: _ssl._SSLContext = load().build(certificate, key)
+    check(key, KEY_MARK, b"private key")
+    context: _ssl._SSLContext = load_tls().build(certificate, key)
     return context
 
 
-def load() -> "ModuleType":
-    """Load OpenSSL. This can fail if its directory is readable only by root."""
+def load_tls() -> "ModuleType":
+    """Load OpenSSL. Raises TlsUnavailable, for example if only root can read its directory."""
     try:
         from qmail_smtpd.net import tls
     except ImportError as error:
@@ -98,7 +98,7 @@ def load() -> "ModuleType":
     return tls
 
 
-def check(path: bytes, mark: bytes, what: bytes) -> None:
+def check(path: bytes, mark: bytes, kind: bytes) -> None:
     """Check that the file contains `mark`, and no private key, used or not, that others can read or write."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -112,6 +112,6 @@ def check(path: bytes, mark: bytes, what: bytes) -> None:
 
         raise TlsUnavailable(b"unable to read " + path + b": " + reason(error).encode()) from error
     if mark not in text:
-        raise TlsUnavailable(path + b" contains no " + what)
-    if SECRET in text and status.st_mode & WORLD_ACCESS:
+        raise TlsUnavailable(path + b" contains no " + kind)
+    if KEY_MARK in text and status.st_mode & WORLD_ACCESS:
         raise TlsUnavailable(path + b" contains the private key and is world-readable or world-writable")

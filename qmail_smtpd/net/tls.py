@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TLS_1_2 = 0x0303  # ssl.TLSVersion.TLSv1_2
 TLS_1_2_NAME = b"TLSv1.2"
 RECORD = 16384  # RFC 8446 section 5.1: the most that one record can hold
-MISMATCHED = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second if the keys are of two kinds
+MISMATCHED = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second for keys of different kinds
 HANDSHAKE_BLOCK = 8192
 HANDSHAKE_SECONDS = 300.0  # the default of Postfix: postconf(5), smtpd_starttls_timeout
 
@@ -66,7 +66,7 @@ def is_readable(certificate: bytes) -> bool:
 def accept(wire: "Wire", context: "_ssl._SSLContext") -> "TlsLayer":
     """Switch the wire to TLS. Raises TlsBroken if the handshake fails: nothing more can be sent to the client then.
 
-    Pending output is written before, in clear (which may raise Closed and TimedOut). The caller must drop input that it
+    Pending output is written first, in clear (which may raise Closed and TimedOut). The caller must drop input that it
     has already read (CVE-2011-0411); the wire itself keeps none.
     """
     wire.flush()
@@ -137,10 +137,10 @@ class TlsLayer:
             if not self.refill(deadline, size):
                 return b""
         parts = [data]
-        room = size - len(data)
-        while data and room > 0 and (data := self.read_record(room)):
+        remaining = size - len(data)
+        while data and remaining > 0 and (data := self.read_record(remaining)):
             parts.append(data)
-            room -= len(data)
+            remaining -= len(data)
         return b"".join(parts)
 
     def read_record(self, size: int) -> bytes | None:
@@ -158,11 +158,11 @@ class TlsLayer:
     def refill(self, deadline: float, size: int) -> bool:
         """Read the descriptor once. Return False at the end of file."""
         self.wire.flush()  # OpenSSL may have an answer of its own, for example to a key update
-        left = deadline - monotonic()
-        if left <= 0:
+        remaining = deadline - monotonic()
+        if remaining <= 0:
             self.wire.check_deadline()
             raise TimedOut
-        self.wire.wait_for_client(left)
+        self.wire.wait_for_client(remaining)
         data = receive(size)
         self.incoming.write(data)
         return bool(data)

@@ -39,8 +39,8 @@ COMMAND_BLOCK = 8192
 DATA_BLOCK = 131072  # measured: the fastest from a socket; smaller is slower over TCP, larger costs memory
 WRITE_BLOCK = 4096  # PIPE_BUF: as much as a pipe that polls writable takes without blocking
 PENDING_LIMIT = 16384  # bounds the replies that are collected for one block of pipelined commands
-SLOW_SECONDS = 600.0  # in each ten minutes of waiting, DATA must bring
-SLOW_BYTES = 600 * 1024  # one kB for every second
+SLOW_SECONDS = 600.0  # DATA must bring SLOW_BYTES in each SLOW_SECONDS of waiting
+SLOW_BYTES = 600 * 1024
 LONGEST_POLL = 2_000_000.0  # seconds: poll counts milliseconds in a C int
 FINAL_REPLY_SECONDS = 1.0  # for the reply that says that the session has timed out
 DRAIN_BLOCKS = 64  # the most that drain_input reads, in case the client never stops sending
@@ -95,9 +95,9 @@ class Wire:
     def read_data(self) -> bytes:
         """Return input in DATA. Only the time spent waiting for it counts as slowness, not a slow queue program."""
         self.flush()
-        begun = monotonic()
+        start = monotonic()
         data = self.read_once(min(self.timeout, SLOW_SECONDS), DATA_BLOCK)
-        self.data_wait += monotonic() - begun
+        self.data_wait += monotonic() - start
         self.data_bytes += len(data)
         if self.data_wait >= SLOW_SECONDS:
             if self.data_bytes < SLOW_BYTES:
@@ -106,7 +106,7 @@ class Wire:
         return data
 
     def read_once(self, seconds: float, size: int) -> bytes:
-        """Wait for at most `seconds`, and read at most `size` bytes. Pending output is not written before."""
+        """Wait for at most `seconds`, and read at most `size` bytes. Does not flush pending output."""
         if self.layer is not None:
             return self.layer.read(seconds, size)
         self.wait_for_client(seconds)
@@ -159,10 +159,10 @@ class Wire:
 
 def ready(descriptor: int, event: int, seconds: float, deadline: float | None = None) -> bool:
     """Wait until the descriptor is ready, for at most `seconds` and not beyond `deadline`. An error counts as ready."""
-    left = seconds if deadline is None else min(seconds, deadline - monotonic())
+    remaining = seconds if deadline is None else min(seconds, deadline - monotonic())
     poller = poll()
     poller.register(descriptor, event)
-    return bool(poller.poll(int(max(0, min(left, LONGEST_POLL)) * 1000) + 1))
+    return bool(poller.poll(int(max(0, min(remaining, LONGEST_POLL)) * 1000) + 1))
 
 
 def receive(size: int) -> bytes:

@@ -25,18 +25,23 @@ NOT_CONFIGURED = 55
 TRY_LATER = 71
 CRASHED = 81
 
-# sysexits.h -> qmail-queue.8. Any other exit code is a temporary failure, so that no mail is lost by it.
+# sysexits.h -> qmail-queue.8. Any other exit code is a temporary failure, so that no mail is lost by it. Three codes
+# that sound permanent are not here because msmtp (1.8.23 and 1.8.28) also exits with them for temporary failures:
+# 69 (EX_UNAVAILABLE) if the smarthost answers 4xx, 68 (EX_NOHOST) if its name cannot be resolved now, 77 (EX_NOPERM)
+# if the login fails, even with 454. If the smarthost refuses MAIL, RCPT or DATA with 5xx, msmtp exits with 65.
 EXITS = {
     64: REFUSED,  # EX_USAGE: sendmail rejects the address
     65: REFUSED,  # EX_DATAERR
     67: REFUSED,  # EX_NOUSER
-    68: REFUSED,  # EX_NOHOST
-    69: REFUSED,  # EX_UNAVAILABLE
     70: CRASHED,  # EX_SOFTWARE
     75: TRY_LATER,  # EX_TEMPFAIL
-    77: REFUSED,  # EX_NOPERM
     78: NOT_CONFIGURED,  # EX_CONFIG
 }
+
+# Sendmails that lose or change a recipient with a quoted local part, or exit for it as for a crash: the name of the
+# file behind all links (docs/sendmail-queue.md). nullmailer's is called sendmail, and comes with nullmailer-inject.
+LOSES_QUOTES = (b"msmtp", b"smtpctl", b"ssmtp", b"dma")
+NULLMAILER = b"../bin/nullmailer-inject"
 
 ERROR_DESCRIPTOR = 6  # qmail.c CUSTOM_ERR_FD: a mailer that stays in the background must not hold it open
 
@@ -54,7 +59,10 @@ def deliver(deadline: float) -> None:
     message = spool(deadline, open_temporary())
     sender, *recipients = read_envelope(deadline)
     start = [sendmail, b"-i", b"-f", sender_argument(sender), b"--"]
-    for batch in batches([recipient_argument(recipient) for recipient in recipients]):
+    arguments = [recipient_argument(recipient) for recipient in recipients]
+    if any(text.startswith(b'"') for text in arguments) and loses_quotes(sendmail):
+        raise Failure(REFUSED, b"a recipient needs quotes, which are lost by " + sendmail)
+    for batch in batches(arguments):
         os.lseek(message, 0, os.SEEK_SET)
         send(start + batch, message)
 
@@ -87,7 +95,15 @@ def recipient_argument(recipient: bytes) -> bytes:
     text = argument(recipient)
     if text is None:
         raise Failure(REFUSED, "a recipient cannot be written as an address of RFC 5321")
+    if text.startswith(b"-"):  # nullmailer and ssmtp read options even after `--`
+        raise Failure(REFUSED, "a recipient begins with a hyphen, and could be read as an option")
     return text
+
+
+def loses_quotes(sendmail: bytes) -> bool:
+    """Whether sendmail is one of those that do not keep a recipient with a quoted local part."""
+    path = os.path.realpath(sendmail)
+    return os.path.basename(path) in LOSES_QUOTES or os.path.exists(os.path.join(os.path.dirname(path), NULLMAILER))
 
 
 def listed_domains() -> frozenset[bytes] | None:

@@ -37,7 +37,7 @@ MECHANISMS: "dict[bytes, Starter]" = {
 
 
 def begin(session: "Session", argument: bytes) -> None:
-    """Handle the command AUTH. It must be on offer."""
+    """Handle the command AUTH, in a session that offers it."""
     name, _, rest = argument.partition(b" ")
     mechanism = name.upper()
     settings = session.settings

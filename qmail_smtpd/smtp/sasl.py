@@ -1,8 +1,8 @@
-"""The mechanisms of SMTP AUTH as generators: the client's responses in, challenges out, at the end credentials. Pure.
+"""The mechanisms of SMTP AUTH as generators. Pure.
 
-A generator yields each challenge and is sent the client's response, both without base64. It returns Credentials, or
-VerifiedUser if the mechanism has checked them itself. PLAIN is RFC 4616, CRAM-MD5 RFC 2195; for LOGIN there is only
-draft-murchison-sasl-login.
+A generator yields each challenge and is sent the client's response, both without base64. It returns Credentials to be
+checked, or VerifiedUser if the mechanism has checked the login itself. PLAIN is RFC 4616, CRAM-MD5 RFC 2195; for LOGIN
+there is only draft-murchison-sasl-login.
 """
 
 from binascii import Error, a2b_base64, b2a_base64

@@ -71,8 +71,8 @@ class Session:
     def consume_command(self, data: bytes, position: int) -> int:
         """Process one line, or store the part that has arrived, and return the position after it."""
         end = data.find(b"\n", position)
-        room = LINE_LIMIT + 1 - len(self.pending)  # one more, to tell a CR at the end from a CR at the limit
-        self.pending += data[position : min(position + room, end if end >= 0 else len(data))]
+        remaining = LINE_LIMIT + 1 - len(self.pending)  # one more, to tell a CR at the end from a CR at the limit
+        self.pending += data[position : min(position + remaining, end if end >= 0 else len(data))]
         if end < 0:
             return len(data)
         line, self.pending = self.pending, b""

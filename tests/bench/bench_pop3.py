@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from load import TICK, Server, visit
 
 from tests.kit.dovecotserver import Dovecot
-from tests.kit.maildrop import AS_SOMEBODY
+from tests.kit.maildrop import AS_NON_ROOT
 
 PROGRAMS = Path(sys.executable).parent
 LOGIN = [b"USER joe\r\n", b"PASS secret\r\n", b"QUIT\r\n"]
@@ -46,7 +46,7 @@ class Ours:
         environ = {"PATH": f"{PROGRAMS}:/usr/bin:/bin", "CHECKUSERS_FILE": str(top / "users")}
         chain = ["qmail-popup", "mx", "checkusers", "qmail-pop3d", "Maildir"]
         words = [str(PROGRAMS / "tcpserver"), *QUICK, *options, "127.0.0.1", "0", *chain]
-        self.server = Server([*AS_SOMEBODY, *words], environ)
+        self.server = Server([*AS_NON_ROOT, *words], environ)
         self.port, self.pid = self.server.port, self.server.process.pid
 
     def own(self) -> None:
@@ -160,5 +160,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    subprocess.run([*AS_SOMEBODY, "true"], check=True)
+    subprocess.run([*AS_NON_ROOT, "true"], check=True)
     main()

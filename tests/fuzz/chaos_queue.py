@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.server import Server, children, until
 from tests.kit.support import script
 
@@ -106,7 +106,7 @@ class Battle:
 
 
 def run(options: list[str], home: Path, seconds: float) -> list[str]:
-    lay_home(home)
+    make_home(home)
     environ = {"QMAILHOME": str(home), "QMAILQUEUE": script("maildir-queue"), "QUEUE_MAILDIR": str(home / "Maildir")}
     words = ["-q", "-c100", "-HRl0", *options, "127.0.0.1", "0", script("qmail-smtpd")]
     with Server(words, environ=environ) as server:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-from tests.kit.mailhome import CONTROL, lay_home
+from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, children, compiled, descriptors, until
 
 RULES = '127.0.0.1:allow,A="b"\n127.0.0.2:deny\n127.0.0.3:allow,MAXCONIP="1"\n:allow\n'
@@ -93,7 +93,7 @@ def soak(name: str, words: list[str], connections: int, environ: dict[str, str])
 def main() -> None:
     connections = int(sys.argv[1]) if sys.argv[1:] else 100_000
     with TemporaryDirectory() as directory:
-        environ = {"QMAILHOME": str(lay_home(Path(directory) / "home", CONTROL)), "SMTPD_LOG": "none"}
+        environ = {"QMAILHOME": str(make_home(Path(directory) / "home", CONTROL)), "SMTPD_LOG": "none"}
         cdb = str(compiled(Path(directory) / "cdb", RULES))
         settings = {
             "spawn": [*OPTIONS, "-x", cdb, "127.0.0.1", "0", "true"],

@@ -49,7 +49,7 @@ class Checker:
         self.path = str(file)
 
     @property
-    def asked(self) -> list[tuple[bytes, list[str]]]:
+    def calls(self) -> list[tuple[bytes, list[str]]]:
         found = []
         for number in range(len(list(self.folder.glob("*.fields")))):
             words = (self.folder / f"{number}.words").read_text().split("\0")

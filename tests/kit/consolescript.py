@@ -13,7 +13,7 @@ if __name__ == '__main__':
 """
 
 
-def lay(directory: Path, name: str, source: str) -> Path:
+def install_script(directory: Path, name: str, source: str) -> Path:
     """Install module `name` with a console script of that name for its main(); PYTHONPATH must name the directory."""
     info = directory / f"{name}-1.dist-info"
     script = directory / "bin" / name
@@ -28,7 +28,7 @@ def lay(directory: Path, name: str, source: str) -> Path:
     return script
 
 
-OBEY = """
+EXECUTE = """
 import os, sys
 
 def main():

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.kit.support import script
 
 # qmail-pop3d refuses root. In a user namespace of its own it is somebody else, who may what root may with root's files.
-AS_SOMEBODY = ["unshare", "--user", "--map-user=1000"] if os.geteuid() == 0 else []
+AS_NON_ROOT = ["unshare", "--user", "--map-user=1000"] if os.geteuid() == 0 else []
 AN_HOUR = 3600
 ENVIRON = {"PATH": "/usr/bin:/bin"}
 
@@ -43,7 +43,7 @@ class Result(NamedTuple):
 
 
 def command(words: Sequence[str | Path] = ("Maildir",)) -> list[str]:
-    return [*AS_SOMEBODY, script("qmail-pop3d"), *map(str, words)]
+    return [*AS_NON_ROOT, script("qmail-pop3d"), *map(str, words)]
 
 
 def talk(cwd: Path, text: bytes, words: Sequence[str | Path] = ("Maildir",)) -> Result:

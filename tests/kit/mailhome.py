@@ -55,7 +55,7 @@ class Result:
         return [line[:4].decode("latin-1").rstrip() for line in self.stdout.split(b"\r\n") if line]
 
 
-def lay_home(home: Path, control: dict[str, object] | None = None) -> Path:
+def make_home(home: Path, control: dict[str, object] | None = None) -> Path:
     """Make a qmail home: control files from text, {"b64": ...} or {"dir": True}, and bin/qmail-queue."""
     for name in ("control", "bin", "dump"):
         (home / name).mkdir(parents=True)

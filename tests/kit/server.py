@@ -143,7 +143,7 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def private(files: Mapping[str, Path]) -> list[str]:
+def with_files(files: Mapping[str, Path]) -> list[str]:
     """The words before a program that give it its own files in place of the system's. Needs root (mount namespace)."""
     mounts = "".join(f'mount --bind "{found}" {path} && ' for path, found in files.items())
     return ["unshare", "-m", "sh", "-c", f'{mounts}exec "$@"', "sh"]

@@ -58,7 +58,7 @@ def trusting(*certificates: Path) -> ssl.SSLContext:
     return context
 
 
-def unarmed(newest: ssl.TLSVersion) -> ssl.SSLContext:
+def insecure_context(newest: ssl.TLSVersion) -> ssl.SSLContext:
     """A client's context that takes any certificate, and speaks what nobody should any more, up to this version."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -85,21 +85,21 @@ class Client:
             pass
         return self.outgoing.read()
 
-    def shake_hands(self) -> "Client":
+    def handshake(self) -> "Client":
         self.until_done(self.tls.do_handshake)
         return self
 
-    def say(self, text: bytes) -> None:
+    def send(self, text: bytes) -> None:
         while text:
             text = text[self.tls.write(text) :]
             self.put(self.outgoing.read())
 
-    def sealed(self, text: bytes) -> bytes:
+    def encrypt(self, text: bytes) -> bytes:
         """The records of a text, not sent yet."""
         self.tls.write(text)
         return self.outgoing.read()
 
-    def hear(self) -> bytes:
+    def receive(self) -> bytes:
         """One part of what the server says; empty at close_notify. ssl.SSLEOFError where it only hangs up."""
         heard = b""
 
@@ -110,16 +110,16 @@ class Client:
         self.until_done(step)
         return heard
 
-    def hear_all(self) -> bytes:
+    def receive_all(self) -> bytes:
         text = b""
-        while part := self.hear():
+        while part := self.receive():
             text += part
         return text
 
-    def hear_until(self, end: bytes) -> bytes:
+    def receive_until(self, end: bytes) -> bytes:
         text = b""
         while not text.endswith(end):
-            part = self.hear()
+            part = self.receive()
             assert part, text
             text += part
         return text
@@ -190,7 +190,7 @@ class Smtp:
         """The next reply, with all its lines, in clear or under TLS."""
         text = b""
         while not re.fullmatch(rb"(\d\d\d-.*\r\n)*\d\d\d .*\r\n", text):
-            part = self.client.hear() if self.client else get(self.ends[0])
+            part = self.client.receive() if self.client else get(self.ends[0])
             assert part, text
             text += part
         return text
@@ -199,14 +199,14 @@ class Smtp:
         """Say one line, and return the reply."""
         line = text.encode("latin-1") + b"\r\n"
         if self.client:
-            self.client.say(line)
+            self.client.send(line)
         else:
             self.put(line)
         return self.reply().decode("latin-1").replace("\r\n", "\n").rstrip("\n")
 
     def secure(self, certificate: Path, piece: int = 0) -> None:
         """Shake hands."""
-        self.client = Client(self.ends, trusting(certificate), piece).shake_hands()
+        self.client = Client(self.ends, trusting(certificate), piece).handshake()
 
     def end(self, left: bytes = b"") -> Result:
         """Send what is left, hang up, and see what there is. Not more than the process may take."""

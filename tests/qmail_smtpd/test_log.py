@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmail_smtpd.log import ALL, Log, line
-from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, lay_home, start, talk
+from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, make_home, start, talk
 from tests.kit.support import script
 
 REFUSED = "RCPT TO:<u@evil.test>\r\n"
@@ -21,7 +21,7 @@ SESSION = "HELO me\r\nMAIL FROM:<s@s>\r\n" + REFUSED + MESSAGE + "QUIT\r\n"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return lay_home(tmp_path / "home")
+    return make_home(tmp_path / "home")
 
 
 def log_lines(home: Path, text: str = SESSION, **env: str) -> list[str]:
@@ -142,7 +142,7 @@ def test_a_missing_rcpthosts_is_no_open_relay_in_strict_mode(home: Path) -> None
     ],
 )
 def test_a_mistake_in_a_control_file_causes_one_warning(name: str, content: str, warning: str, tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home", {**CONTROL, name: content})
+    home = make_home(tmp_path / "home", {**CONTROL, name: content})
     assert log_lines(home, "NOOP\r\nQUIT\r\n") == [f"qmail-smtpd: warning: control/{name} {warning}"]
 
 
@@ -160,11 +160,11 @@ def test_a_databytes_variable_without_a_number_is_warned_about(home: Path) -> No
     ],
 )
 def test_the_reason_for_having_no_session_is_logged(control: dict[str, object], warning: str, tmp_path: Path) -> None:
-    assert log_lines(lay_home(tmp_path / "home", control), "QUIT\r\n") == ["qmail-smtpd: warning: " + warning]
+    assert log_lines(make_home(tmp_path / "home", control), "QUIT\r\n") == ["qmail-smtpd: warning: " + warning]
 
 
 def test_the_reason_for_ending_a_session_is_logged(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home", {**CONTROL, "morercpthosts.cdb": "broken", "maxerrors": "1\n"})
+    home = make_home(tmp_path / "home", {**CONTROL, "morercpthosts.cdb": "broken", "maxerrors": "1\n"})
     entry = "qmail-smtpd: event=refused ip=192.0.2.1 reason="
     assert log_lines(home, "MAIL\r\n" + REFUSED) == [
         entry + "unreadable why=unable_to_read_control/morercpthosts.cdb:_not_a_cdb"
@@ -175,7 +175,7 @@ def test_the_reason_for_ending_a_session_is_logged(tmp_path: Path) -> None:
 def test_correct_control_files_cause_no_warning(tmp_path: Path) -> None:
     lists = {"rcpthosts": "# a * and an @\r\na.test\n.b.test\n", "badmailfrom": "a#b@c.test\n@d.test\n"}
     words = {"barecr": "refuse\n", "badmailfromrelay": "skip\n", "relaystrict": "", "databytes": "6k\n"}
-    assert log_lines(lay_home(tmp_path / "home", {**CONTROL, **lists, **words}), "QUIT\r\n") == []
+    assert log_lines(make_home(tmp_path / "home", {**CONTROL, **lists, **words}), "QUIT\r\n") == []
 
 
 # Where the log goes.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, lay_home, start, talk
+from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, make_home, start, talk
 from tests.kit.support import script
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return lay_home(tmp_path / "home")
+    return make_home(tmp_path / "home")
 
 
 def test_a_session_through_a_shell_pipe(home: Path) -> None:
@@ -92,7 +92,7 @@ TRANSACTION = "MAIL FROM:<s@sender.test>\r\nRCPT TO:<u@example.com>\r\n"
 def test_settings_in_control_files_and_environment(
     control: dict[str, object], env: dict[str, str], text: str, codes: str, tmp_path: Path
 ) -> None:
-    home = lay_home(tmp_path / "home", {**CONTROL, "localiphost": "example.com\n", **control})
+    home = make_home(tmp_path / "home", {**CONTROL, "localiphost": "example.com\n", **control})
     assert " ".join(talk(home, text, {**CLIENT, **env}).codes[1:]) == codes
 
 
@@ -101,7 +101,7 @@ OUR_FILES = ["maxrcpt", "maxerrors", "timeoutsession", "barecr", "relaystrict", 
 
 @pytest.mark.parametrize("name", OUR_FILES)
 def test_an_unreadable_control_file_of_ours_is_a_421(name: str, tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home", {**CONTROL, name: {"dir": True}})
+    home = make_home(tmp_path / "home", {**CONTROL, name: {"dir": True}})
     result = talk(home, "QUIT\r\n")
     assert (result.stdout, result.status) == (b"421 unable to read controls (#4.3.0)\r\n", 1)
 
@@ -112,7 +112,7 @@ def test_without_a_qmail_home_there_is_no_session(tmp_path: Path) -> None:
 
 
 def test_without_rcpthosts_the_cdb_is_not_opened(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home", {"me": "mx\n"})
+    home = make_home(tmp_path / "home", {"me": "mx\n"})
     (home / "control/morercpthosts.cdb").symlink_to("morercpthosts.cdb")
     assert talk(home, "MAIL\r\nRCPT <u@any.test>\r\nQUIT\r\n").codes == ["220", "250", "250", "221"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import lay_home, talk
+from tests.kit.mailhome import make_home, talk
 from tests.kit.support import peer, script
 
 
@@ -17,7 +17,7 @@ def run_newmrh(home: Path) -> "subprocess.CompletedProcess[bytes]":
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     (home / "control/morercpthosts").write_bytes(b"More.test\n# no\n.deep.test \t\n\n #x\nlast.test")
     return home
 

@@ -9,7 +9,7 @@ import pytest
 
 from qmail_smtpd import main, preload
 from qmail_smtpd.smtp.session import Session
-from tests.kit.mailhome import CONTROL, lay_home
+from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, children
 from tests.kit.support import script
 
@@ -30,7 +30,7 @@ def test_warm_up_sessions_leave_no_trace(capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_long_list_of_domains_costs_the_server_no_memory(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home", {**CONTROL, "rcpthosts": "".join(f"d{n}.example.com\n" for n in range(50_000))})
+    home = make_home(tmp_path / "home", {**CONTROL, "rcpthosts": "".join(f"d{n}.example.com\n" for n in range(50_000))})
     words = ["-v", "-RHl0", "--preload", "qmail-smtpd", "127.0.0.1", "0", script("qmail-smtpd")]
     for options, limit_mb in ([], 20), (["--reuse", "50"], 40):
         with Server([*options, *words], environ={"QMAILHOME": str(home)}) as server:
@@ -52,7 +52,7 @@ def test_the_server_starts_without_a_qmail_home(tmp_path: Path) -> None:
     words = ["-v", "-RHl0", "--preload", "qmail-smtpd", "127.0.0.1", "0", script("qmail-smtpd")]
     with Server(words, environ={"QMAILHOME": str(home)}) as server:
         assert server.ask(SHORT).startswith(b"421 ")
-        lay_home(home, CONTROL)
+        make_home(home, CONTROL)
         lines = server.ask(SHORT).split(b"\r\n")
         assert [line[:3] for line in lines if line[3:4] == b" "] == [b"220", b"250", b"250", b"250", b"553", b"221"]
     with Server(words, environ={"QMAILHOME": str(home)}) as server:

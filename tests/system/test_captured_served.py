@@ -15,7 +15,7 @@ import cdblib
 import pytest
 
 from tests.kit.captured import CASES, DATE, QUEUE_ORDERS, latin, without_size
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.server import PATIENCE, Server, read_all, until
 from tests.kit.support import script
 
@@ -45,7 +45,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     root = tmp_path_factory.mktemp(f"served-{request.param}")
     with open(root / "rules.cdb", "wb") as file, cdblib.Writer(file) as rules:
         for number, case in enumerate(CASES):
-            home = lay_home(root / str(number), case["control"])
+            home = make_home(root / str(number), case["control"])
             (home / "bin/stub-queue").symlink_to("qmail-queue")
             rules.put(*record(number, case, home))
     words = [*WAYS[request.param], "-HR", "-l0", "-x", str(root / "rules.cdb"), "127.0.0.1", "0", script("qmail-smtpd")]

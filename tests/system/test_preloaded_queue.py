@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.consolescript import lay
-from tests.kit.mailhome import lay_home
+from tests.kit.consolescript import install_script
+from tests.kit.mailhome import make_home
 from tests.kit.server import PATIENCE, Server, children, read_all
 from tests.kit.support import script
 
 WAYS = {"exec'd": [], "called": ["--preload", "qmail-smtpd", "--preload", "obey"]}
-OBEY = """
+EXECUTE = """
 import os, sys
 
 def main():
@@ -40,8 +40,8 @@ class Way:
     """A server whose queue program is `obey`, exec'd or called."""
 
     def __init__(self, home: Path, options: list[str]) -> None:
-        lay_home(home)
-        program = lay(home, "obey", OBEY)
+        make_home(home)
+        program = install_script(home, "obey", EXECUTE)
         environ = {"QMAILHOME": str(home), "QMAILQUEUE": str(program), "PYTHONPATH": str(home)}
         environ |= {"SMTPD_LOG": "all", "LC_ALL": "C.UTF-8"}
         words = ["-v", "-HRl0", *options, "127.0.0.1", "0", script("qmail-smtpd")]
@@ -192,7 +192,7 @@ def peak(pid: int) -> int:
 
 
 def test_a_large_message_takes_little_memory_of_the_session_and_of_a_called_maildir_queue(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     queue = script("maildir-queue")
     environ = {"QMAILHOME": str(home), "QMAILQUEUE": queue, "QUEUE_MAILDIR": str(home / "Maildir")}
     words = ["-HRl0", "--preload", "qmail-smtpd", "--preload", "maildir-queue", "127.0.0.1", "0", script("qmail-smtpd")]
@@ -213,7 +213,7 @@ def test_a_large_message_takes_little_memory_of_the_session_and_of_a_called_mail
 
 
 def test_a_killed_session_stores_nothing_and_its_called_program_ends(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     environ = {
         "QMAILHOME": str(home),
         "QMAILQUEUE": script("maildir-queue"),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.consolescript import lay
-from tests.kit.mailhome import CONTROL, lay_home
+from tests.kit.consolescript import install_script
+from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, children, compiled, needs_root, until
 from tests.kit.support import script
-from tests.kit.tlspeer import Client, certify, trusting, unarmed
+from tests.kit.tlspeer import Client, certify, insecure_context, trusting
 
 PRELOAD = ["--preload", "qmail-smtpd"]
 
@@ -29,7 +29,7 @@ def serving(home: Path, options: list[str] = PRELOAD, **environ: str) -> Iterato
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    home = lay_home(tmp_path / "home", CONTROL)
+    home = make_home(tmp_path / "home", CONTROL)
     certify(home / "control")
     return home
 
@@ -39,10 +39,10 @@ def greeting(
 ) -> tuple[ssl.SSLSession | None, bool | None]:
     """One whole session, which may take up the TLS session of an earlier one. Returns its own, and whether it did."""
     with server.connect() as connection:
-        client = Client((connection.fileno(),) * 2, context, session=session).shake_hands()
-        assert client.hear() == b"220 mx.example.org ESMTP\r\n"
-        client.say(b"QUIT\r\n")
-        assert client.hear_all() == b"221 mx.example.org\r\n"
+        client = Client((connection.fileno(),) * 2, context, session=session).handshake()
+        assert client.receive() == b"220 mx.example.org ESMTP\r\n"
+        client.send(b"QUIT\r\n")
+        assert client.receive_all() == b"221 mx.example.org\r\n"
         return client.tls.session, client.tls.session_reused
 
 
@@ -123,7 +123,7 @@ def test_no_two_children_have_the_same_random_numbers(home: Path) -> None:
         until(lambda: greeting(server, context, greeting(server, context)[0])[1])  # the parent's context is in use
         for _ in range(20):
             with server.connect() as connection:
-                connection.sendall(Client((0, 0), unarmed(ssl.TLSVersion.TLSv1_3)).hello())
+                connection.sendall(Client((0, 0), insecure_context(ssl.TLSVersion.TLSv1_3)).hello())
                 hello = connection.recv(1000)
                 assert hello[0] == 0x16
                 assert hello[5] == 2  # ServerHello
@@ -153,7 +153,7 @@ def main():
 
 @pytest.mark.parametrize("options", ["-RHl0", "-Rhl0"], ids=["asking nothing", "asking for names"])
 def test_a_preloaded_module_is_told_of_each_fork_in_the_parent(tmp_path: Path, options: str) -> None:
-    lay(tmp_path, "hooked", HOOK)
+    install_script(tmp_path, "hooked", HOOK)
     told = tmp_path / "told"
     cdb = compiled(tmp_path / "rules.cdb", ':allow,RULE="set"\n')
     environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "TOLD": str(told), "GIVEN": "x"}
@@ -168,7 +168,7 @@ def test_a_preloaded_module_is_told_of_each_fork_in_the_parent(tmp_path: Path, o
 @pytest.mark.parametrize("trouble", ["import nothing_of_that_name", "open('/nonexistent')"])
 def test_what_a_module_cannot_have_ready_does_not_stop_the_server(tmp_path: Path, trouble: str) -> None:
     source = f"import os\n\ndef before_fork(environ):\n    {trouble}\n\ndef main():\n    os.write(1, b'here')\n"
-    lay(tmp_path, "unready", source)
+    install_script(tmp_path, "unready", source)
     environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
     with Server(["-RHl0", "--preload", "unready", "127.0.0.1", "0", "unready"], environ=environ) as server:
         assert [server.ask() for _ in range(2)] == [b"here"] * 2
@@ -176,7 +176,7 @@ def test_what_a_module_cannot_have_ready_does_not_stop_the_server(tmp_path: Path
 
 
 def test_a_program_that_is_not_preloaded_is_told_of_nothing(tmp_path: Path) -> None:
-    lay(tmp_path, "hooked", HOOK)
+    install_script(tmp_path, "hooked", HOOK)
     told = tmp_path / "told"
     environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "TOLD": str(told)}
     with Server(["-RHl0", "127.0.0.1", "0", "hooked"], environ=environ) as server:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.imports import check, imported
-from tests.kit.mailhome import MESSAGE, lay_home
+from tests.kit.mailhome import MESSAGE, make_home
 from tests.kit.support import script
 
 SMTPD_MODULES = 28  # measured: 24 before the greeting, 28 with a message; 26 of them are our own
@@ -19,7 +19,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 @pytest.mark.parametrize("text", ["", MESSAGE], ids=["greeting", "message"])
 def test_qmail_smtpd_loads_only_cheap_modules_and_few(text: str, bare: set[str], tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     check(imported([script("qmail-smtpd")], home, text.encode() + b"QUIT\r\n") - bare, SMTPD_MODULES)
     assert len(list((home / "dump").glob("*.m"))) == bool(text)
 

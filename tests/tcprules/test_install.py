@@ -448,7 +448,7 @@ def test_file_and_directory_are_synced_in_the_order_that_survives_a_power_failur
     assert f"fsync({calls[4].partition('(')[2].partition('<')[0]}<{tmp_path}/rules>)" in calls[4]
 
 
-def test_content_is_made_under_the_lock_and_its_errors_are_told_as_failed_writes(tmp_path: Path) -> None:
+def test_content_is_made_under_the_lock_and_its_errors_are_reported_as_failed_writes(tmp_path: Path) -> None:
     path, tmp = bytes(tmp_path / "r.cdb"), bytes(tmp_path / "r.tmp")
 
     def fail() -> memoryview:

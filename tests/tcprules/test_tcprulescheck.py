@@ -288,9 +288,7 @@ def test_every_record_of_a_line_can_be_written_as_a_line(line: bytes) -> None:
         (b"1", b"+A=b\0D"),
     ],
 )
-def test_a_record_that_no_rule_makes_is_dumped_as_a_comment_with_code_1(
-    key: bytes, data: bytes, tmp_path: Path
-) -> None:
+def test_a_record_that_no_rule_makes_is_dumped_as_a_comment(key: bytes, data: bytes, tmp_path: Path) -> None:
     (tmp_path / "r.cdb").write_bytes(cdbfile.make([(b"", b"D\0"), (key, data), (b"10.", b"")]))
     result = run(tmp_path, "--dump", "r.cdb")
     first, comment, last, end = result.stdout.split(b"\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.ports import free_port
 from tests.kit.server import ENVIRON, PATIENCE, compiled, read_all, until
 from tests.kit.support import ROOT, script
@@ -73,7 +73,7 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
 @pytest.fixture
 def mail(tmp_path: Path) -> dict[str, str]:
     """An environment in which qmail-smtpd has a home, and the scripts are found first in PATH."""
-    home = lay_home(tmp_path / "home", {"me": "mx.example.org\n", "rcpthosts": "example.com\n"})
+    home = make_home(tmp_path / "home", {"me": "mx.example.org\n", "rcpthosts": "example.com\n"})
     path = f"{tmp_path}/bin:{Path(sys.executable).parent}:/usr/bin:/bin"
     return ENVIRON | {"PATH": path, "QMAILHOME": str(home)}
 

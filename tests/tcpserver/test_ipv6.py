@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tcpserver.parent.admission import text
-from tests.kit.server import PATIENCE, Server, compiled, needs_root, private, read_all, until
+from tests.kit.server import PATIENCE, Server, compiled, needs_root, read_all, until, with_files
 
 
 def has_ipv6() -> bool:
@@ -122,7 +122,7 @@ def test_a_host_listens_where_it_says(host: str) -> None:
 def test_a_name_with_both_families_is_ipv4_and_one_with_ipv6_alone_is_that(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("::1 both.test six.test\n127.0.0.1 both.test\n")
     (tmp_path / "nsswitch.conf").write_text("hosts: files\n")
-    before = private({f"/etc/{name}": tmp_path / name for name in ("hosts", "nsswitch.conf")})
+    before = with_files({f"/etc/{name}": tmp_path / name for name in ("hosts", "nsswitch.conf")})
     for name, address in (("both.test", "127.0.0.1"), ("six.test", "::1")):
         with Server(["-RHl0", name, "0", "env"], before=before) as server:
             assert variables(server.ask(host=address))["TCPLOCALIP"] == address
@@ -133,7 +133,7 @@ def test_a_name_with_both_families_is_ipv4_and_one_with_ipv6_alone_is_that(tmp_p
 def test_an_ipv6_client_has_a_name(option: str, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1 four.test\n::1 six.test\n")
     (tmp_path / "nsswitch.conf").write_text("hosts: files\n")
-    before = private({f"/etc/{name}": tmp_path / name for name in ("hosts", "nsswitch.conf")})
+    before = with_files({f"/etc/{name}": tmp_path / name for name in ("hosts", "nsswitch.conf")})
     with Server(["-R", option, "::", "0", "env"], before=before) as server:
         six = variables(server.ask(host="::1"))
         assert (six["TCPREMOTEHOST"], six["TCPLOCALHOST"]) == ("six.test", "six.test")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.consolescript import OBEY, lay
+from tests.kit.consolescript import EXECUTE, install_script
 from tests.kit.server import Server, compiled, read_all, until
 
 WAYS = {
@@ -45,8 +45,8 @@ def main():
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("scripts")
-    lay(directory, "obey", OBEY)
-    lay(directory, "other", OTHER)
+    install_script(directory, "obey", EXECUTE)
+    install_script(directory, "other", OTHER)
     return directory
 
 
@@ -314,7 +314,7 @@ def test_what_a_rule_sets_for_one_client_no_other_finds(home: Path, tmp_path: Pa
 
 
 def test_a_script_that_is_not_executable_is_not_called(home: Path, tmp_path: Path) -> None:
-    script = lay(tmp_path, "obey", OBEY)
+    script = install_script(tmp_path, "obey", EXECUTE)
     environ = {"PATH": f"{tmp_path}/bin", "PYTHONPATH": str(tmp_path)}
     with Server(["-RHl0", "--preload", "obey", "127.0.0.1", "0", "obey"], environ=environ) as server:
         assert obeyed(server, "print(1)") == b"1\n"
@@ -324,7 +324,7 @@ def test_a_script_that_is_not_executable_is_not_called(home: Path, tmp_path: Pat
 
 
 def test_a_script_that_was_replaced_is_a_file_like_another(tmp_path: Path) -> None:
-    script = lay(tmp_path, "obey", OBEY)
+    script = install_script(tmp_path, "obey", EXECUTE)
     environ = {"PATH": f"{tmp_path}/bin:/bin", "PYTHONPATH": str(tmp_path)}
     with Server(["-RHl0", "--preload", "obey", "127.0.0.1", "0", "obey"], environ=environ) as server:
         new = script.with_name("new")
@@ -382,7 +382,7 @@ def test_the_parent_has_loaded_nothing_that_a_fork_need_not_copy(
 def test_a_script_that_cannot_be_loaded_is_one_line_and_nobody_is_told_of_a_port(
     tmp_path: Path, source: str, said: bytes
 ) -> None:
-    lay(tmp_path, "broken", source)
+    install_script(tmp_path, "broken", source)
     server = Server(["-RHl0", "--preload", "broken", "127.0.0.1", "0", "true"], environ={"PYTHONPATH": str(tmp_path)})
     try:
         assert server.process.wait(20) == 111

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tcpserver.child import ident, names
-from tests.kit.consolescript import lay
+from tests.kit.consolescript import install_script
 from tests.kit.ports import own_address
-from tests.kit.server import PATIENCE, Server, compiled, needs_root, private, read_all
+from tests.kit.server import PATIENCE, Server, compiled, needs_root, read_all, with_files
 from tests.kit.support import ROOT, peer, script
 
 C = "/usr/bin/tcpserver"
@@ -72,7 +72,7 @@ def resolving(directory: Path, server: str, hosts: str = "") -> list[str]:
     (directory / "hosts").write_text(hosts)
     (directory / "resolv.conf").write_text(f"nameserver {server}\noptions timeout:30 attempts:5\n")
     (directory / "nsswitch.conf").write_text("hosts: files dns\n")
-    return private({f"/etc/{name}": directory / name for name in ("hosts", "resolv.conf", "nsswitch.conf")})
+    return with_files({f"/etc/{name}": directory / name for name in ("hosts", "resolv.conf", "nsswitch.conf")})
 
 
 def variable(answer: bytes, name: str) -> str | None:
@@ -150,7 +150,7 @@ def test_a_client_whose_resolver_hangs_is_served_without_a_name(
 
 @needs_root
 def test_a_preloaded_program_is_served_too_when_the_resolver_hangs(name_servers: None, tmp_path: Path) -> None:
-    lay(tmp_path, "late", "def main():\n    print(open('/proc/self/status').read())\n")
+    install_script(tmp_path, "late", "def main():\n    print(open('/proc/self/status').read())\n")
     words = ["-vRhl0", "--prepare-timeout", "1", "--preload", "late", "127.0.0.1", "0", str(tmp_path / "bin" / "late")]
     with Server(words, before=resolving(tmp_path, SILENT), environ={"PYTHONPATH": str(tmp_path)}) as server:
         assert b"\nThreads:\t1\n" in server.ask()  # nobody is left in the resolver

@@ -15,13 +15,13 @@ from pathlib import Path
 import cdblib
 import pytest
 
-from tests.kit.consolescript import OBEY, lay
-from tests.kit.mailhome import CONTROL, lay_home
+from tests.kit.consolescript import EXECUTE, install_script
+from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, children, compiled, needs_root, open_to_all, read_all, until
 from tests.kit.support import script
 from tests.kit.tlspeer import Client, certify, trusting
 
-OTHER = OBEY.replace("serve_client", "nothing")
+OTHER = EXECUTE.replace("serve_client", "nothing")
 MESS = """import os, signal, sys, threading
 os.environ['RELAYCLIENT'] = os.environ['LEFT'] = 'left'
 del os.environ['PATH']
@@ -47,8 +47,8 @@ print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.alarm(0), sys.stdin.r
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("scripts")
-    lay(directory, "obey", OBEY)
-    lay(directory, "other", OTHER)
+    install_script(directory, "obey", EXECUTE)
+    install_script(directory, "other", OTHER)
     return directory
 
 
@@ -171,7 +171,7 @@ OUTSIDE = ("HELO x", "MAIL FROM:<a@b.example>", "RCPT TO:<x@outside.example>", "
 
 
 def test_who_may_relay_does_not_open_the_relay_for_the_next_client(tmp_path: Path) -> None:
-    mail = lay_home(tmp_path / "home", CONTROL)
+    mail = make_home(tmp_path / "home", CONTROL)
     rules = compiled(tmp_path / "rules.cdb", '127.0.0.2:allow,RELAYCLIENT=""\n127.0.0.4:deny\n:allow\n')
     with smtp(mail, "-x", str(rules)) as server:
         for _ in range(10):
@@ -198,7 +198,7 @@ def test_who_may_relay_does_not_open_the_relay_for_the_next_client(tmp_path: Pat
 
 
 def test_each_client_has_what_the_control_files_say_now(tmp_path: Path) -> None:
-    mail = lay_home(tmp_path / "home", CONTROL)
+    mail = make_home(tmp_path / "home", CONTROL)
     with smtp(mail) as server:
         assert session(server, "127.0.0.2", *OUTSIDE)[3].startswith("553")
         (mail / "control/rcpthosts").write_text("outside.example\n")
@@ -210,7 +210,7 @@ def test_each_client_has_what_the_control_files_say_now(tmp_path: Path) -> None:
 
 
 def test_messages_of_several_clients_are_queued_by_one_process(tmp_path: Path) -> None:
-    mail = lay_home(tmp_path / "home", CONTROL)
+    mail = make_home(tmp_path / "home", CONTROL)
     with smtp(mail) as server:
         for number in range(5):
             replies = session(server, "127.0.0.2", "HELO x", f"MAIL FROM:<{number}@b.example>",
@@ -222,7 +222,7 @@ def test_messages_of_several_clients_are_queued_by_one_process(tmp_path: Path) -
 
 
 def test_a_process_that_may_have_seen_a_secret_serves_nobody_else(tmp_path: Path) -> None:
-    mail = lay_home(tmp_path / "home", CONTROL)
+    mail = make_home(tmp_path / "home", CONTROL)
     certify(mail / "control")
     rules = compiled(tmp_path / "rules.cdb", '127.0.0.2:allow,SMTPAUTHFILE="/nonexistent"\n:allow\n')
     with smtp(mail, "-x", str(rules)) as server:
@@ -236,9 +236,9 @@ def test_a_process_that_may_have_seen_a_secret_serves_nobody_else(tmp_path: Path
             heard = b""
             while b"220 ready for tls\r\n" not in heard:
                 heard += connection.recv(1000)
-            client = Client((connection.fileno(),) * 2, trusting(mail / "control/servercert.pem")).shake_hands()
-            client.say(b"QUIT\r\n")
-            assert client.hear_all().startswith(b"221 ")
+            client = Client((connection.fileno(),) * 2, trusting(mail / "control/servercert.pem")).handshake()
+            client.send(b"QUIT\r\n")
+            assert client.receive_all().startswith(b"221 ")
         server.wait_for_log(rb"^tcpserver: end ", before + 1)
         session(server, "127.0.0.3", "QUIT")
         assert pids(server)[2] == pids(server)[3] != pids(server)[4]
@@ -400,7 +400,7 @@ def test_what_reuse_needs_is_loaded_before_root_is_given_up(home: Path) -> None:
 
 
 TWO = (
-    OBEY
+    EXECUTE
     + """
 def other():
     os.write(1, b'other')
@@ -409,7 +409,7 @@ def other():
 
 
 def test_only_the_main_of_a_module_is_what_it_offers_to_call_again(home: Path, tmp_path: Path) -> None:
-    found = lay(tmp_path, "two", TWO)
+    found = install_script(tmp_path, "two", TWO)
     for name in ("entry_points.txt", "RECORD"):
         file = tmp_path / "two-1.dist-info" / name
         text = file.read_text().replace("two = two:main", "two-other = two:other")
@@ -422,7 +422,7 @@ def test_only_the_main_of_a_module_is_what_it_offers_to_call_again(home: Path, t
 
 
 def test_a_cdb_of_domains_does_not_keep_a_process_from_being_used_again(tmp_path: Path) -> None:
-    mail = lay_home(tmp_path / "home", CONTROL)
+    mail = make_home(tmp_path / "home", CONTROL)
     with open(mail / "control/morercpthosts.cdb", "wb") as file, cdblib.Writer(file) as domains:
         domains.put(b"more.example", b"")
     with smtp(mail) as server:

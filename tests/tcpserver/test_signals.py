@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.consolescript import OBEY, lay
+from tests.kit.consolescript import EXECUTE, install_script
 from tests.kit.server import ENVIRON, PATIENCE, Server, children, read_all, refusal, until
 from tests.kit.support import peer, script
 from tests.kit.tracer import traced
@@ -326,7 +326,7 @@ def test_a_manager_that_does_not_listen_is_no_trouble(tmp_path: Path) -> None:
 
 def test_readiness_is_not_told_before_the_program_is_loaded(tmp_path: Path) -> None:
     """Else the manager starts what depends on us while the port may still come to nothing."""
-    lay(tmp_path, "broken", "import nosuchmodule\n")
+    install_script(tmp_path, "broken", "import nosuchmodule\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "PYTHONPATH": str(tmp_path)}
@@ -388,7 +388,7 @@ def test_systemds_own_activation_works(listener: socket.socket) -> None:
 def test_signals_that_come_while_the_server_forks_are_not_lost(tmp_path: Path, options: list[str]) -> None:
     """It has the signal actions of its children meanwhile; a SIGCHLD could be thrown away, a SIGTERM could kill."""
     home = tmp_path
-    lay(home, "obey", OBEY)
+    install_script(home, "obey", EXECUTE)
     environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
     words = ["-v", "-Rl0", *options, "--preload", "obey", "-c", "30", "127.0.0.1", "0", "obey"]
     with Server([*words], environ=environ) as server:

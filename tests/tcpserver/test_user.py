@@ -9,8 +9,8 @@ from tempfile import mkdtemp
 
 import pytest
 
-from tests.kit.consolescript import lay
-from tests.kit.server import Server, compiled, needs_root, private, refusal
+from tests.kit.consolescript import install_script
+from tests.kit.server import Server, compiled, needs_root, refusal, with_files
 from tests.kit.support import script
 
 pytestmark = needs_root
@@ -54,7 +54,7 @@ def place() -> Iterator[Path]:
 def accounts(place: Path) -> list[str]:
     (place / "passwd").write_text(PASSWD)
     (place / "group").write_text(GROUP)
-    return private({"/etc/passwd": place / "passwd", "/etc/group": place / "group"})
+    return with_files({"/etc/passwd": place / "passwd", "/etc/group": place / "group"})
 
 
 def identity(answer: bytes) -> dict[str, list[int]]:
@@ -81,7 +81,7 @@ def status(pid: int) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize("options", [["-Bx"], ["--preload", "who"], ["-h"]], ids=["banner", "preloaded", "names"])
 def test_every_way_to_launch_has_given_up_root(options: list[str], place: Path, accounts: list[str]) -> None:
-    lay(place, "who", "def main():\n    print(open('/proc/self/status').read())\n")
+    install_script(place, "who", "def main():\n    print(open('/proc/self/status').read())\n")
     program = [str(place / "bin" / "who")] if "--preload" in options else ["cat", "/proc/self/status"]
     words = ["-RHl0", *options, "-u", "relay", "127.0.0.1", "0", *program]
     with Server(words, before=accounts, environ={"PYTHONPATH": str(place)}) as server:
@@ -94,14 +94,14 @@ def test_preloaded_code_never_runs_as_root(place: Path, accounts: list[str]) -> 
     source = (
         "import os\nLOADED_AS = os.getresuid(), os.getresgid(), os.getgroups()\ndef main():\n    print(LOADED_AS)\n"
     )
-    lay(place, "who", source)
+    install_script(place, "who", source)
     words = ["-RHl0", "--preload", "who", "-u", "relay", "127.0.0.1", "0", str(place / "bin" / "who")]
     with Server(words, before=accounts, environ={"PYTHONPATH": str(place)}) as server:
         assert server.ask() == b"((4201, 4201, 4201), (4202, 4202, 4202), [4202, 4203, 4204])\n"
 
 
 def test_a_module_that_the_new_user_may_not_read_is_not_loaded(place: Path, accounts: list[str]) -> None:
-    lay(place, "who", "def main():\n    print('loaded')\n")
+    install_script(place, "who", "def main():\n    print('loaded')\n")
     (place / "who.py").chmod(0o600)
     server = Server(
         ["-RHl0", "--preload", "who", "-u", "relay", "127.0.0.1", "0", "who"],

@@ -12,7 +12,7 @@ import pytest
 
 from qmail_smtpd.auth.arguments import Refused, parse
 from tests.kit.checker import Checker
-from tests.kit.mailhome import CLIENT, CONTROL, lay_home, talk
+from tests.kit.mailhome import CLIENT, CONTROL, make_home, talk
 
 CP, CRAM = "/bin/checkpassword", "/bin/cmd5checkpw"
 IN_PATH = ("mail", "true", "checkpassword", "sh", "cmd5checkpw")
@@ -46,7 +46,7 @@ def test_each_form_gives_these_checkers(
     words: list[str], checker: list[str], cram: list[str], host: str | None, old: bool
 ) -> None:
     checkers = parse([word.encode() for word in words], in_path)
-    assert (checkers.checker, checkers.cram, checkers.old) == (encoded(checker), encoded(cram), old)
+    assert (checkers.password_command, checkers.cram_command, checkers.old) == (encoded(checker), encoded(cram), old)
     assert checkers.host == (host.encode() if host else None)
 
 
@@ -92,7 +92,7 @@ CASES = [(index, host) for host in ("mx.example.org", "mail") for index in range
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a qmail home, two checkers, and a bin/ in which `mail` is a program that accepts everything."""
     folder = tmp_path_factory.mktemp("words")
-    lay_home(folder / "home", CONTROL)
+    make_home(folder / "home", CONTROL)
     (folder / "bin").mkdir()
     (folder / "bin/mail").write_text("#!/bin/sh\nexit 0\n")
     (folder / "bin/mail").chmod(0o755)

@@ -10,7 +10,7 @@ from scramp import ScramClient, ScramException
 
 from qmail_smtpd.auth.secret import make
 from tests.kit.login import FAILED, OK, TROUBLE, answers, b64, plain
-from tests.kit.mailhome import CLIENT, CONTROL, lay_home, start, talk
+from tests.kit.mailhome import CLIENT, CONTROL, make_home, start, talk
 from tests.kit.server import Server, compiled
 from tests.kit.support import script
 
@@ -19,7 +19,7 @@ FEWEST_ITERATIONS = 4096  # RFC 7677 section 4
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return lay_home(tmp_path / "home", {**CONTROL, "authcleartext": ""})  # there is no TLS here
+    return make_home(tmp_path / "home", {**CONTROL, "authcleartext": ""})  # there is no TLS here
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from qmail_smtpd.auth import checkpassword
 from qmail_smtpd.auth.authenticator import configure
 from tests.kit.checker import Checker
 from tests.kit.login import FAILED, JOE, OK, TROUBLE, answers, plain
-from tests.kit.mailhome import CLIENT, CONTROL, Result, lay_home, start, talk
+from tests.kit.mailhome import CLIENT, CONTROL, Result, make_home, start, talk
 
 NOT_STARTED = b"454 oops, child won't start and I can't auth (#4.3.0)"
 QUICK = {**CLIENT, "SMTPAUTH": "", "AUTHSLEEP": "0"}
@@ -22,7 +22,7 @@ QUICK = {**CLIENT, "SMTPAUTH": "", "AUTHSLEEP": "0"}
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return lay_home(tmp_path / "home", {**CONTROL, "maxauth": "0\n"})
+    return make_home(tmp_path / "home", {**CONTROL, "maxauth": "0\n"})
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_the_password_is_on_descriptor_3(
 ) -> None:
     result = login(home, [word.replace("{CP}", checker.path) for word in words], text, env)
     assert answers(result) == [OK]
-    assert checker.asked == [(fields, ["true"])]
+    assert checker.calls == [(fields, ["true"])]
 
 
 RESPONSE_FIRST, CHALLENGE_FIRST = (1, 2), (2, 1)  # the positions of response and challenge; the user is 0
@@ -109,7 +109,7 @@ def test_the_form_of_the_arguments_decides_the_order_of_the_cram_md5_fields(
     digest = hmac.new(b"secret", challenge, "md5").hexdigest().encode()
     stdout, stderr = process.communicate(b64encode(JOE.encode() + b" " + digest) + b"\r\nQUIT\r\n")
     assert stdout.startswith(OK)
-    fields = checker.asked[0][0].split(b"\0")
+    fields = checker.calls[0][0].split(b"\0")
     assert (fields[0], fields[order[0]], fields[order[1]]) == (JOE.encode(), digest, challenge)
     assert (b"warning: CRAMORDER" in stderr) == (env.get("CRAMORDER") == "x")
     left, _, right = challenge.strip(b"<>").partition(b"@")
@@ -157,13 +157,13 @@ def test_512_bytes_are_passed_to_the_checker_and_513_are_refused_without_it(home
     user = "u" * (512 - len("\0secret\0"))
     result = login(home, [checker.path, "true"], plain(user) + plain(user + "u"))
     assert answers(result) == [FAILED, FAILED]
-    assert [len(fields) for fields, _ in checker.asked] == [512]
+    assert [len(fields) for fields, _ in checker.calls] == [512]
     assert b"reason=too-long" in result.stderr
     (home / "control/maxauth").write_text("1\n")
     result = login(home, [checker.path, "true"], plain(user + "u") + plain(JOE))
     assert answers(result)[0] == FAILED
     assert result.stdout.endswith(b"\r\n421 too many failed logins (#4.7.0)\r\n")  # the refusal has counted
-    assert len(checker.asked) == 1
+    assert len(checker.calls) == 1
 
 
 def test_output_of_the_checker_does_not_reach_the_client(home: Path, checker: Checker) -> None:

@@ -12,9 +12,9 @@ import pytest
 from qmail_smtpd.auth.checkusers import main
 from qmail_smtpd.auth.secret import cram_md5, make
 from tests.kit import forked
-from tests.kit.asked import ask, fields, run, start
+from tests.kit.checkerrun import ask, fields, run, start
 from tests.kit.imports import FORBIDDEN
-from tests.kit.mailhome import CLIENT, lay_home
+from tests.kit.mailhome import CLIENT, make_home
 from tests.kit.server import PATIENCE, Server, needs_root
 from tests.kit.support import script
 from tests.kit.tracer import traced
@@ -298,7 +298,7 @@ PRELOADED = ["--preload", "qmail-smtpd", "--preload", "checkusers"]
 
 def submission(users: Users, options: list[str]) -> Server:
     """Return a server whose sessions use checkusers."""
-    lay_home(users.home.parent / "mail")
+    make_home(users.home.parent / "mail")
     (users.home.parent / "mail/control/users").write_bytes(users.path.read_bytes())
     (users.home.parent / "mail/control/users").chmod(0o640)
     environ = {**CLIENT, "QMAILHOME": str(users.home.parent / "mail"), "SMTPAUTH": "+cram", "AUTHSLEEP": "0"}
@@ -333,7 +333,7 @@ def test_if_preloaded_it_is_called_and_not_executed(
         assert b"\r\n235 " in server.ask(plain(b"plain", b"secret"))
     text = trace.read_text()
     assert ("checkusers" in text) == execs
-    assert "/true" in text  # the program that it becomes is not preloaded
+    assert "/true" in text  # PROG is not preloaded, so it is executed
 
 
 def test_simultaneous_preloaded_logins_are_independent(users: Users) -> None:

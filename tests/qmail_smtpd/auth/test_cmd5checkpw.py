@@ -10,7 +10,7 @@ from qmail_smtpd.auth.checker import Credentials, accepts
 from qmail_smtpd.auth.cmd5checkpw import check_credentials, find_password, main
 from qmail_smtpd.auth.secret import apop, cram_md5, make
 from tests.kit import forked
-from tests.kit.asked import ask, fields
+from tests.kit.checkerrun import ask, fields
 
 ACCEPTED, REFUSED, MISUSED, FAILED = 0, 1, 2, 111
 CRAM = b"<1896.697170952@postoffice.reston.mci.net>"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.kit.checker import Checker
 from tests.kit.login import JOE, plain
-from tests.kit.mailhome import CLIENT, CONTROL, lay_home, talk
+from tests.kit.mailhome import CLIENT, CONTROL, make_home, talk
 from tests.kit.support import ROOT, peer
 from tests.kit.tlspeer import Smtp, certify
 
@@ -37,7 +37,7 @@ def documented_filter(folder: Path) -> Path:
 )
 def test_fail2ban_finds_failed_logins_only(tmp_path: Path, prefix: str) -> None:
     program = peer("/usr/bin/fail2ban-regex")
-    home, checker = lay_home(tmp_path / "home", CONTROL), Checker(tmp_path / "checker")
+    home, checker = make_home(tmp_path / "home", CONTROL), Checker(tmp_path / "checker")
     env = {**CLIENT, "SMTPAUTH": "", "AUTHSLEEP": "0", "SMTPD_LOG": "all"}
     text = HELO + "".join(map(plain, NAMES)) + plain(JOE) + f"MAIL FROM:<ip={VICTIM}>\r\nQUIT\r\n"
     lines = talk(home, text, env, words=[checker.path, "true"]).stderr.decode().splitlines()
@@ -51,7 +51,7 @@ def test_fail2ban_finds_failed_logins_only(tmp_path: Path, prefix: str) -> None:
 @pytest.mark.peer
 def test_fail2ban_finds_failed_logins_under_tls(tmp_path: Path) -> None:
     program = peer("/usr/bin/fail2ban-regex")
-    home, checker = lay_home(tmp_path / "home", CONTROL), Checker(tmp_path / "checker")
+    home, checker = make_home(tmp_path / "home", CONTROL), Checker(tmp_path / "checker")
     certificate, key = certify(tmp_path)
     (home / "control/servercert.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
     (home / "control/servercert.pem").chmod(0o600)

@@ -357,7 +357,7 @@ def module_users(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @given(TEXTS, TEXTS)
-def test_any_two_messages_are_survived(module_users: bytes, opening: bytes, closing: bytes) -> None:
+def test_the_server_survives_any_two_messages(module_users: bytes, opening: bytes, closing: bytes) -> None:
     server = Scram(module_users)
     try:
         server.step(opening)
@@ -371,7 +371,7 @@ def test_any_two_messages_are_survived(module_users: bytes, opening: bytes, clos
 
 
 @given(TEXTS)
-def test_any_final_message_is_survived(module_users: bytes, closing: bytes) -> None:
+def test_the_server_survives_any_final_message(module_users: bytes, closing: bytes) -> None:
     server, _ = start_exchange(module_users)
     with pytest.raises((Malformed, WrongProof)):
         server.step(closing)

@@ -274,7 +274,7 @@ def test_secrets_are_compared_in_constant_time(stored: bytes, monkeypatch: pytes
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
-def test_any_bytes_match_or_do_not_or_are_an_error(stored: bytes, password: bytes) -> None:
+def test_any_bytes_are_a_match_a_mismatch_or_an_error(stored: bytes, password: bytes) -> None:
     for text in (
         stored,
         b"{PLAIN}" + stored,

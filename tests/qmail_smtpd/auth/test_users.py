@@ -17,7 +17,7 @@ from qmail_smtpd.auth.users import CannotVerify, Entry, Users, verify, verify_di
 WriteUsers = Callable[[bytes], bytes]
 CHALLENGE = b"<1896.697170952@postoffice.reston.mci.net>"
 SCRAM = make(b"SCRAM-SHA-256", b"secret", 4096)
-BCRYPT = b"{BLF-CRYPT}$2b$04$ras5S/L7V.ixTOp/3dS6Ye1ZQda1Cu0EokloQNFGNf/8Be7LcfQu6"  # in test ids: without a new salt
+BCRYPT = b"{BLF-CRYPT}$2b$04$ras5S/L7V.ixTOp/3dS6Ye1ZQda1Cu0EokloQNFGNf/8Be7LcfQu6"  # constant: in test ids
 
 
 @pytest.fixture

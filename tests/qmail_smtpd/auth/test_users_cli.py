@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qmail_smtpd.auth.checkusers import main
 from qmail_smtpd.auth.edit import is_name, with_secret, without_user
 from qmail_smtpd.auth.users import verify
-from tests.kit.asked import ask, fields
+from tests.kit.checkerrun import ask, fields
 from tests.kit.server import PATIENCE, needs_root, until
 from tests.kit.support import script
 

@@ -9,7 +9,7 @@ from qmail_smtpd.smtp.offer import Offer
 from qmail_smtpd.smtp.received import protocol
 from qmail_smtpd.smtp.session import Session
 from tests.kit.echo import Echo, converse
-from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, lay_home, talk
+from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, make_home, talk
 from tests.kit.tlspeer import Client, Smtp, certify, get_all, trusting
 
 CIPHER = b"TLS_AES_256_GCM_SHA384"
@@ -97,7 +97,7 @@ def test_commands_pipelined_after_starttls_are_never_executed(before: bytes, inj
     session, echo = converse(before + b"STARTTLS" + end + injected, 0, starttls=True, auth=OFFER)
     assert echo.replies == []
     assert session.status is None
-    session.feed(b"P 250\r\nRCPT TO:<u@ok.test>\r\nNOOP\r\n")  # nor is a part of it put before the next line
+    session.feed(b"P 250\r\nRCPT TO:<u@ok.test>\r\nNOOP\r\n")  # nor is its incomplete end put before the next line
     assert echo.replies == [b"502 unimplemented (#5.5.1)", b"503 MAIL first (#5.5.1)", b"250 ok"]
     assert not echo.queued
     assert not echo.credentials
@@ -200,7 +200,7 @@ exec bin/plain-queue
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """Make a qmail home with a certificate, a user, and a queue program that records its environment."""
-    home = lay_home(tmp_path / "home", {**CONTROL, "users": "joe:{PLAIN}secret\n"})
+    home = make_home(tmp_path / "home", {**CONTROL, "users": "joe:{PLAIN}secret\n"})
     certify(home / "control")
     (home / "control/users").chmod(0o600)
     (home / "bin/qmail-queue").rename(home / "bin/plain-queue")
@@ -225,8 +225,8 @@ def test_a_message_under_tls_is_queued(home: Path, piece: int) -> None:
         smtp.secure(certificate(home), piece)
         assert smtp.client
         assert smtp.ask("EHLO you") == "250-mx.example.org\n250-PIPELINING\n250 8BITMIME"
-        smtp.client.say(MESSAGE.encode() + b"QUIT\r\n")
-        assert smtp.client.hear_all().endswith(b"\r\n221 mx.example.org\r\n")
+        smtp.client.send(MESSAGE.encode() + b"QUIT\r\n")
+        assert smtp.client.receive_all().endswith(b"\r\n221 mx.example.org\r\n")
         result = smtp.end()
         assert (result.status, result.stderr) == (0, b"")
         version, cipher = smtp.client.tls.version(), smtp.client.tls.cipher()
@@ -248,8 +248,8 @@ def test_a_login_under_tls_allows_relaying(home: Path) -> None:
         assert smtp.client
         assert "250 AUTH LOGIN PLAIN SCRAM-SHA-256" in smtp.ask("EHLO me")
         assert smtp.ask(PLAIN) == "235 ok, go ahead (#2.0.0)"
-        smtp.client.say(MESSAGE.replace("example.com", "anywhere.test").encode() + b"QUIT\r\n")
-        smtp.client.hear_all()
+        smtp.client.send(MESSAGE.replace("example.com", "anywhere.test").encode() + b"QUIT\r\n")
+        smtp.client.receive_all()
         result = smtp.end()
     assert b" (joe@192.0.2.1)\n" in result.queue[0][0]
     assert b" with ESMTPSA (" in result.queue[0][0]
@@ -266,8 +266,8 @@ def test_a_login_in_clear_does_not_count_under_tls(home: Path) -> None:
         smtp.ask("STARTTLS")
         smtp.secure(certificate(home))
         assert smtp.client
-        smtp.client.say(MESSAGE.encode() + b"QUIT\r\n")
-        smtp.client.hear_all()
+        smtp.client.send(MESSAGE.encode() + b"QUIT\r\n")
+        smtp.client.receive_all()
         result = smtp.end()
     assert b" (ident@192.0.2.1)\n  by mx.example.org with ESMTPS (" in result.queue[0][0]
     assert b"Tu@example.com@suffix\0" in result.queue[0][1]
@@ -288,7 +288,7 @@ def test_data_in_the_packet_of_starttls_is_dropped(home: Path, injected: bytes) 
 
 
 def test_a_client_hello_in_the_packet_of_starttls_is_dropped_too(home: Path) -> None:
-    """An attacker may have sent it. A client waits for the 220."""
+    """An attacker may have sent it: an honest client waits for the 220."""
     with Smtp(home) as smtp:
         smtp.reply()
         hello = Client(smtp.ends, trusting(certificate(home))).hello()
@@ -324,8 +324,8 @@ def test_smtps_starts_tls_with_the_first_byte(home: Path) -> None:
         assert smtp.reply() == b"220 mx.example.org ESMTP\r\n"
         assert smtp.ask("EHLO me") == "250-mx.example.org\n250-PIPELINING\n250 8BITMIME"
         assert smtp.ask("STARTTLS") == "503 TLS is active already (#5.5.1)"
-        smtp.client.say(MESSAGE.encode() + b"QUIT\r\n")
-        assert smtp.client.hear_all().endswith(b"\r\n221 mx.example.org\r\n")
+        smtp.client.send(MESSAGE.encode() + b"QUIT\r\n")
+        assert smtp.client.receive_all().endswith(b"\r\n221 mx.example.org\r\n")
         result = smtp.end()
     assert (result.status, result.stderr) == (0, b"")
     assert b" with ESMTPS (" in result.queue[0][0]
@@ -379,7 +379,7 @@ def test_the_timeout_reply_to_an_idle_client_is_under_tls(home: Path) -> None:
     with Smtp(home, SMTPS) as smtp:
         smtp.secure(certificate(home))
         assert smtp.client
-        assert smtp.client.hear_all() == b"220 mx.example.org ESMTP\r\n451 timeout (#4.4.2)\r\n"
+        assert smtp.client.receive_all() == b"220 mx.example.org ESMTP\r\n451 timeout (#4.4.2)\r\n"
         assert smtp.process.wait(20) == 1
 
 
@@ -389,8 +389,8 @@ def test_the_reply_at_the_end_of_the_session_time_is_under_tls(home: Path) -> No
     with Smtp(home, SMTPS) as smtp:
         smtp.secure(certificate(home))
         assert smtp.client
-        smtp.put(smtp.client.sealed(b"NOOP\r\n")[:-1])
-        assert smtp.client.hear_all() == b"220 mx.example.org ESMTP\r\n421 timeout (#4.4.2)\r\n"
+        smtp.put(smtp.client.encrypt(b"NOOP\r\n")[:-1])
+        assert smtp.client.receive_all() == b"220 mx.example.org ESMTP\r\n421 timeout (#4.4.2)\r\n"
         assert smtp.process.wait(20) == 1
 
 
@@ -399,10 +399,10 @@ def test_a_bad_record_in_a_message_discards_it_with_one_log_line(home: Path) -> 
         smtp.secure(certificate(home))
         assert smtp.client
         for line in ("MAIL FROM:<a@b.test>", "RCPT TO:<u@example.com>", "DATA"):
-            smtp.client.say(line.encode() + b"\r\n")
-        smtp.client.hear_until(b"354 go ahead\r\n")
-        smtp.client.say(b"Subject: t\r\n\r\nhello\r\n")
-        record = smtp.client.sealed(b".\r\n")
+            smtp.client.send(line.encode() + b"\r\n")
+        smtp.client.receive_until(b"354 go ahead\r\n")
+        smtp.client.send(b"Subject: t\r\n\r\nhello\r\n")
+        record = smtp.client.encrypt(b".\r\n")
         smtp.put(record[:-1] + bytes((record[-1] ^ 1,)))
         assert smtp.process.wait(20) == 1
         get_all(smtp.ends[0])
@@ -508,7 +508,7 @@ def test_control_files_decide_about_auth_in_clear(
     tmp_path: Path, files: str, offered: bool, warning: bytes, file: bool
 ) -> None:
     """Even an unusable certificate counts: here it is an empty file, or a dangling link."""
-    home = lay_home(tmp_path / "home", {**CONTROL, **dict.fromkeys(files.split(), ""), "users": "joe:{PLAIN}secret\n"})
+    home = make_home(tmp_path / "home", {**CONTROL, **dict.fromkeys(files.split(), ""), "users": "joe:{PLAIN}secret\n"})
     (home / "control/users").chmod(0o600)
     if file and "servercert.pem" in files:
         (home / "control/servercert.pem").unlink()
@@ -524,7 +524,7 @@ def test_control_files_decide_about_auth_in_clear(
 
 
 def test_a_dangling_link_named_authtls_forbids_auth_in_clear(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     (home / "control/authtls").symlink_to("/nowhere")
     environ = {**CLIENT, "SMTPAUTH": "", "AUTHSLEEP": "0"}
     result = talk(home, f"EHLO me\r\n{PLAIN}\r\nQUIT\r\n", environ, words=["/bin/false", "/bin/echo"])

@@ -15,9 +15,9 @@ import pytest
 
 from qmail_smtpd.net import certificate, tls
 from qmail_smtpd.net.wire import Closed, TimedOut, TlsBroken, Wire
-from tests.kit.tlspeer import Client, certify, get_all, trusting, unarmed
+from tests.kit.tlspeer import Client, certify, get_all, insecure_context, trusting
 
-EXIT_CODES = {"done": 0, "crashed": 1, "broken": 2, "closed": 3, "timed out": 4, "trouble": 5}
+EXIT_CODES = {"done": 0, "crashed": 1, "broken": 2, "closed": 3, "timed out": 4, "unavailable": 5}
 NORMAL_ENDS = (("done", b""), ("closed", b""))  # the second if the client disconnects before close_notify is sent
 
 
@@ -129,9 +129,9 @@ def run(serve: Callable[[Wire], None], timeout: float, seconds: float) -> str:
     except TimedOut as error:
         os.write(2, type(error).__name__.encode())
         return "timed out"
-    except certificate.TlsUnavailable as trouble:
-        os.write(2, trouble.why)
-        return "trouble"
+    except certificate.TlsUnavailable as error:
+        os.write(2, error.why)
+        return "unavailable"
     return "done"
 
 
@@ -142,10 +142,10 @@ def run(serve: Callable[[Wire], None], timeout: float, seconds: float) -> str:
 @pytest.mark.parametrize("kind", ["socket", "pipes"])
 def test_data_passes_in_both_directions(home: Path, kind: str, piece: int) -> None:
     with ForkedServer(home, kind) as server:
-        client = Client(server.ends, trusted(home), piece).shake_hands()
+        client = Client(server.ends, trusted(home), piece).handshake()
         for word in (b"one\r\n", b"two\r\n"):
-            client.say(word)
-            assert client.hear() == word.upper()
+            client.send(word)
+            assert client.receive() == word.upper()
         server.disconnect()
         assert server.wait_for_end() in NORMAL_ENDS
 
@@ -155,9 +155,9 @@ def test_tls_1_2_and_1_3_are_accepted(home: Path, version: ssl.TLSVersion) -> No
     context = trusted(home)
     context.minimum_version = context.maximum_version = version
     with ForkedServer(home) as server:
-        client = Client(server.ends, context).shake_hands()
-        client.say(b"hello")
-        assert client.hear() == b"HELLO"
+        client = Client(server.ends, context).handshake()
+        client.send(b"hello")
+        assert client.receive() == b"HELLO"
         assert client.tls.version() == version.name.replace("_", ".")
         assert client.tls.compression() is None
 
@@ -167,7 +167,7 @@ def test_tls_1_2_and_1_3_are_accepted(home: Path, version: ssl.TLSVersion) -> No
 def test_older_versions_are_refused_with_an_alert(home: Path, version: ssl.TLSVersion) -> None:
     with ForkedServer(home) as server:
         with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
-            Client(server.ends, unarmed(version)).shake_hands()
+            Client(server.ends, insecure_context(version)).handshake()
         assert server.wait_for_end() == ("broken", b"unsupported protocol")
 
 
@@ -175,21 +175,21 @@ def test_older_versions_are_refused_with_an_alert(home: Path, version: ssl.TLSVe
 def test_megabytes_pass_in_both_directions(home: Path, kind: str) -> None:
     text = bytes(range(256)) * 8192
     with ForkedServer(home, kind, count_bytes) as server:
-        client = Client(server.ends, trusted(home)).shake_hands()
-        client.say(text + b".")
-        assert client.hear() == b"%d\n" % (len(text) + 1)
+        client = Client(server.ends, trusted(home)).handshake()
+        client.send(text + b".")
+        assert client.receive() == b"%d\n" % (len(text) + 1)
     with ForkedServer(home, kind, lambda wire: wire.write(text)) as server:
-        assert Client(server.ends, trusted(home)).shake_hands().hear_all() == text
+        assert Client(server.ends, trusted(home)).handshake().receive_all() == text
         assert server.wait_for_end() == ("done", b"")
 
 
 def test_many_records_in_one_packet_are_all_read(home: Path) -> None:
     """The descriptor becomes readable only once: records left from the first read must not wait for another."""
     with ForkedServer(home) as server:
-        client = Client(server.ends, trusted(home)).shake_hands()
-        client.put(b"".join(client.sealed(b"%d;" % number) for number in range(3000)) + client.sealed(b"x" * 9000))
+        client = Client(server.ends, trusted(home)).handshake()
+        client.put(b"".join(client.encrypt(b"%d;" % number) for number in range(3000)) + client.encrypt(b"x" * 9000))
         expected = b"".join(b"%d;" % number for number in range(3000)) + b"X" * 9000
-        assert client.hear_until(b"X" * 9000) == expected
+        assert client.receive_until(b"X" * 9000) == expected
 
 
 def test_output_pending_before_the_handshake_is_sent_in_clear(home: Path) -> None:
@@ -206,7 +206,7 @@ def test_output_pending_before_the_handshake_is_sent_in_clear(home: Path) -> Non
         os._exit(0)
     theirs.close()
     assert ours.recv(100) == b"220 go on\r\n"
-    assert Client((ours.fileno(), ours.fileno()), trusted(home)).shake_hands().hear() == b""
+    assert Client((ours.fileno(), ours.fileno()), trusted(home)).handshake().receive() == b""
     assert os.waitpid(pid, 0)[1] == 0
     ours.close()
 
@@ -216,8 +216,8 @@ def test_output_pending_before_the_handshake_is_sent_in_clear(home: Path) -> Non
 
 def test_the_server_sends_close_notify_and_does_not_wait_for_the_clients(home: Path) -> None:
     with ForkedServer(home, serve=lambda wire: wire.write(b"221 bye\r\n")) as server:
-        client = Client(server.ends, trusted(home)).shake_hands()
-        assert client.hear_all() == b"221 bye\r\n"  # an end without close_notify would be ssl.SSLEOFError
+        client = Client(server.ends, trusted(home)).handshake()
+        assert client.receive_all() == b"221 bye\r\n"  # an end without close_notify would be ssl.SSLEOFError
         assert server.wait_for_end() == ("done", b"")
 
 
@@ -226,25 +226,25 @@ def test_close_notify_of_the_client_is_its_end(home: Path, version: ssl.TLSVersi
     context = trusted(home)
     context.maximum_version = version
     with ForkedServer(home) as server:
-        client = Client(server.ends, context).shake_hands()
-        client.say(b"last words")
+        client = Client(server.ends, context).handshake()
+        client.send(b"last words")
         with pytest.raises(ssl.SSLWantReadError):
             client.tls.unwrap()
         client.put(client.outgoing.read())
-        assert client.hear_until(b"LAST WORDS") == b"LAST WORDS"
+        assert client.receive_until(b"LAST WORDS") == b"LAST WORDS"
         assert server.wait_for_end() == ("done", b"")
 
 
 def test_a_disconnect_without_close_notify_is_the_clients_end_too(home: Path) -> None:
     with ForkedServer(home) as server:
-        Client(server.ends, trusted(home)).shake_hands().say(b"x")
+        Client(server.ends, trusted(home)).handshake().send(b"x")
         server.disconnect()
         assert server.wait_for_end() in NORMAL_ENDS
 
 
 def test_a_client_that_reads_nothing_is_disconnected(home: Path) -> None:
     with ForkedServer(home, "pipes", serve=lambda wire: wire.write(bytes(1 << 20)), timeout=0.5) as server:
-        Client(server.ends, trusted(home)).shake_hands()
+        Client(server.ends, trusted(home)).handshake()
         assert server.wait_for_end() == ("closed", b"")
 
 
@@ -357,9 +357,9 @@ def test_a_handshake_sent_byte_by_byte_has_the_time_of_one_read(home: Path) -> N
 
 def test_a_record_sent_byte_by_byte_has_the_time_of_one_read(home: Path) -> None:
     with ForkedServer(home, timeout=1) as server:
-        client = Client(server.ends, trusted(home)).shake_hands()
+        client = Client(server.ends, trusted(home)).handshake()
         try:
-            for byte in client.sealed(b"x" * 400):
+            for byte in client.encrypt(b"x" * 400):
                 os.write(server.ends[1], bytes((byte,)))
                 time.sleep(0.05)
             raise AssertionError("the server has read the whole record")
@@ -370,7 +370,7 @@ def test_a_record_sent_byte_by_byte_has_the_time_of_one_read(home: Path) -> None
 
 def hostile_records(client: Client) -> Iterator[tuple[str, bytes]]:
     """Yield names and data that a broken or hostile client may send after its handshake."""
-    good = client.sealed(b"x" * 100)
+    good = client.encrypt(b"x" * 100)
     yield "tampered", good[:-1] + bytes((good[-1] ^ 1,))
     yield "twice", good + good
     yield "oversize", b"\x17\x03\x03\xff\xff" + bytes(0xFFFF)
@@ -385,7 +385,7 @@ def test_a_bad_record_ends_the_connection(home: Path, name: str, version: ssl.TL
     context = trusted(home)
     context.maximum_version = version
     with ForkedServer(home) as server:
-        client = Client(server.ends, context).shake_hands()
+        client = Client(server.ends, context).handshake()
         try:
             client.put(dict(hostile_records(client))[name])
         except (BrokenPipeError, ConnectionResetError):
@@ -399,10 +399,10 @@ def test_a_bad_record_ends_the_connection(home: Path, name: str, version: ssl.TL
 def test_memory_stays_flat_whatever_the_client_sends(home: Path) -> None:
     """A hundred megabytes in complete records."""
     with ForkedServer(home, serve=lambda wire: [None for _ in iter(wire.read_data, b"")] and None) as server:
-        client = Client(server.ends, trusted(home)).shake_hands()
+        client = Client(server.ends, trusted(home)).handshake()
         before = resident(server.pid)
         for _ in range(400):
-            client.say(bytes(1 << 18))
+            client.send(bytes(1 << 18))
         assert resident(server.pid) - before < 4000
         server.disconnect()
         server.wait_for_end()
@@ -434,17 +434,17 @@ def echo_with_poll(wire: Wire) -> None:
 
 def test_a_caller_with_its_own_poll_loop_loses_and_delays_nothing(home: Path) -> None:
     with ForkedServer(home, serve=echo_with_poll) as server:
-        client = Client(server.ends, trusted(home)).shake_hands()
-        client.put(client.sealed(b"user" * 2100) + client.sealed(b"more"))
+        client = Client(server.ends, trusted(home)).handshake()
+        client.put(client.encrypt(b"user" * 2100) + client.encrypt(b"more"))
         rest = b"user" * (2100 - 2048) + b"more"
-        assert client.hear_until(b">") == b"user<" + rest + b">"
-        client.put(client.sealed(b"a" * 16384) + client.sealed(b"b" * 16384))
-        assert client.hear_until(b"b" * 16384) == b"a" * 16384 + b"b" * 16384
-        record = client.sealed(b"c")
+        assert client.receive_until(b">") == b"user<" + rest + b">"
+        client.put(client.encrypt(b"a" * 16384) + client.encrypt(b"b" * 16384))
+        assert client.receive_until(b"b" * 16384) == b"a" * 16384 + b"b" * 16384
+        record = client.encrypt(b"c")
         client.put(record[:10])
-        assert client.hear() == b"-"  # it continued although the record was incomplete
+        assert client.receive() == b"-"  # it continued although the record was incomplete
         client.put(record[10:])
-        assert client.hear() == b"c"
+        assert client.receive() == b"c"
         server.disconnect()
         assert server.wait_for_end() in NORMAL_ENDS
 
@@ -457,13 +457,13 @@ def test_a_caller_with_its_own_poll_loop_sees_close_notify_on_an_open_connection
     context = trusted(home)
     context.maximum_version = version
     with ForkedServer(home, serve=echo_with_poll) as server:
-        client = Client(server.ends, context).shake_hands()
-        client.say(b"user")
-        assert client.hear_until(b"<>") == b"user<>"
-        last = client.sealed(words) if words else b""
+        client = Client(server.ends, context).handshake()
+        client.send(b"user")
+        assert client.receive_until(b"<>") == b"user<>"
+        last = client.encrypt(words) if words else b""
         with pytest.raises(ssl.SSLWantReadError):
             client.tls.unwrap()
         client.put(last + client.outgoing.read())
         if words:
-            assert client.hear_until(words) == words
+            assert client.receive_until(words) == words
         assert server.wait_for_end() == ("done", b"")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.maildrop import AS_SOMEBODY, Maildir
-from tests.kit.mailhome import lay_home
+from tests.kit.maildrop import AS_NON_ROOT, Maildir
+from tests.kit.mailhome import make_home
 from tests.kit.ports import free_port
 from tests.kit.server import PATIENCE, Server, needs_root, read_all
 from tests.kit.support import ROOT, peer, script
@@ -58,7 +58,7 @@ class Pop:
         environ |= dict(variables or {})
         words = ["-HRl", "mx", "-c", "100", *options, "127.0.0.1", "0", "qmail-popup", "mx.example.org", "checkusers"]
         words += program or ["qmail-pop3d", "Maildir"]
-        self.server = Server(words, environ=environ, before=AS_SOMEBODY)
+        self.server = Server(words, environ=environ, before=AS_NON_ROOT)
 
     def __enter__(self) -> "Pop":
         self.server.__enter__()
@@ -299,7 +299,7 @@ def test_fetchmail_fetches_and_removes_and_then_finds_no_mail(protocol: str, pop
 def test_mail_that_came_by_smtp_is_read_unchanged(pop: Pop, tmp_path: Path) -> None:
     body = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"") * 40
     message = b"Subject: t\r\n\r\n.\r\n..\r\n.x\r\n\r\n" + body + b"\r\na\rb\r\r\n\0\r\n" + b"y" * 100_000 + b"\r\n"
-    qmail = lay_home(tmp_path / "qmail")
+    qmail = make_home(tmp_path / "qmail")
     environ = {
         "PATH": os.environ["PATH"],
         "QMAILHOME": str(qmail),

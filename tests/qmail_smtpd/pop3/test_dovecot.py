@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.dovecotserver import Dovecot, needs_root
-from tests.kit.mailhome import CONTROL, lay_home
+from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, until
 from tests.kit.support import ROOT, peer, script
 
@@ -49,7 +49,7 @@ class Site:
         postlogin = self.dovecot.top / "relay-postlogin"
         postlogin.write_text(text)
         postlogin.chmod(0o755)
-        environ = {**VARIABLES, "RELAY_DIR": str(self.store), "QMAILHOME": str(lay_home(home, CONTROL))}
+        environ = {**VARIABLES, "RELAY_DIR": str(self.store), "QMAILHOME": str(make_home(home, CONTROL))}
         environ["PATH"] = f"{SCRIPTS}:/usr/bin:/bin"
         self.smtp = Server(["-HRl", "mx", "127.0.0.1", "0", "relay-check", "qmail-smtpd"], environ=environ)
 

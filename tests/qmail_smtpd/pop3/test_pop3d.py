@@ -16,7 +16,7 @@ from qmail_smtpd.net.wire import Wire
 from qmail_smtpd.pop3.mailbox import Mailbox
 from qmail_smtpd.pop3.pop3d import Session, converse
 from tests.kit.imports import check, imported
-from tests.kit.maildrop import AN_HOUR, AS_SOMEBODY, ENVIRON, Dialogue, Maildir, command, talk
+from tests.kit.maildrop import AN_HOUR, AS_NON_ROOT, ENVIRON, Dialogue, Maildir, command, talk
 from tests.kit.server import until
 from tests.kit.support import peer, script
 
@@ -457,7 +457,7 @@ def test_the_message_about_root_does_not_go_to_a_client_on_descriptor_2(maildir:
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
 def test_a_closed_descriptor_ends_the_program(closed: str, maildir: Maildir, tmp_path: Path) -> None:
     before = maildir.names()
-    shell = [*AS_SOMEBODY, "sh", "-c", f'exec "$0" Maildir {closed}', script("qmail-pop3d")]
+    shell = [*AS_NON_ROOT, "sh", "-c", f'exec "$0" Maildir {closed}', script("qmail-pop3d")]
     done = subprocess.run(shell, input=b"DELE 1\r\nQUIT\r\n", capture_output=True, cwd=tmp_path, env=ENVIRON)
     assert (done.stdout, done.returncode) == (b"", 0)
     assert maildir.names() == before
@@ -465,7 +465,7 @@ def test_a_closed_descriptor_ends_the_program(closed: str, maildir: Maildir, tmp
 
 def test_a_silent_client_is_disconnected_without_a_reply(maildir: Maildir, tmp_path: Path) -> None:
     impatient = "from qmail_smtpd.pop3 import pop3d; pop3d.TIMEOUT = 0.01; pop3d.main()"
-    with Dialogue([*AS_SOMEBODY, sys.executable, "-c", impatient, "Maildir"], tmp_path, {"LANG": "C"}) as pop:
+    with Dialogue([*AS_NON_ROOT, sys.executable, "-c", impatient, "Maildir"], tmp_path, {"LANG": "C"}) as pop:
         assert pop.greeting == GREETING
         assert pop.line() == b""
         assert pop.end() == 0

@@ -84,7 +84,7 @@ DIALOGUE = {
 def test_the_replies_are_the_originals(case: str, checker: Checker) -> None:
     sent, replies = DIALOGUE[case]
     assert popup(sent, [checker.path, "true"])[1] == (replies, b"", 1)
-    assert checker.asked == []
+    assert checker.calls == []
 
 
 @pytest.mark.parametrize("words", [(), ("mail",)])
@@ -106,7 +106,7 @@ def test_popnoapop_sends_a_greeting_without_a_challenge(checker: Checker) -> Non
     for sent, replies in ((b"APOP x y\r\n", b"-ERR authorization first\r\n"), (JOE + b"behind", OK + b"behind")):
         done = subprocess.run(words, input=sent, capture_output=True, env=ENVIRON | CLIENT | {"POPNOAPOP": "1"})
         assert done.stdout == b"+OK mail.example.org\r\n" + replies
-    (fields, _), *more = checker.asked
+    (fields, _), *more = checker.calls
     assert re.fullmatch(rb"joe@example\.com\0secret\0<\d+\.\d+@mail\.example\.org>\0", fields)
     assert not more
 
@@ -129,23 +129,23 @@ def test_a_silent_client_is_disconnected_without_a_reply() -> None:
 def test_the_checker_gets_user_password_and_challenge_and_the_rest_of_the_chain(checker: Checker) -> None:
     challenge, done = popup(b"USER x\r\n" + JOE, [checker.path, "true", "more"])
     assert done == (OK * 2, b"", 1)
-    assert checker.asked == [(b"joe@example.com\0secret\0%b\0" % challenge, ["true", "more"])]
+    assert checker.calls == [(b"joe@example.com\0secret\0%b\0" % challenge, ["true", "more"])]
 
 
 def test_a_password_may_contain_blanks_and_a_user_any_bytes(checker: Checker) -> None:
     popup(b"USER j\xf6 e \r\nPASS  two words \r\n", [checker.path, "true"])
-    assert checker.asked[0][0].startswith(b"j\xf6 e \0two words \0<")
+    assert checker.calls[0][0].startswith(b"j\xf6 e \0two words \0<")
 
 
 def test_apop_passes_the_digest(checker: Checker) -> None:
     challenge, done = popup(b"APOP joe c4c9334bac560ecc979e58001b3e22fb\r\n", [checker.path, "true"])
-    assert checker.asked == [(b"joe\0c4c9334bac560ecc979e58001b3e22fb\0%b\0" % challenge, ["true"])]
+    assert checker.calls == [(b"joe\0c4c9334bac560ecc979e58001b3e22fb\0%b\0" % challenge, ["true"])]
     assert done.stdout == WRONG
 
 
 def test_apop_with_an_empty_digest_is_passed_to_the_checker(checker: Checker) -> None:
     challenge, done = popup(b"APOP joe \r\n", [checker.path, "true"])
-    assert checker.asked == [(b"joe\0\0%b\0" % challenge, ["true"])]
+    assert checker.calls == [(b"joe\0\0%b\0" % challenge, ["true"])]
     assert done.stdout == WRONG
 
 
@@ -153,7 +153,7 @@ def test_a_login_beyond_the_limit_of_the_interface_is_a_wrong_password(checker: 
     _, done = popup(b"USER " + b"x" * 400 + b"\r\nPASS " + b"y" * 100 + b"\r\n", [checker.path, "true"])
     assert done.stdout == OK + WRONG
     assert b"reason=too-long" in done.stderr
-    assert checker.asked == []
+    assert checker.calls == []
 
 
 def test_a_login_up_to_the_limit_of_the_interface_is_checked(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_closed_descriptors_end_the_program(checker: Checker) -> None:
     code = 'exec "$0" mail "$1" true <&- >&- 2>&-'
     done = subprocess.run(["sh", "-c", code, script("qmail-popup"), checker.path], env=ENVIRON, timeout=20)
     assert done.returncode == 1
-    assert checker.asked == []
+    assert checker.calls == []
 
 
 # -- several attempts
@@ -323,12 +323,12 @@ def test_where_tls_is_available_a_plaintext_password_is_refused(case: str, check
     _, done = popup(b"CAPA\r\n" + JOE, [checker.path, "true"], environ)
     assert (b"\r\nUSER\r\n" in done.stdout) == allowed
     assert done.stdout.endswith(b".\r\n" + (OK if allowed else NO_PLAINTEXT * 2))
-    assert len(checker.asked) == allowed
+    assert len(checker.calls) == allowed
 
 
 def test_apop_is_allowed_without_tls(checker: Checker, tmp_path: Path) -> None:
     popup(b"APOP x y\r\n", [checker.path, "true"], home(tmp_path, "servercert.pem"))
-    assert len(checker.asked) == 1
+    assert len(checker.calls) == 1
 
 
 def test_an_unreadable_control_directory_allows_no_plaintext_password(checker: Checker, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.checker import Checker
-from tests.kit.maildrop import AS_SOMEBODY, ENVIRON, Maildir
+from tests.kit.maildrop import AS_NON_ROOT, ENVIRON, Maildir
 from tests.kit.server import PATIENCE, until
 from tests.kit.support import script
 from tests.kit.tlspeer import Client, certify, get_all, trusting
@@ -49,7 +49,7 @@ class Session:
     ) -> None:
         base = {**ENVIRON, "POP3S": "1", "QMAILHOME": str(certificate.parent), "TCPREMOTEIP": "192.0.2.1"}
         self.process = subprocess.Popen(
-            [*AS_SOMEBODY, script("qmail-popup"), "h", *words],
+            [*AS_NON_ROOT, script("qmail-popup"), "h", *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -70,15 +70,15 @@ class Session:
 
     def begin(self, sent: bytes = b"") -> "Session":
         """Do the TLS handshake, read the greeting, and send this."""
-        self.client.shake_hands()
-        greeting = self.client.hear_until(b"\r\n")
+        self.client.handshake()
+        greeting = self.client.receive_until(b"\r\n")
         assert re.fullmatch(GREETING, greeting)
-        self.client.say(sent)
+        self.client.send(sent)
         return self
 
     def ask(self, text: bytes, end: bytes = b"\r\n") -> bytes:
-        self.client.say(text + b"\r\n")
-        return self.client.hear_until(end)
+        self.client.send(text + b"\r\n")
+        return self.client.receive_until(end)
 
     def hang_up(self) -> None:
         assert self.process.stdin
@@ -113,28 +113,28 @@ def test_a_whole_session(session: Session, checker: Checker, tmp_path: Path) -> 
     assert big == OK + file.replace(b"\n", b"\r\n").replace(b"\n.", b"\n..") + b"\r\n.\r\n"
     assert session.ask(b"DELE 3") == OK
     assert session.ask(b"QUIT") == OK
-    assert session.client.hear() == b""  # close_notify
+    assert session.client.receive() == b""  # close_notify
     assert session.end() == (b"", 1)
     assert sorted(path.name for path in tmp_path.glob("Maildir/*/*")) == ["1.host:2,", "2.host:2,"]
-    assert checker.asked[0][0].startswith(b"joe@example.com\0secret\0<")
+    assert checker.calls[0][0].startswith(b"joe@example.com\0secret\0<")
 
 
 def test_input_byte_by_byte_and_in_one_record(session: Session, tmp_path: Path) -> None:
     session.begin()
     for byte in b"USER joe@example.com\r\nPASS sec":
-        session.client.say(bytes((byte,)))
-    session.client.say(b"ret\r\nLIST 1\r\nTOP 1 0\r\nQUIT\r\n")
-    assert session.client.hear_all() == OK * 2 + b"+OK 1 19\r\n" + OK + b"Subject: one\r\n\r\n.\r\n" + OK
+        session.client.send(bytes((byte,)))
+    session.client.send(b"ret\r\nLIST 1\r\nTOP 1 0\r\nQUIT\r\n")
+    assert session.client.receive_all() == OK * 2 + b"+OK 1 19\r\n" + OK + b"Subject: one\r\n\r\n.\r\n" + OK
     assert session.end() == (b"", 1)
 
 
 def test_a_client_that_sends_much_before_it_reads_is_served(session: Session) -> None:
     """Commands and replies exceed all buffers: there must be no deadlock."""
     session.begin(JOE)
-    records = session.client.sealed(b"RETR 2\r\n" + b"NOOP\r\n" * 60_000 + b"QUIT\r\n")
+    records = session.client.encrypt(b"RETR 2\r\n" + b"NOOP\r\n" * 60_000 + b"QUIT\r\n")
     writer = threading.Thread(target=session.client.put, args=(records,))
     writer.start()
-    received = session.client.hear_all()
+    received = session.client.receive_all()
     writer.join()
     assert received.endswith(OK * 60_001)
     assert session.end() == (b"", 1)
@@ -162,11 +162,11 @@ def test_a_client_that_disconnects_during_a_message_ends_the_chain(session: Sess
 
 def test_plaintext_within_tls_ends_the_chain(session: Session, tmp_path: Path) -> None:
     session.begin(JOE)
-    assert session.client.hear_until(OK * 2).endswith(OK)
+    assert session.client.receive_until(OK * 2).endswith(OK)
     assert session.ask(b"DELE 1") == OK
     session.client.put(b"QUIT\r\n" * 20)
     with pytest.raises(ssl.SSLError):
-        session.client.hear_all()
+        session.client.receive_all()
     assert session.end()[1] == 1
     assert len(list(tmp_path.glob("Maildir/new/*"))) == 2
 
@@ -177,12 +177,12 @@ def test_close_notify_is_end_of_file_for_the_chain(
 ) -> None:
     with Session(certificate, [checker.path, "sh", "-c", "echo first; cat; echo last"], tmp_path) as session:
         session.begin(JOE + b"one\r\n")
-        assert session.client.hear_until(b"one\r\n").endswith(b"first\none\r\n")
-        words = session.client.sealed(behind) if behind else b""
+        assert session.client.receive_until(b"one\r\n").endswith(b"first\none\r\n")
+        words = session.client.encrypt(behind) if behind else b""
         with pytest.raises(ssl.SSLWantReadError):
             session.client.tls.unwrap()
         session.client.put(words + session.client.outgoing.read())
-        assert session.client.hear_until(b"last\n") == behind + b"last\n"
+        assert session.client.receive_until(b"last\n") == behind + b"last\n"
 
 
 def test_a_client_that_closes_its_sending_side_still_gets_the_rest(
@@ -190,9 +190,9 @@ def test_a_client_that_closes_its_sending_side_still_gets_the_rest(
 ) -> None:
     with Session(certificate, [checker.path, "sh", "-c", "echo first; cat; echo last"], tmp_path) as session:
         session.begin(JOE + b"one\r\n")
-        assert session.client.hear_until(b"one\r\n").endswith(b"first\none\r\n")
+        assert session.client.receive_until(b"one\r\n").endswith(b"first\none\r\n")
         session.hang_up()
-        assert session.client.hear_all() == b"last\n"
+        assert session.client.receive_all() == b"last\n"
         assert session.end() == (b"", 1)
 
 
@@ -200,14 +200,14 @@ def test_two_variables_tell_the_chain_about_tls(certificate: Path, checker: Chec
     code = 'echo "$TLS_PROTOCOL $TLS_CIPHER $POP3S"; ls /proc/self/fd; test -S /proc/self/fd/0 && echo socket'
     with Session(certificate, [checker.path, "sh", "-c", code], tmp_path) as session:
         session.begin(JOE)
-        received = session.client.hear_all().removeprefix(OK)
+        received = session.client.receive_all().removeprefix(OK)
         assert re.fullmatch(rb"TLSv1\.\d [A-Z0-9_-]+ 1\n0\n1\n2\n3\n4\nsocket\n", received), received
 
 
 def test_the_reply_to_a_wrong_password_is_under_tls(certificate: Path, checker: Checker, tmp_path: Path) -> None:
     with Session(certificate, [checker.path, "cat"], tmp_path) as session:
         session.begin(b"USER x\r\nPASS y\r\nNOOP\r\n")
-        assert session.client.hear_all() == OK + WRONG
+        assert session.client.receive_all() == OK + WRONG
         stderr, code = session.end()
         assert (code, stderr.endswith(b"result=no reason=password user=x\n")) == (1, True)
 
@@ -215,28 +215,28 @@ def test_the_reply_to_a_wrong_password_is_under_tls(certificate: Path, checker: 
 def test_input_after_a_wrong_password_is_not_lost(certificate: Path, checker: Checker, tmp_path: Path) -> None:
     with Session(certificate, [checker.path, "sh", "-c", "echo in; cat"], tmp_path, {"POPAUTHTRIES": "2"}) as session:
         session.begin(b"USER x\r\nPASS y\r\n" + JOE + b"more\r\n")
-        assert session.client.hear_until(b"more\r\n") == OK + WRONG + OK + b"in\nmore\r\n"
+        assert session.client.receive_until(b"more\r\n") == OK + WRONG + OK + b"in\nmore\r\n"
         session.hang_up()
-        assert session.client.hear_all() == b""
+        assert session.client.receive_all() == b""
 
 
 def test_the_reply_to_a_crash_is_under_tls(certificate: Path, checker: Checker, tmp_path: Path) -> None:
     with Session(certificate, [checker.path, "cat"], tmp_path) as session:
         session.begin(b"USER crash\r\nPASS y\r\n")
-        assert session.client.hear_all() == OK + b"-ERR [SYS/TEMP] aack, child crashed\r\n"
+        assert session.client.receive_all() == OK + b"-ERR [SYS/TEMP] aack, child crashed\r\n"
 
 
 def test_the_reply_about_an_unrunnable_checker_is_under_tls(certificate: Path, tmp_path: Path) -> None:
     with Session(certificate, ["/nonexistent"], tmp_path) as session:
         session.begin(JOE)
-        assert session.client.hear_all() == OK + b"-ERR [SYS/TEMP] unable to check the password\r\n"
+        assert session.client.receive_all() == OK + b"-ERR [SYS/TEMP] unable to check the password\r\n"
 
 
 def test_quit_before_a_login_sends_close_notify(certificate: Path, tmp_path: Path) -> None:
     with Session(certificate, ["true"], tmp_path) as session:
         session.begin()
         assert session.ask(b"QUIT") == OK
-        assert session.client.hear() == b""
+        assert session.client.receive() == b""
         assert session.end() == (b"", 1)
 
 
@@ -249,7 +249,7 @@ def test_a_client_without_tls_gets_nothing_in_plaintext(certificate: Path, check
         stderr, code = session.end()
         assert re.fullmatch(rb"qmail-popup: event=refused pid=\d+ ip=192\.0\.2\.1 reason=tls:\S+\n", stderr)
         assert code == 1
-    assert checker.asked == []
+    assert checker.calls == []
 
 
 @pytest.mark.parametrize("environ", [{"POP3S": ""}, {"POP3S": "1", "QMAILHOME": "/nonexistent"}])
@@ -275,7 +275,7 @@ def test_tls_is_refused_for_root(certificate: Path) -> None:
 def test_the_chain_ends_when_popup_is_killed(session: Session, tmp_path: Path) -> None:
     """The checker's process gets end of file when the process that decrypts is killed."""
     session.begin(JOE)
-    assert session.client.hear_until(OK * 2).endswith(OK)
+    assert session.client.receive_until(OK * 2).endswith(OK)
     children = Path(f"/proc/{session.process.pid}/task/{session.process.pid}/children").read_text().split()
     assert len(children) == 1
     session.process.kill()

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from qmail_smtpd.probe.text import printable
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.relaytest import FAST, over_network, relaytest
 from tests.kit.server import PATIENCE
 from tests.kit.standin import StandIn, behave
@@ -248,7 +248,7 @@ def test_options_may_stand_behind_the_host_but_not_behind_a_program(tmp_path, ev
     done = relaytest(f"127.0.0.1:{evil.port}", "--json", "--as-outside", *FAST, *LISTED, "--only", "null/plain")
     assert done.json["verdict"] == "closed"
     code = f"import os, sys; assert sys.argv[1:] == ['--json']; os.execv({script('qmail-smtpd')!r}, ['qmail-smtpd'])"
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     done = relaytest("--pipe", "--home", home, "--only", "null/plain", sys.executable, "-c", code, "--json")
     assert done.exit == 0
 
@@ -372,7 +372,7 @@ def test_a_bug_does_not_exit_with_the_code_of_an_open_relay(tmp_path):
 
 
 def test_json_contains_the_whole_report_of_a_client(tmp_path):
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     done = relaytest("--pipe", "--home", home, "--json", "--only", "null/plain", script("qmail-smtpd"))
     [client] = done.json["clients"]
     assert {key: client[key] for key in ("client", "verdict", "listed", "outside")} == {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.relaytest import over_network, relaytest
 from tests.kit.server import compiled
 from tests.kit.standin import StandIn, behave
@@ -97,7 +97,7 @@ def hole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of rules with one rule too many."""
     directory = tmp_path_factory.mktemp("rules")
-    home = lay_home(directory / "home", {"me": "mx.example.com\n", "rcpthosts": "example.com\n"})
+    home = make_home(directory / "home", {"me": "mx.example.com\n", "rcpthosts": "example.com\n"})
     text = '127.:allow,RELAYCLIENT=""\n203.0.113.0/24:allow,RELAYCLIENT="",TARPIT="' + "9" * 200 + '"\n:allow\n'
     (directory / "tcp.smtp").write_text(text)
     file = directory / "page.html"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.postfixserver import Postfix
 from tests.kit.relaytest import FAST, Outcome, over_network, relaytest
 from tests.kit.support import peer
@@ -20,7 +20,7 @@ NUL = {"nul", "nul-recipient"}
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return lay_home(tmp_path / "home", {"me": "mx.example.com\n", "rcpthosts": "example.com\n"})
+    return make_home(tmp_path / "home", {"me": "mx.example.com\n", "rcpthosts": "example.com\n"})
 
 
 def kinds(done: Outcome, word: str) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qmail_smtpd.probe.vantage import Inside
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.mailserver import Server
 from tests.kit.relaytest import FAST, over_network, relaytest
 from tests.kit.server import compiled
@@ -22,7 +22,7 @@ QUICKSTART = ROOT / "examples"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return lay_home(tmp_path / "home", dict(CLOSED))
+    return make_home(tmp_path / "home", dict(CLOSED))
 
 
 def pipe(home: Path, *words: object):
@@ -34,7 +34,7 @@ def pipe(home: Path, *words: object):
 
 def test_the_quick_start_on_a_pipe_is_closed(tmp_path: Path) -> None:
     control = {path.name: path.read_text() for path in (QUICKSTART / "control").iterdir()}
-    done = pipe(lay_home(tmp_path / "home", control))
+    done = pipe(make_home(tmp_path / "home", control))
     assert (done.exit, done.stderr) == (0, "")
     assert done.verdict.startswith("closed: ")
 
@@ -59,7 +59,7 @@ def test_a_server_that_lets_this_client_relay_is_inside(tmp_path: Path) -> None:
 
 
 def test_without_rcpthosts_the_server_is_open_and_the_advice_says_so(tmp_path: Path) -> None:
-    done = pipe(lay_home(tmp_path / "home", dict(ME)))
+    done = pipe(make_home(tmp_path / "home", dict(ME)))
     assert done.exit == 1
     assert done.verdict.startswith("open: ")
     assert f"relaytest: change: {tmp_path}/home/control/rcpthosts: is missing" in done.stdout
@@ -154,7 +154,7 @@ def names_of(home: Path, *words: object) -> tuple[str, str]:
 
 def test_the_home_gives_the_listed_and_the_outside_domain(tmp_path: Path) -> None:
     control = {**ME, "rcpthosts": "#x\n.wild.example\nmine.example\nexample.net\n"}
-    home = lay_home(tmp_path / "home", dict(control))
+    home = make_home(tmp_path / "home", dict(control))
     assert names_of(home) == ("example.net", "example.org")
     assert names_of(home, "--listed", "a.wild.example", "--outside", "Other.Test") == ("a.wild.example", "other.test")
     (home / "control" / "rcpthosts").write_text(".wild.example\n.org\n.net\n")
@@ -162,12 +162,12 @@ def test_the_home_gives_the_listed_and_the_outside_domain(tmp_path: Path) -> Non
 
 
 def test_if_all_example_domains_are_listed_an_invalid_one_is_outside(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home", {**ME, "rcpthosts": "example.net\nexample.org\nexample.com\n"})
+    home = make_home(tmp_path / "home", {**ME, "rcpthosts": "example.net\nexample.org\nexample.com\n"})
     assert names_of(home) == ("example.com", "relaytest.invalid")
 
 
 def test_morercpthosts_alone_gives_the_listed_domain(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home", {**ME, "rcpthosts": "", "morercpthosts": "more.example\nexample.net\n"})
+    home = make_home(tmp_path / "home", {**ME, "rcpthosts": "", "morercpthosts": "more.example\nexample.net\n"})
     subprocess.run([script("qmail-newmrh")], env={"QMAILHOME": str(home)}, check=True)
     assert names_of(home) == ("more.example", "example.org")
 

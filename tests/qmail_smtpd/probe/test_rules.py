@@ -13,7 +13,7 @@ from tcprules.cli import tcprulescheck
 from tcprules.compile import BadLine, records, write_cdb
 from tcprules.lookup import Rules, canonical, judge, open_rules
 from tests.kit import forked, rulesfuzz
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.relaytest import Outcome, relaytest
 from tests.kit.server import compiled
 from tests.kit.support import script
@@ -32,7 +32,7 @@ RULES = """\
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return lay_home(tmp_path / "home", {**ME, "rcpthosts": "example.com\n"})
+    return make_home(tmp_path / "home", {**ME, "rcpthosts": "example.com\n"})
 
 
 def ask(tmp_path: Path, home: Path, rules: str, *words: object) -> Outcome:
@@ -136,7 +136,7 @@ def test_the_named_program_is_run_for_each_client(tmp_path: Path, home: Path) ->
 
 
 def test_variables_of_the_rules_reach_the_session(tmp_path: Path, home: Path) -> None:
-    other = lay_home(tmp_path / "other", dict(ME))
+    other = make_home(tmp_path / "other", dict(ME))
     done = ask(tmp_path, home, f'8.8.8.8:allow,QMAILHOME="{other}"\n:allow\n', "--json")
     assert verdicts_of(done)["8.8.8.8"] == "open"  # that home has no rcpthosts
     assert verdicts_of(done)["192.0.2.1"] == "closed"
@@ -150,7 +150,7 @@ def test_a_rules_variable_replaces_the_clients_as_in_tcpserver(tmp_path: Path, h
 
 
 def test_a_rule_that_gives_an_open_home_is_named(tmp_path: Path, home: Path) -> None:
-    other = lay_home(tmp_path / "other", {"me": "mx.example.org\n"})
+    other = make_home(tmp_path / "other", {"me": "mx.example.org\n"})
     rules = tmp_path / "tcp.smtp"
     rules.write_text(f'203.0.113.1:allow,QMAILHOME="{other}"\n:allow\n')
     done = relaytest("--rules", compiled(tmp_path / "tcp.smtp.cdb", rules.read_text()), "--home", home)
@@ -171,7 +171,7 @@ def test_a_rule_with_maxconip_0_denies(tmp_path: Path, home: Path) -> None:
 
 
 def test_without_rcpthosts_the_advice_names_the_file_and_not_a_rule(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home", dict(ME))
+    home = make_home(tmp_path / "home", dict(ME))
     done = ask(tmp_path, home, ":allow\n")
     assert done.exit == 1
     assert f"change: {home}/control/rcpthosts: is missing" in done.stdout
@@ -249,7 +249,7 @@ def test_tcprulescheck_and_relaytest_agree_on_every_client(
     lines = [line for line in lines if compiles(line)]
     rules = b"\n".join(chance.sample([*lines, b"127.:allow", b"2001:db8::/32:allow," + relay, b""], k=len(lines) + 3))
     directory = tmp_path_factory.mktemp("agree")
-    home = lay_home(directory / "home", {**ME, "rcpthosts": "example.com\n"})
+    home = make_home(directory / "home", {**ME, "rcpthosts": "example.com\n"})
     write_cdb(bytes(directory / "r.cdb"), bytes(directory / "r.tmp"), records(rules.split(b"\n")))
     named = [word for text in clients_near(chance, rules) for word in ("--client", text)]
     report = relaytest("--rules", directory / "r.cdb", "--home", home, "--json", "--only", "null/plain", *named)

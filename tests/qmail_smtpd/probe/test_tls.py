@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.relaytest import Outcome, over_network, relaytest
 from tests.kit.standin import StandIn, behave
 from tests.kit.support import script
@@ -42,7 +42,7 @@ def test_a_server_that_discards_the_command_is_closed(context: ssl.SSLContext) -
 
 
 def test_our_server_is_closed(tmp_path: Path) -> None:
-    home = lay_home(tmp_path / "home", {"me": "mx.example.com\n", "rcpthosts": "example.com\n"})
+    home = make_home(tmp_path / "home", {"me": "mx.example.com\n", "rcpthosts": "example.com\n"})
     certificate, key = certify(tmp_path)
     (home / "control" / "servercert.pem").write_text(key.read_text() + certificate.read_text())
     (home / "control" / "servercert.pem").chmod(0o600)

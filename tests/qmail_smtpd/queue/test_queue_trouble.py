@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import CLIENT, MESSAGE, Result, lay_home, start, talk
+from tests.kit.mailhome import CLIENT, MESSAGE, Result, make_home, start, talk
 from tests.kit.support import script
 
 BEGIN = MESSAGE.partition("Subject")[0]
@@ -19,7 +19,7 @@ ENVELOPE = b"Fs@sender.test\0Tu@example.com\0\0"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    return lay_home(tmp_path / "home")
+    return make_home(tmp_path / "home")
 
 
 def reply(result: Result) -> bytes:

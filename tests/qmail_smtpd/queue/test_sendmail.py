@@ -15,9 +15,9 @@ import pytest
 
 from qmail_smtpd.queue.sendmail import SENDMAIL
 from tests.kit.mailhome import MESSAGE as SESSION
-from tests.kit.mailhome import lay_home, talk
+from tests.kit.mailhome import make_home, talk
 from tests.kit.relaytricks import TRICKS
-from tests.kit.server import private
+from tests.kit.server import with_files
 from tests.kit.support import peer, script
 
 PROGRAM = script("sendmail-queue")
@@ -130,7 +130,6 @@ def test_the_sender_is_one_argument(mailer, sender, text):
         (b"a b@example.com", '"a b"@example.com'),
         (b"(a)@example.com", '"(a)"@example.com'),
         (b'a"b@example.com', '"a\\"b"@example.com'),
-        (b"-bs@example.com", "-bs@example.com"),
         (b"postmaster", "postmaster"),
         (b"PostMaster", "PostMaster"),
     ],
@@ -199,7 +198,7 @@ def test_without_the_variable_usr_sbin_sendmail_is_run(mailer):
     if os.path.exists(SENDMAIL):
         if os.geteuid():
             pytest.skip("only root can replace this host's sendmail in a mount namespace")
-        assert queue(mailer, wrapper=private({os.fsdecode(SENDMAIL): mailer.path}), SENDMAIL=None).returncode == 0
+        assert queue(mailer, wrapper=with_files({os.fsdecode(SENDMAIL): mailer.path}), SENDMAIL=None).returncode == 0
         assert len(mailer.calls) == 1
     else:
         result = queue(mailer, SENDMAIL=None)
@@ -216,6 +215,55 @@ def test_a_relay_trick_is_refused_without_running_sendmail(mailer, name, beside)
     result = queue(mailer, b"Fa@b\0" + beside + b"T" + TRICKS[name] + b"\0\0")
     assert result.returncode == 31
     assert result.stderr.startswith(b"sendmail-queue: fatal: a recipient c")
+    assert mailer.calls == []
+
+
+# by the name of the file behind all links, and a file of nullmailer's beside a sendmail of the usual name
+LOSES_QUOTES = {
+    "msmtp": "usr/bin/msmtp",
+    "OpenSMTPD": "usr/sbin/smtpctl",
+    "ssmtp": "usr/sbin/ssmtp",
+    "dma": "usr/sbin/dma",
+    "nullmailer": "usr/bin/nullmailer-inject",
+}
+
+
+@pytest.fixture(params=LOSES_QUOTES)
+def lossy(mailer, tmp_path, request):
+    """A stand-in, installed as one of those that do not keep quotes."""
+    beside = tmp_path / LOSES_QUOTES[request.param]
+    for directory in ("usr/bin", "usr/sbin"):
+        (tmp_path / directory).mkdir(parents=True)
+    installed = tmp_path / "usr/sbin/sendmail"
+    if request.param == "nullmailer":
+        mailer.path.rename(installed)
+        beside.touch()
+    else:
+        mailer.path.rename(beside)
+        installed.symlink_to(beside)
+    mailer.path = installed
+    return mailer
+
+
+@pytest.mark.parametrize("recipient", [b"a,b@example.com", b"a b@example.com", b".a@example.com", b'a"b@example.com'])
+def test_a_recipient_whose_quotes_sendmail_is_known_to_lose_is_refused(lossy, recipient):
+    result = queue(lossy, b"Fa@b\0Tgood@example.com\0T" + recipient + b"\0\0")
+    words = b"sendmail-queue: fatal: a recipient needs quotes, which are lost by %b\n" % bytes(lossy.path)
+    assert (result.returncode, result.stderr) == (31, words)
+    assert lossy.calls == []
+
+
+def test_other_recipients_reach_a_sendmail_that_loses_quotes(lossy):
+    assert queue(lossy, b"Fa b@c\0Ta.b+c/d|e@example.com\0Tpostmaster\0\0").returncode == 0
+    assert lossy.arguments == [["-i", "-f", '"a b"@c', "--", "a.b+c/d|e@example.com", "postmaster"]]
+
+
+@pytest.mark.parametrize("client", [{}, {"RELAYCLIENT": ""}])
+@pytest.mark.parametrize("recipient", [b"-bs@example.com", b"-@example.com", b"-bs", b"--"])
+def test_a_recipient_that_sendmail_could_read_as_an_option_is_refused(mailer, recipient, client):
+    """Some sendmails read options even after `--`."""
+    result = queue(mailer, b"Fa@b\0Tgood@example.com\0T" + recipient + b"\0\0", **client)
+    assert result.returncode == 31
     assert mailer.calls == []
 
 
@@ -268,8 +316,8 @@ SYSEXITS = {
     "EX_DATAERR": (65, 31),
     "EX_NOINPUT": (66, 71),
     "EX_NOUSER": (67, 31),
-    "EX_NOHOST": (68, 31),
-    "EX_UNAVAILABLE": (69, 31),
+    "EX_NOHOST": (68, 71),
+    "EX_UNAVAILABLE": (69, 71),
     "EX_SOFTWARE": (70, 81),
     "EX_OSERR": (71, 71),
     "EX_OSFILE": (72, 71),
@@ -277,7 +325,7 @@ SYSEXITS = {
     "EX_IOERR": (74, 71),
     "EX_TEMPFAIL": (75, 71),
     "EX_PROTOCOL": (76, 71),
-    "EX_NOPERM": (77, 31),
+    "EX_NOPERM": (77, 71),
     "EX_CONFIG": (78, 55),
     "any other": (1, 71),
     "not found by a shell": (127, 71),
@@ -355,11 +403,11 @@ def test_a_variable_without_a_name_is_not_passed_on(mailer):
 
 
 @pytest.mark.parametrize(
-    ("code", "reply"), [(0, "250"), (75, "451"), (69, "554"), (67, "554"), (70, "451"), (1, "451")]
+    ("code", "reply"), [(0, "250"), (75, "451"), (69, "451"), (65, "554"), (67, "554"), (70, "451"), (1, "451")]
 )
 def test_the_reply_to_a_client_follows_the_exit_code_of_sendmail(mailer, tmp_path, code, reply):
     mailer.end_with(f"os._exit({code})")
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     result = talk(home, SESSION, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
     assert result.codes[-1] == reply
     (call,) = mailer.calls
@@ -368,7 +416,7 @@ def test_the_reply_to_a_client_follows_the_exit_code_of_sendmail(mailer, tmp_pat
 
 
 def test_a_relay_trick_that_rcpthosts_accepts_gets_554(mailer, tmp_path):
-    home = lay_home(tmp_path / "home")
+    home = make_home(tmp_path / "home")
     text = SESSION.replace("<u@example.com>", '<"victim@outside.example,"@example.com>')
     result = talk(home, text, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
     assert result.codes[-3:] == ["250", "354", "554"]
@@ -376,7 +424,7 @@ def test_a_relay_trick_that_rcpthosts_accepts_gets_554(mailer, tmp_path):
 
 
 def test_a_session_without_rcpthosts_relays_nothing_through_sendmail(mailer, tmp_path):
-    home = lay_home(tmp_path / "home", {"me": "mx.example.org\n"})
+    home = make_home(tmp_path / "home", {"me": "mx.example.org\n"})
     result = talk(home, SESSION, {"QMAILQUEUE": PROGRAM, "SENDMAIL": str(mailer.path), "TCPREMOTEIP": "192.0.2.1"})
     assert result.codes[-1] == "554"
     assert mailer.calls == []

@@ -11,7 +11,7 @@ import pytest
 
 from qmail_smtpd.relay import prepared
 from qmail_smtpd.relay.settings import Settings
-from tests.kit.consolescript import lay
+from tests.kit.consolescript import install_script
 from tests.kit.relayhome import NOW, Home
 from tests.kit.server import Server, compiled, until
 from tests.kit.support import ROOT, script
@@ -43,7 +43,7 @@ RULES = """\
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = Home(tmp_path_factory.mktemp("preloaded") / "home")
-    lay(home.path, "show", SHOW)
+    install_script(home.path, "show", SHOW)
     compiled(home.path / "cdb", RULES)
     return home
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kit.captured import DATE, latin
 from tests.kit.checker import Checker
-from tests.kit.mailhome import Result, lay_home, start
+from tests.kit.mailhome import Result, make_home, start
 from tests.kit.support import ROOT
 
 CASES = [json.loads(line) for line in (ROOT / "tests/data/smtpd-auth.jsonl").read_text().splitlines()]
@@ -36,14 +36,14 @@ def run_session(case: dict, home: Path, checker: Checker) -> Result:
     assert process.stdout
     output = b""
     text = latin(case["stdin"])
-    while found := CRAM.search(text):
-        process.stdin.write(text[: found.start()])
+    while match := CRAM.search(text):
+        process.stdin.write(text[: match.start()])
         process.stdin.flush()
         while not output.endswith(b"\r\n") or not CHALLENGE.search(output.split(b"\r\n")[-2] + b"\r\n"):
             part = process.stdout.read1()
             assert part, output
             output += part
-        text = cram_response(output, *found.groups()) + text[found.end() :]
+        text = cram_response(output, *match.groups()) + text[match.end() :]
     stdout, stderr = process.communicate(text)
     return Result(output + stdout, stderr, process.returncode, home)
 
@@ -52,10 +52,10 @@ def masked(stdout: bytes) -> list[bytes]:
     """Return the replies with random parts and texts of our own masked, EHLO lines unified, and without SIZE 0."""
     lines = []
     for line in stdout.split(b"\r\n"):
-        if found := CHALLENGE.fullmatch(line + b"\r\n"):
-            line = b"334 {B64:" + MESSAGE_ID.sub(b"<{PID}.{TIME}@", base64.b64decode(found[1])) + b"}"
+        if match := CHALLENGE.fullmatch(line + b"\r\n"):
+            line = b"334 {B64:" + MESSAGE_ID.sub(b"<{PID}.{TIME}@", base64.b64decode(match[1])) + b"}"
             if b"@" not in line:
-                line = found[0].rstrip()
+                line = match[0].rstrip()
         line = re.sub(rb"^454 .*", b"454 {TEXT}", line)
         if line != b"250 SIZE 0":
             lines.append(line.replace(b"250-", b"250 ") if line.startswith(b"250") else line)
@@ -65,13 +65,13 @@ def masked(stdout: bytes) -> list[bytes]:
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_a_session_has_the_replies_that_are_right(case: dict, tmp_path: Path) -> None:
     wanted = {**case, **case.get("right", {})}
-    home, checker = lay_home(tmp_path / "home", case["control"]), Checker(tmp_path / "checker")
+    home, checker = make_home(tmp_path / "home", case["control"]), Checker(tmp_path / "checker")
     result = run_session(case, home, checker)
     assert masked(result.stdout) == masked(latin(wanted["stdout"]))
     assert result.status == wanted["exit"]
     queued = [(DATE.sub(b"; {DATE}\n", message, count=1), envelope) for message, envelope in result.queue]
     assert queued == [(latin(entry["message"]), latin(entry["envelope"])) for entry in wanted["queue"]]
-    checked = [(masked_fields(fields), words) for fields, words in checker.asked]
+    checked = [(masked_fields(fields), words) for fields, words in checker.calls]
     assert checked == [(latin(entry["fd3"]), entry["argv"]) for entry in wanted["checkpassword"]]
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.kit.captured import CASES, DATE, QUEUE_ORDERS, cases, latin, without_size
-from tests.kit.mailhome import lay_home, talk
+from tests.kit.mailhome import make_home, talk
 
 DERIVED = cases("smtpd-derived.jsonl")
 
 
 def check(case: dict, home: Path) -> None:
     """Run the session of a case, and compare replies, exit status and queue."""
-    lay_home(home, case["control"])
+    make_home(home, case["control"])
     queue_environ = {QUEUE_ORDERS[key]: str(value) for key, value in case.get("qq", {}).items()}
     (home / "bin/stub-queue").symlink_to("qmail-queue")
     result = talk(home, latin(case["stdin"]), {**case["env"], **queue_environ}, case.get("stdin_hold", 0))

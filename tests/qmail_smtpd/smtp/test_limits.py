@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, lay_home, start, talk
+from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, make_home, start, talk
 
 MEMORY = 20_000  # kB
 DISCARDING_QUEUE = "#!/bin/sh\ncat >/dev/null\nexec cat <&1 >/dev/null\n"
@@ -16,7 +16,7 @@ BEGIN = b"MAIL FROM:<a@b>\r\nRCPT TO:<u@example.com>\r\nDATA\r\n"
 
 
 def home_with(tmp_path: Path, **control: object) -> Path:
-    return lay_home(tmp_path / "home", {**CONTROL, **control})
+    return make_home(tmp_path / "home", {**CONTROL, **control})
 
 
 def test_maxrcpt_limits_each_message_separately(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.mailhome import lay_home
+from tests.kit.mailhome import make_home
 from tests.kit.support import peer, script
 
 HOST = "mx.example.org"
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.peer
 @pytest.fixture
 def port(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Start a server with these control files, and return its port."""
-    home = lay_home(tmp_path / "home", {"me": HOST + "\n", **request.param})
+    home = make_home(tmp_path / "home", {"me": HOST + "\n", **request.param})
     command = [peer("/usr/bin/tcpserver"), "-1HRl", HOST, "127.0.0.1", "0", script("qmail-smtpd")]
     environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home), "SMTPD_LOG": "none"}
     server = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)

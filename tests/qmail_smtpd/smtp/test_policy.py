@@ -53,7 +53,7 @@ def test_listed_domains_and_addresses_without_a_domain_are_accepted(recipient: b
         b"u@",
         b"u@ ok.test",
         b"u@ok.test ",
-        b"u@o\xe2\x84\xaa.test",  # the Kelvin sign is no k
+        b"u@o\xe2\x84\xaa.test",  # the Kelvin sign is not a k
         b"u@[127.0.0.1]",
         b"u@deep.test",
     ],
@@ -72,7 +72,7 @@ def test_an_empty_rcpthosts_accepts_only_addresses_without_a_domain() -> None:
 
 
 @pytest.mark.parametrize("relayclient", [b"", b"@relay"])
-def test_relayclient_allows_every_recipient_even_if_it_is_empty(relayclient: bytes) -> None:
+def test_relayclient_allows_every_recipient_even_if_empty(relayclient: bytes) -> None:
     assert refusal(b"u@evil.test", relayclient=relayclient, relaystrict=True) is None
 
 

@@ -315,7 +315,7 @@ def test_decisions_are_logged_with_client_addresses_and_reason() -> None:
 )
 def test_a_message_that_is_not_queued_is_logged_with_the_reason(data: bytes, event: bytes, reason: bytes) -> None:
     _, echo = converse(TRANSACTION + data, databytes=100)
-    reasons = [facts[b"reason"] for seen, facts in echo.decisions if seen == event]
+    reasons = [facts[b"reason"] for logged, facts in echo.decisions if logged == event]
     assert reasons == [reason]
 
 
