@@ -2,22 +2,31 @@
 
 Paths are relative to the qmail home: `home`, or by default the current directory, which `enter` sets. A missing file is
 None; every other error raises Unreadable.
+
+A process that serves one client after the other keeps what it has read of its home, as long as the directory and the
+files are the same (keep). A change counts from the next client.
 """
 
 import errno
 import os
+from time import time
 
 from qmail_smtpd.smtp.replies import CONTROLS_UNREADABLE
 from qmail_smtpd.smtp.settings import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TypeVar
+
+    Value = TypeVar("Value")
+    Identity = tuple[int, int, int, int, int]
 
 HOME = b"/var/qmail"  # auto_qmail, as compiled into most originals
 READ_BLOCK = 65536
 UINT_MAX = 0xFFFFFFFF
 SIGNIFICANT_DIGITS = 32  # 10**32 is a multiple of 2**32
+SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
 PAIR_SIZE = 8  # cdb.txt: two numbers of four bytes
 LONGEST_DOMAIN = 255  # RFC 1035 section 2.3.4. 900 dots would be 900 keys to hash: 40 ms if cdblib has no hash in C
 
@@ -27,12 +36,90 @@ def home(environ: "Mapping[bytes, bytes]") -> bytes:
     return environ.get(b"QMAILHOME", HOME)
 
 
+class Kept:
+    """What has been read of one home's control files, while the directory and these files are as they were."""
+
+    __slots__ = ("contents", "directory", "files", "settled", "values")
+
+    def __init__(self, directory: "Identity") -> None:
+        self.directory = directory
+        self.files: dict[bytes, Identity] = {}  # those that exist, and have been read
+        self.contents: dict[bytes, bytes | None] = {}
+        self.values: dict[str, object] = {}  # what was made of them
+        self.settled = True  # whether everything that was read since the home was entered can be kept
+
+    def is_valid(self, directory: "Identity") -> bool:
+        """Whether nothing has changed. A file that is made, removed or replaced changes its directory."""
+        if directory != self.directory:
+            return False
+        try:
+            return all(identity(os.stat(b"control/" + name)) == found for name, found in self.files.items())
+        except OSError:
+            return False
+
+    def add(self, name: bytes, content: bytes | None, found: "os.stat_result | None") -> None:
+        """Keep a file's content, unless the file may change once more within one tick of its time stamps."""
+        if found is not None:
+            if not is_settled(found):
+                self.settled = False
+                return
+            self.files[name] = identity(found)
+        self.contents[name] = content
+
+
+kept: dict[bytes, Kept] = {}  # by home, in a process that keeps
+keeping: list[bool] = []  # not empty in such a process
+entered: list[Kept] = []  # of the home that is the current directory
+
+
+def keep() -> None:
+    """From now on keep what is read of a home that is entered."""
+    keeping.append(True)
+
+
 def enter(directory: bytes) -> None:
     """Make the qmail home the current directory."""
     try:
         os.chdir(directory)
     except OSError as error:
         raise unreadable(directory, error) from error
+    if keeping:
+        entered[:] = look_at(directory)
+
+
+def look_at(directory: bytes) -> list[Kept]:
+    """What is kept of this home, which is the current directory; nothing where the directory has just changed."""
+    try:
+        found = os.stat(b"control")
+    except OSError:
+        return []
+    known = kept.get(directory)
+    if known is None or not known.is_valid(identity(found)):
+        known = kept[directory] = Kept(identity(found))
+    known.settled = is_settled(found)
+    return [known] if known.settled else []
+
+
+def made_of_files(name: str, make: "Callable[[], Value]") -> "Value":
+    """What `make` makes of control files of the current home, which may be kept from an earlier client."""
+    if not entered:
+        return make()
+    value: Value | None = entered[0].values.get(name)  # type: ignore[assignment]
+    if value is None:
+        value = make()
+        if entered[0].settled:
+            entered[0].values[name] = value
+    return value
+
+
+def identity(found: os.stat_result) -> "Identity":
+    """What changes when a file does."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def is_settled(found: os.stat_result) -> bool:
+    """Whether the last change is long enough ago for the next one to have other time stamps."""
+    return time() - max(found.st_mtime, found.st_ctime) >= SETTLED
 
 
 def unreadable(path: bytes, error: OSError) -> Unreadable:
@@ -67,18 +154,27 @@ def exists(name: bytes, home: bytes = b".") -> bool:
 
 def read(name: bytes, home: bytes = b".") -> bytes | None:
     """Return the content of the file, None if there is no file."""
+    keeper = entered[0] if entered and home == b"." else None
+    if keeper is not None and name in keeper.contents:
+        return keeper.contents[name]
     descriptor = open_control(name, home)
     if descriptor < 0:
+        if keeper is not None:
+            keeper.add(name, None, None)
         return None
     blocks = []
     try:
+        found = os.fstat(descriptor)  # before the content: what is newer has another identity
         while block := os.read(descriptor, READ_BLOCK):
             blocks.append(block)
     except OSError as error:
         raise unreadable(b"control/" + name, error) from error
     finally:
         os.close(descriptor)
-    return b"".join(blocks)
+    content = b"".join(blocks)
+    if keeper is not None:
+        keeper.add(name, content, found)
+    return content
 
 
 def read_line(name: bytes) -> bytes | None:

@@ -170,26 +170,28 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
 
     if not warmed_up:
         warmed_up.append(True)
+        control.keep()
         preload.warm_up(SessionBackend)
     preload.prepare(environ)
 
 
 def main() -> "NoReturn":
     """Run one session, and end the process without the interpreter's clean-up."""
-    os._exit(serve_client())
-
-
-def serve_client() -> int:
-    """Run one session and return its exit status, if this process may serve another client (tcpserver --reuse).
-
-    After an error, or a session that may have handled a password or a key, it ends the process instead.
-    """
     prepare_descriptors()
     signal(SIGCHLD, SIG_DFL)  # inherited as ignored, it would lose the queue program's status, and so mail
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
     environ = dict(os.environb)
     environ.pop(b"", None)  # `=value` is legal to inherit, but posix_spawn does not accept it
+    os._exit(serve_connection(environ))
+
+
+def serve_connection(environ: dict[bytes, bytes]) -> int:
+    """Run one session on descriptors 0 and 1, and return its exit status.
+
+    Returns only if this process may serve another client (tcpserver --reuse). After an error, or a session that may
+    have handled a password or a key, it ends the process instead.
+    """
     wire = Wire(TIMEOUT)
     level = environ.get(b"SMTPD_LOG") or b"refusals"
     journal = Log(LEVELS.get(level, REFUSALS), {b"pid": b"%d" % os.getpid()})

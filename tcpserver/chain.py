@@ -55,19 +55,18 @@ def become_rest() -> OSError:
     return become([os.fsencode(word) for word in words], None)
 
 
-def run_rest() -> int:
-    """Run the program that sys.argv names behind this program's own name, and return its exit status.
+def serve_rest(environ: dict[bytes, bytes]) -> int:
+    """Run the program that sys.argv names behind this program's own name, with `environ`; return its exit status.
 
-    Returns only where the program is loaded and can be called again (registry.Program.serve); otherwise this process
-    becomes the program. Raises OSError where it cannot be run.
+    Returns only where the program is loaded, and serves a connection as a function (registry.Program). Otherwise this
+    process becomes the program. Raises OSError where it cannot be run.
     """
     words = sys.argv[1:]
-    if programs:
-        found = find_loaded(candidates(os.fsencode(words[0])))
-        if found and found[0].serve:
-            sys.argv[:] = [os.fsdecode(found[1]), *words[1:]]
-            return exit_status(found[0].serve())
-    raise become_rest()
+    found = find_loaded(candidates(os.fsencode(words[0])))
+    if found and found[0].serve_connection:
+        sys.argv[:] = [os.fsdecode(found[1]), *words[1:]]
+        return found[0].serve_connection(environ)
+    raise become([os.fsencode(word) for word in words], environ)
 
 
 def exit_status(code: object) -> int:

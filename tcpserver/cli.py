@@ -6,16 +6,14 @@ Then the process becomes the server: a fresh interpreter with the settings, whic
 
 import os
 import sys
-import sysconfig
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
 import click
 
 from tcprules import strerr
 from tcpserver import environ
-from tcpserver.parent import inherited, listen
+from tcpserver.parent import inherited, listen, loadable
 from tcpserver.parent.account import Account, account
 from tcpserver.settings import Settings
 
@@ -28,8 +26,8 @@ VERBOSITY = {"q": 0, "Q": 1, "v": 2}
 MAX_INT = 2**31 - 1
 MAX_LIMIT = 1_000_000  # no host serves more at once
 LONGEST_NUMBER = 20  # digits that are looked at: more than any bound has
+REUSE = 100  # clients of one process, as Postfix's max_use
 FLAGS = "1UXpPhHrRoOdDqQv"
-LOADABLE = "tcpserver.programs"  # the entry-point group of programs that are made to be loaded
 PASSED_SOCKET = "fd:"  # in place of host and port: the socket of LISTEN_FDS
 
 
@@ -91,7 +89,8 @@ def options() -> list[click.Parameter]:
         click.Option(["--rate", "rate"], callback=rate),
         click.Option(["--drain", "drain"], callback=bounded(0, MAX_INT)),
         click.Option(["--preload", "preload"], multiple=True),
-        click.Option(["--reuse", "reuse"], callback=bounded(1, MAX_INT), default="1"),
+        click.Option(["--reuse", "reuse"], callback=bounded(1, MAX_INT)),
+        click.Option(["--exec", "exec_only"], is_flag=True),
         click.Option(["--log-format", "log_format"], type=click.Choice(["text", "json"]), default="text"),
         click.Argument(["operands"], nargs=-1, type=click.UNPROCESSED),
     ]
@@ -160,6 +159,8 @@ def settle(params: dict[str, Any], order: list[str], verbosity: int) -> Settings
     """The values that click parsed -> Settings. Raises Refused where they make no sense."""
     address, port, program = operands(list(params["operands"]))
     became = user(params, order)
+    if params["exec_only"] and (params["preload"] or params["reuse"]):
+        raise Refused(strerr.PERMANENT, "tcpserver: fatal: --exec excludes --preload and --reuse")
     return Settings(
         address=address,
         port=port,
@@ -186,8 +187,10 @@ def settle(params: dict[str, Any], order: list[str], verbosity: int) -> Settings
         rate=params["rate"][0],
         rate_period=params["rate"][1],
         drain=params["drain"],
-        reuse=params["reuse"],
-        preload=[console_script(name) for name in params["preload"]],
+        reuse=params["reuse"] or (1 if params["exec_only"] else REUSE),
+        reuse_asked=int(bool(params["reuse"])),
+        preload=[preloaded(name) for name in params["preload"]],
+        loadable=in_use(params, program),
         log_format=params["log_format"],
         kill_ip_options=int(last(order, "Oo") == "O"),
         nodelay=int(last(order, "dD") == "D"),
@@ -230,24 +233,19 @@ def user(params: dict[str, Any], order: list[str]) -> Account:
         raise Refused(strerr.PERMANENT, f"tcpserver: fatal: {error}") from None
 
 
-def console_script(name: str) -> str:
-    """MODULE:FUNCTION:PATH of an installed package's console script, for parent/preload.py. Raises Refused.
-
-    A package may declare another function than its script calls, without what only an exec'd program needs.
-    """
-    for script in entry_points(group="console_scripts", name=name):
-        for path in scripts(script, name):
-            if os.access(path, os.X_OK):
-                loadable = next(iter(entry_points(group=LOADABLE, name=name)), script)
-                return f"{loadable.module}:{loadable.attr}:{path}"
-    raise Refused(strerr.PERMANENT, f"tcpserver: fatal: unable to preload {name}: no console script of that name")
+def preloaded(name: str) -> str:
+    """The script that --preload names. Raises Refused."""
+    found = loadable.by_name(name)
+    if not found:
+        raise Refused(strerr.PERMANENT, f"tcpserver: fatal: unable to preload {name}: no console script of that name")
+    return found
 
 
-def scripts(entry: EntryPoint, name: str) -> list[str]:
-    """Where the script of an entry point may lie: what its package installed, then this Python's own scripts."""
-    files = (entry.dist.files if entry.dist else None) or []
-    installed = [str(file.locate()) for file in files if file.name == name and file.parent.name != "__pycache__"]
-    return installed + [os.path.join(sysconfig.get_path("scripts"), name)]
+def in_use(params: dict[str, Any], program: list[str]) -> list[str]:
+    """The scripts that are loaded without being named: none with --exec."""
+    if params["exec_only"]:
+        return []
+    return loadable.in_use([os.fsencode(word) for word in program], os.environb)
 
 
 def become_server(settings: Settings) -> NoReturn:

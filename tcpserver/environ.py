@@ -91,17 +91,6 @@ def variables(facts: Facts) -> Edits:
     return edits
 
 
-def words_of(edits: Edits) -> bytes:
-    """The edits as bytes: NAME=VALUE to set, NAME to remove, with a NUL behind each."""
-    return b"".join([name + b"\0" if value is None else b"%s=%s\0" % (name, value) for name, value in edits])
-
-
-def edits_of(words: bytes) -> Edits:
-    """What words_of() was given."""
-    parts = [word.partition(b"=") for word in words.split(b"\0")[:-1]]
-    return [(name, value if equals else None) for name, equals, value in parts]
-
-
 def edit(environ: dict[bytes, bytes], edits: Edits) -> None:
     """Apply the edits in their order, leaving the variables in the order in which pathexec leaves them.
 

@@ -6,14 +6,14 @@ one record in the pipe that all workers share.
 """
 
 import _socket as socket
+import marshal
 import os
 import sys
 from struct import Struct
 
-from tcpserver.environ import Edits, Facts, edits_of, words_of
+from tcpserver.environ import Edits, Facts
 
 MAX_MESSAGE = 65536  # bytes; a client for whom the rules set more gets a process of its own
-LENGTH = Struct("=I")
 RESULT = Struct("=II")  # pid and exit status
 AT_ONCE = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -31,29 +31,23 @@ class Job:
 
 
 def encode(job: Job) -> bytes:
-    """A job as bytes: three parts, each with its length before it."""
+    """A job as bytes."""
     facts = job.facts
-    known = [] if facts is None else [facts.local_ip, facts.remote_ip, facts.interface or b""]
-    numbers = [] if facts is None else [facts.local_port, facts.remote_port, job.others]
-    fields = b"\0".join(known + [b"%d" % number for number in numbers])
-    parts = job.announcement, words_of(job.edits), fields
-    return b"".join([LENGTH.pack(len(part)) + part for part in parts])
+    known = None
+    if facts is not None:
+        known = facts.local_ip, facts.local_port, facts.remote_ip, facts.remote_port, facts.interface
+    return marshal.dumps((job.announcement, job.edits, known, job.others))
 
 
 def decode(message: bytes) -> Job:
-    """What encode() was given."""
-    parts = []
-    while message:
-        end = LENGTH.size + LENGTH.unpack_from(message)[0]
-        parts.append(message[LENGTH.size : end])
-        message = message[end:]
-    announcement, words, fields = parts
-    if not fields:
-        return Job(announcement, edits_of(words))
-    local_ip, remote_ip, interface, local_port, remote_port, others = fields.split(b"\0")
-    facts = Facts(local_ip, int(local_port), remote_ip, int(remote_port))
-    facts.interface = interface or None
-    return Job(announcement, edits_of(words), facts, int(others))
+    """What encode() was given. Only the parent writes to a worker's socket."""
+    announcement, edits, known, others = marshal.loads(message)  # noqa: S302  (see above)
+    facts = None
+    if known is not None:
+        *ends, interface = known
+        facts = Facts(*ends)
+        facts.interface = interface
+    return Job(announcement, edits, facts, others)
 
 
 def send_client(channel: int, connection: int, message: bytes) -> bool:

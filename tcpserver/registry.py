@@ -14,7 +14,12 @@ if TYPE_CHECKING:
         """A loaded console script (child/script.py has the class)."""
 
         main: Callable[[], object]
-        serve: Callable[[], object] | None  # serves one client, and may be called again
+        serve_client: Callable[[], object] | None  # serves one client, and may be called again
+        serve_connection: Callable[[dict[bytes, bytes]], int] | None  # the same, with the environment as its argument
+
+        @property
+        def is_reusable(self) -> bool:
+            """Whether it offers one of these two."""
 
         def __call__(self, path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) -> NoReturn:
             """Run with this path, these words and this environment, as exec would."""

@@ -21,6 +21,7 @@ WORDY = {  # how a field that is not plain text is read back from its word
     "rate_period": int,
     "drain": int,
     "reuse": int,
+    "reuse_asked": int,
     "rules_optional": int,
     "print_port": int,
     "ask_host": int,
@@ -31,7 +32,7 @@ WORDY = {  # how a field that is not plain text is read back from its word
 }
 
 
-LISTS = ("command", "groups", "preload", "program")
+LISTS = ("command", "groups", "loadable", "preload", "program")
 
 
 class Settings:
@@ -52,6 +53,7 @@ class Settings:
         "ident_timeout",
         "kill_ip_options",
         "limit",
+        "loadable",
         "local_name",
         "log_format",
         "nodelay",
@@ -64,6 +66,7 @@ class Settings:
         "rate",
         "rate_period",
         "reuse",
+        "reuse_asked",
         "rules",
         "rules_optional",
         "uid",
@@ -96,7 +99,9 @@ class Settings:
     rate_period: int
     drain: int | None  # --drain, seconds that sessions have to end after SIGTERM
     reuse: int  # --reuse, clients one after the other in one process
+    reuse_asked: int  # whether --reuse was given
     preload: list[str]  # --preload, each MODULE:FUNCTION:PATH
+    loadable: list[str]  # the same, found on the command line and in the environment
     log_format: str  # --log-format: text or json
     kill_ip_options: int  # -O
     nodelay: int  # -D

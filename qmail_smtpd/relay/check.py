@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import NoReturn
 
-__all__ = ["before_fork", "main"]
+__all__ = ["before_fork", "main", "serve_connection"]
 
 PROGRAM = "relay-check"
 
@@ -25,11 +25,33 @@ def main() -> "NoReturn":
     """Run the program."""
     if len(sys.argv) < 2:
         strerr.die(strerr.PERMANENT, PROGRAM, ": usage: ", PROGRAM, " program [ arg ... ]")
+    check(os.environb)
+    fail(chain.become_rest())
+
+
+def serve_connection(environ: dict[bytes, bytes]) -> int:
+    """Do the same in a process that serves one client after the other (tcpserver --reuse)."""
+    program = sys.argv[1:]
+    if not program:
+        main()
+    check(environ)
     try:
-        allow_relaying(os.environb)
+        return chain.serve_rest(environ)
+    except OSError as error:
+        sys.argv[1:] = program
+        fail(error)
+
+
+def check(environ: "MutableMapping[bytes, bytes]") -> None:
+    """Set RELAYCLIENT if the store says so."""
+    try:
+        allow_relaying(environ)
     except StoreError as failure:
         warn(PROGRAM, b"no relaying: " + failure.text)
-    error = chain.become_rest()
+
+
+def fail(error: OSError) -> "NoReturn":
+    """The next program cannot be run."""
     strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to run ", sys.argv[1], ": ", strerr.reason(error))
 
 

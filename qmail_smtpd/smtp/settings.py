@@ -34,3 +34,9 @@ class Settings:
     maxauth = 3  # failed logins before the session ends
     auth_in_clear = True  # whether AUTH is also available without TLS
     starttls = False  # whether there is a certificate
+
+    def copy(self) -> "Settings":
+        """The same settings for another session, which may change its own."""
+        other = Settings()
+        other.__dict__.update(self.__dict__)
+        return other

@@ -38,15 +38,25 @@ replaced: list[object] = []  # streams of programs that have become another: wha
 class Script:
     """A loaded console script: what chain.become calls in place of exec. Never returns, as exec does not."""
 
-    __slots__ = ("main", "serve")
+    __slots__ = ("main", "serve_client", "serve_connection")
 
     module_descriptors: frozenset[str] = (
         frozenset()
     )  # opened by loaded modules: an exec'd script would have opened its own
 
-    def __init__(self, main: "Callable[[], object]", serve: "Callable[[], object] | None" = None) -> None:
+    def __init__(
+        self,
+        main: "Callable[[], object]",
+        serve_client: "Callable[[], object] | None" = None,
+        serve_connection: "Callable[[dict[bytes, bytes]], int] | None" = None,
+    ) -> None:
         self.main = main
-        self.serve = serve  # the module's serve_client(), which may be called again and again
+        self.serve_client, self.serve_connection = serve_client, serve_connection
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether a worker can call it for one client after the other."""
+        return bool(self.serve_client or self.serve_connection)
 
     def __call__(self, path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) -> "NoReturn":
         """Run with this path, these words and exactly this environment, in whatever state the process is in.

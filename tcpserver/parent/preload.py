@@ -1,4 +1,4 @@
-"""Load console scripts before the first client (--preload), so that a child can call them in place of an exec."""
+"""Load console scripts before the first client, so that a child can call them in place of an exec."""
 
 import os
 import sys
@@ -18,16 +18,26 @@ class Unloadable(Exception):
     """A script cannot be loaded; the text is the fatal line without its prefix."""
 
 
-def preload_all(specifications: list[str]) -> None:
-    """Load the mains of console scripts, each `MODULE:FUNCTION:PATH` as cli.py found it. Call it without root."""
-    if not specifications:
-        return
+def preload_all(asked: list[str], found: list[str]) -> list[str]:
+    """Load the mains of console scripts, each `MODULE:FUNCTION:PATH`. Call it without root.
+
+    Raises Unloadable for one that was asked for. Returns the reasons for others that cannot be loaded: they are run by
+    exec.
+    """
     before = open_descriptors()
-    for specification in specifications:
+    failures = []
+    for specification in asked:
         preload(specification)
-    hooks.before_fork(dict(os.environb))
-    Script.module_descriptors |= open_descriptors() - before
-    make_streams_without_connection()
+    for specification in found:
+        try:
+            preload(specification)
+        except Unloadable as error:
+            failures.append(f"{error}: it is run by exec")
+    if registry.programs:
+        hooks.before_fork(dict(os.environb))
+        Script.module_descriptors |= open_descriptors() - before
+        make_streams_without_connection()
+    return failures
 
 
 def preload(specification: str) -> None:
@@ -40,6 +50,7 @@ def preload(specification: str) -> None:
         found = os.stat(path)
     except (ImportError, AttributeError, OSError) as error:
         raise Unloadable(f"unable to preload {os.path.basename(path)}: {error}") from error
-    serve = getattr(sys.modules[module], "serve_client", None) if function == "main" else None
-    registry.programs[found.st_dev, found.st_ino] = Script(program, serve)
+    offers = vars(sys.modules[module]) if function == "main" else {}
+    script = Script(program, offers.get("serve_client"), offers.get("serve_connection"))
+    registry.programs[found.st_dev, found.st_ino] = script
     hooks.register(sys.modules[module])

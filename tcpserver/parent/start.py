@@ -8,7 +8,7 @@ import os
 import sys
 
 from tcprules import strerr
-from tcpserver import environ
+from tcpserver import environ, registry
 from tcpserver.child import names
 from tcpserver.log import Lines
 from tcpserver.parent import inherited, listen
@@ -45,17 +45,13 @@ def main() -> "NoReturn":
         journal = Journal(lines.lost)
         if settings.rules is not None:
             import cdblib  # noqa: F401  (lookup would load it for the first client)
-        if settings.reuse > 1:
-            import fcntl  # noqa: F401  (what is loaded each fork copies, and most servers have no pool)
+        if settings.preload or settings.loadable:
+            import fcntl  # noqa: F401  (what is loaded each fork copies, and many servers have no workers)
 
             from tcpserver.child import worker  # noqa: F401
         listen.become_user(settings.uid, settings.gid, settings.groups)
         change_environment(environ.base(given))
-        if settings.reuse > 1 and not can_return():
-            settings.reuse = 1
-            if settings.verbosity:
-                journal.write(lines.warning(b"no --reuse: a process could not return to the current directory"))
-        preload_all(settings.preload)
+        load(settings, journal, lines)
     except (listen.Unable, Unloadable) as error:
         if settings.verbosity:
             strerr.say("tcpserver: fatal: ", str(error))
@@ -67,6 +63,20 @@ def main() -> "NoReturn":
     server = Server(settings, listener, admission, wake)
     ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
     server.run()
+
+
+def load(settings: Settings, journal: Journal, lines: Lines) -> None:
+    """Load the programs, and find out whether their processes can be reused. Raises Unloadable."""
+    failures = preload_all(settings.preload, settings.loadable)
+    reusable = any(program.is_reusable for program in registry.programs.values())
+    if settings.reuse > 1 and reusable and not can_return():
+        reusable = False
+        if settings.reuse_asked:
+            failures.append("no --reuse: a process could not return to the current directory")
+    if not reusable:
+        settings.reuse = 1
+    for failure in failures if settings.verbosity else ():
+        journal.write(lines.warning(failure.encode("utf-8", "backslashreplace")))
 
 
 def can_return() -> bool:

@@ -84,7 +84,7 @@ class Starter:
         batch, self.pending = self.pending, []
         self.own_descriptors = own_descriptors
         found = registry.find_loaded(self.paths)
-        if found and found[0].serve and self.children.pool.max_clients > 1:
+        if found and found[0].is_reusable and self.children.pool.max_clients > 1:
             self.dispatch(batch, *found)
         elif self.asks:
             self.fork_asking(batch)
@@ -131,7 +131,7 @@ class Starter:
             else:
                 without.append(one)
         if new:
-            self.fork_workers(new, program.serve, path, [one.connection for one in without])
+            self.fork_workers(new, program, path, [one.connection for one in without])
         if without and self.asks:
             self.fork_asking(without)
         elif without:
@@ -144,7 +144,7 @@ class Starter:
     def fork_workers(
         self,
         new: "list[tuple[Pending, Channel]]",
-        serve: "Callable[[], object] | None",
+        program: "registry.Program",
         path: bytes,
         others: list[int],
     ) -> None:
@@ -154,8 +154,7 @@ class Starter:
         self.prepare(path)
         pool, batch = self.children.pool, [one for one, _ in new]
         ours, theirs = [channel[0] for _, channel in new], [channel[1] for _, channel in new]
-        assert serve
-        plan = worker.Plan(self.settings, serve, self.base, self.children.lines, self.signals, pool.results[1])
+        plan = worker.Plan(self.settings, program, self.base, self.children.lines, self.signals, pool.results[1])
         starts = [
             (self.job(one), self.announcement(one), plan, its, theirs) for one, its in zip(batch, theirs, strict=True)
         ]

@@ -16,11 +16,12 @@ from tests.kit.server import Server, compiled, read_all, until
 WAYS = {
     "spawn": ["-RHl0"],
     "fork and exec": ["-Rhl0"],
-    "fork and call": ["-RHl0", "--preload", "obey", "--preload", "other"],
-    "fork, ask and call": ["-Rhl0", "--preload", "obey", "--preload", "other"],
+    "fork and call": ["-RHl0", "--preload", "obey", "--preload", "other", "--reuse", "1"],
+    "fork, ask and call": ["-Rhl0", "--preload", "obey", "--preload", "other", "--reuse", "1"],
     "call again": ["-RHl0", "--preload", "obey", "--preload", "other", "--reuse", "1000"],
+    "ask and call again": ["-Rhl0", "--preload", "obey", "--preload", "other", "--reuse", "1000"],
 }
-CALLED = ["fork and call", "fork, ask and call", "call again"]
+CALLED = ["fork and call", "fork, ask and call", "call again", "ask and call again"]
 WORDS = ["obey", "two words", "", "-v", "\u00e9", "\udcff"]
 GIVEN = {
     "GIVEN": "\u00e9",

@@ -88,7 +88,7 @@ def test_a_process_serves_as_many_clients_as_it_may(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "program"), [([], "obey"), (["--reuse", "1"], "obey"), (["--reuse", "9"], "other")]
+    ("options", "program"), [(["--reuse", "1"], "obey"), ([], "other"), (["--reuse", "9"], "other")]
 )
 def test_without_reuse_or_for_a_program_that_does_not_offer_it_each_client_has_a_process(
     home: Path, options: list[str], program: str

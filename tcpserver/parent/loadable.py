@@ -1,0 +1,84 @@
+"""Which console scripts the server can load before the first client, and call: found for the command line.
+
+A package declares its own in the entry-point group tcpserver.programs: the name of a console script, the function to
+call. Loads nothing (preload.py).
+"""
+
+import os
+import sysconfig
+from importlib.metadata import EntryPoint, entry_points
+
+from tcpserver import chain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+GROUP = "tcpserver.programs"
+
+Specification = str  # MODULE:FUNCTION:PATH
+
+
+def by_name(name: str) -> Specification | None:
+    """The console script of that name of any installed package (--preload). None if there is no such script.
+
+    If its package declares a function for it, that one is called: it lacks what only an exec'd program needs.
+    """
+    for script in entry_points(group="console_scripts", name=name):
+        for path in paths(script):
+            if os.access(path, os.X_OK):
+                declared = next(iter(entry_points(group=GROUP, name=name)), script)
+                return specification(declared, path)
+    return None
+
+
+def in_use(words: list[bytes], environ: "Mapping[bytes, bytes]") -> list[Specification]:
+    """The declared scripts that are words of a program's command line, or values of the environment.
+
+    A word is searched in PATH as exec does; a value counts if it is an absolute path.
+    """
+    declared = {identity: spec for spec, identity in all_declared()}
+    found: dict[Specification, None] = {}
+    for path in [exec_path(word) for word in words] + [value for value in environ.values() if value[:1] == b"/"]:
+        spec = declared.get(identity_of(path) or (-1, -1)) if path else None
+        if spec:
+            found[spec] = None
+    return list(found)
+
+
+def all_declared() -> "Iterator[tuple[Specification, tuple[int, int]]]":
+    """Every declared script that is installed, with its device and inode."""
+    for entry in entry_points(group=GROUP):
+        for path in paths(entry):
+            identity = identity_of(os.fsencode(path))
+            if identity and os.access(path, os.X_OK):
+                yield specification(entry, path), identity
+                break
+
+
+def paths(entry: EntryPoint) -> list[str]:
+    """Where the script of an entry point may lie: what its package installed, then this Python's own scripts."""
+    files = (entry.dist.files if entry.dist else None) or []
+    installed = [str(file.locate()) for file in files if file.name == entry.name and file.parent.name != "__pycache__"]
+    return [*installed, os.path.join(sysconfig.get_path("scripts"), entry.name)]
+
+
+def specification(entry: EntryPoint, path: str) -> Specification:
+    return f"{entry.module}:{entry.attr}:{path}"
+
+
+def exec_path(word: bytes) -> bytes | None:
+    """The file that exec would run for a word."""
+    for path in chain.candidates(word):
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return None
+
+
+def identity_of(path: bytes) -> tuple[int, int] | None:
+    """Device and inode of a file; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
