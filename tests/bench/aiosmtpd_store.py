@@ -1,7 +1,7 @@
-"""aiosmtpd that stores in a Maildir, for bench_store.py: aiosmtpd_store.py MAILDIR. Prints its port.
+"""aiosmtpd that stores mail in a Maildir, for bench_store.py: aiosmtpd_store.py MAILDIR. Prints its port.
 
-As durable as maildir-queue: fsync of the file, rename, fsync of new/. A thread of the pool does it for each message, so
-that one message's wait for the disk is not every client's.
+It is as durable as maildir-queue: fsync of the file, rename, fsync of new/. A thread of the pool stores each message,
+so that clients do not wait for each other's disk writes.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ NUMBERS = itertools.count()
 
 
 def store(text: bytes) -> None:
-    """One message, on disk under its name in new/."""
+    """Store one message, synced, under its name in new/."""
     name = f"{time.time_ns()}.P{os.getpid()}Q{next(NUMBERS)}.bench"
     descriptor = os.open(f"{MAILDIR}/tmp/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.write(descriptor, text)
@@ -30,7 +30,7 @@ def store(text: bytes) -> None:
 
 
 class Handler:
-    """What aiosmtpd asks for each message."""
+    """Handles each message for aiosmtpd."""
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         head = f"Return-Path: <{envelope.mail_from}>\n" + "".join(f"Delivered-To: {to}\n" for to in envelope.rcpt_tos)

@@ -1,8 +1,8 @@
-"""DATA, 50 MB: `python tests/bench/bench_data.py [ROUNDS]`. MB/s from the answer to DATA until the message is accepted.
+"""DATA, 50 MB: `python tests/bench/bench_data.py [ROUNDS]`. MB/s from the reply to DATA until the message is accepted.
 
-Our qmail-smtpd, preloaded and exec'd, in clear and under TLS, hands the message to `cat > /dev/null`; beside it
-smtpfront-echo (C, package mailfront), which throws it away itself. Loopback, one client, in turns, medians; the peak
-memory of the session.
+Our qmail-smtpd, preloaded and exec'd, in plaintext and under TLS, passes the message to `cat > /dev/null`. For
+comparison smtpfront-echo (C, package mailfront), which discards it itself. One client on loopback, the servers in
+turns, medians; also the peak memory of the session.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from load import Server
-from tlsload import certify, trusting_everybody
+from tlsload import certify, unverified_context
 
 PROGRAMS = Path(sys.executable).parent
 QUICK = ["-1", "-q", "-H", "-R", "-l", "0"]
@@ -23,19 +23,19 @@ WHERE = ["127.0.0.1", "0"]
 LINE = b"The quick brown fox jumps over the lazy dog, and again and again: 0123456789.\r\n"
 MAY_RELAY = ["/usr/bin/env", "PLUGINS=accept", "RELAYCLIENT="]  # without it smtpfront-echo refuses the session at MAIL
 MEGABYTES = 50
-LEAST_RATE, MOST_RSS = 120, 20
+MIN_RATE, MAX_RSS = 120, 20
 
 
 def expect(client: socket.socket, code: bytes) -> None:
     """Read one reply."""
-    answer = b""
-    while not answer.endswith(b"\n"):
-        answer += client.recv(4096)
-    assert answer.startswith(code), answer
+    reply = b""
+    while not reply.endswith(b"\n"):
+        reply += client.recv(4096)
+    assert reply.startswith(code), reply
 
 
 def peak(server: Server) -> float:
-    """MB of memory at the most, of the server's one child."""
+    """Return the peak memory, in MB, of the server's only child."""
     with open(f"/proc/{server.process.pid}/task/{server.process.pid}/children") as children:
         pid = children.read().split()[0]
     with open(f"/proc/{pid}/status") as status:
@@ -43,7 +43,7 @@ def peak(server: Server) -> float:
 
 
 def send(server: Server, text: bytes, context: ssl.SSLContext | None) -> tuple[float, float]:
-    """One message. Returns MB/s and the session's peak memory in MB."""
+    """Send one message. Return MB/s and the session's peak memory in MB."""
     with socket.create_connection(("127.0.0.1", server.port)) as plain:
         client = context.wrap_socket(plain) if context else plain
         expect(client, b"220")
@@ -81,14 +81,14 @@ def main() -> None:
             "preloaded, TLS": Server([ours, *QUICK, "--preload", "qmail-smtpd", *WHERE, smtpd], smtps),
             "exec'd, TLS": Server([ours, *QUICK, *WHERE, smtpd], smtps),
         }
-        seen: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
+        results: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
         for _ in range(rounds):
             for name, server in servers.items():
-                seen[name].append(send(server, text, trusting_everybody() if name.endswith("TLS") else None))
+                results[name].append(send(server, text, unverified_context() if name.endswith("TLS") else None))
         for server in servers.values():
             server.stop()
-    print(f"{MEGABYTES} MB, medians of {rounds} rounds; bounds for ours: >= {LEAST_RATE} MB/s, < {MOST_RSS} MB")
-    for name, runs in seen.items():
+    print(f"{MEGABYTES} MB, medians of {rounds} rounds; bounds for ours: >= {MIN_RATE} MB/s, < {MAX_RSS} MB")
+    for name, runs in results.items():
         print(f"{name:16}{median(run[0] for run in runs):8.0f} MB/s{max(run[1] for run in runs):8.1f} MB of memory")
 
 

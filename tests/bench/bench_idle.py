@@ -1,8 +1,8 @@
 """1,000 idle sessions at once: `python tests/bench/bench_idle.py [SESSIONS]`.
 
-tcpserver -c SESSIONS with qmail-smtpd, preloaded and exec'd; each client has said EHLO and says no more. Prints the
-memory of a session (PSS: pages that processes share are divided among them), and that one client more waits for its
-220 until another leaves.
+tcpserver -c SESSIONS with qmail-smtpd, preloaded and exec'd; each client has sent EHLO and stays silent. Prints the
+memory of a session (PSS: shared pages are divided among their processes), and whether one more client waits for its 220
+until another one disconnects.
 """
 
 import os
@@ -18,14 +18,14 @@ from statistics import median
 from load import Server
 
 PROGRAMS = Path(sys.executable).parent
-SPARE = 100  # descriptors of this process beside its clients'
-PATIENCE = 60.0  # seconds for an answer of a busy machine
-WAIT = 2.0  # seconds in which the client that is too many must not be answered
+SPARE = 100  # descriptors of this process besides its clients'
+PATIENCE = 60.0  # seconds for a reply on a busy machine
+WAIT = 2.0  # seconds in which the surplus client must get no reply
 LAST_LINE = b"250 8BITMIME\r\n"
 
 
 def pss(pid: int) -> int:
-    """kB of memory that are a process's own, and its part of what it shares."""
+    """Return the kB of a process's own memory and its share of shared memory."""
     with open(f"/proc/{pid}/smaps_rollup") as rollup:
         return next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
 
@@ -34,13 +34,13 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def answer(client: socket.socket, end: bytes) -> None:
-    """Read until the answer is there."""
-    said = b""
-    while not said.endswith(end):
+def read_reply(client: socket.socket, end: bytes) -> None:
+    """Read until the reply is complete."""
+    reply = b""
+    while not reply.endswith(end):
         part = client.recv(4096)
-        assert part, f"the server has left, after {said!r}"
-        said += part
+        assert part, f"the server has closed the connection after {reply!r}"
+        reply += part
 
 
 def connect(port: int) -> socket.socket:
@@ -48,38 +48,38 @@ def connect(port: int) -> socket.socket:
 
 
 def idle(port: int, sessions: int) -> list[socket.socket]:
-    """So many clients, each greeted."""
+    """Connect this many clients, and wait for the reply to each EHLO."""
     clients = []
     for _ in range(sessions):
         client = connect(port)
-        answer(client, b"ESMTP\r\n")
+        read_reply(client, b"ESMTP\r\n")
         client.sendall(b"EHLO client.example\r\n")
-        answer(client, LAST_LINE)
+        read_reply(client, LAST_LINE)
         clients.append(client)
     return clients
 
 
 def one_more(port: int, clients: list[socket.socket]) -> str:
-    """The client that is one too many: silence, and its 220 once another has left."""
+    """Connect one more client than allowed. Report whether it waits until another one disconnects."""
     late = connect(port)
     early = select.select([late], [], [], WAIT)[0]
     left = time.perf_counter()
     clients.pop().close()
-    answer(late, b"ESMTP\r\n")
+    read_reply(late, b"ESMTP\r\n")
     waited = time.perf_counter() - left
     clients.append(late)
-    return "served too early" if early else f"waits, served {waited * 1000:.0f} ms after another leaves"
+    return "served too early" if early else f"waits, served {waited * 1000:.0f} ms after another disconnects"
 
 
 def measure(argv: list[str], sessions: int) -> str:
-    """One server, full."""
+    """Fill one server with sessions, and return its figures as text."""
     server = Server(argv)
     started = time.perf_counter()
     clients = idle(server.port, sessions)
     seconds = time.perf_counter() - started
-    found = children(server.process.pid)
-    assert len(found) == sessions, f"{len(found)} sessions"
-    sizes = [pss(pid) for pid in found]
+    pids = children(server.process.pid)
+    assert len(pids) == sessions, f"{len(pids)} sessions"
+    sizes = [pss(pid) for pid in pids]
     parent = pss(server.process.pid)
     more = one_more(server.port, clients)
     for client in clients:

@@ -1,8 +1,8 @@
-"""Logins a second, in sessions of EHLO, AUTH PLAIN, QUIT: `python tests/bench/bench_login.py [ROUNDS [SESSIONS]]`.
+"""Logins per second, in sessions of EHLO, AUTH PLAIN, QUIT: `python tests/bench/bench_login.py [ROUNDS [SESSIONS]]`.
 
-tcpserver --preload qmail-smtpd with a checker that is exec'd, one that is preloaded, and $SMTPAUTHFILE in process, for
-each scheme; beside the same session without AUTH. 20 clients at once on loopback, medians of the rounds, CPU of the
-whole server. Sessions whose password takes work to check are a tenth of the others.
+tcpserver --preload qmail-smtpd with an exec'd checker, a preloaded one, and $SMTPAUTHFILE in process, for each scheme;
+for comparison the same session without AUTH. 20 clients at once on loopback, medians of the rounds, CPU of the whole
+server. For schemes with an expensive hash only a tenth of the sessions is run.
 """
 
 import os
@@ -34,8 +34,8 @@ def b64(text: str) -> str:
     return b64encode(text.encode()).decode()
 
 
-def lay(home: Path) -> dict[tuple[str, int | None], Path]:
-    """A qmail home, /etc/poppasswd for it, and a users file for each scheme."""
+def make_home(home: Path) -> dict[tuple[str, int | None], Path]:
+    """Create a qmail home, a poppasswd file, and a users file for each scheme."""
     (home / "control").mkdir()
     (home / "control/me").write_text("mx.example.com\n")
     (home / "control/rcpthosts").write_text("example.com\n")
@@ -50,8 +50,11 @@ def lay(home: Path) -> dict[tuple[str, int | None], Path]:
     return files
 
 
-def checked_by(checker: str, file: str) -> dict[str, list[str]]:
-    """Servers that ask a checker, exec'd and preloaded. `file` is the variable that names what it reads."""
+def with_checker(checker: str, file: str) -> dict[str, list[str]]:
+    """Return the servers with a checker, exec'd and preloaded.
+
+    `file` is the variable assignment for the checker's file.
+    """
     tcpserver, smtpd, program = (str(PROGRAMS / name) for name in ("tcpserver", "qmail-smtpd", checker))
     last = [*WHERE, smtpd, program, "/usr/bin/true"]
     return {
@@ -71,7 +74,7 @@ def show(servers: dict[str, list[str]], rounds: int, sessions: int, script: list
 
 
 def show_scram(argv: list[str], sessions: int) -> None:
-    """The mechanism itself, one client after the other: no password comes to the server, and no work of hashing."""
+    """Measure SCRAM itself, one client after another. The server neither gets the password nor computes the hash."""
     server = Server(argv)
     before, started = server.cpu(), time.perf_counter()
     for _ in range(sessions):
@@ -86,7 +89,7 @@ def show_scram(argv: list[str], sessions: int) -> None:
     cost = (server.cpu() - before) / sessions * 1000
     server.stop()
     print(
-        f"{'in process, SCRAM-SHA-256 by SCRAM':40}{cost:9.2f} ms CPU{sessions / seconds:9.1f} sessions/s, one at once"
+        f"{'in process, SCRAM-SHA-256 by SCRAM':40}{cost:9.2f} ms CPU{sessions / seconds:9.1f} sessions/s, one by one"
     )
 
 
@@ -95,17 +98,18 @@ def main() -> None:
     sessions = int(sys.argv[2]) if len(sys.argv) > 2 else 500
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        files = lay(home)
+        files = make_home(home)
         os.environ.update(QMAILHOME=folder, SMTPAUTH="", SMTPD_LOG="none")
         print(f"medians of {rounds} rounds, {sessions} sessions each (a tenth of it for hashes), 20 at once")
         show({"no login": in_process(home / "none")}, rounds, sessions, [EHLO, QUIT])
-        found = checked_by("cmd5checkpw", f"POPPASSWD={home}/poppasswd")
-        show({f"cmd5checkpw, {way}": argv for way, argv in found.items()}, rounds, sessions, [EHLO, LOGIN, QUIT])
+        servers_by_mode = with_checker("cmd5checkpw", f"POPPASSWD={home}/poppasswd")
+        servers = {f"cmd5checkpw, {mode}": argv for mode, argv in servers_by_mode.items()}
+        show(servers, rounds, sessions, [EHLO, LOGIN, QUIT])
         for (scheme, work), file in files.items():
             name = f"{scheme} {work}" if work else scheme
             servers = {
-                f"checkusers, {name}, {way}": argv
-                for way, argv in checked_by("checkusers", f"CHECKUSERS_FILE={file}").items()
+                f"checkusers, {name}, {mode}": argv
+                for mode, argv in with_checker("checkusers", f"CHECKUSERS_FILE={file}").items()
             }
             servers[f"in process, {name}"] = in_process(file)
             show(servers, rounds, sessions if work is None else sessions // 10, [EHLO, LOGIN, QUIT])

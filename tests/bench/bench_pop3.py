@@ -1,10 +1,10 @@
-"""POP3 beside Dovecot, in one run, as root: `python tests/bench/bench_pop3.py [ROUNDS [LOGINS [MESSAGES]]]`.
+"""POP3 compared with Dovecot, in one run, as root: `python tests/bench/bench_pop3.py [ROUNDS [LOGINS [MESSAGES]]]`.
 
-Logins: USER, PASS, QUIT in a mailbox with one message, each sent when the answer before it is there, 20 clients at
-once. Messages: a client alone asks for all messages of 4 kB in one write, and reads them. Ours is `qmail-popup HOST
-checkusers qmail-pop3d Maildir` under our tcpserver; Dovecot is Debian's, as it comes and with login processes that
-serve more than one client. Passwords are stored as PLAIN everywhere. Medians of the rounds, all in turns, CPU of the
-whole process tree.
+Logins: USER, PASS, QUIT in a mailbox with one message, each sent after the reply to the one before, 20 clients at once.
+Messages: a single client requests all messages of 4 kB in one write, and reads them. Ours is `qmail-popup HOST
+checkusers qmail-pop3d Maildir` under our tcpserver. Dovecot is Debian's, with its default configuration and with login
+processes that serve more than one client. Passwords are stored as PLAIN everywhere. Medians of the rounds, the servers
+in turns, CPU of the whole process tree.
 """
 
 import os
@@ -50,7 +50,7 @@ class Ours:
         self.port, self.pid = self.server.port, self.server.process.pid
 
     def own(self) -> None:
-        """The mail is root's, as whom the server runs."""
+        """Do nothing: the mail belongs to root, and so does the server."""
 
     def stop(self) -> None:
         self.server.stop()
@@ -58,7 +58,7 @@ class Ours:
 
 
 class Theirs:
-    """Dovecot, with this in its configuration."""
+    """Dovecot, with these additional lines of configuration."""
 
     def __init__(self, more: str) -> None:
         self.server = Dovecot(MANY + more).__enter__()
@@ -70,21 +70,21 @@ class Theirs:
         self.server.__exit__()
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
-    found = [pid]
-    for parent in found:
+def process_tree(pid: int) -> list[int]:
+    """Return the pids of a process and its descendants."""
+    pids = [pid]
+    for parent in pids:
         try:
-            found += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+            pids += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
         except OSError:
             continue
-    return found
+    return pids
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU so far of a process, those that descend from it, and those that they have waited for."""
+    """Return the CPU seconds so far of a process, its descendants, and the children that they have waited for."""
     total = 0
-    for member in family(pid):
+    for member in process_tree(pid):
         try:
             fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -94,7 +94,7 @@ def cpu(pid: int) -> float:
 
 
 def settled(pid: int) -> float:
-    """The CPU figure once it stands still."""
+    """Return the CPU seconds once they no longer change."""
     before = -1.0
     while before != (now := cpu(pid)):
         before = now
@@ -103,7 +103,7 @@ def settled(pid: int) -> float:
 
 
 def fetch(port: int, messages: int) -> float:
-    """Ask for all messages at once, and read them. The seconds from the first request to the last byte."""
+    """Request all messages at once, and read them. Return the seconds from the request to the last byte."""
     with socket.create_connection(("127.0.0.1", port)) as client:
         file = client.makefile("rb")
         file.readline()
@@ -121,7 +121,7 @@ def fetch(port: int, messages: int) -> float:
 
 
 def fill(server: Ours | Theirs, messages: int) -> None:
-    """Have so many messages there, which are not of this second."""
+    """Create this many messages, none of them from the current second."""
     for number in range(messages):
         path = server.maildir / f"cur/{number:06}.host:2,S"
         path.write_bytes(MESSAGE)
@@ -142,7 +142,7 @@ def main() -> None:
         for name, start in kinds.items():
             server = start()
             fill(server, 1)
-            visit(server.port, 20, 5, LOGIN)  # what the first client pays is not what is measured
+            visit(server.port, 20, 5, LOGIN)  # warm-up
             before = settled(server.pid)
             rate = logins / visit(server.port, logins, 20, LOGIN)
             cost = (settled(server.pid) - before) / logins * 1000
@@ -154,8 +154,8 @@ def main() -> None:
             server.stop()
             figures[name].append((cost, rate, price, speed))
     print(f"medians of {rounds} rounds, {logins} logins, 20 at once; {messages} messages of {len(MESSAGE)} bytes")
-    for name, found in figures.items():
-        cost, rate, price, speed = (median(column) for column in zip(*found, strict=True))
+    for name, rows in figures.items():
+        cost, rate, price, speed = (median(column) for column in zip(*rows, strict=True))
         print(f"{name:18}{cost:8.2f} ms CPU{rate:7.0f} logins/s{price:8.0f} us CPU{speed:8.0f} messages/s")
 
 

@@ -1,8 +1,9 @@
 """POP-before-SMTP: `python tests/bench/bench_relay.py [stores | session [BATCHES] | stress [SECONDS]]`, or all three.
 
-stores: logins and checks a second in one process, at 10, 1,000 and 100,000 entries, in both kinds of store.
-session: what a preloaded relay-check adds to bench_smtp's session and to one that stores a message of 4 kB, servers in
-turns, batch by batch. stress: eight writers and a clearer, as fast as they can, for SECONDS (60), and what they lost.
+stores: logins and checks per second in one process, with 10, 1,000 and 100,000 entries, in both kinds of store.
+session: what a preloaded relay-check adds to bench_smtp's session and to one that stores a message of 4 kB, the servers
+in turns, batch by batch. stress: eight writers and an expiring process at full speed for SECONDS (60), and the entries
+that they lost.
 """
 
 import os
@@ -29,10 +30,10 @@ from tests.kit.relaystress import stress
 PROGRAMS = Path(sys.executable).parent
 SIZES = (10, 1000, 100_000)
 WINDOW = 2400
-LEAST_SECONDS = 1.0  # that each figure is measured for
-LEAST_CALLS = 3
+MIN_SECONDS = 1.0  # for which each figure is measured
+MIN_CALLS = 3
 BATCHES, BATCH, AT_ONCE = 100, 50, 20
-MOST_ADDED = 5  # per cent of a session's CPU
+MAX_ADDED = 5  # percent of a session's CPU
 RULES = '10.:allow,SCAN="1"\n:allow\n'
 
 
@@ -41,7 +42,7 @@ def address(number: int) -> bytes:
 
 
 def fill(home: Home, count: int) -> None:
-    """So many live entries."""
+    """Create this many live entries."""
     now = int(time.time())
     if b"RELAY_STORE" in home.environ:
         (home.store / "tcp.smtp").write_text(RULES)
@@ -54,16 +55,16 @@ def fill(home: Home, count: int) -> None:
 
 
 def rate(call: Callable[[int], object]) -> float:
-    """Calls a second; each is given a number of its own."""
+    """Return the calls per second. Each call gets its own number."""
     done, started = 0, time.perf_counter()
-    while (passed := time.perf_counter() - started) < LEAST_SECONDS or done < LEAST_CALLS:
+    while (passed := time.perf_counter() - started) < MIN_SECONDS or done < MIN_CALLS:
         call(done)
         done += 1
     return done / passed
 
 
 def figures(store: Store, count: int) -> list[float]:
-    """Logins again, logins from new addresses, checks of those that are there and of those that are not."""
+    """Measure repeated logins, logins from new addresses, checks with and without an entry."""
     known = [address(random.randrange(count)) for _ in range(1000)]
     return [
         rate(lambda number: store.allow(known[number % 1000], b"joe@example.com", b"pop3")),
@@ -82,13 +83,13 @@ def stores() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 home = Home(Path(folder) / "home", kind)
                 fill(home, count)
-                os.sync()  # what has just been written would be synced with the first login
-                found = figures(home.open(None), count)
-            print(f"{kind:16}{count:>14}" + "".join(f"{figure:>14,.0f}" for figure in found), flush=True)
+                os.sync()  # otherwise the first login would wait for these writes
+                rates = figures(home.open(None), count)
+            print(f"{kind:16}{count:>14}" + "".join(f"{figure:>14,.0f}" for figure in rates), flush=True)
 
 
 def servers(home: Path) -> dict[str, list[str]]:
-    """tcpserver with qmail-smtpd, with relay-check loaded, and before it, for clients without an entry and with one."""
+    """Return tcpserver with qmail-smtpd alone, and after relay-check, for clients without and with an entry."""
     ours, smtpd, check = (str(PROGRAMS / name) for name in ("tcpserver", "qmail-smtpd", "relay-check"))
     loaded = ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
     both = [*loaded, "--preload", "relay-check"]
@@ -103,7 +104,7 @@ def servers(home: Path) -> dict[str, list[str]]:
 
 
 def in_turns(commands: dict[str, list[str]], script: list[bytes], batches: int) -> dict[str, tuple[float, float]]:
-    """Milliseconds of CPU and of time a session. All serve at once, and are visited in turns."""
+    """Return the milliseconds of CPU and of time per session. All servers run at once, and are used in turns."""
     running = {name: Server(command) for name, command in commands.items()}
     for server in running.values():
         visit(server.port, BATCH, AT_ONCE, script)
@@ -113,13 +114,13 @@ def in_turns(commands: dict[str, list[str]], script: list[bytes], batches: int) 
     for _ in range(batches):
         for name in random.sample(list(running), len(running)):
             times[name].append(visit(running[name].port, BATCH, AT_ONCE, script))
-    found = {}
+    results = {}
     for name, server in running.items():
         settle(server)
         cpu = (server.cpu() - before[name]) / batches / BATCH * 1000
-        found[name] = cpu, median(times[name]) / BATCH * 1000
+        results[name] = cpu, median(times[name]) / BATCH * 1000
         server.stop()
-    return found
+    return results
 
 
 def session(batches: int = BATCHES) -> None:
@@ -138,24 +139,24 @@ def session(batches: int = BATCHES) -> None:
             "one message stored": ([b"HELO client.example\r\n", *MESSAGE, b"QUIT\r\n"], max(batches // 3, 1)),
         }
         for title, (script, count) in scripts.items():
-            found = in_turns(servers(home), script, count)
-            alone, _ = found["qmail-smtpd alone"]
-            print(f"{title}, {count * BATCH} sessions each, {AT_ONCE} at once; bound for what is added: {MOST_ADDED} %")
-            for name, (cpu, seconds) in found.items():
+            results = in_turns(servers(home), script, count)
+            alone, _ = results["qmail-smtpd alone"]
+            print(f"{title}, {count * BATCH} sessions each, {AT_ONCE} at once; bound for the addition: {MAX_ADDED} %")
+            for name, (cpu, seconds) in results.items():
                 added = (cpu / alone - 1) * 100
                 print(f"    {name:26}{cpu:8.3f} ms CPU{seconds:8.3f} ms a session   added {added:5.1f} %", flush=True)
 
 
-def stressed(seconds: float = 60) -> None:
+def run_stress(seconds: float = 60) -> None:
     for kind, vchkpw in (("directory", 0), ("open-smtp", 2)):
         with tempfile.TemporaryDirectory() as folder:
             home = Home(Path(folder) / "home", kind)
             if vchkpw:
                 (home.store / "tcp.smtp").write_text(RULES)
-            found = stress(home, seconds, 8, vchkpw)
-        text = f"{found.logins} logins, {found.refused} without the lock in time, {found.clears} clearings"
+            outcome = stress(home, seconds, 8, vchkpw)
+        text = f"{outcome.logins} logins, {outcome.refused} refused without the lock, {outcome.clears} clearings"
         print(
-            f"{kind:12} {seconds:.0f} s, 8 writers ({vchkpw} as vchkpw) and a clearer: {text}, {len(found.lost)} lost"
+            f"{kind:12} {seconds:.0f} s, 8 writers ({vchkpw} as vchkpw), 1 expiring: {text}, {len(outcome.lost)} lost"
         )
 
 
@@ -166,7 +167,7 @@ def main() -> None:
     if not words or words[0] == "session":
         session(*(int(word) for word in words[1:]))
     if not words or words[0] == "stress":
-        stressed(*(float(word) for word in words[1:]))
+        run_stress(*(float(word) for word in words[1:]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Whole SMTP sessions beside C, in one run: `python tests/bench/bench_smtp.py [ROUNDS [SESSIONS]]`.
+"""Whole SMTP sessions compared with C, in one run: `python tests/bench/bench_smtp.py [ROUNDS [SESSIONS]]`.
 
-`tcpserver --preload qmail-smtpd`, with and without --reuse, against Debian's tcpserver with smtpfront-echo (package
-mailfront): EHLO, MAIL, two RCPT, QUIT, each sent when the answer before it is there; 20 clients at once on loopback,
-medians of the rounds. The bounds are where the C qmail-smtpd stands beside smtpfront-echo.
+`tcpserver --preload qmail-smtpd`, with and without --reuse, and Debian's tcpserver with smtpfront-echo (package
+mailfront): EHLO, MAIL, two RCPT, QUIT, each sent after the reply to the one before. 20 clients at once on loopback,
+medians of the rounds. The bounds are the ratios of the C qmail-smtpd to smtpfront-echo.
 """
 
 import os
@@ -24,7 +24,7 @@ SCRIPT = [
 ]
 QUICK = ["-1", "-q", "-c", "100", "-H", "-R", "-l", "0"]
 WHERE = ["127.0.0.1", "0"]
-MOST_CPU, LEAST_RATE = 0.31, 3.0
+MAX_CPU, MIN_RATE = 0.31, 3.0
 
 
 def main() -> None:
@@ -46,8 +46,8 @@ def main() -> None:
     print(f"medians of {rounds} rounds, {sessions} sessions each, 20 at once; bounds for preloaded")
     echo = figures["smtpfront-echo"]
     for name, figure in figures.items():
-        ratios = f"CPU ratio {figure.cost / echo.cost:5.2f} (<= {MOST_CPU}), rate ratio {figure.rate / echo.rate:5.2f}"
-        print(f"{name:22}{figure.cost:8.3f} ms CPU{figure.rate:8.0f} sessions/s   {ratios} (>= {LEAST_RATE})")
+        ratios = f"CPU ratio {figure.cost / echo.cost:5.2f} (<= {MAX_CPU}), rate ratio {figure.rate / echo.rate:5.2f}"
+        print(f"{name:22}{figure.cost:8.3f} ms CPU{figure.rate:8.0f} sessions/s   {ratios} (>= {MIN_RATE})")
 
 
 if __name__ == "__main__":

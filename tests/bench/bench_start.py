@@ -1,6 +1,6 @@
-"""What an exec'd qmail-smtpd costs before its first byte: `python tests/bench/bench_start.py [ROUNDS]`.
+"""The cost of an exec'd qmail-smtpd before its first byte: `python tests/bench/bench_start.py [ROUNDS]`.
 
-The console script until the first byte of 220, beside the same interpreter with `-c pass`, in turns, medians.
+The console script until the first byte of 220, compared with the same interpreter with `-c pass`, in turns, medians.
 """
 
 import os
@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-MOST_MS = 6.0  # the bound on the difference
+MAX_MS = 6.0  # the bound on the difference
 
 
 def until_first_byte(argv: list[str]) -> float:
-    """Milliseconds from the start of a program to its first byte, or to its end if it says nothing."""
+    """Return the milliseconds from the start of a program to its first byte, or to its end if it prints nothing."""
     started = time.perf_counter()
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -35,7 +35,7 @@ def main() -> None:
         pairs = [(until_first_byte([sys.executable, "-c", "pass"]), until_first_byte([script])) for _ in range(rounds)]
     bare, smtpd = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
     print(f"medians of {rounds}: bare interpreter {bare:.1f} ms, first byte of 220 {smtpd:.1f} ms,", end=" ")
-    print(f"difference {smtpd - bare:.1f} ms (<= {MOST_MS})")
+    print(f"difference {smtpd - bare:.1f} ms (<= {MAX_MS})")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""4 kB messages stored durably per second: `python tests/bench/bench_store.py [ROUNDS [MESSAGES]]`.
+"""Messages of 4 kB stored durably per second: `python tests/bench/bench_store.py [ROUNDS [MESSAGES]]`.
 
-tcpserver, qmail-smtpd and maildir-queue, preloaded and exec'd; aiosmtpd with a handler of the same fsyncs
-(aiosmtpd_store.py; $AIOSMTPD names a Python that has it, this one if not set); Postfix's smtpd, as root (postfix.py).
-20 clients at once on loopback, one message a session and 20, in turns, medians. Each store is counted afterwards.
+tcpserver, qmail-smtpd and maildir-queue, preloaded and exec'd. aiosmtpd with a handler that does the same fsyncs
+(aiosmtpd_store.py; $AIOSMTPD is a Python that has it, by default this one). Postfix's smtpd, as root (postfix.py). 20
+clients at once on loopback, with one message and with 20 per session, in turns, medians. The stored messages are
+counted after each run.
 """
 
 import os
@@ -28,11 +29,11 @@ SESSIONS = (1, 20)  # messages in one session
 LINE = b"The quick brown fox jumps over the lazy dog, and again and again: 0123456789.\r\n"
 TEXT = b"Subject: small\r\n\r\n" + LINE * (4096 // len(LINE)) + b".\r\n"
 MESSAGE = [b"MAIL FROM:<a@client.example>\r\n", b"RCPT TO:<b@example.com>\r\n", b"DATA\r\n", TEXT]
-HELO, QUIT = b"HELO client.example\r\n", b"QUIT\r\n"  # not EHLO: its answer may come in two parts
+HELO, QUIT = b"HELO client.example\r\n", b"QUIT\r\n"  # not EHLO, whose reply may arrive in two parts
 
 
 class Maildir:
-    """Where one server stores, emptied by whoever counts it."""
+    """The store of one server, which counting empties."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -40,14 +41,14 @@ class Maildir:
             os.makedirs(path + part)
 
     def take(self) -> int:
-        """How many messages lie there. They are removed."""
+        """Return the number of messages, and remove them."""
         names = os.listdir(f"{self.path}/new")
         for name in names:
             os.unlink(f"{self.path}/new/{name}")
         return len(names)
 
 
-class Contender:
+class Candidate:
     """A way to store mail: how it is started, and how its messages are counted."""
 
     def __init__(self, start: Callable[[], Server | Postfix], take: Callable[[], int]) -> None:
@@ -55,8 +56,8 @@ class Contender:
         self.rates: dict[int, list[float]] = {count: [] for count in SESSIONS}
 
 
-def contenders(folder: str) -> dict[str, Contender]:
-    """Everything that can be run here; what cannot is named on stderr."""
+def candidates(folder: str) -> dict[str, Candidate]:
+    """Return everything that can be run here. The rest is named on stderr."""
     os.makedirs(f"{folder}/control")
     Path(f"{folder}/control/me").write_text("mx.example.com\n")
     Path(f"{folder}/control/rcpthosts").write_text("example.com\n")
@@ -64,32 +65,32 @@ def contenders(folder: str) -> dict[str, Contender]:
     maildir = Maildir(f"{folder}/Maildir")
     os.environ["QUEUE_MAILDIR"] = maildir.path
     ours = str(PROGRAMS / "tcpserver")
-    found = {
-        "preloaded": Contender(lambda: Server([ours, *QUICK, *PRELOAD, *WHERE]), maildir.take),
-        "exec'd": Contender(lambda: Server([ours, *QUICK, *WHERE]), maildir.take),
+    available = {
+        "preloaded": Candidate(lambda: Server([ours, *QUICK, *PRELOAD, *WHERE]), maildir.take),
+        "exec'd": Candidate(lambda: Server([ours, *QUICK, *WHERE]), maildir.take),
     }
     if subprocess.run([AIOSMTPD, "-c", "import aiosmtpd"], capture_output=True, check=False).returncode:
         print("left out: aiosmtpd (pip install aiosmtpd, or AIOSMTPD=a Python that has it)", file=sys.stderr)
     else:
         command = [AIOSMTPD, str(HERE / "aiosmtpd_store.py"), maildir.path]
-        found["aiosmtpd"] = Contender(lambda: Server(command), maildir.take)
+        available["aiosmtpd"] = Candidate(lambda: Server(command), maildir.take)
     if os.geteuid() or not shutil.which("postfix"):
-        print("left out: Postfix (root alone starts it)", file=sys.stderr)
+        print("left out: Postfix (only root can start it)", file=sys.stderr)
     else:
-        found["Postfix"] = Contender(Postfix, Postfix.take)
-    return found
+        available["Postfix"] = Candidate(Postfix, Postfix.take)
+    return available
 
 
-def run(contender: Contender, messages: int) -> None:
-    """One round: each kind of session."""
-    server = contender.start()
+def run(candidate: Candidate, messages: int) -> None:
+    """Run one round with both kinds of session."""
+    server = candidate.start()
     for count in SESSIONS:
         sessions = messages // count
         script = [HELO, *MESSAGE * count, QUIT]
         seconds = visit(server.port, sessions, AT_ONCE, script)
-        stored = contender.take()
-        assert stored == sessions * count, f"{stored} of {sessions * count} messages are there"
-        contender.rates[count].append(stored / seconds)
+        stored = candidate.take()
+        assert stored == sessions * count, f"{stored} of {sessions * count} messages are stored"
+        candidate.rates[count].append(stored / seconds)
     server.stop()
 
 
@@ -97,13 +98,13 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     messages = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     with tempfile.TemporaryDirectory() as folder:
-        found = contenders(folder)
+        available = candidates(folder)
         for _ in range(rounds):
-            for contender in found.values():
-                run(contender, messages)
+            for candidate in available.values():
+                run(candidate, messages)
     print(f"medians of {rounds} rounds, {messages} messages of {len(TEXT)} bytes, {AT_ONCE} clients at once")
-    for name, contender in found.items():
-        figures = [f"{median(rates):8.0f}/s {count} a session" for count, rates in contender.rates.items()]
+    for name, candidate in available.items():
+        figures = [f"{median(rates):8.0f}/s {count} a session" for count, rates in candidate.rates.items()]
         print(f"{name:16}{''.join(figures)}")
 
 

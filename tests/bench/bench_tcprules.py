@@ -1,10 +1,11 @@
-"""What tcprules costs beside Debian's: seconds, CPU, memory and microseconds per rule, from 1,000 to 1,000,000 rules.
+"""The cost of tcprules compared with Debian's: seconds, CPU, memory and microseconds per rule, for 1,000 to 1,000,000
+rules.
 
     .venv/bin/python tests/bench/bench_tcprules.py [ROUNDS]
 
-Medians of ROUNDS (3) rounds, all in one run; both write the same bytes, which is checked. Start-up (an empty rules
-file) is taken off before the cost per rule, in CPU time, is told. Below: what tcprulescheck --replay needs for 10,000
-log lines, and what cdblib's writer alone needs for a million records.
+Medians of ROUNDS (3) rounds, all in one run. It checks that both write the same bytes. The CPU time per rule is without
+the start-up (an empty rules file). Further figures: tcprulescheck --replay for 10,000 log lines, and cdblib's writer
+alone for a million records.
 """
 
 import io
@@ -25,7 +26,7 @@ from tests.kit.support import peer, script
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LOG_LINES = 10_000
-MEGABYTE = 1024  # of ru_maxrss
+MEGABYTE = 1024  # in the units of ru_maxrss
 
 
 def address(number: int) -> bytes:
@@ -40,9 +41,9 @@ def write_rules(path: Path, count: int) -> None:
 
 
 class Cost(NamedTuple):
-    """Of one process: seconds on the clock, seconds of CPU, megabytes at the peak.
+    """The cost of one process: wall-clock seconds, CPU seconds, peak memory in megabytes.
 
-    The peak is not below what this program has itself: the kernel counts from the fork.
+    The peak is never below this program's own memory, because the kernel counts from the fork.
     """
 
     seconds: float
@@ -51,10 +52,10 @@ class Cost(NamedTuple):
 
 
 def run(command: list[str], stdin: Path, cwd: Path) -> Cost:
-    with stdin.open("rb") as given, open(os.devnull, "wb") as null:
+    with stdin.open("rb") as source, open(os.devnull, "wb") as null:
         start = time.perf_counter()
         actions = [
-            (os.POSIX_SPAWN_DUP2, given.fileno(), 0),
+            (os.POSIX_SPAWN_DUP2, source.fileno(), 0),
             (os.POSIX_SPAWN_DUP2, null.fileno(), 1),
             (os.POSIX_SPAWN_DUP2, null.fileno(), 2),
         ]
@@ -65,8 +66,8 @@ def run(command: list[str], stdin: Path, cwd: Path) -> Cost:
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / MEGABYTE)
 
 
-def median(once: Callable[[], Cost], rounds: int) -> Cost:
-    results = [once() for _ in range(rounds)]
+def median(measure: Callable[[], Cost], rounds: int) -> Cost:
+    results = [measure() for _ in range(rounds)]
     return Cost(*map(statistics.median, zip(*results, strict=True)))
 
 

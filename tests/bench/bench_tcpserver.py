@@ -1,7 +1,7 @@
-"""tcpserver beside Debian's, in one run: `python tests/bench/bench_tcpserver.py [ROUNDS [CONNECTIONS]]`.
+"""tcpserver compared with Debian's, in one run: `python tests/bench/bench_tcpserver.py [ROUNDS [CONNECTIONS]]`.
 
-20 clients at once on loopback, medians of the rounds, CPU of the whole process tree a connection with the start-up
-taken off. Prints a table of ratios, ours to theirs; the bounds stand beside them.
+20 clients at once on loopback, medians of the rounds. The CPU per connection is that of the whole process tree without
+the start-up. Prints the ratios of ours to theirs, and their bounds.
 """
 
 import os
@@ -18,24 +18,24 @@ TCPRULES = str(Path(sys.executable).parent / "tcprules")
 QUICK = ["-1", "-q", "-c", "100", "-R", "-l", "0"]
 WHERE = ["127.0.0.1", "0"]
 C_PROGRAM = "/bin/true"
-NOOP = "noop"  # the console script of tests/bench/noop, made for this run
+NOOP = "noop"  # a console script that install_noop creates
 
 
 def rules(folder: str, text: str, name: str) -> str:
-    """A compiled rules file."""
+    """Compile rules, and return the path of the cdb."""
     path = f"{folder}/{name}.cdb"
     subprocess.run([TCPRULES, path, f"{path}.tmp"], input=text.encode(), check=True)
     return path
 
 
 def many_rules(folder: str) -> str:
-    """20,000 rules that let loopback in."""
+    """Return 20,000 rules that allow loopback."""
     lines = [f'10.{i // 250}.{i % 250}.:allow,RELAYCLIENT=""' for i in range(20_000)]
     return rules(folder, "\n".join([*lines, '127.:allow,RELAYCLIENT=""', ""]), "many")
 
 
 def install_noop(folder: str) -> None:
-    """A console script whose main does nothing, as an installed package on PYTHONPATH."""
+    """Install a console script whose main does nothing, as a package on PYTHONPATH."""
     os.makedirs(f"{folder}/noop-1.dist-info")
     os.makedirs(f"{folder}/bin")
     Path(f"{folder}/noop.py").write_text("def main():\n    pass\n\nserve_client = main\n")
@@ -49,7 +49,7 @@ def install_noop(folder: str) -> None:
 
 
 def scenarios(folder: str) -> dict[str, tuple[list[str], list[str], float, float]]:
-    """Name -> their command, ours, the bound on the CPU ratio (upper), the bound on the rate ratio (lower)."""
+    """Return name -> their command, ours, the upper bound of the CPU ratio, the lower bound of the rate ratio."""
     many, deny = many_rules(folder), rules(folder, "127.:deny\n:allow\n", "deny")
     install_noop(folder)
     plain = [*QUICK, "-H", *WHERE, C_PROGRAM]
@@ -74,12 +74,12 @@ def main() -> None:
     print(f"medians of {rounds} rounds, {connections} connections each, 20 at once")
     print(f"{'':36}{'theirs':>18}{'ours':>18}{'CPU ratio':>16}{'rate ratio':>16}")
     with tempfile.TemporaryDirectory() as folder:
-        for name, (theirs, ours, most_cpu, least_rate) in scenarios(folder).items():
+        for name, (theirs, ours, max_cpu, min_rate) in scenarios(folder).items():
             figures = measure({"theirs": theirs, "ours": ours}, rounds, connections)
             c, python = figures["theirs"], figures["ours"]
             cells = [f"{figure.cost:.3f} ms {figure.rate:5.0f}/s" for figure in (c, python)]
             cpu, rate = python.cost / c.cost, python.rate / c.rate
-            print(f"{name:36}{cells[0]:>18}{cells[1]:>18}{cpu:9.2f} <={most_cpu:4}{rate:9.2f} >={least_rate:4}")
+            print(f"{name:36}{cells[0]:>18}{cells[1]:>18}{cpu:9.2f} <={max_cpu:4}{rate:9.2f} >={min_rate:4}")
 
 
 if __name__ == "__main__":

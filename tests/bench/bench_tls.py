@@ -1,9 +1,10 @@
-"""TLS beside Postfix's smtpd, the same certificate in one run: `python tests/bench/bench_tls.py [ROUNDS [SESSIONS]]`.
+"""TLS compared with Postfix's smtpd, with one certificate, in one run: `python tests/bench/bench_tls.py [ROUNDS
+[SESSIONS]]`.
 
-Handshakes: EHLO, STARTTLS, QUIT. Resumed: the same, but each client takes up its TLS session of before. Submissions:
-EHLO, STARTTLS, AUTH PLAIN, one message of 4 kB, which lies on the disk before it is accepted. Our qmail-smtpd,
-preloaded with its queue program and exec'd, finds the password in $SMTPAUTHFILE; Postfix, as root, asks an instance of
-Dovecot. A certificate of P-256, TLS 1.3, four clients at once on loopback, in turns, medians; CPU of all processes.
+Handshakes: EHLO, STARTTLS, QUIT. Resumed: the same, but each client resumes its previous TLS session. Submissions:
+EHLO, STARTTLS, AUTH PLAIN, one message of 4 kB, which is stored durably before it is accepted. Our qmail-smtpd,
+preloaded with its queue program and exec'd, checks the password in $SMTPAUTHFILE; Postfix, as root, uses Dovecot. A
+certificate of P-256, TLS 1.3, four clients at once on loopback, in turns, medians; CPU of all processes.
 """
 
 import os
@@ -37,7 +38,7 @@ Started = tuple[int, list[int], Callable[[], int], Callable[[], None]]  # port, 
 
 
 def ours(folder: Path, options: list[str]) -> Started:
-    """tcpserver with these options."""
+    """Start tcpserver with these options."""
     server = Server([str(PROGRAMS / "tcpserver"), *QUICK, *options, *WHERE])
 
     def take() -> int:
@@ -50,13 +51,13 @@ def ours(folder: Path, options: list[str]) -> Started:
 
 
 def theirs(tls: tuple[Path, Path, str]) -> Started:
-    """Postfix and Dovecot."""
+    """Start Postfix and Dovecot."""
     postfix = Postfix(tls)
     return postfix.port, postfix.processes(), Postfix.take, postfix.stop
 
 
 def run(start: Callable[[], Started], sessions: int) -> dict[str, tuple[float, float]]:
-    """One round: sessions a second, and milliseconds of CPU for each, of every kind."""
+    """Run one round. Return sessions per second, and milliseconds of CPU per session, for each kind."""
     port, processes, take, stop = start()
     figures = {}
     for kind, (script, resume) in KINDS.items():
@@ -68,7 +69,7 @@ def run(start: Callable[[], Started], sessions: int) -> dict[str, tuple[float, f
         assert take() == (sessions if script else 0), "messages are missing"
         figures[kind] = sessions / seconds, spent / sessions * 1000
         if resume and resumed < sessions - AT_ONCE:
-            figures[kind] = 0.0, 0.0  # it cannot
+            figures[kind] = 0.0, 0.0  # it does not resume sessions
     stop()
     return figures
 
@@ -85,22 +86,22 @@ def main() -> None:
         tls = (*certify(folder), USER + "\n")
         os.environ.update(QMAILHOME=name, QMAILQUEUE=str(PROGRAMS / "maildir-queue"), SMTPD_LOG="none")
         os.environ.update(QUEUE_MAILDIR=f"{name}/Maildir", SMTPAUTHFILE="control/users")
-        found: dict[str, Callable[[], Started]] = {
+        available: dict[str, Callable[[], Started]] = {
             "preloaded": lambda: ours(folder, PRELOAD),
             "exec'd": lambda: ours(folder, []),
         }
         if os.geteuid() or not (shutil.which("postfix") and shutil.which("dovecot")):
-            print("left out: Postfix and Dovecot (root alone starts them)", file=sys.stderr)
+            print("left out: Postfix and Dovecot (only root can start them)", file=sys.stderr)
         else:
-            found["Postfix"] = lambda: theirs(tls)
-        seen: dict[str, list[dict[str, tuple[float, float]]]] = {name: [] for name in found}
+            available["Postfix"] = lambda: theirs(tls)
+        results: dict[str, list[dict[str, tuple[float, float]]]] = {name: [] for name in available}
         for _ in range(rounds):
-            for name, start in found.items():
-                seen[name].append(run(start, sessions))
+            for name, start in available.items():
+                results[name].append(run(start, sessions))
     print(f"medians of {rounds} rounds, {sessions} sessions each, {AT_ONCE} clients at once; sessions/s, ms of CPU")
-    for name, runs in seen.items():
+    for name, runs in results.items():
         for kind in KINDS:
-            rate, cost = (median(one[kind][index] for one in runs) for index in (0, 1))
+            rate, cost = (median(figures[kind][index] for figures in runs) for index in (0, 1))
             print(f"{name:12}{kind:14}" + (f"{rate:8.0f}/s{cost:10.2f} ms" if rate else "     none"))
 
 

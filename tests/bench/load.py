@@ -1,4 +1,4 @@
-"""Load for the benchmarks: clients in one process on epoll, and the CPU that a server's whole process tree has used."""
+"""Load for the benchmarks: clients in one process with epoll, and the CPU time of a server's whole process tree."""
 
 import os
 import select
@@ -7,12 +7,12 @@ import subprocess
 import time
 from statistics import median
 
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # pip compiles what it installs: it takes less memory
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed by pip, with compiled modules, which need less memory
 TICK = os.sysconf("SC_CLK_TCK")
 
 
 def fields(pid: str) -> list[int]:
-    """/proc/PID/stat as numbers, from the state on, in whose place the pid stands; zeros for one that is gone."""
+    """Return /proc/PID/stat as numbers from the state on, with the pid in the state's place; zeros if it has ended."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             words = stat.read().rpartition(")")[2].split()
@@ -22,19 +22,19 @@ def fields(pid: str) -> list[int]:
 
 
 class Server:
-    """A tcpserver (theirs or ours) started with -1; `port` is where it listens."""
+    """A tcpserver (theirs or ours) started with -1. It listens on `port`."""
 
     def __init__(self, argv: list[str], env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
         assert self.process.stdout
         self.port = int(self.process.stdout.readline())
-        time.sleep(0.3)  # what it still does at its start is not what is measured
+        time.sleep(0.3)  # the rest of its start-up is not to be measured
 
     def cpu(self) -> float:
-        """Seconds of CPU so far: its own, that of its children that have ended, and of those that live."""
-        here = self.process.pid
-        used = [fields(pid) for pid in os.listdir("/proc") if pid.isdigit()]
-        return sum(sum(one[11:15]) for one in used if here in (one[0], one[1])) / TICK
+        """Return the CPU seconds so far of the server and its children, including those that have ended."""
+        server = self.process.pid
+        stats = [fields(pid) for pid in os.listdir("/proc") if pid.isdigit()]
+        return sum(sum(stat[11:15]) for stat in stats if server in (stat[0], stat[1])) / TICK
 
     def stop(self) -> None:
         self.process.terminate()
@@ -42,7 +42,7 @@ class Server:
 
 
 class Visit:
-    """One client: connects, sends each line of `script` as the answers come, reads to the end."""
+    """One client: connects, sends each line of `script` after a reply, and reads to the end."""
 
     def __init__(self, port: int, script: list[bytes]) -> None:
         self.socket = socket.socket()
@@ -51,7 +51,7 @@ class Visit:
         self.script = iter(script)
 
     def ready(self) -> bool:
-        """Go on as far as the server lets us. True once the server has closed the connection."""
+        """Read and send without blocking. Return True once the server has closed the connection."""
         try:
             if not self.socket.recv(65536):
                 return True
@@ -66,15 +66,15 @@ class Visit:
 
 
 def visit(port: int, connections: int, at_once: int, script: list[bytes]) -> float:
-    """Make so many visits, so many at once. Returns the seconds that it took."""
+    """Make this many visits, `at_once` of them at a time. Return the seconds."""
     poll = select.epoll()
     open_visits: dict[int, Visit] = {}
     started, begun, done = time.perf_counter(), 0, 0
     while done < connections:
         while begun < connections and len(open_visits) < at_once:
-            one = Visit(port, script)
-            open_visits[one.socket.fileno()] = one
-            poll.register(one.socket, select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR)
+            client = Visit(port, script)
+            open_visits[client.socket.fileno()] = client
+            poll.register(client.socket, select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR)
             begun += 1
         for descriptor, _ in poll.poll():
             if open_visits[descriptor].ready():
@@ -84,7 +84,7 @@ def visit(port: int, connections: int, at_once: int, script: list[bytes]) -> flo
 
 
 class Figure:
-    """Medians of the rounds: connections a second, milliseconds of CPU a connection."""
+    """Medians of the rounds: connections per second, milliseconds of CPU per connection."""
 
     def __init__(self, rates: list[float], costs: list[float]) -> None:
         self.rate, self.cost = median(rates), median(costs)
@@ -93,7 +93,7 @@ class Figure:
 def measure(
     servers: dict[str, list[str]], rounds: int, connections: int, at_once: int = 20, script: list[bytes] | None = None
 ) -> dict[str, Figure]:
-    """Run every server in every round, one after the other, so that a slow minute of the machine hits all alike."""
+    """Run every server in every round, one after another, so that a slow minute of the machine affects all of them."""
     rates: dict[str, list[float]] = {name: [] for name in servers}
     costs: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(rounds):
@@ -109,7 +109,7 @@ def measure(
 
 
 def settle(server: Server) -> None:
-    """Wait until the CPU figure stands still: the last children have been waited for."""
+    """Wait until the CPU time no longer changes: then the last children have been waited for."""
     before = -1.0
     while before != (now := server.cpu()):
         before = now

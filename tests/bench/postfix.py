@@ -1,8 +1,8 @@
-"""Debian's Postfix for the benchmarks: an instance of its own that takes mail on a port of loopback, and holds it all.
+"""Debian's Postfix for the benchmarks: a separate instance on a port of loopback that accepts mail and holds it.
 
-With TLS (bench_tls.py) it wants logins, which an instance of Dovecot judges. On hold a message is stored, with
-cleanup's fsync of its file, and no delivery takes its share of the machine. smtpd does not fsync the directory, which
-maildir-queue and aiosmtpd_store.py do.
+With TLS (bench_tls.py) it requires logins, which an instance of Dovecot checks. A message on hold is stored, with
+cleanup's fsync of its file, and no delivery uses the machine. smtpd does not fsync the directory; maildir-queue and
+aiosmtpd_store.py do.
 """
 
 import os
@@ -77,9 +77,9 @@ service anvil {{
 
 
 class Postfix:
-    """A running instance; `port` is where it listens. `tls`: a certificate, its key, and a line of a passwd-file."""
+    """A running instance on `port`. `tls` has a certificate, its key, and a line of a passwd-file."""
 
-    top = Path()  # of the instance that runs: there is one at a time
+    top = Path()  # of the only running instance
 
     def __init__(self, tls: tuple[Path, Path, str] | None = None) -> None:
         Postfix.top = Path(tempfile.mkdtemp(prefix="postfix-"))
@@ -104,7 +104,7 @@ class Postfix:
         self.control("start")
 
     def processes(self) -> list[int]:
-        """The first process of each tree."""
+        """Return the first process of each tree."""
         files = [self.top / "queue/pid/master.pid", *([self.top / "dovecot/master.pid"] if self.dovecot else [])]
         return [int(file.read_text()) for file in files]
 
@@ -113,7 +113,7 @@ class Postfix:
 
     @classmethod
     def take(cls) -> int:
-        """How many messages it holds. They are removed."""
+        """Return the number of messages on hold, and remove them."""
         files = [path for path in cls.top.glob("queue/hold/**/*") if path.is_file()]
         for path in files:
             path.unlink()

@@ -1,4 +1,4 @@
-"""TLS clients for the benchmarks, in processes of their own; what a tree of processes has used of the CPU."""
+"""TLS clients for the benchmarks, in their own processes, and the CPU time of a process tree."""
 
 import base64
 import os
@@ -13,7 +13,7 @@ LOGIN = b"AUTH PLAIN " + base64.b64encode(b"\0joe\0secret") + b"\r\n"
 
 
 def certify(home: Path) -> tuple[Path, Path]:
-    """A certificate of P-256 for a home, and its key."""
+    """Create a certificate of P-256 for a home, and its key."""
     certificate, key = home / "control/servercert.pem", home / "control/serverkey.pem"
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=mx.example.com"]
     command = ["openssl", "req", "-x509", *kind, "-keyout", str(key), "-out", str(certificate)]
@@ -22,24 +22,24 @@ def certify(home: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def trusting_everybody() -> ssl.SSLContext:
-    """A client's context that does not look at certificates: it is the server that is measured."""
+def unverified_context() -> ssl.SSLContext:
+    """Return a client's context that does not verify certificates: only the server is measured."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
 class Visitor:
-    """One client after another. `resume`: each takes up the TLS session of the one before."""
+    """One client after another. With `resume` each one resumes the previous TLS session."""
 
     def __init__(self, port: int, resume: bool) -> None:
         self.port, self.resume = port, resume
-        self.context = trusting_everybody()
+        self.context = unverified_context()
         self.session: ssl.SSLSession | None = None
         self.resumed = 0
 
     def visit(self, script: list[bytes]) -> None:
-        """STARTTLS, then each line of the script when the answer before it is there."""
+        """Do STARTTLS, then send each line of the script after the reply to the one before."""
         with socket.create_connection(("127.0.0.1", self.port)) as plain:
             expect(plain, b"220")
             plain.sendall(b"EHLO client.example\r\n")
@@ -59,16 +59,16 @@ class Visitor:
 
 def expect(client: socket.socket, code: bytes) -> None:
     """Read one reply, of one line or more."""
-    answer = b""
-    while not (answer.endswith(b"\r\n") and answer[answer.rfind(b"\n", 0, -1) + 4 :][:1] == b" "):
+    reply = b""
+    while not (reply.endswith(b"\r\n") and reply[reply.rfind(b"\n", 0, -1) + 4 :][:1] == b" "):
         part = client.recv(4096)
-        assert part, answer
-        answer += part
-    assert answer.startswith(code or (b"2", b"3")), answer
+        assert part, reply
+        reply += part
+    assert reply.startswith(code or (b"2", b"3")), reply
 
 
 def visit(port: int, sessions: int, processes: int, script: list[bytes], resume: bool = False) -> tuple[float, int]:
-    """So many sessions, by so many clients at once. Returns the seconds that it took, and how many were resumed."""
+    """Run this many sessions, with `processes` clients at once. Return the seconds, and how many were resumed."""
     started = time.perf_counter()
     share = sessions // processes
     ends, children = os.pipe(), []
@@ -88,13 +88,13 @@ def visit(port: int, sessions: int, processes: int, script: list[bytes], resume:
     assert not [pid for pid in children if os.waitpid(pid, 0)[1]], "a client has failed"
     seconds = time.perf_counter() - started
     os.close(ends[1])
-    with os.fdopen(ends[0], "rb") as told:
-        resumed = sum(int(number) for number in iter(lambda: told.read(9), b""))
+    with os.fdopen(ends[0], "rb") as pipe:
+        resumed = sum(int(number) for number in iter(lambda: pipe.read(9), b""))
     return seconds, resumed
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU of a process, of all below it that live, and of those that were waited for."""
+    """Return the CPU seconds of a process, its living descendants, and the children that were waited for."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -104,7 +104,7 @@ def cpu(pid: int) -> float:
 
 
 def settled(pid: int) -> float:
-    """The same, once it stands still."""
+    """Return the same, once it no longer changes."""
     before = -1.0
     while before != (now := cpu(pid)):
         before = now

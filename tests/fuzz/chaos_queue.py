@@ -1,9 +1,9 @@
-"""Mail under fire: a dozen clients send, while sessions and queue programs are killed at random.
+"""A dozen clients send mail, while sessions and queue programs are killed at random.
 
-    .venv/bin/python tests/fuzz/chaos_queue.py [SECONDS]        (20 if not said), maildir-queue preloaded, then exec'd
+    .venv/bin/python tests/fuzz/chaos_queue.py [SECONDS]        (default 20), maildir-queue preloaded, then exec'd
 
-Every message for which the client got 250 must lie in the Maildir, whole and once; what else lies there must be whole
-and once, too; and in the end no process may be left. Exits 1 when it is not so.
+Every message for which the client got 250 must be in the Maildir, complete and once. Any other message there must be
+complete and there once, too. At the end no process may be left. Exits 1 otherwise.
 """
 
 import os
@@ -22,54 +22,54 @@ from tests.kit.mailhome import make_home
 from tests.kit.server import Server, children, until
 from tests.kit.support import script
 
-WAYS = {"preloaded": ["--preload", "qmail-smtpd", "--preload", "maildir-queue"], "exec'd": []}
+MODES = {"preloaded": ["--preload", "qmail-smtpd", "--preload", "maildir-queue"], "exec'd": []}
 CLIENTS = 12
 SIZES = (10, 4_000, 300_000)  # bytes of a message: the last is spooled
-PAUSE = 0.03  # seconds between two kills, at the most
+PAUSE = 0.03  # seconds between two kills at most
 ENVELOPE = [b"MAIL FROM:<a@b.test>\r\n", b"RCPT TO:<c@example.com>\r\n", b"RCPT TO:<d@example.com>\r\n", b"DATA\r\n"]
 HEADER = b"Return-Path: <a@b.test>\nDelivered-To: c@example.com\nDelivered-To: d@example.com\n"
 
 
-class Battle:
-    """What has been sent so far, and what has been answered with 250."""
+class Chaos:
+    """The messages that were sent so far, and those that got 250."""
 
     def __init__(self, server: Server, seconds: float) -> None:
         self.server, self.end = server, time.monotonic() + seconds
         self.sent: dict[bytes, bytes] = {}  # the first line of a message -> the message
-        self.taken: list[bytes] = []
+        self.accepted: list[bytes] = []
         self.kills = 0
 
-    def going(self) -> bool:
+    def is_running(self) -> bool:
         return time.monotonic() < self.end
 
     def send(self, number: int) -> None:
-        """One client, that sends and sends."""
+        """Run one client, which sends one session after another."""
         count = 0
-        while self.going():
+        while self.is_running():
             try:
-                with self.server.connect() as client, client.makefile("rb") as answers:
-                    answers.readline()
+                with self.server.connect() as client, client.makefile("rb") as replies:
+                    replies.readline()
                     for _ in range(random.choice((1, 3))):
                         count += 1
-                        self.send_message(client, answers, b"%d-%d" % (number, count))
+                        self.send_message(client, replies, b"%d-%d" % (number, count))
             except OSError:
                 continue
 
-    def send_message(self, client: socket.socket, answers: "socket.SocketIO", first: bytes) -> None:
-        """One message. An answer that does not come is an OSError."""
+    def send_message(self, client: socket.socket, replies: "socket.SocketIO", first: bytes) -> None:
+        """Send one message. Raise OSError if a reply is missing."""
         lines = [first] + [b"x" * 79] * (random.choice(SIZES) // 80)
         self.sent[first] = b"\n".join(lines) + b"\n"
         for words in [*ENVELOPE, b"\r\n".join(lines) + b"\r\n.\r\n"]:
             client.sendall(words)
-            answer = answers.readline()
-            if not answer:
+            reply = replies.readline()
+            if not reply:
                 raise ConnectionError
-        if answer.startswith(b"250 "):
-            self.taken.append(first)
+        if reply.startswith(b"250 "):
+            self.accepted.append(first)
 
     def kill(self) -> None:
-        """Kill whoever is there below the server."""
-        while self.going():
+        """Kill random processes below the server."""
+        while self.is_running():
             time.sleep(random.random() * PAUSE)
             try:
                 sessions = children(self.server.pid)
@@ -80,51 +80,52 @@ class Battle:
             except OSError:
                 continue
 
-    def fight(self) -> None:
-        soldiers = [threading.Thread(target=self.send, args=(number,)) for number in range(CLIENTS)]
-        soldiers.append(threading.Thread(target=self.kill))
-        for soldier in soldiers:
-            soldier.start()
-        for soldier in soldiers:
-            soldier.join()
+    def run(self) -> None:
+        threads = [threading.Thread(target=self.send, args=(number,)) for number in range(CLIENTS)]
+        threads.append(threading.Thread(target=self.kill))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def faults(self, maildir: Path) -> list[str]:
-        """What is not as it must be."""
+        """Return descriptions of lost, duplicate and incomplete messages."""
         stored: Counter[bytes] = Counter()
-        found = []
+        faults = []
         for path in maildir.glob("new/*"):
             head, _, rest = path.read_bytes().partition(b"Received: ")
             message = rest.split(b"\n", 2)[-1]
             first = message.split(b"\n", 1)[0]
             stored[first] += 1
             if head != HEADER or message != self.sent.get(first):
-                found.append(f"{path} is not whole")
-        found += [f"{first!r} lies there {count} times" for first, count in stored.items() if count > 1]
-        found += [f"{first!r} was taken and is lost" for first in self.taken if first not in stored]
-        print(f"{len(self.sent)} sent, {len(self.taken)} taken, {stored.total()} stored, {self.kills} kills", end=", ")
-        return found
+                faults.append(f"{path} is incomplete")
+        faults += [f"{first!r} is stored {count} times" for first, count in stored.items() if count > 1]
+        faults += [f"{first!r} was accepted and is lost" for first in self.accepted if first not in stored]
+        counts = f"{len(self.sent)} sent, {len(self.accepted)} accepted, {stored.total()} stored, {self.kills} kills"
+        print(counts, end=", ")
+        return faults
 
 
-def run(options: list[str], home: Path, seconds: float) -> list[str]:
+def run_server(options: list[str], home: Path, seconds: float) -> list[str]:
     make_home(home)
     environ = {"QMAILHOME": str(home), "QMAILQUEUE": script("maildir-queue"), "QUEUE_MAILDIR": str(home / "Maildir")}
     words = ["-q", "-c100", "-HRl0", *options, "127.0.0.1", "0", script("qmail-smtpd")]
     with Server(words, environ=environ) as server:
-        battle = Battle(server, seconds)
-        battle.fight()
+        chaos = Chaos(server, seconds)
+        chaos.run()
         if server.process.poll() is not None:
-            return ["the server has ended, at whom nobody aimed"]
+            return ["the server has ended, although it was never killed"]
         until(lambda: not children(server.pid), lambda: "processes are left")
-        return battle.faults(home / "Maildir")
+        return chaos.faults(home / "Maildir")
 
 
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20
     failed = False
-    for way, options in WAYS.items():
+    for mode, options in MODES.items():
         with TemporaryDirectory() as folder:
-            print(f"{way}: ", end="", flush=True)
-            faults = run(options, Path(folder) / "home", seconds)
+            print(f"{mode}: ", end="", flush=True)
+            faults = run_server(options, Path(folder) / "home", seconds)
             print("; ".join(faults) or "nothing lost")
             failed = failed or bool(faults)
     sys.exit(failed)

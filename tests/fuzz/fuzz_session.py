@@ -1,9 +1,9 @@
 """Coverage-guided fuzzing of a whole session: pip install atheris, then
 
-    python tests/fuzz/fuzz_session.py -max_total_time=600 [further options of libFuzzer] [folder for what it finds]
+    python tests/fuzz/fuzz_session.py -max_total_time=600 [further options of libFuzzer] [folder for its findings]
 
-It begins with the captured sessions. Whatever the bytes and their pieces are: no exception, the same answers as in one
-piece, only known replies, only whole envelopes, and of a message what the byte machine stores.
+The captured sessions are the seeds. For any bytes in any pieces it checks: no exception, the same replies as in one
+piece, only known replies, only complete envelopes, and the message that the byte machine stores.
 """
 
 import json
@@ -16,7 +16,7 @@ import atheris
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.kit.machine import BARE_LF, END, machine  # noqa: E402  # found on the path set above
+from tests.kit.machine import BARE_LF, END, machine  # noqa: E402  # on the path set above
 
 with atheris.instrument_imports(include=["qmail_smtpd"]):
     from qmail_smtpd.smtp import replies
@@ -55,7 +55,7 @@ CHOICES = [
 
 
 def check(data: bytes) -> None:
-    """One session: the first byte says how it is set up, the second how large the pieces are."""
+    """Run one session. The first byte selects the settings, the second the size of the pieces."""
     if len(data) < 2:
         return
     changes = CHOICES[data[0] % len(CHOICES)]
@@ -74,7 +74,7 @@ def check(data: bytes) -> None:
 
 
 def check_message(data: bytes) -> None:
-    """The same bytes as a message."""
+    """Send the same bytes as a message."""
     stored, state, _, hops = machine(data)
     session, echo = converse(TRANSACTION + b"DATA\r\n" + data, 0, Echo())
     if state == END and hops < MAX_HOPS:

@@ -1,9 +1,9 @@
-"""Random rules files and clients through Debian's tcprules and tcprulescheck and through ours: they must agree.
+"""Random rules files and clients, given to Debian's tcprules and tcprulescheck and to ours: they must agree.
 
     .venv/bin/python tests/fuzz/fuzz_tcprules.py [FILES [SEED]]
 
 FILES rules files (20,000), each with two clients, and for every fourth a broken cdb. Prints each difference and, at the
-end, the counts. Exit 1 if there is a difference. What differs by design is listed in tests/rulesfuzz.py.
+end, the counts. Exits 1 if there is a difference. Intended differences are listed in tests/kit/rulesfuzz.py.
 """
 
 import collections
@@ -15,8 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-import rulesfuzz  # from tests/, which is no package
-
+from tests.kit import rulesfuzz
 from tests.kit.support import peer
 
 
@@ -41,20 +40,20 @@ def fuzz_one(chance: random.Random, directory: Path, counts: collections.Counter
     if reason:
         counts[f"not compared: {reason}"] += 1
         return
-    note(rulesfuzz.compare_files(rules, directory), "files", counts)
+    record(rulesfuzz.compare_files(rules, directory), "files", counts)
     compiled = directory / "r.cdb"
     if not compiled.exists():
-        counts["of them refused by both"] += 1
+        counts["files refused by both"] += 1
         return
     for _ in range(2):
-        note(rulesfuzz.compare_check(rulesfuzz.client(chance, rules), directory), "clients", counts)
+        record(rulesfuzz.compare_check(rulesfuzz.client(chance, rules), directory), "clients", counts)
     if not chance.randrange(4):
         compiled.write_bytes(rulesfuzz.broken(chance, compiled.read_bytes()))
         client = rulesfuzz.client(chance, rules)
-        note(rulesfuzz.compare_check(client, directory, is_broken=True), "clients of broken files", counts)
+        record(rulesfuzz.compare_check(client, directory, is_broken=True), "clients of broken files", counts)
 
 
-def note(difference: str | None, what: str, counts: collections.Counter[str]) -> None:
+def record(difference: str | None, what: str, counts: collections.Counter[str]) -> None:
     counts[what] += 1
     if difference:
         counts["DIFFERENT"] += 1

@@ -1,8 +1,8 @@
-"""Random command lines, environments and rules through Debian's tcpserver and ours: they must agree to the byte.
+"""Random command lines, environments and rules, given to Debian's tcpserver and to ours: they must agree to the byte.
 
     .venv/bin/python tests/fuzz/fuzz_tcpserver.py [SEED [CASES]]
 
-Numbers, -u, -g and -U, where we differ on purpose, stay out; so do variables without a name. Exits 1 on a mismatch.
+Intended differences are left out: numbers, -u, -g, -U, and variables without a name. Exits 1 on a mismatch.
 """
 
 import random
@@ -41,13 +41,13 @@ def option() -> list[str]:
     cluster = "-" + "".join(random.choice(FLAGS) for _ in range(random.randint(1, 4)))
     if random.random() < 0.6:
         return [cluster]
-    number = str(random.randint(1, 99))  # every one of these takes a number
+    number = str(random.randint(1, 99))  # each of these options has a numeric argument
     cluster += random.choice(WITH_ARGUMENT)
     return [cluster + number] if random.random() < 0.5 else [cluster, number]
 
 
 def command_line() -> bool:
-    """Does a command line that nobody can serve end in the same words?"""
+    """Whether a command line that cannot be served fails with the same message and status."""
     words = [word for _ in range(random.randint(0, 4)) for word in option()] + random.choice(ENDS)
     theirs = refusal(words, THEIRS)
     done = forked.run(cli.main, [THEIRS, *words], environ={b"PATH": b"/bin"})
@@ -55,19 +55,19 @@ def command_line() -> bool:
 
 
 def connection(directory: Path) -> bool:
-    """Do programs get the same environment, in the same order, and the same bytes to read before?"""
-    given = {name: random.choice(VALUES) for name in random.sample(NAMES, random.randint(0, 12))}
-    given["PATH"] = random.choice(PATHS)
+    """Whether programs get the same environment, in the same order, and the same banner."""
+    environ = {name: random.choice(VALUES) for name in random.sample(NAMES, random.randint(0, 12))}
+    environ["PATH"] = random.choice(PATHS)
     sets = "".join(f',{random.choice(NAMES)}="{random.choice(VALUES)}"' for _ in range(random.randint(0, 6)))
     cdb = compiled(directory / "cdb", f'{SOURCES[0]}:allow{sets}\n{SOURCES[1]}:deny{sets}\n:allow,D="1"\n')
     words = ["-RH", *[word for choice in CHOICES for word in random.choice(choice)], "-x", str(cdb)]
     words += ["127.0.0.1", "0", "cat", "/proc/self/environ"]
-    answers = []
+    outputs = []
     for program in (script("tcpserver"), THEIRS):
-        with Server(words, program, environ=given) as server:
+        with Server(words, program, environ=environ) as server:
             found = [server.ask(source=source) for source in SOURCES]
-        answers.append([re.sub(rb"(TCP(?:LOCAL|REMOTE)PORT)=\d{4,5}\0", rb"\1=N\0", answer) for answer in found])
-    return same(*answers, (words, given, sets))
+        outputs.append([re.sub(rb"(TCP(?:LOCAL|REMOTE)PORT)=\d{4,5}\0", rb"\1=N\0", output) for output in found])
+    return same(*outputs, (words, environ, sets))
 
 
 def same(ours: object, theirs: object, case: object) -> bool:

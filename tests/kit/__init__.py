@@ -1,1 +1,1 @@
-"""Helpers of the tests: programs under test, peers, homes, certificates. Holds no test."""
+"""Helpers of the tests: programs under test, peers, qmail homes, certificates. Contains no tests."""

@@ -1,4 +1,4 @@
-"""The captured sessions as cases, and what has to be made alike before answers are compared."""
+"""The captured sessions as test cases, and the normalisation of replies before a comparison."""
 
 import json
 import re
@@ -20,5 +20,5 @@ def latin(text: str) -> bytes:
 
 
 def without_size(stdout: bytes) -> bytes:
-    """The EHLO reply of the original has no SIZE."""
+    """Return the replies without SIZE, which the original does not offer."""
     return re.sub(rb"250-8BITMIME\r\n250 SIZE \d+\r\n", b"250 8BITMIME\r\n", stdout)

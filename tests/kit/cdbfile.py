@@ -1,4 +1,4 @@
-"""A cdb written down from cdb.txt, a table at a time, so that the tests can make broken ones. Knows no cdblib."""
+"""Write cdbs directly from cdb.txt, also broken ones. Does not use cdblib."""
 
 import struct
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def make(records: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def with_table(key: bytes, slots: list[tuple[int, int]], body: bytes = b"") -> bytes:
-    """A file whose only table, the one for `key`, holds these slots. The records at 2048 are `body`."""
+    """Return a file whose only table, the one for `key`, has these slots. `body` is at position 2048."""
     number = djb_hash(key) & 255
     end = 2048 + len(body)
     header = b"".join(struct.pack("<LL", end, len(slots) if i == number else 0) for i in range(256))
@@ -44,7 +44,7 @@ def record(key: bytes, data: bytes) -> bytes:
 
 
 def error_of(call: Callable[[], object]) -> int | None:
-    """The errno that a call fails with, None if it succeeds."""
+    """Return the errno of the call's OSError, or None if it succeeds."""
     try:
         call()
     except OSError as error:

@@ -1,20 +1,20 @@
-"""A checkpassword program for the tests, and what it was asked: it does what the stub of the captured cases did."""
+"""A checkpassword program for the tests that records its calls. It behaves as the stub of the captured cases did."""
 
 import sys
 from pathlib import Path
 
-# Users temp, misuse, exit3 and crash end as they are called; hang does not end; deaf has not read what it says yes to.
-# joe@example.com has the password secret; a digest of it is taken in either order of the fields.
+# Users temp, misuse, exit3, exit99, exit100 and crash end as their names say; hang never ends; loud writes to 1 and 2.
+# joe@example.com has the password secret; a digest of it is accepted in either order of the fields.
 CHECKER = """#!{python} -IS
 import hmac, os, signal, sys
-place = "{place}"
-number = len([name for name in os.listdir(place) if name.endswith(".fields")])
+folder = "{folder}"
+number = len([name for name in os.listdir(folder) if name.endswith(".fields")])
 fields = b""
 while part := os.read(3, 600):
     fields += part
-with open(f"{{place}}/{{number}}.fields", "wb") as file:
+with open(f"{{folder}}/{{number}}.fields", "wb") as file:
     file.write(fields)
-with open(f"{{place}}/{{number}}.words", "w") as file:
+with open(f"{{folder}}/{{number}}.words", "w") as file:
     file.write("\\0".join(sys.argv[1:]))
 user, second, third, *_ = *fields.split(b"\\0"), b"", b""
 codes = {{b"temp": 111, b"misuse": 2, b"exit3": 3, b"exit99": 99, b"exit100": 100}}
@@ -38,13 +38,13 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 
 class Checker:
-    """The program at `path`; `asked` is what it got on descriptor 3 and as words, once for each run."""
+    """The program at `path`. `calls` has, for each run, what it got on descriptor 3 and its arguments."""
 
     def __init__(self, folder: Path, name: str = "checkpassword") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         file = folder / name
-        file.write_text(CHECKER.format(python=sys.executable, place=folder))
+        file.write_text(CHECKER.format(python=sys.executable, folder=folder))
         file.chmod(0o755)
         self.path = str(file)
 

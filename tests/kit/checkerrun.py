@@ -1,4 +1,4 @@
-"""Ask one of our checkers: fields on descriptor 3, a program that it shall become."""
+"""Run one of our checkers, with fields on descriptor 3 and a program that it becomes."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def ask(
 ) -> forked.Result:
     """Run `main` as a checker with these fields, which must fit into a pipe. `before` is called in the child."""
 
-    def asked() -> None:
+    def run_checker() -> None:
         reader, writer = os.pipe()
         os.write(writer, fields)
         os.close(writer)
@@ -29,35 +29,35 @@ def ask(
         before()
         main()
 
-    return forked.run(asked, ["checker", *program], environ=ENVIRON | (environ or {}), cwd=cwd)
+    return forked.run(run_checker, ["checker", *program], environ=ENVIRON | (environ or {}), cwd=cwd)
 
 
 def fields(*parts: bytes) -> bytes:
-    """Each ended by a NUL."""
+    """Return the parts, each with a NUL at its end."""
     return b"".join(part + b"\0" for part in parts)
 
 
 def start(
     command: Sequence[str], environ: dict[str, str], stdout: int | None = subprocess.PIPE
 ) -> "tuple[subprocess.Popen[bytes], int]":
-    """A real process with a pipe on descriptor 3, and the pipe's writing end."""
+    """Start a real process with a pipe on descriptor 3. Return it with the pipe's writing end."""
     reader, writer = os.pipe()
 
-    def give() -> None:
+    def set_descriptor() -> None:
         os.dup2(reader, 3)
         os.set_inheritable(3, True)
 
     process = subprocess.Popen(
-        command, env=environ, preexec_fn=give, close_fds=False, stdout=stdout, stderr=subprocess.PIPE
+        command, env=environ, preexec_fn=set_descriptor, close_fds=False, stdout=stdout, stderr=subprocess.PIPE
     )
     os.close(reader)
     return process, writer
 
 
-def run(command: Sequence[str], given: bytes, environ: dict[str, str]) -> forked.Result:
-    """A whole life of a real process that is asked so."""
+def run(command: Sequence[str], data: bytes, environ: dict[str, str]) -> forked.Result:
+    """Run a real process with these fields to its end."""
     process, writer = start(command, environ)
-    os.write(writer, given)
+    os.write(writer, data)
     os.close(writer)
     stdout, stderr = process.communicate()
     return forked.Result(stdout, stderr, process.returncode)

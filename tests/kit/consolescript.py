@@ -1,9 +1,9 @@
-"""A console script as pip installs one, in a directory of its own: for what tcpserver does with --preload."""
+"""A console script as pip installs it, in its own directory, for tcpserver's --preload."""
 
 import sys
 from pathlib import Path
 
-# What pip writes for an entry point.
+# The script that pip writes for an entry point.
 SCRIPT = """#!{python}
 import sys
 from {module} import main
@@ -14,7 +14,7 @@ if __name__ == '__main__':
 
 
 def install_script(directory: Path, name: str, source: str) -> Path:
-    """Install module `name` with a console script of that name for its main(); PYTHONPATH must name the directory."""
+    """Install module `name` and a console script for its main(). PYTHONPATH must contain the directory."""
     info = directory / f"{name}-1.dist-info"
     script = directory / "bin" / name
     info.mkdir(parents=True)
@@ -32,13 +32,13 @@ EXECUTE = """
 import os, sys
 
 def main():
-    '''Do what the client says: Python, up to an empty line.'''
+    '''Execute Python code from the client, up to an empty line.'''
     code = b''
     while not code.endswith(b'\\n\\n'):
         code += os.read(0, 1) or sys.exit()  # the client is gone
-    found = {}
-    exec(code, found)
-    return found.get('status')
+    names = {}
+    exec(code, names)
+    return names.get('status')
 
 serve_client = main  # for --reuse
 """

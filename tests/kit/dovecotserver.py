@@ -1,4 +1,4 @@
-"""Debian's Dovecot with a configuration of its own, on free ports of loopback, for one user. Root starts it."""
+"""Debian's Dovecot with its own configuration, on free ports of loopback, for one user. Needs root."""
 
 import os
 import pwd
@@ -13,7 +13,7 @@ from tests.kit.ports import free_port
 from tests.kit.server import until
 from tests.kit.support import peer
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="Dovecot is started by root alone")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Dovecot")
 OWNER = "nobody"  # of the mail
 
 BASE = """base_dir = {top}/run
@@ -57,11 +57,14 @@ service imap-login {{
 
 
 class Dovecot:
-    """`with Dovecot(configuration) as dovecot:`, with joe, whose password is secret, and his `maildir`."""
+    """A running Dovecot: `with Dovecot(configuration) as dovecot`.
+
+    Its user joe has the password secret and `maildir`.
+    """
 
     def __init__(self, more: str = "") -> None:
         self.program = peer("/usr/sbin/dovecot")
-        self.folder = tempfile.TemporaryDirectory(prefix="dovecot-")  # every user may look into it; not into pytest's
+        self.folder = tempfile.TemporaryDirectory(prefix="dovecot-")  # every user may enter it, unlike pytest's
         self.top = Path(self.folder.name)
         self.top.chmod(0o755)
         self.maildir = self.top / "mail/joe/Maildir"
@@ -107,7 +110,7 @@ class Dovecot:
         self.folder.cleanup()
 
     def stopped(self) -> bool:
-        """Whether all that Dovecot has started is gone: it closes its sockets last."""
+        """Whether all of Dovecot's processes have ended: it closes its sockets last."""
         try:
             socket.create_connection(("127.0.0.1", self.pop3)).close()
         except OSError:

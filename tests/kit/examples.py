@@ -1,4 +1,4 @@
-"""A copy of the checkout, in which the examples can be run, and what still runs of it."""
+"""A copy of the checkout in which the examples are run, and the processes that they leave."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", 
 
 
 def copy_tree(directory):
-    """A checkout as git makes it, in a directory whose name has a blank."""
+    """Copy the checkout, as git makes it, to a directory whose name contains a blank."""
     tree = directory / "a checkout"
     shutil.copytree(ROOT, tree, ignore=NOT_COPIED)
     return tree

@@ -1,4 +1,4 @@
-"""Run one of our programs in a forked child of the tests: the same main, none of the start-up costs."""
+"""Run one of our programs in a forked child of the tests: the same main function without the start-up costs."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-FAILED = 99  # what a program of ours never exits with
+FAILED = 99  # an exit code that none of our programs uses
 
 
 class Result(NamedTuple):
@@ -22,18 +22,18 @@ def run(
     environ: dict[bytes, bytes] | None = None,
     cwd: Path | None = None,
 ) -> Result:
-    """Call `main` with this command line, input, environment and directory. A negative exit is a signal."""
+    """Call `main` with this command line, input, environment and directory. A negative exit code is a signal."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(stdin)
         given.seek(0)
         child = os.fork()
         if not child:
-            _become(main, argv, environ, cwd, [given.fileno(), out.fileno(), err.fileno()])
+            _run_child(main, argv, environ, cwd, [given.fileno(), out.fileno(), err.fileno()])
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         return Result(os.pread(out.fileno(), 1 << 30, 0), os.pread(err.fileno(), 1 << 30, 0), status)
 
 
-def _become(
+def _run_child(
     main: Callable[[], object],
     argv: list[str | bytes],
     environ: dict[bytes, bytes] | None,
@@ -57,6 +57,6 @@ def _become(
 
 
 def without_warnings(stderr: bytes) -> bytes:
-    """What the original would have said as well: the warnings are ours alone."""
+    """Return descriptor 2's output without the warnings, which the original does not have."""
     lines = stderr.split(b"\n")
     return b"\n".join(line for line in lines if not line.startswith(b"tcprules: warning: "))

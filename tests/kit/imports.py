@@ -1,11 +1,11 @@
-"""Which modules a program loads in its whole life, and which no program of one connection may load."""
+"""The modules that a program loads in its whole life, and those that no program with one connection may load."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-# Each of these costs 0.9 ms (cdblib) to 24 ms (click) of every connection.
+# Each of these costs 0.9 ms (cdblib) to 24 ms (click) for each connection.
 FORBIDDEN = {
     "_ssl",
     "argparse",
@@ -32,7 +32,10 @@ FORBIDDEN = {
 
 
 def imported(argv: list[str], home: Path, first: bytes, second: Path | None = None) -> set[str]:
-    """The modules that a Python program loads in its whole life; `first` is on its descriptor 0, the file on 1."""
+    """Return the modules that a Python program loads.
+
+    `first` is its descriptor 0, the file `second` its descriptor 1.
+    """
     environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home), "QUEUE_MAILDIR": str(home / "Maildir")}
     with open(second, "rb") if second else open(os.devnull, "wb") as descriptor_1:
         command = [sys.executable, "-X", "importtime", *argv]
@@ -44,6 +47,6 @@ def imported(argv: list[str], home: Path, first: bytes, second: Path | None = No
 
 
 def check(loaded: set[str], most: int) -> None:
-    assert len(loaded) > 2, "the list of imports is not what it was"
+    assert len(loaded) > 2, "the format of the list of imports has changed"
     assert not {module for module in loaded if module.split(".")[0] in FORBIDDEN}
     assert len(loaded) <= most, sorted(loaded)

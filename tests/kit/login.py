@@ -1,4 +1,4 @@
-"""Logins of a test client: the command, the replies."""
+"""Logins of a test client: the command, and the replies."""
 
 from base64 import b64encode
 
@@ -18,5 +18,5 @@ def plain(user: str, password: str = "secret") -> str:
 
 
 def answers(result: Result) -> list[bytes]:
-    """The replies between the greeting and the goodbye."""
+    """Return the replies between the greeting and the reply to QUIT."""
     return result.stdout.split(b"\r\n")[1:-2]

@@ -1,9 +1,9 @@
-"""What qmail-smtpd.c does, byte by byte: its DATA machine (blast) as a table, and its way to an address (addrparse)."""
+"""What qmail-smtpd.c does byte by byte: its DATA machine (blast) as a table, and its address parser (addrparse)."""
 
 END, BARE_LF = "end", "bare LF"
 LF, CR, DOT = b"\n\r."
-# state -> byte -> (what is stored, next state). 0: inside a line, 1: after CRLF, 2: after its dot, 3: after its dot and
-# CR, 4: after CR. None stands for every other byte.
+# state -> byte -> (stored bytes, next state). None stands for every other byte. The states: 0 within a line, 1 after
+# CRLF, 2 after CRLF and a dot, 3 after CRLF, a dot and a CR, 4 after CR.
 TABLE: dict[int, dict[int | None, tuple[bytes, int | str]]] = {
     0: {LF: (b"", BARE_LF), CR: (b"", 4), None: (b"%c", 0)},
     1: {LF: (b"", BARE_LF), CR: (b"", 4), DOT: (b"", 2), None: (b"%c", 0)},
@@ -14,7 +14,7 @@ TABLE: dict[int, dict[int | None, tuple[bytes, int | str]]] = {
 
 
 def machine(data: bytes) -> tuple[bytes, int | str, bytes, int]:
-    """What the original stores of the data, its state then, what it leaves unread, the hops it has counted."""
+    """Return what the original stores, its final state, the unread bytes, and the number of hops."""
     stored, state, hops = b"", 1, 0
     line, in_header = b"", True
     for position, byte in enumerate(data):
@@ -32,7 +32,7 @@ def machine(data: bytes) -> tuple[bytes, int | str, bytes, int]:
 
 
 def address_of(argument: bytes) -> bytes:
-    """The address in the argument of MAIL or RCPT."""
+    """Return the address in the argument of MAIL or RCPT."""
     rest = list(argument)
     stop = ord(">")
     if ord("<") in rest:

@@ -1,4 +1,4 @@
-"""A Maildir for the tests of POP3, and qmail-pop3d on it: one whole conversation, or one that goes on."""
+"""A Maildir for the tests of POP3, and qmail-pop3d serving it: a whole session at once, or line by line."""
 
 import os
 import subprocess
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from tests.kit.support import script
 
-# qmail-pop3d refuses root. In a user namespace of its own it is somebody else, who may what root may with root's files.
+# qmail-pop3d refuses root. In its own user namespace it has another user id, but may still access root's files.
 AS_NON_ROOT = ["unshare", "--user", "--map-user=1000"] if os.geteuid() == 0 else []
 AN_HOUR = 3600
 ENVIRON = {"PATH": "/usr/bin:/bin"}
 
 
 class Maildir:
-    """A Maildir that is empty at first."""
+    """A Maildir, empty at first."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,7 +24,7 @@ class Maildir:
             (path / part).mkdir(parents=True)
 
     def put(self, name: str | bytes, content: bytes = b"Subject: t\n\nbody\n", age: float = AN_HOUR) -> Path:
-        """A file that was last changed so many seconds ago. `name` begins with the directory."""
+        """Write a file that was last changed `age` seconds ago. `name` begins with the directory."""
         path = self.path / os.fsdecode(name)
         path.write_bytes(content)
         then = time.time() - age
@@ -32,7 +32,7 @@ class Maildir:
         return path
 
     def names(self) -> set[str]:
-        """What there is, with directories."""
+        """Return the files with their directories."""
         return {f"{part}/{name}" for part in ("new", "cur", "tmp") for name in os.listdir(self.path / part)}
 
 
@@ -47,13 +47,13 @@ def command(words: Sequence[str | Path] = ("Maildir",)) -> list[str]:
 
 
 def talk(cwd: Path, text: bytes, words: Sequence[str | Path] = ("Maildir",)) -> Result:
-    """Say all of the text at once, and hang up."""
+    """Send all of the text at once, and close the connection."""
     done = subprocess.run(command(words), input=text, capture_output=True, cwd=cwd, env=ENVIRON)
     return Result(done.stdout, done.stderr, done.returncode)
 
 
 class Dialogue:
-    """A program that is talked to line by line. `with Dialogue(command, cwd) as pop: pop.ask(b"STAT")`."""
+    """A program that is driven line by line: `with Dialogue(command, cwd) as pop: pop.ask(b"STAT")`."""
 
     def __init__(self, argv: Sequence[str], cwd: Path, environ: Mapping[str, str] = ENVIRON) -> None:
         self.process = subprocess.Popen(
@@ -73,14 +73,14 @@ class Dialogue:
         return self.process.stdout.readline()
 
     def ask(self, text: bytes) -> bytes:
-        """Say a line, and return the first line of the answer."""
+        """Send a line, and return the first line of the reply."""
         assert self.process.stdin
         self.process.stdin.write(text + b"\r\n")
         self.process.stdin.flush()
         return self.line()
 
     def rest(self) -> bytes:
-        """What follows the first line, up to the dot, which is not returned."""
+        """Return the lines after the first one, up to the final dot."""
         text = b""
         while (line := self.line()) != b".\r\n":
             assert line, text
@@ -88,10 +88,10 @@ class Dialogue:
         return text
 
     def read(self, text: bytes) -> bytes:
-        """The rest of a good answer of many lines."""
+        """Send a line, and return the rest of its positive multi-line reply."""
         assert self.ask(text).startswith(b"+OK")
         return self.rest()
 
     def end(self) -> int:
-        """The exit code, once the program has ended."""
+        """Return the exit code once the program has ended."""
         return self.process.wait(20)

@@ -1,4 +1,4 @@
-"""Run qmail-smtpd in a qmail home of its own, with a queue program that writes down what it was given."""
+"""Run qmail-smtpd in its own qmail home, with a queue program that records its input."""
 
 import base64
 import os
@@ -14,8 +14,8 @@ CLIENT = {"TCPREMOTEIP": "192.0.2.1", "TCPREMOTEHOST": "client.example.net", "TC
 CONTROL: dict[str, object] = {"me": "mx.example.org\n", "rcpthosts": "example.com\n.wild.example\n"}
 MESSAGE = "MAIL FROM:<s@sender.test>\r\nRCPT TO:<u@example.com>\r\nDATA\r\nSubject: t\r\n\r\nhello\r\n.\r\n"
 
-# QQMODE=noread ends it at once; otherwise message and envelope are read and kept, QQERR is said on descriptor 6, and
-# the end is a signal, QQEXIT, or what qmail-queue would say of the envelope.
+# With QQMODE=noread it ends at once. Otherwise it stores message and envelope, writes QQERR to descriptor 6, and
+# ends by the signal QQSIGNAL, with QQEXIT, or with qmail-queue's code for the envelope.
 QUEUE = """#!{python} -IS
 import os
 def drain(descriptor):
@@ -41,7 +41,7 @@ os._exit(int(ask("QQEXIT", "0" if complete else "54")))
 
 
 class Result:
-    """What a session left behind. `queue` holds (message, envelope) pairs, in the order in which they ended."""
+    """The results of a session. `queue` has (message, envelope) pairs in the order of the queue programs' ends."""
 
     def __init__(self, stdout: bytes, stderr: bytes, status: int, home: Path) -> None:
         self.stdout = re.sub(rb"250 ok \d+ qp \d+\r\n", b"250 ok {TIME} qp {PID}\r\n", stdout)
@@ -51,12 +51,12 @@ class Result:
 
     @property
     def codes(self) -> list[str]:
-        """The first four bytes of each line of the replies."""
+        """The code of each line of the replies, with its dash if the reply continues."""
         return [line[:4].decode("latin-1").rstrip() for line in self.stdout.split(b"\r\n") if line]
 
 
 def make_home(home: Path, control: dict[str, object] | None = None) -> Path:
-    """Make a qmail home: control files from text, {"b64": ...} or {"dir": True}, and bin/qmail-queue."""
+    """Create a qmail home: control files from text, {"b64": ...} or {"dir": True}, and bin/qmail-queue."""
     for name in ("control", "bin", "dump"):
         (home / name).mkdir(parents=True)
     for name, content in (CONTROL if control is None else control).items():
@@ -74,7 +74,7 @@ def make_home(home: Path, control: dict[str, object] | None = None) -> Path:
 def start(
     home: Path, env: dict[str, str] | None = None, words: Sequence[str] = (), **options: object
 ) -> "subprocess.Popen[bytes]":
-    """Start qmail-smtpd with these words, pipes for descriptors 0 to 2 and nothing else in its environment."""
+    """Start qmail-smtpd with these arguments, pipes for descriptors 0 to 2, and only this environment."""
     whole = {"PATH": os.environ["PATH"], "QMAILHOME": str(home), **(CLIENT if env is None else env)}
     encoded = {key.encode("latin-1"): value.encode("latin-1") for key, value in whole.items()}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | options
@@ -84,7 +84,7 @@ def start(
 def talk(
     home: Path, text: str | bytes, env: dict[str, str] | None = None, hold: float = 0, words: Sequence[str] = ()
 ) -> Result:
-    """Run one session that says `text` at once and closes after `hold` seconds at most. Waits for every child."""
+    """Run one session that sends `text` at once and closes after `hold` seconds at most. Wait for all its processes."""
     alive, leak = os.pipe()  # every process of the session holds this open
     process = start(home, env, words, pass_fds=(leak,))
     os.close(leak)

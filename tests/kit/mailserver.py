@@ -1,6 +1,6 @@
 """A whole server for tests: tcpserver, qmail-smtpd and maildir-queue on a free port of 127.0.0.1.
 
-127.0.0.1 may relay, 127.0.0.3 is denied, everybody else reaches example.com alone.
+127.0.0.1 may relay, 127.0.0.3 is denied, all other clients may send only to example.com.
 """
 
 import os
@@ -13,7 +13,7 @@ RULES = '127.0.0.1:allow,RELAYCLIENT=""\n127.0.0.3:deny\n:allow\n'
 
 
 class Server:
-    """It runs from the start of a with block to its end. `programs` is the directory of our console scripts."""
+    """A server that runs within a with statement. `programs` is the directory of our console scripts."""
 
     def __init__(self, home: Path, programs: Path, options: list[str]) -> None:
         (home / "control").mkdir(parents=True)
@@ -43,10 +43,10 @@ class Server:
         self.process.communicate()
 
     def smtp(self, client: str = "127.0.0.1") -> smtplib.SMTP:
-        """A session of a client with this address."""
+        """Return a session of a client with this address."""
         return smtplib.SMTP("127.0.0.1", self.port, "client.example", 60, source_address=(client, 0))
 
     def bodies(self) -> list[bytes]:
-        """The messages as they were sent, sorted: without the envelope's lines and qmail-smtpd's Received."""
+        """Return the messages as they were sent, sorted, without the envelope's lines and qmail-smtpd's Received."""
         texts = [path.read_bytes() for path in self.maildir.glob("new/*")]
         return sorted(re.sub(rb"^Return-Path: .*\n(Delivered-To: .*\n)*Received: .*\n  by .*\n", b"", t) for t in texts)

@@ -1,8 +1,8 @@
-"""A name server for the tests: answers PTR and A from a table on UDP, or never answers. Run as a program of its own.
+"""A name server for the tests, run as a separate program: answers PTR and A from a table on UDP, or never answers.
 
     nameserver.py ADDRESS '{"1.0.0.127.in-addr.arpa": ["PTR", "name"], "name": ["A", "127.0.0.1"]}'
 
-An empty table: every question is read, and none answered. Prints a line when it listens.
+With an empty table no query is answered. Prints a line when it is ready.
 """
 
 import json
@@ -19,7 +19,7 @@ def encoded(name: str) -> bytes:
 
 
 def question(query: bytes) -> tuple[str, int, int]:
-    """The name in lower case, the type, and where the question ends."""
+    """Return the name in lower case, the type, and the end of the question."""
     labels, at = [], 12
     while length := query[at]:
         labels.append(query[at + 1 : at + 1 + length].decode("latin-1"))

@@ -1,4 +1,4 @@
-"""A Postfix that listens on loopback, an instance of its own that delivers nothing, for those who ask what it takes."""
+"""A separate Postfix that listens on loopback and delivers nothing, for tests of what it accepts."""
 
 import os
 import pwd
@@ -43,7 +43,7 @@ retry unix - - n - - error
 
 
 class Postfix:
-    """It runs in a with block; `more` are lines of main.cf."""
+    """A Postfix that runs within a with statement. `more` has further lines of main.cf."""
 
     def __init__(self, more: str) -> None:
         self.top = Path(tempfile.mkdtemp(prefix="postfix-"))

@@ -1,4 +1,4 @@
-"""A home with a store for the relay programs, and the programs run in it."""
+"""A qmail home with a store for the relay programs, and the programs run in it."""
 
 import os
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from tests.kit import forked
 PROXIES = b"127.0.0.1 ::1"
 NOW = 1_795_500_000
 SHOW = [b"/bin/sh", b"-c", b'echo "${RELAYCLIENT-unset},${RBLSMTPD-unset},${RELAY_USER-unset}"']
-LIVE = b",,joe@example.com\n"  # what SHOW shows of a client that may relay
+LIVE = b",,joe@example.com\n"  # the output of SHOW for a client that may relay
 NOT_LIVE = b"unset,unset,unset\n"
 
 
 class Home:
-    """A qmail home with a store in it; `kind` is `directory` or `open-smtp`."""
+    """A qmail home with a store. `kind` is `directory` or `open-smtp`."""
 
     def __init__(self, path: Path, kind: str = "directory") -> None:
         self.path = path
@@ -34,7 +34,7 @@ class Home:
             self.environ[b"RELAY_STORE"] = b"open-smtp:" + bytes(self.store)
 
     def open(self, now: float | None = NOW, **changes: bytes) -> Store:
-        """The store, with a clock that stands at `now`; None: the real one."""
+        """Open the store, with a clock that is stopped at `now`; None: with the real clock."""
         store = open_store(Settings(self.environ | {name.encode(): value for name, value in changes.items()}))
         if now is not None:
             store.clock = lambda: now
@@ -44,7 +44,7 @@ class Home:
         (self.path / "control" / name).write_text(text)
 
     def run(self, main: Callable[[], object], *words: bytes, **changes: bytes | None) -> forked.Result:
-        """Run a program; a variable that is None is taken away."""
+        """Run a program. A variable that is None is unset."""
         environ = dict(self.environ)
         for name, value in changes.items():
             environ.pop(name.encode(), None)
@@ -56,13 +56,13 @@ class Home:
         return self.run(allow.main, b"true", TCPREMOTEIP=address, USER=user, TCPLOCALPORT=port)
 
     def check(self, address: bytes, **changes: bytes | None) -> bytes:
-        """What the program after relay-check finds: `RELAYCLIENT,RBLSMTPD,RELAY_USER`."""
+        """Return what the program after relay-check gets: `RELAYCLIENT,RBLSMTPD,RELAY_USER`."""
         done = self.run(check.main, *SHOW, TCPREMOTEIP=address, **changes)
         assert (done.stderr, done.exit) == (b"", 0)
         return done.stdout
 
     def environment_after_check(self, address: bytes, **changes: bytes) -> dict[str, bytes]:
-        """All that the program after relay-check finds."""
+        """Return the whole environment of the program after relay-check."""
         done = self.run(check.main, b"/usr/bin/env", b"-0", TCPREMOTEIP=address, **changes)
         pairs = [line.partition(b"=") for line in done.stdout.split(b"\0")[:-1]]
         return {name.decode(): value for name, _, value in pairs}
@@ -72,7 +72,7 @@ class Home:
 
 
 def facts(entry: Entry | None) -> tuple[bytes, bytes, bytes, int, int] | None:
-    """What an entry says, to be compared."""
+    """Return the values of an entry as a tuple, for comparisons."""
     return entry and (entry.address, entry.user, entry.service, entry.seen, entry.expires)
 
 

@@ -1,4 +1,4 @@
-"""Writers and a clearer at work on one store, as fast as they can: what they have lost, and how many there were."""
+"""Several writers and an expiring process on one store, at full speed: counts them, and finds lost entries."""
 
 import contextlib
 import fcntl
@@ -14,13 +14,13 @@ from qmail_smtpd.relay.errors import StoreError
 from tests.kit.relayhome import Home
 
 WINDOW = 2400
-SHORT = 2  # seconds that a login of the quick kind counts: its entry expires, is cleared and comes again all the time
-STEADY_EACH = 100  # logins a writer makes that must be there in the end
+SHORT = 2  # seconds that a short login counts: its entry keeps expiring, being removed and coming back
+STEADY_EACH = 100  # logins of each writer that must be present at the end
 VCHKPW_LINE = b'%b:allow,RELAYCLIENT="",RBLSMTPD=""\t%d\n'
 
 
 class Report(NamedTuple):
-    """What one process has done: logins, those that were not recorded (and said so), addresses, what was lost."""
+    """What one process did: logins, failed logins, lasting addresses, lost addresses."""
 
     done: int
     refused: int
@@ -29,7 +29,7 @@ class Report(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What all have done. `lost`: addresses that were live and not to be found, at once or in the end."""
+    """What all processes did. `lost` has addresses that were live and missing, at once or at the end."""
 
     logins: int
     refused: int
@@ -39,29 +39,29 @@ class Outcome(NamedTuple):
 
 
 def stress(home: Home, seconds: float, writers: int = 8, vchkpw: int = 0) -> Outcome:
-    """Let so many writers, of whom `vchkpw` do as the real vchkpw does, and a clearer work for that time."""
+    """Run this many writers, of which `vchkpw` act as vchkpw does, and an expiring process for some seconds."""
     until = time.monotonic() + seconds
-    works: list[Callable[[], Report]] = [
+    operations: list[Callable[[], Report]] = [
         lambda number=number: (replay_vchkpw if number < vchkpw else write)(home, number, until)
         for number in range(writers)
     ]
-    *written, cleared = run([*works, lambda: clear(home, until)])
+    *written, cleared = run([*operations, lambda: clear(home, until)])
     steady = [address for report in written for address in report.steady]
-    there = {entry.address for entry in home.open(None).entries()}
+    present = {entry.address for entry in home.open(None).entries()}
     lost = [address for report in written for address in report.lost]
-    lost += [address for address in steady if address not in there]
+    lost += [address for address in steady if address not in present]
     return Outcome(sum(r.done for r in written), sum(r.refused for r in written), cleared.done, steady, lost)
 
 
-def run(works: list[Callable[[], Report]]) -> list[Report]:
-    """Each in a process of its own."""
+def run(operations: list[Callable[[], Report]]) -> list[Report]:
+    """Run each in its own process."""
     readers = []
-    for work in works:
+    for operation in operations:
         reader, writer = os.pipe()
         if not os.fork():
             status = 1
             try:
-                os.write(writer, pickle.dumps(work()))
+                os.write(writer, pickle.dumps(operation()))
                 status = 0
             finally:
                 os._exit(status)
@@ -76,7 +76,7 @@ def run(works: list[Callable[[], Report]]) -> list[Report]:
 
 
 def write(home: Home, number: int, until: float) -> Report:
-    """Log in, now from an address that stays, now from one of a few that expire and come again."""
+    """Log in repeatedly, from lasting addresses and from a few whose entries keep expiring."""
     store, done, refused, steady, lost = home.open(None), 0, 0, [], []
     while time.monotonic() < until:
         is_steady = done % 10 == 0 and len(steady) < STEADY_EACH
@@ -97,7 +97,7 @@ def write(home: Home, number: int, until: float) -> Report:
 
 
 def clear(home: Home, until: float) -> Report:
-    """Expire, again and again."""
+    """Expire repeatedly."""
     done = refused = 0
     while time.monotonic() < until:
         try:
@@ -109,7 +109,7 @@ def clear(home: Home, until: float) -> Report:
 
 
 def replay_vchkpw(home: Home, number: int, until: float) -> Report:
-    """vpopmail.c, open_smtp_relay: the list copied without the address, its new line at the end, under the lock."""
+    """Act as open_smtp_relay in vpopmail.c: copy the list without the address, append its new line, under the lock."""
     done = refused = 0
     steady = []
     while time.monotonic() < until:
@@ -124,7 +124,7 @@ def replay_vchkpw(home: Home, number: int, until: float) -> Report:
 
 
 def copy_and_append(directory: Path, address: bytes) -> bool:
-    """One login. False where the lock was not to be had, where the real one would go on without it."""
+    """Record one login. Return False if the lock was not available; vchkpw would go on without it."""
     lock = os.open(directory / "open-smtp.lock", os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + 5

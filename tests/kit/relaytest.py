@@ -1,4 +1,4 @@
-"""Run relaytest as a person does: the console script, in a process of its own."""
+"""Run relaytest as a user does: the console script, in its own process."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tests.kit.support import script
 
-PATIENCE = 120  # seconds after which a run has hung
+PATIENCE = 120  # seconds after which a run counts as hung
 FAST = ("--pause", "0", "--again", "0")
 
 
@@ -31,12 +31,12 @@ class Outcome(NamedTuple):
 
     @property
     def results(self) -> dict[str, str]:
-        """Of --json: the probes that were asked, and what came of them."""
+        """The results of the probes in --json, by name."""
         return {probe["name"]: probe["result"] for client in self.json["clients"] for probe in client["probes"]}
 
 
 def relaytest(*words: object, **environ: str) -> Outcome:
-    """Run it with these words; no variable of a qmail home but those that are given."""
+    """Run it with these arguments. Variables of a qmail home are not inherited."""
     kept = {name: value for name, value in os.environ.items() if name not in ("QMAILHOME", "RELAYCLIENT")}
     done = subprocess.run(
         [script("relaytest"), *map(str, words)],
@@ -51,5 +51,5 @@ def relaytest(*words: object, **environ: str) -> Outcome:
 
 
 def over_network(port: int, *words: object) -> Outcome:
-    """Ask a server on loopback, without pauses, as a stranger would."""
+    """Test a server on loopback, without pauses, as an outside client."""
     return relaytest(f"127.0.0.1:{port}", "--as-outside", *FAST, *words)

@@ -1,4 +1,4 @@
-"""Recipients at a listed domain by which a mailer behind us could be made to relay: name -> address."""
+"""Recipients at a listed domain that could make a later mailer relay: name -> address."""
 
 TRICKS = {
     "percent hack": b"victim%outside.example@example.com",

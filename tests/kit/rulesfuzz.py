@@ -1,4 +1,4 @@
-"""Rules files and clients by chance, through the C programs and through ours: what differs, unless it shall."""
+"""Random rules files and clients, given to the C programs and to ours. Reports differences that are not intended."""
 
 import random
 import re
@@ -11,12 +11,12 @@ from tests.kit import forked
 C_TCPRULES = "/usr/bin/tcprules"
 C_TCPRULESCHECK = "/usr/bin/tcprulescheck"
 
-# Lines that 0.88 takes in another way, by design. A file that has one is not compared; all other differences count.
+# Lines that 0.88 treats differently by design. A file with such a line is not compared; all other differences count.
 BY_DESIGN = {
     "a network, or what looks like one": re.compile(rb"(?:[^:=]*@)?[0-9A-Fa-f.]+/[0-9.]*:(?:allow|deny)"),
     "an IPv6 address": re.compile(rb"(?:[^:]*@)?[0-9A-Fa-f:./]*:[0-9A-Fa-f:./]*:(?:allow|deny)"),
 }
-# A broken cdb may get an answer from 0.88, which looks at no more than a lookup needs; ours looks at all tables.
+# 0.88 reads only what a lookup needs, so it may answer from a broken cdb; ours checks all tables.
 REFUSED = b"unable to read r.cdb: protocol error\n"
 
 OCTETS = [b"0", b"1", b"2", b"10", b"127", b"255", b"256", b"007", b"999", b""]
@@ -101,7 +101,7 @@ def by_design(rules: bytes) -> str | None:
 
 
 def client(chance: random.Random, rules: bytes) -> dict[bytes, bytes]:
-    """UCSPI variables, near to what the rules name."""
+    """Return UCSPI variables that are close to what the rules name."""
     named = [line.partition(b":")[0] for line in rules.split(b"\n")] + [b"1.2.3.4", b"10.1.2.3", b"::1", b"2001:db8::1"]
     infos, places = [], []
     for name in named:
@@ -135,7 +135,7 @@ def original(program: str, words: list[str], stdin: bytes, environ: dict[bytes, 
 
 
 def compare_files(rules: bytes, directory: Path) -> str | None:
-    """Compile with both. What differs, in words, or None; ours is left in r.cdb if there is one."""
+    """Compile with both. Return a description of the differences, or None. Our cdb, if any, stays in r.cdb."""
     ours, theirs = directory / "r.cdb", directory / "c.cdb"
     for path in (ours, theirs):
         path.unlink(missing_ok=True)
@@ -149,7 +149,7 @@ def compare_files(rules: bytes, directory: Path) -> str | None:
 
 
 def compare_check(environ: dict[bytes, bytes], directory: Path, is_broken: bool = False) -> str | None:
-    """Ask both about a client and r.cdb. What differs, in words, or None."""
+    """Look up a client in r.cdb with both. Return a description of the differences, or None."""
     wanted = original(C_TCPRULESCHECK, ["r.cdb"], b"", environ, directory)
     got = forked.run(tcprulescheck, ["tcprulescheck", "r.cdb"], b"", environ, directory)
     if wanted == got or (is_broken and got == (b"", b"tcprulescheck: fatal: " + REFUSED, 111)):

@@ -16,8 +16,8 @@ from tcprules.cli import tcprules
 from tests.kit import forked
 from tests.kit.support import script
 
-PATIENCE = 20.0  # seconds until a condition that must come true counts as failed; no test measures time with it
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: accounts, low ports, a namespace of its own")
+PATIENCE = 20.0  # seconds to wait for a condition before it counts as failed; no test measures time with it
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: accounts, low ports, namespaces")
 ENVIRON = {"PATH": "/usr/bin:/bin"}
 
 
@@ -74,7 +74,7 @@ class Server:
         return client
 
     def ask(self, data: bytes = b"", source: str | None = None, host: str = "127.0.0.1") -> bytes:
-        """One whole connection: send, shut down, read to the end. A reset is an end like another."""
+        """Use one whole connection: send, shut down, read to the end. A reset is an end as well."""
         with self.connect(host, source) as client:
             try:
                 client.sendall(data)
@@ -84,7 +84,7 @@ class Server:
             return read_all(client)
 
     def wait_for_log(self, pattern: bytes, times: int = 1) -> bytes:
-        """The log once it holds that many matches of the pattern."""
+        """Return the log once it contains that many matches of the pattern."""
         until(lambda: len(re.findall(pattern, self.log(), re.MULTILINE)) >= times, lambda: (pattern, self.log()))
         return self.log()
 
@@ -92,7 +92,7 @@ class Server:
         os.kill(self.pid, number)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit status, negative for a death by signal."""
+        """Send a signal and return the exit status, which is negative after a signal."""
         self.send(number)
         return self.process.wait(PATIENCE)
 
@@ -107,8 +107,17 @@ def read_all(client: socket.socket) -> bytes:
     return data
 
 
+def listens(port: int) -> bool:
+    """Whether a server accepts connections on this port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def until(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
-    """Wait until the condition holds; fail when patience is over."""
+    """Wait until the condition holds, and fail after PATIENCE."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, what()
@@ -116,13 +125,13 @@ def until(condition: Callable[[], object], what: Callable[[], object] = lambda: 
 
 
 def masked(log: bytes) -> bytes:
-    """A log with every pid and port replaced by its rank of appearance: two servers' logs become comparable."""
+    """Return a log without pids and ports, so that two servers' logs can be compared."""
     log = re.sub(rb"(?m)^(tcpserver: (?:pid|ok|deny|end)) \d+", rb"\1 PID", log)
     return re.sub(rb":\d+( |$)", rb":PORT\1", log, flags=re.MULTILINE)
 
 
 def refusal(words: Sequence[str | bytes], program: str, environ: Mapping[str, str] | None = None) -> tuple[bytes, int]:
-    """What a server says that does not start, and its exit status."""
+    """Return what a server prints that does not start, and its exit status."""
     done = subprocess.run(
         [program, *words],
         stdin=subprocess.DEVNULL,
@@ -135,7 +144,7 @@ def refusal(words: Sequence[str | bytes], program: str, environ: Mapping[str, st
 
 
 def children(pid: int) -> list[int]:
-    """The pids of a process's children."""
+    """Return the pids of a process's children."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -144,20 +153,20 @@ def descriptors(pid: int) -> int:
 
 
 def with_files(files: Mapping[str, Path]) -> list[str]:
-    """The words before a program that give it its own files in place of the system's. Needs root (mount namespace)."""
+    """Return the words before a program that replace files of the system for it. Needs root (mount namespace)."""
     mounts = "".join(f'mount --bind "{found}" {path} && ' for path, found in files.items())
     return ["unshare", "-m", "sh", "-c", f'{mounts}exec "$@"', "sh"]
 
 
 def open_to_all(directory: Path) -> None:
-    """Let every account into a temporary directory, which pytest has made for its own alone."""
+    """Let every account enter a temporary directory, which pytest creates for its own account."""
     while directory != Path(gettempdir()):
         directory.chmod(0o755)
         directory = directory.parent
 
 
 def compiled(cdb: Path, text: str) -> Path:
-    """A rules file, by our tcprules without its start-up."""
+    """Compile a rules file with our tcprules, without its start-up."""
     done = forked.run(tcprules, ["tcprules", str(cdb), f"{cdb}.tmp"], text.encode())
     assert done.exit == 0, done.stderr
     return cdb

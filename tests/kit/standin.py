@@ -1,6 +1,6 @@
-"""An SMTP server made for one test: on loopback, in threads, with an answer that a test can replace.
+"""An SMTP server for one test, on loopback, in threads, whose replies a test can replace.
 
-By itself it is well-behaved: it takes mail for example.com, and refuses everything else.
+By default it is well-behaved: it accepts mail for example.com, and refuses everything else.
 """
 
 import socket
@@ -8,24 +8,24 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 
-PATIENCE = 30.0  # seconds; nobody waits for it
+PATIENCE = 30.0  # seconds; never reached if all is well
 LISTED = b"@example.com"
 END = b"\r\n.\r\n"
 
 
 class Visit:
-    """One connection: what it has said so far."""
+    """One connection, and what the client has sent so far."""
 
     def __init__(self, number: int) -> None:
         self.number = number  # from 1
         self.commands: list[bytes] = []
         self.mail: bytes | None = None
         self.recipients: list[bytes] = []
-        self.reading = False  # a message
+        self.reading = False  # whether a message is being read
 
 
 def behave(visit: Visit, line: bytes) -> bytes:
-    """The answers of the well-behaved server, with their line ends."""
+    """Return the replies of the well-behaved server, with their line ends."""
     verb = line[:4].upper()
     if verb in (b"HELO", b"EHLO"):
         visit.mail = None
@@ -46,7 +46,7 @@ def behave(visit: Visit, line: bytes) -> bytes:
 
 
 def recipient(visit: Visit, line: bytes) -> bytes:
-    """RCPT: only a plain address at the listed domain."""
+    """Reply to RCPT: accept only a plain address at the listed domain."""
     if visit.mail is None:
         return b"503 MAIL first\r\n"
     address = line[len(b"RCPT TO:<") : -1]
@@ -60,7 +60,7 @@ Answer = Callable[[Visit, bytes], bytes | None]
 
 
 class StandIn:
-    """It serves from the start of a with block to its end. An answer of None closes the connection."""
+    """A server that runs within a with statement. A reply of None closes the connection."""
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class StandIn:
         endings: Sequence[bytes] = (END,),
         host: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
-        forgets: bool = True,
+        discards_early: bool = True,
     ) -> None:
-        self.tls, self.forgets = tls, forgets  # whether STARTTLS drops what was sent behind it
+        self.tls, self.discards_early = tls, discards_early  # whether STARTTLS discards early input
         self.answer, self.greeting, self.endings = answer, greeting, endings
         self.listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.port: int = self.listener.getsockname()[1]
@@ -94,7 +94,7 @@ class StandIn:
 
     @property
     def commands(self) -> list[bytes]:
-        """Everything that all clients have said."""
+        """Everything that all clients have sent."""
         return [line for visit in self.visits for line in visit.commands]
 
     def accept(self) -> None:
@@ -141,13 +141,13 @@ class StandIn:
             connection.sendall(answer)
             if self.tls and text == b"STARTTLS":
                 with self.tls.wrap_socket(connection, server_side=True) as inner:
-                    self.talk(inner, visit, b"" if self.forgets else buffer)
+                    self.talk(inner, visit, b"" if self.discards_early else buffer)
                 return
             if text[:4].upper() == b"QUIT" and not visit.reading:
                 return
 
     def take(self, visit: Visit, buffer: bytes) -> tuple[bytes, bytes, bool]:
-        """The next command, or the whole message, and what follows."""
+        """Return the next command or the whole message, the remaining bytes, and whether it is complete."""
         ends = self.endings if visit.reading else (b"\n",)
         found = [(buffer.find(end), end) for end in ends if end in buffer]
         if not found:

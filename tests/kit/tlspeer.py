@@ -1,4 +1,4 @@
-"""The other side of TLS for the tests: certificates by the openssl command, and a client on any two descriptors."""
+"""The other side of TLS for the tests: certificates made by openssl, and a client on any two descriptors."""
 
 import os
 import re
@@ -11,13 +11,16 @@ from pathlib import Path
 from tests.kit.mailhome import Result, start
 from tests.kit.support import peer
 
-PATIENCE = 20_000  # milliseconds until a server that says nothing has failed
+PATIENCE = 20_000  # milliseconds until a silent server counts as failed
 HOST = "mx.example.org"
 OPENSSL = "/usr/bin/openssl"
 
 
 def certify(directory: Path, name: str = "server", *words: str) -> tuple[Path, Path]:
-    """A self-signed certificate and its key, of P-256 unless the words say otherwise."""
+    """Create a self-signed certificate and its key, of P-256 unless the words select another kind.
+
+    Return both paths.
+    """
     key, certificate = directory / f"{name}key.pem", directory / f"{name}cert.pem"
     kind = words or ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
     command = [peer(OPENSSL), "req", "-x509", "-nodes", *kind, "-keyout", str(key), "-out", str(certificate)]
@@ -28,7 +31,10 @@ def certify(directory: Path, name: str = "server", *words: str) -> tuple[Path, P
 
 
 def issue(directory: Path, name: str, issuer: str, extensions: str) -> tuple[Path, Path]:
-    """A certificate that `certify` or this has given the means for, `issuer`'s, and its key, of RSA."""
+    """Create a certificate issued by `issuer`'s, which this or `certify` has made, and its RSA key.
+
+    Return both paths.
+    """
     key, certificate, file = (directory / f"{name}{end}" for end in ("key.pem", "cert.pem", "extensions"))
     file.write_text(extensions)
     words = [peer(OPENSSL), "req", "-new", "-nodes", "-newkey", "rsa:2048", "-subj", f"/CN={name}", "-keyout", str(key)]
@@ -41,7 +47,7 @@ def issue(directory: Path, name: str, issuer: str, extensions: str) -> tuple[Pat
 
 
 def certify_by_authority(directory: Path) -> Path:
-    """As `certify` without words, but the certificate is issued by middlecert.pem, and that by the root returned."""
+    """As `certify` without words, but with a chain: the root, middlecert.pem, the certificate. Return the root."""
     root, _ = certify(directory, "root")
     middle, _ = issue(directory, "middle", "root", "basicConstraints=critical,CA:TRUE\n")
     leaf, key = issue(directory, "leaf", "middle", f"subjectAltName=DNS:{HOST},IP:127.0.0.1\n")
@@ -51,7 +57,7 @@ def certify_by_authority(directory: Path) -> Path:
 
 
 def trusting(*certificates: Path) -> ssl.SSLContext:
-    """A client's context that takes these certificates and no others."""
+    """Return a client's context that trusts only these certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for certificate in certificates:
         context.load_verify_locations(certificate)
@@ -59,7 +65,7 @@ def trusting(*certificates: Path) -> ssl.SSLContext:
 
 
 def insecure_context(newest: ssl.TLSVersion) -> ssl.SSLContext:
-    """A client's context that takes any certificate, and speaks what nobody should any more, up to this version."""
+    """Return a client's context that accepts any certificate, and obsolete versions and ciphers up to this version."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -68,7 +74,7 @@ def insecure_context(newest: ssl.TLSVersion) -> ssl.SSLContext:
 
 
 class Client:
-    """TLS over a descriptor to read from and one to write to. Sends pieces of `piece` bytes; 0: all at once."""
+    """A TLS client over two descriptors. It sends pieces of `piece` bytes, or everything at once if that is 0."""
 
     def __init__(
         self, ends: tuple[int, int], context: ssl.SSLContext, piece: int = 0, session: ssl.SSLSession | None = None
@@ -78,7 +84,7 @@ class Client:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST, session=session)
 
     def hello(self) -> bytes:
-        """The first flight of a handshake, not sent yet."""
+        """Return the first flight of a handshake without sending it."""
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -95,20 +101,23 @@ class Client:
             self.put(self.outgoing.read())
 
     def encrypt(self, text: bytes) -> bytes:
-        """The records of a text, not sent yet."""
+        """Return the records of a text without sending them."""
         self.tls.write(text)
         return self.outgoing.read()
 
     def receive(self) -> bytes:
-        """One part of what the server says; empty at close_notify. ssl.SSLEOFError where it only hangs up."""
-        heard = b""
+        """Return one part of the server's data, b"" at close_notify.
+
+        Raise ssl.SSLEOFError if the connection just ends.
+        """
+        received = b""
 
         def step() -> None:
-            nonlocal heard
-            heard = self.tls.read(65536)
+            nonlocal received
+            received = self.tls.read(65536)
 
         self.until_done(step)
-        return heard
+        return received
 
     def receive_all(self) -> bytes:
         text = b""
@@ -125,7 +134,7 @@ class Client:
         return text
 
     def until_done(self, step: Callable[[], object]) -> None:
-        """Do a step of TLS, sending and receiving whatever it takes."""
+        """Do a step of TLS, sending and receiving whatever it needs."""
         while True:
             try:
                 step()
@@ -138,7 +147,7 @@ class Client:
                 return
 
     def put(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unencrypted."""
         size = self.piece or len(data) or 1
         for position in range(0, len(data), size):
             part = data[position : position + size]
@@ -147,7 +156,7 @@ class Client:
 
 
 def get(descriptor: int) -> bytes:
-    """What comes next, with patience; a reset is an end."""
+    """Return the next bytes, waiting for PATIENCE. A reset is an end."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     assert poller.poll(PATIENCE), "the server says nothing"
@@ -165,7 +174,7 @@ def get_all(descriptor: int) -> bytes:
 
 
 class Smtp:
-    """One session of qmail-smtpd on two pipes. `client` speaks TLS, once it has begun."""
+    """One session of qmail-smtpd on two pipes. `client` is the TLS client, after `secure`."""
 
     def __init__(self, home: Path, env: dict[str, str] | None = None, words: Sequence[str] = ()) -> None:
         self.home = home
@@ -183,11 +192,11 @@ class Smtp:
         self.process.communicate()
 
     def put(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unencrypted."""
         os.write(self.ends[1], data)
 
     def reply(self) -> bytes:
-        """The next reply, with all its lines, in clear or under TLS."""
+        """Return the next reply with all its lines, in plaintext or under TLS."""
         text = b""
         while not re.fullmatch(rb"(\d\d\d-.*\r\n)*\d\d\d .*\r\n", text):
             part = self.client.receive() if self.client else get(self.ends[0])
@@ -196,7 +205,7 @@ class Smtp:
         return text
 
     def ask(self, text: str) -> str:
-        """Say one line, and return the reply."""
+        """Send one line, and return the reply."""
         line = text.encode("latin-1") + b"\r\n"
         if self.client:
             self.client.send(line)
@@ -205,10 +214,10 @@ class Smtp:
         return self.reply().decode("latin-1").replace("\r\n", "\n").rstrip("\n")
 
     def secure(self, certificate: Path, piece: int = 0) -> None:
-        """Shake hands."""
+        """Do the TLS handshake."""
         self.client = Client(self.ends, trusting(certificate), piece).handshake()
 
     def end(self, left: bytes = b"") -> Result:
-        """Send what is left, hang up, and see what there is. Not more than the process may take."""
+        """Send the rest, close the connection, and return the result of the session."""
         stdout, stderr = self.process.communicate(left, timeout=PATIENCE / 1000)
         return Result(stdout, stderr, self.process.returncode, self.home)

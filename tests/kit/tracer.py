@@ -1,4 +1,4 @@
-"""strace on a process that runs already, and on the children that it will have."""
+"""strace on a running process and its future children."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.kit.support import peer
 
 @contextmanager
 def traced(pid: int, *options: str | os.PathLike[str]) -> Iterator[None]:
-    """From the first line of the with block on the process is traced; strace has written all when the block is left."""
+    """Trace the process within the with statement. When it is left, strace has written everything."""
     tracer = subprocess.Popen([peer("/usr/bin/strace"), "-f", "-qq", *options, "-p", str(pid)])
     try:
         until(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text())

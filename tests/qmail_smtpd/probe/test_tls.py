@@ -28,7 +28,7 @@ def ask(server: StandIn) -> Outcome:
 
 
 def test_a_server_that_executes_the_command_within_tls_is_open(context: ssl.SSLContext) -> None:
-    with StandIn(tls=context, forgets=False) as server:
+    with StandIn(tls=context, discards_early=False) as server:
         done = ask(server)
     assert done.exit == 1
     assert done.results[NAME] == "open"
