@@ -14,12 +14,12 @@ import pytest
 
 from tests.kit.mailhome import make_home
 from tests.kit.ports import free_port
-from tests.kit.server import ENVIRON, PATIENCE, compiled, read_all, until
+from tests.kit.server import ENVIRON, PATIENCE, compiled, listens, read_all, until
 from tests.kit.support import ROOT, script
 
 EXAMPLES = ROOT / "examples"
 ANALYZE = "/usr/bin/systemd-analyze"
-RUN_SCRIPTS = ["runit/run", "runit/log/run", "s6/run"]
+RUN_SCRIPTS = sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("**/run"))
 UNITS = [EXAMPLES / "systemd" / f"qmail-smtpd.{kind}" for kind in ("socket", "service")]
 
 # A `tcpserver` that starts ours with the words of the example, but for the port, the account and the rules file.
@@ -37,6 +37,12 @@ def test_a_run_script_parses_and_may_be_run(path: str) -> None:
     assert os.access(EXAMPLES / path, os.X_OK)
 
 
+def test_all_log_services_are_the_same() -> None:
+    scripts = list(EXAMPLES.glob("**/log/run"))
+    assert len({path.read_text() for path in scripts}) == 1
+    assert {path.parent.parent for path in scripts} >= {path.parent for path in EXAMPLES.glob("services/*/run")}
+
+
 def unit(path: Path) -> configparser.ConfigParser:
     found = configparser.ConfigParser(interpolation=None)
     found.optionxform = str  # type: ignore[assignment,method-assign]  # names of units are not to be lowered
@@ -49,9 +55,12 @@ def test_the_units_belong_together() -> None:
     assert port["Socket"]["ListenStream"] == "25"
     assert service["Unit"]["Requires"] == UNITS[0].name
     assert service["Service"]["Type"] == "notify"
-    drain = shlex.split(service["Service"]["ExecStart"]).index("--drain")
-    seconds = int(shlex.split(service["Service"]["ExecStart"])[drain + 1])
-    assert int(service["Service"]["TimeoutStopSec"]) > seconds + 5  # KILL comes five seconds after the drain
+
+
+def test_a_restart_of_the_unit_ends_tcpserver_only_and_at_once() -> None:
+    service = unit(UNITS[1])["Service"]
+    assert service["KillMode"] == "process"
+    assert "--drain" not in shlex.split(service["ExecStart"])
 
 
 @pytest.mark.skipif(not os.path.exists(ANALYZE), reason="no systemd here")
@@ -93,14 +102,6 @@ def greeting(port: int) -> bytes:
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
         client.sendall(b"QUIT\r\n")
         return read_all(client)
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
