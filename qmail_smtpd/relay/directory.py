@@ -83,7 +83,7 @@ class Directory(Store):
     def expire(self) -> None:
         """Unlink the files without a live entry, and abandoned temporary files.
 
-        An unreadable file, which a member of the group may have planted, must not protect the others: the error is
+        An unreadable file, which a member of the group may have planted, must not keep the others alive: the error is
         raised after all files have been tried.
         """
         failure = None
