@@ -28,7 +28,7 @@ class Settings:
     that no client can have, and those that many clients share.
     """
 
-    __slots__ = ("directory", "environ", "home", "never", "seconds", "store")
+    __slots__ = ("directory", "environ", "home", "seconds", "store", "unrecorded")
 
     def __init__(self, environ: "Mapping[bytes, bytes]") -> None:
         self.environ = environ
