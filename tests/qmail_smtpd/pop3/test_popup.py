@@ -39,7 +39,7 @@ def popup(
     **options: object,
 ) -> tuple[bytes, Result]:
     """Send everything at once to `qmail-popup mail.example.org WORDS...`. Return the challenge, and the rest."""
-    whole_environ = ENVIRON | CLIENT | {"QMAILHOME": "/nonexistent"} | dict(environ or {})
+    whole_environ = ENVIRON | CLIENT | dict(environ or {})
     done = subprocess.run(
         [script("qmail-popup"), HOST, *words],
         input=sent,
