@@ -13,7 +13,7 @@ import qmail_smtpd
 from tests.kit.consolescript import install_script
 from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, children, compiled, needs_root, until
-from tests.kit.support import everybody_may_read, script
+from tests.kit.support import is_world_readable, script
 from tests.kit.tlspeer import Client, certify, insecure_context, trusting
 
 PRELOAD = ["--preload", "qmail-smtpd"]
@@ -187,7 +187,7 @@ def test_a_program_that_is_not_preloaded_is_told_of_nothing(tmp_path: Path) -> N
 
 @needs_root
 def test_the_key_is_read_by_the_account_that_serves(home: Path) -> None:
-    if not everybody_may_read(script("qmail-smtpd"), qmail_smtpd.__file__):
+    if not is_world_readable(script("qmail-smtpd"), qmail_smtpd.__file__):
         pytest.skip("other users may not read this checkout, and so cannot preload qmail-smtpd")
     key = home / "control/serverkey.pem"
     for directory in (home, *list(home.parents)[:3]):
@@ -198,7 +198,7 @@ def test_the_key_is_read_by_the_account_that_serves(home: Path) -> None:
         assert server.log() == line
         os.chown(key, 0, grp.getgrnam("nogroup").gr_gid)
         key.chmod(0o640)
-        if everybody_may_read(ssl.__file__):
+        if is_world_readable(ssl.__file__):
             greeting(server, trusting(home / "control/servercert.pem"))
             assert server.log() == line
         else:  # a Python of root's own: here it is OpenSSL that is out of reach

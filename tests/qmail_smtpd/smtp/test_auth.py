@@ -324,7 +324,7 @@ def test_authsenders_does_not_apply_without_a_login() -> None:
 
 def test_an_unreadable_authsenders_prevents_a_login() -> None:
     echo = Echo()
-    echo.trouble = Unreadable(replies.CONTROLS_UNREADABLE, b"unable to read control/authsenders: access denied")
+    echo.failure = Unreadable(replies.CONTROLS_UNREADABLE, b"unable to read control/authsenders: access denied")
     session, _ = converse(PLAIN.encode(), 0, echo, auth=ALL)
     assert echo.replies[-1] == replies.CONTROLS_UNREADABLE
     assert (session.status, session.user, session.settings.relayclient) == (1, None, None)
