@@ -44,6 +44,8 @@ class Echo:
         self.identity: tuple[bytes | None, bytes | None] | None = None
         self.identities: list[tuple[bytes | None, bytes | None]] = []
         self.message: bytearray | None = None
+        self.scram_users = False
+        self.questions = 0  # how often scram_is_used was called
         self.certificate = True
         self.handshakes = 0
         self.before_tls: list[bytes] = []  # the replies sent in plaintext
@@ -87,6 +89,10 @@ class Echo:
 
     def challenge(self) -> bytes:
         return b"<1.2@mx>"
+
+    def scram_is_used(self) -> bool:
+        self.questions += 1
+        return self.scram_users
 
     def scram(self) -> "EchoScram":
         return EchoScram()
