@@ -12,7 +12,7 @@ import pytest
 import qmail_smtpd
 from tests.kit.consolescript import install_script
 from tests.kit.mailhome import CONTROL, make_home
-from tests.kit.server import Server, children, compiled, needs_root, until
+from tests.kit.server import Server, children, compiled, needs_root, open_to_all, until
 from tests.kit.support import is_world_readable, script
 from tests.kit.tlspeer import Client, certify, insecure_context, trusting
 
@@ -190,8 +190,7 @@ def test_the_key_is_read_by_the_account_that_serves(home: Path) -> None:
     if not is_world_readable(script("qmail-smtpd"), qmail_smtpd.__file__):
         pytest.skip("other users may not read this checkout, and so cannot preload qmail-smtpd")
     key = home / "control/serverkey.pem"
-    for directory in (home, *list(home.parents)[:3]):
-        directory.chmod(0o755)
+    open_to_all(home)
     with serving(home, ["-u", "nobody", *PRELOAD]) as server:
         assert server.ask() == b""
         line = b"qmail-smtpd: warning: no TLS: unable to read control/serverkey.pem: access denied\n"
