@@ -71,6 +71,21 @@ def test_trouble_with_the_files_comes_and_goes_without_a_restart(home: Path) -> 
         greeting(server, context)
 
 
+def test_a_certificate_file_of_any_size_never_ends_the_server(home: Path) -> None:
+    """The parent reads it before each fork."""
+    control = home / "control"
+    with serving(home) as server:
+        context = trusting(control / "servercert.pem")
+        greeting(server, context)
+        (control / "servercert.pem").rename(control / "away")
+        (control / "servercert.pem").touch()
+        os.truncate(control / "servercert.pem", 1 << 40)
+        assert server.ask() == b""
+        server.wait_for_log(rb"^qmail-smtpd: warning: no TLS: unable to read control/servercert.pem: file too big$")
+        (control / "away").rename(control / "servercert.pem")
+        greeting(server, context)
+
+
 def test_a_certificate_may_come_after_the_start(home: Path) -> None:
     control = home / "control"
     (control / "servercert.pem").rename(control / "away")

@@ -229,6 +229,14 @@ FAULTS: dict[str, tuple[Callable[[Path], object], bytes]] = {
     ),
     "empty": (lambda at: (at / CERT).write_text(""), b"control/servercert.pem contains no certificate"),
     "an empty key": (lambda at: (at / KEY).write_text(""), b"control/serverkey.pem contains no private key"),
+    "a huge hole": (
+        lambda at: os.truncate(at / CERT, 1 << 40),
+        b"unable to read control/servercert.pem: file too big",
+    ),
+    "a huge hole for a key": (
+        lambda at: os.truncate(at / KEY, 1 << 40),
+        b"unable to read control/serverkey.pem: file too big",
+    ),
     "swapped": (swap_files, b"control/servercert.pem contains no certificate"),
     "garbled certificate": (lambda at: garble(at / CERT), b"control/servercert.pem is broken"),
     "garbled key": (lambda at: garble(at / KEY), b"control/serverkey.pem is broken"),

@@ -202,6 +202,7 @@ ENDS = {  # user, for which the checker fails in its way -> the reply, the reaso
     b"nobody": (WRONG, b"password"),
     b"misuse": (WRONG, b"exit-2"),
     b"exit3": (WRONG, b"password"),
+    b"exit79": (WRONG, b"scheme"),
     b"exit99": (WRONG, b"password"),
     b"exit100": (NOT_CHECKED, b"exit-100"),
     b"temp": (NOT_CHECKED, b"exit-111"),
@@ -333,6 +334,14 @@ def test_apop_is_allowed_without_tls(checker: Checker, tmp_path: Path) -> None:
 
 def test_an_unreadable_control_directory_allows_no_plaintext_password(checker: Checker, tmp_path: Path) -> None:
     (tmp_path / "control").write_text("no directory")
+    _, done = popup(JOE, [checker.path, "true"], {"QMAILHOME": str(tmp_path)})
+    assert done.stdout == NO_PLAINTEXT * 2
+
+
+@pytest.mark.parametrize("link", ["control", "control/servercert.pem"])
+def test_a_link_that_leads_nowhere_allows_no_plaintext_password(checker: Checker, tmp_path: Path, link: str) -> None:
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to("nowhere")
     _, done = popup(JOE, [checker.path, "true"], {"QMAILHOME": str(tmp_path)})
     assert done.stdout == NO_PLAINTEXT * 2
 

@@ -1,6 +1,8 @@
 """relaytest --rules: which clients it tests, what they may do, and that tcprulescheck agrees on every client."""
 
+import os
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -193,6 +195,27 @@ def test_unreadable_rules_are_one_clear_line(tmp_path: Path, home: Path, content
     done = relaytest("--rules", cdb, "--home", home)
     assert done.exit == 111
     assert done.stderr.startswith(f"relaytest: fatal: unable to read {cdb}: ")
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path, home: Path) -> None:
+    cdb = compiled(tmp_path / "tcp.smtp.cdb", ":allow\n")
+    os.mkfifo(tmp_path / "fifo")
+    done = relaytest("--rules", tmp_path / "fifo", "--home", home)
+    wanted = f"relaytest: fatal: unable to read {tmp_path}/fifo: "
+    assert (done.exit, done.stderr) == (111, f"{wanted}unseekable descriptor\n")
+    done = relaytest("--rules", cdb, "--home", home, "--source", tmp_path / "fifo", "--client", "10.0.0.1")
+    assert (done.exit, done.stderr) == (111, f"{wanted}timed out\n")
+    os.mkfifo(tmp_path / "tcp.smtp")  # the text beside the cdb, which is only for the advice
+    assert relaytest("--rules", cdb, "--home", home, "--client", "10.0.0.1", "--only", "null/plain").exit == 0
+
+
+@pytest.mark.parametrize("name", ["rcpthosts", "relaystrict", "morercpthosts.cdb"])
+def test_a_list_of_the_home_that_leads_nowhere_is_one_clear_line(tmp_path: Path, home: Path, name: str) -> None:
+    (home / "control" / name).unlink(missing_ok=True)
+    (home / "control" / name).symlink_to("nowhere")
+    done = ask(tmp_path, home, ":allow\n")
+    assert (done.exit, done.stdout) == (111, "")
+    assert re.fullmatch(r"relaytest: fatal: unable to read .*: file does not exist.*\n", done.stderr)
 
 
 def test_a_home_with_unreadable_controls_is_cannot_tell(tmp_path: Path, home: Path) -> None:

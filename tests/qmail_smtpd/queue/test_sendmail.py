@@ -295,7 +295,9 @@ def test_in_a_home_without_rcpthosts_only_relay_clients_and_postmaster_pass(mail
     assert queue(mailer).returncode == 31
     assert queue(mailer, b"Fa@b\0Tpostmaster\0\0").returncode == 0
     assert queue(mailer, RELAYCLIENT="").returncode == 0
-    (tmp_path / "control" / "rcpthosts").write_text("example.com\n")
+    (tmp_path / "control" / "rcpthosts").symlink_to("hosts")
+    assert queue(mailer).returncode == 31
+    (tmp_path / "control" / "hosts").write_text("example.com\n")
     assert queue(mailer).returncode == 0
 
 

@@ -112,6 +112,22 @@ def test_an_invalid_address_is_reported_and_the_chain_goes_on(home: Home, name: 
     assert os.listdir(home.store) == []
 
 
+@pytest.mark.parametrize("name", ["norelay", "relaydir", "relaystore", "relayseconds", "relayproxies"])
+def test_a_control_file_that_is_a_link_leading_nowhere_lets_nobody_relay(home: Home, name: str) -> None:
+    for variable in (b"RELAY_DIR", b"RELAY_PROXIES"):
+        value = home.environ.pop(variable)
+        home.control(variable.decode().lower().replace("_", ""), value.decode())
+    assert home.login(V4) == SILENT
+    (home.path / "control" / name).unlink(missing_ok=True)
+    (home.path / "control" / name).symlink_to("nowhere")
+    done = home.login(b"192.0.2.8")
+    assert done.exit == 0
+    assert done.stderr == b"relay-allow: warning: unable to read control/%b: file does not exist\n" % name.encode()
+    assert not (home.store / "192.0.2.8").exists()
+    done = home.run(check.main, *SHOW, TCPREMOTEIP=V4)
+    assert (done.stdout, done.exit) == (LIVE if name == "norelay" else NOT_LIVE, 0)
+
+
 def test_a_user_in_norelay_is_not_recorded_in_any_case(home: Home) -> None:
     home.control("norelay", "# reads mail only\nann@example.com\nBob\n")
     for user in (b"ann@example.com", b"Ann@Example.COM", b"bob"):
