@@ -129,7 +129,7 @@ def spawn(program: bytes, environ: dict[bytes, bytes], message: int, envelope: i
     """
     from qmail_smtpd.child import start  # imported here because a session without a message does not need it
 
-    if not program:  # execv would say "file does not exist"; posix_spawn treats an empty name in a way of its own
+    if not program:  # execv would say "file does not exist"; posix_spawn treats an empty name differently
         return 0
     try:
         return start(program, [program], environ, {0: message, 1: envelope, ERROR_DESCRIPTOR: error})

@@ -147,7 +147,7 @@ def store(text: bytes, spooled: int | None) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file that is not reported to the caller as stored."""
+    """Remove the file of a message that could not be stored."""
     try:
         os.unlink(path)
     except OSError:
