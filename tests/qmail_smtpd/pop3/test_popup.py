@@ -198,7 +198,7 @@ def test_a_checker_that_does_not_read_its_fields_is_harmless() -> None:
 # -- the exit codes of the chain
 
 
-ENDS = {  # user, for which the checker fails in its way -> the reply, the reason in the log
+ENDS = {  # user, whose name says how the checker fails -> the reply, the reason in the log
     b"nobody": (WRONG, b"password"),
     b"misuse": (WRONG, b"exit-2"),
     b"exit3": (WRONG, b"password"),

@@ -82,7 +82,7 @@ def test_clients_can_be_named(tmp_path: Path, home: Path) -> None:
     assert verdicts_of(done) == {"8.8.8.8": "closed", "joe@8.8.8.8=mail.friend.example": "open", "127.0.0.1": "inside"}
 
 
-def test_with_inside_clients_alone_nothing_is_known(tmp_path: Path, home: Path) -> None:
+def test_with_inside_clients_alone_the_verdict_is_inside_or_cannot_tell(tmp_path: Path, home: Path) -> None:
     done = ask(tmp_path, home, RULES, "--client", "127.0.0.1")
     assert (done.exit, done.verdict.partition(":")[0]) == (2, "inside")
     done = ask(tmp_path, home, RULES, "--client", "127.0.0.1", "--client", "192.168.10.1")

@@ -1,4 +1,4 @@
-"""One address becomes one argument: a mailer reads what qmail-smtpd judged, and nothing else."""
+"""One address becomes one argument: a mailer reads exactly the address that qmail-smtpd has checked."""
 
 import re
 

@@ -93,7 +93,7 @@ def test_a_user_name_is_escaped_for_logs_and_the_environment(home: Home, user: b
 
 @pytest.mark.parametrize("user", [None, b""])
 def test_a_login_without_user_is_not_recorded(home: Home, user: bytes | None) -> None:
-    """relay-allow before the checker, where it would record everybody."""
+    """relay-allow before the checker, where it would record every client."""
     done = home.run(allow.main, b"echo", b"on", TCPREMOTEIP=V4, USER=user)
     assert (done.stdout, done.exit) == (b"on\n", 0)
     assert done.stderr == b"relay-allow: warning: USER is not set: is there a password checker before this program?\n"
