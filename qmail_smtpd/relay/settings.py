@@ -36,7 +36,7 @@ class Settings:
         self.store = self.value(b"RELAY_STORE")
         self.directory = check_absolute(self.value(b"RELAY_DIR") or DIRECTORY)
         self.seconds = parse_window(self.value(b"RELAY_SECONDS"))
-        self.unrecorded =  never_recorded(self.value(b"RELAY_PROXIES") or PROXIES)
+        self.unrecorded = never_recorded(self.value(b"RELAY_PROXIES") or PROXIES)
 
     def value(self, variable: bytes) -> bytes:
         """Return the variable's value, or the control file's: for RELAY_DIR that is relaydir.
