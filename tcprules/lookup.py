@@ -147,11 +147,11 @@ def open_rules(path: bytes | str) -> Rules:
 
 
 def is_missing(error: OSError, path: bytes | str) -> bool:
-    """Whether the error says that there is no such file. A link that leads nowhere is a mistake, and not missing."""
-    at = os.fsencode(path)
-    while at and not os.path.lexists(at):
-        at = os.path.dirname(at)
-    return error.errno == errno.ENOENT and (not at or os.path.exists(at))
+    """Whether the error says that the file does not exist. A dangling link is a mistake, and does not count."""
+    existing = os.fsencode(path)
+    while existing and not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    return error.errno == errno.ENOENT and (not existing or os.path.exists(existing))
 
 
 def keys(ip: bytes, host: bytes | None, info: bytes | None) -> "Iterator[bytes]":

@@ -339,7 +339,7 @@ def test_an_unreadable_control_directory_allows_no_plaintext_password(checker: C
 
 
 @pytest.mark.parametrize("link", ["control", "control/servercert.pem"])
-def test_a_link_that_leads_nowhere_allows_no_plaintext_password(checker: Checker, tmp_path: Path, link: str) -> None:
+def test_a_dangling_link_allows_no_plaintext_password(checker: Checker, tmp_path: Path, link: str) -> None:
     (tmp_path / link).parent.mkdir(exist_ok=True)
     (tmp_path / link).symlink_to("nowhere")
     _, done = popup(JOE, [checker.path, "true"], {"QMAILHOME": str(tmp_path)})

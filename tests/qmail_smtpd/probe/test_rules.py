@@ -205,12 +205,12 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path, home: Path) -> None:
     assert (done.exit, done.stderr) == (111, f"{wanted}unseekable descriptor\n")
     done = relaytest("--rules", cdb, "--home", home, "--source", tmp_path / "fifo", "--client", "10.0.0.1")
     assert (done.exit, done.stderr) == (111, f"{wanted}timed out\n")
-    os.mkfifo(tmp_path / "tcp.smtp")  # the text beside the cdb, which is only for the advice
+    os.mkfifo(tmp_path / "tcp.smtp")  # the source beside the cdb, which is needed only for the advice
     assert relaytest("--rules", cdb, "--home", home, "--client", "10.0.0.1", "--only", "null/plain").exit == 0
 
 
 @pytest.mark.parametrize("name", ["rcpthosts", "relaystrict", "morercpthosts.cdb"])
-def test_a_list_of_the_home_that_leads_nowhere_is_one_clear_line(tmp_path: Path, home: Path, name: str) -> None:
+def test_a_list_that_is_a_dangling_link_is_one_clear_line(tmp_path: Path, home: Path, name: str) -> None:
     (home / "control" / name).unlink(missing_ok=True)
     (home / "control" / name).symlink_to("nowhere")
     done = ask(tmp_path, home, ":allow\n")

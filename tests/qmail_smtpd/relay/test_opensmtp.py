@@ -488,9 +488,7 @@ def test_rules_that_are_no_file_are_an_error_at_once_and_the_login_is_in_the_lis
     start = time.monotonic()
     with pytest.raises(StoreError, match=rf"unable to read .*/tcp\.smtp: {why}"):
         home.open(NOW).allow(b"9.9.9.9", JOE, b"pop3")
-    assert (
-        time.monotonic() - start < 4
-    )  # another login waits for the lock for five
+    assert time.monotonic() - start < 4  # seconds: another login waits for the lock for five
     assert home.open(NOW).check(b"9.9.9.9")
     assert cdb(home).exists() == compiled
     assert not compiled or cdb(home).read_bytes() == good

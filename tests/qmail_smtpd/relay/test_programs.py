@@ -113,7 +113,7 @@ def test_an_invalid_address_is_reported_and_the_chain_goes_on(home: Home, name: 
 
 
 @pytest.mark.parametrize("name", ["norelay", "relaydir", "relaystore", "relayseconds", "relayproxies"])
-def test_a_control_file_that_is_a_link_leading_nowhere_lets_nobody_relay(home: Home, name: str) -> None:
+def test_a_control_file_that_is_a_dangling_link_allows_no_relaying(home: Home, name: str) -> None:
     for variable in (b"RELAY_DIR", b"RELAY_PROXIES"):
         value = home.environ.pop(variable)
         home.control(variable.decode().lower().replace("_", ""), value.decode())
