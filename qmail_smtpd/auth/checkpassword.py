@@ -84,7 +84,9 @@ def wait_for_verdict(pid: int, deadline: float | None) -> bytes | None:
         status = os.waitpid(pid, 0)[1]
     except (ChildProcessError, ProcessLookupError):  # the status was collected elsewhere
         return verdict_of(None)
-    return verdict_of(status) if in_time else b"timeout"
+    if not in_time and os.WIFSIGNALED(status):
+        return b"timeout"
+    return verdict_of(status)  # also of a checker that ended before the signal came
 
 
 def ends_in_time(pid: int, deadline: float | None) -> bool:

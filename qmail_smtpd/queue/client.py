@@ -24,7 +24,8 @@ class QueueClient:
     """The transfer of one message to a queue program.
 
     Creating it raises OSError if there are no pipes or no process. `deadline`, on the monotonic clock, ends the session
-    while the program keeps it waiting; without one it waits as long as qmail.c does.
+    while the program keeps it waiting, until the program has the whole envelope. From then on, and without a deadline
+    always, it waits as long as qmail.c does.
     """
 
     __slots__ = ("deadline", "envelope", "error", "failed", "message", "open", "pid")
@@ -81,6 +82,8 @@ class QueueClient:
         """Send the envelope, or None to discard the message, and wait for the program. Return the SMTP reply."""
         self.close_end(self.message)
         self.failed = self.failed or envelope is None or not self.write_all(self.envelope, envelope)
+        if not self.failed:
+            self.deadline = None  # the program may store the message: a client that hears 451 sends it once more
         self.close_end(self.envelope)
         text = self.read_text()
         self.close_end(self.error)
