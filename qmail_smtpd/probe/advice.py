@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qmail_smtpd.probe.home import Home
-from qmail_smtpd.probe.judge import CANNOT_TELL, NEEDS_SEND, OPEN, TAKEN, Result, plain_case_accepted
+from qmail_smtpd.probe.judge import CANNOT_TELL, INSIDE, NEEDS_SEND, OPEN, TAKEN, Result, plain_case_accepted
 from qmail_smtpd.probe.report import Change, Part, findings
 from qmail_smtpd.probe.text import printable
+from qmail_smtpd.probe.vantage import address_class
 from tcprules.compile import BadLine, records
 
 RELAYCLIENT = "RELAYCLIENT="
@@ -54,6 +55,10 @@ NETWORKS = "allow only your own networks, and name public ones with --inside"
 NAMES = "gives RELAYCLIENT to any client whose reverse DNS has such a name"
 OTHER_HOME = "gives the server another home, where control/rcpthosts is missing and every client may relay"
 MISSING = "is missing, so every recipient is accepted: list the domains that you accept mail for, one a line"
+PROXIED = (
+    "may relay, and control/authcleartext exists. If a TLS proxy on this host (stunnel, HAProxy) passes clients on to "
+    "this server, all of them have this address, and may relay. To test this: --as-outside --client"
+)
 STRICT = "create this empty file: our qmail-smtpd then refuses addresses that a later mailer may route onward"
 
 
@@ -76,8 +81,9 @@ class _LineCounter:
         pass
 
 
-def source_of(path: str, lines: list[bytes]) -> Source:
+def source_of(path: str, content: bytes) -> Source:
     """Return the lines of a rules file up to the first one that does not compile: later lines have not become rules."""
+    lines = content.split(b"\n")
     counter = _LineCounter()
     line_of: dict[bytes, tuple[int, bytes]] = {}
     try:
@@ -99,6 +105,14 @@ def changes(parts: Sequence[Part], home: Home | None, source: Source | None, cdb
     if home is not None and not home.is_strict and any(has_result(part.results, NEEDS_SEND) for part in parts):
         advice.append(Change(home.control_path("relaystrict"), STRICT))
     return tuple(dict.fromkeys(advice))
+
+
+def proxy_notes(parts: Sequence[Part], has_authcleartext: bool) -> tuple[str, ...]:
+    """Return a remark about each loopback client that may relay, if the server may be behind a proxy."""
+    if not has_authcleartext:
+        return ()
+    local = [part.client for part in parts if part.word == INSIDE and address_class(part.client) == "loopback"]
+    return tuple(f"{client} {PROXIED} {client}" for client in local)
 
 
 def changes_for_part(part: Part, home: Home | None, source: Source | None, cdb: str) -> list[Change]:

@@ -7,7 +7,7 @@ import sys
 from email.utils import formatdate
 
 from qmail_smtpd.probe import clients
-from qmail_smtpd.probe.advice import Source, changes, source_of
+from qmail_smtpd.probe.advice import Source, changes, proxy_notes, source_of
 from qmail_smtpd.probe.home import Home
 from qmail_smtpd.probe.judge import verdict
 from qmail_smtpd.probe.mailbox import Mailbox
@@ -19,8 +19,6 @@ from qmail_smtpd.probe.rules import Setup, ask_clients, with_log
 from qmail_smtpd.probe.run import Examination, Plan, Progress, Run
 from qmail_smtpd.probe.text import octets, printable
 from qmail_smtpd.probe.vantage import describe
-from qmail_smtpd.smtp.settings import Unreadable
-from tcprules.lines import read_file
 from tcprules.lookup import canonical, open_rules
 
 OUTSIDE_IP = "192.0.2.1"
@@ -105,6 +103,7 @@ def ask_rules(options: Options, cdb: str, progress: Progress) -> Report:
         plain=options.plain(),
         listed=listed,
         inside=options.inside_clients(),
+        as_outside=options.as_outside,
     )
     named = options.clients()
     try:
@@ -116,7 +115,8 @@ def ask_rules(options: Options, cdb: str, progress: Progress) -> Report:
     asked = f"{printable(octets(cdb))} and {command}, with the home {printable(octets(home.path))}"
     source = read_source(options, cdb)
     advice = changes(parts, home, source, printable(octets(cdb)))
-    return Report(combine(parts), asked, tuple(parts), advice, options.notes(None), formatdate())
+    notes = (*options.notes(None), *proxy_notes(parts, os.path.exists(home.control_path("authcleartext"))))
+    return Report(combine(parts), asked, tuple(parts), advice, notes, formatdate())
 
 
 def part(client: str, reason: str, examination: Examination, is_inside: bool) -> Part:
@@ -139,8 +139,6 @@ def home_of(options: Options) -> Home | None:
         return Home(path) if path else None
     except OSError as error:
         raise unable(f"read the control files of {printable(octets(path or ''))}", error) from error
-    except Unreadable as error:
-        raise Unable(f"{printable(error.why)}, in the home {printable(octets(path or ''))}") from error
 
 
 def environment(options: Options) -> dict[bytes, bytes]:
@@ -178,7 +176,8 @@ def read_source(options: Options, cdb: str) -> Source | None:
     """Return the text of the rules: --source, or else the file next to the cdb if it exists. Raise Unable."""
     path = options.source or (cdb.removesuffix(".cdb") if cdb.endswith(".cdb") else "")
     try:
-        return source_of(printable(octets(path)), list(read_file(path)))
+        with open(path, "rb") as file:
+            return source_of(printable(octets(path)), file.read())
     except OSError as error:
         if options.source:
             raise unable(f"read {printable(octets(path))}", error) from error

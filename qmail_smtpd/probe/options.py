@@ -56,8 +56,10 @@ class Options(NamedTuple):
             raise BadUse("--pipe or --rules, not both")
         if self.rules and not self.home:
             raise BadUse("--rules needs --home, the directory with control/rcpthosts")
-        if self.rules and (self.from_ip or self.as_outside or self.send):
-            raise BadUse("--rules excludes --from-ip, --as-outside and --send: name clients with --client")
+        if self.rules and (self.from_ip or self.send):
+            raise BadUse("--rules excludes --from-ip and --send: name clients with --client")
+        if self.rules and self.as_outside and not self.client:
+            raise BadUse("--rules with --as-outside needs --client, the clients that are outside")
         if not self.rules and (self.client or self.source):
             raise BadUse("--client and --source need --rules")
         if not self.rules and not self.words:

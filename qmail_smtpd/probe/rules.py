@@ -31,6 +31,7 @@ class Setup(NamedTuple):
     plain: Sequence[Probe]
     listed: Sequence[bytes]
     inside: Inside
+    as_outside: bool
 
 
 Progress = Callable[[int, int, str], None]
@@ -65,7 +66,8 @@ def part_of(client: Client, rule: Rule, setup: Setup, examinations: dict[bytes, 
     if is_denied(rule):
         return Part(client.text, client.reason, DENIED, "it may not connect", rule=text, rule_key=rule.key)
     examination = examine(client, rule, setup, examinations)
-    is_inside = setup.inside.includes(client.ip.decode(), (client.host or b"").decode("latin-1"))
+    host = (client.host or b"").decode("latin-1")
+    is_inside = not setup.as_outside and setup.inside.includes(client.ip.decode(), host)
     result = verdict(examination.controls, examination.results, is_inside)
     if result.word == INSIDE:
         result = Verdict(INSIDE, "it may relay")
