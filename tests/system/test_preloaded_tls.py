@@ -47,7 +47,7 @@ def greeting(
         return client.tls.session, client.tls.session_reused
 
 
-@pytest.mark.parametrize("options", [PRELOAD, [], ["-h", *PRELOAD]], ids=["called", "exec'd", "after the names"])
+@pytest.mark.parametrize("options", [PRELOAD, ["--exec"], ["-h", *PRELOAD]], ids=["called", "exec'd", "after the names"])
 def test_a_renewed_certificate_counts_from_the_next_connection(home: Path, options: list[str]) -> None:
     control = home / "control"
     with serving(home, options) as server:
@@ -89,7 +89,7 @@ def test_a_certificate_file_of_any_size_never_ends_the_server(home: Path) -> Non
 def test_a_certificate_may_come_after_the_start(home: Path) -> None:
     control = home / "control"
     (control / "servercert.pem").rename(control / "away")
-    with serving(home) as server:
+    with serving(home, [*PRELOAD, "--reuse", "1"]) as server:
         assert server.ask() == b""
         assert not has_openssl(server.pid)
         (control / "away").rename(control / "servercert.pem")
@@ -109,7 +109,7 @@ def test_sessions_in_clear_never_load_openssl(home: Path) -> None:
         assert not has_openssl(server.pid)
         assert not has_openssl(children(server.pid)[0])
     certify(home / "control")
-    with serving(home, [], SMTPS="") as server, server.connect() as client:
+    with serving(home, ["--exec"], SMTPS="") as server, server.connect() as client:
         assert client.recv(100).startswith(b"220")
         client.sendall(b"EHLO me\r\n")
         assert b"STARTTLS" in client.recv(1000)
@@ -148,7 +148,7 @@ def test_no_two_children_have_the_same_random_numbers(home: Path) -> None:
 
 
 def test_a_child_has_no_descriptor_more(home: Path) -> None:
-    with serving(home, SMTPS="") as server, server.connect() as client:
+    with serving(home, [*PRELOAD, "--reuse", "1"], SMTPS="") as server, server.connect() as client:
         client.recv(100)
         child = children(server.pid)[0]
         assert sorted(os.listdir(f"/proc/{child}/fd")) == ["0", "1", "2"]

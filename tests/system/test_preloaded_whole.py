@@ -19,7 +19,7 @@ def send(server: Server) -> None:
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize(("options", "programs"), [(PRELOAD, set()), ([], {"qmail-smtpd", "maildir-queue"})])
+@pytest.mark.parametrize(("options", "programs"), [(PRELOAD, set()), (["--exec"], {"qmail-smtpd", "maildir-queue"})])
 def test_a_preloaded_session_is_stored_without_an_exec(options: list[str], programs: set[str], tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     with Server(tmp_path / "home", Path(script("tcpserver")).parent, options) as server:
