@@ -16,7 +16,7 @@ ERROR_DESCRIPTOR = 6  # notqmail 1.09, qmail.c CUSTOM_ERR_FD
 CUSTOM_ERROR = 82  # the exit status that announces an error text on that descriptor
 LONGEST_TEXT = 255  # bytes of the error text that are read (qmail.c)
 SHORTEST_TEXT = 3  # one byte for the kind of failure, and at least two of text
-CONTROLS = bytes(set(range(32)) - {9, 10}) + b"\x7f"
+CONTROLS = bytes(set(range(32)) - {9}) + b"\x7f"
 PRINTABLE = bytes(ord("?") if byte in CONTROLS else byte for byte in range(256))
 
 
@@ -95,7 +95,7 @@ class QueueClient:
             return replies.QQ_WAIT
 
     def read_text(self) -> bytes:
-        """Read the program's error text, up to a NUL. Control characters become `?`, because a client sees the text."""
+        """Read the program's error text, up to a NUL."""
         text = b""
         while len(text) < LONGEST_TEXT:
             self.await_program(self.error, POLLIN)
@@ -103,7 +103,7 @@ class QueueClient:
             if not part:
                 break
             text += part
-        return text.partition(b"\0")[0].translate(PRINTABLE)
+        return text.partition(b"\0")[0]
 
     def wait(self) -> int:
         """Wait until the program has ended. Return its wait status."""
@@ -121,8 +121,17 @@ class QueueClient:
         if code == 0:
             return replies.QQ_READ if self.failed else b"250 ok %d qp %d" % (time(), self.pid)
         if code == CUSTOM_ERROR and len(text) >= SHORTEST_TEXT:
-            return (b"554 " if text.startswith(b"D") else b"451 ") + text[1:]
+            return (b"554 " if text.startswith(b"D") else b"451 ") + one_line(text[1:])
         return replies.QQ_EXITS.get(code, replies.QQ_TEMPORARY)
+
+
+def one_line(text: bytes) -> bytes:
+    """Return the text as the rest of a reply: lines are joined by a blank, other control characters become `?`.
+
+    A bare LF would end the reply for some clients, which take the rest for the answer to their next command.
+    """
+    lines = (line.removesuffix(b"\r") for line in text.split(b"\n"))
+    return b" ".join(line for line in lines if line).translate(PRINTABLE)
 
 
 def spawn(program: bytes, environ: dict[bytes, bytes], message: int, envelope: int, error: int) -> int:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import smtplib
 import subprocess
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import CLIENT, MESSAGE, Result, make_home, start, talk
+from tests.kit.server import Server
 from tests.kit.support import script
 
 BEGIN = MESSAGE.partition("Subject")[0]
@@ -131,11 +133,30 @@ def test_no_descriptors_for_pipes(home: Path) -> None:
         ("Dx", b"451 qq temporary problem (#4.3.0)"),
         ("Dab\tc\\d", b"554 ab\tc\\d"),
         ("Da\r250 ok\x1b[2J\x7f", b"554 a?250 ok?[2J?"),
+        ("Dno\n", b"554 no"),
+        ("Dno\r\n\n", b"554 no"),
+        ("Zno\n250 ok\r\n\r\nlater", b"451 no 250 ok later"),
+        ("D\nno", b"554 no"),
+        ("D\n\n", b"554 "),
+        ("\nDno", b"451 Dno"),
+        ("Da\x0b\x0c\x85b", b"554 a??\x85b"),
         ("D" + "x" * 400, b"554 " + b"x" * 254),
     ],
 )
 def test_the_error_text_of_a_program_that_exits_with_82_is_the_reply(text: str, expected: bytes, home: Path) -> None:
     assert reply(talk(home, MESSAGE, {**CLIENT, "QQEXIT": "82", "QQERR": text})) == expected
+
+
+def test_smtplib_reads_one_reply_whatever_the_error_text_contains(home: Path) -> None:
+    """It reads a line up to an LF, so that a bare one shifts the replies to all later commands."""
+    write_queue(home, "cat >/dev/null\nprintf 'Dno\\n250 accepted\\n' >&6\nexit 82\n")
+    words = ["-RHl0", "127.0.0.1", "0", script("qmail-smtpd")]
+    with Server(words, environ={"QMAILHOME": str(home)}) as server:
+        with smtplib.SMTP("127.0.0.1", server.port, "client.test") as client:
+            with pytest.raises(smtplib.SMTPDataError) as caught:
+                client.sendmail("s@sender.test", ["u@example.com"], "Subject: t\r\n\r\nhello\r\n")
+            assert caught.value.args == (554, b"no 250 accepted")
+            assert client.docmd("VRFY", "x")[0] == 252
 
 
 def test_the_error_text_ends_at_a_nul(home: Path) -> None:
