@@ -81,9 +81,8 @@ class _LineCounter:
         pass
 
 
-def source_of(path: str, content: bytes) -> Source:
+def source_of(path: str, lines: list[bytes]) -> Source:
     """Return the lines of a rules file up to the first one that does not compile: later lines have not become rules."""
-    lines = content.split(b"\n")
     counter = _LineCounter()
     line_of: dict[bytes, tuple[int, bytes]] = {}
     try:
