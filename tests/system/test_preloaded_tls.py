@@ -47,7 +47,9 @@ def greeting(
         return client.tls.session, client.tls.session_reused
 
 
-@pytest.mark.parametrize("options", [PRELOAD, ["--exec"], ["-h", *PRELOAD]], ids=["called", "exec'd", "after the names"])
+@pytest.mark.parametrize(
+    "options", [PRELOAD, ["--exec"], ["-h", *PRELOAD]], ids=["called", "exec'd", "after the names"]
+)
 def test_a_renewed_certificate_counts_from_the_next_connection(home: Path, options: list[str]) -> None:
     control = home / "control"
     with serving(home, options) as server:
