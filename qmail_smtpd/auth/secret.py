@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-ITERATIONS = 600_000  # OWASP Password Storage Cheat Sheet for PBKDF2-HMAC-SHA256; 0.1 s, as RFC 7677 section 4 wants
+ITERATIONS = 65_536  # the most that Cyrus SASL's client computes (2.1.28, scram.c); RFC 7677 wants 4096 or more
 SALT = 16  # bytes, as in Dovecot
-MOST_FOR_BCRYPT = 72  # bytes: bcrypt ignores the rest
+MOST_FOR_BCRYPT = 72  # bytes: crypt(3) ignores the rest, and so does Dovecot; the package bcrypt refuses it
 BCRYPT_COST = 12  # the default of the package bcrypt
 ARGON2ID_PASSES = 3  # RFC 9106 section 4, for 64 MiB
+ARGON2_OLDEST = 16  # the version of a hash that names none (libargon2, decode_string)
+THREADING_FAILURE = "Threading failure"  # libargon2's text for ARGON2_THREAD_FAIL
+ARGON2ID_LANES = 1  # more than one is computed in threads, which a limit on memory or processes can forbid
 DIGEST = 32  # hex digits of an MD5
 HEX = b"0123456789abcdefABCDEF"
 
@@ -123,13 +126,13 @@ def scram_make(password: bytes, rounds: int | None) -> bytes:
 
 
 def bcrypt_matches(value: bytes, password: bytes) -> bool:
-    """Compare with bcrypt. A password longer than it supports is refused, after the same work."""
+    """Compare with bcrypt, which uses the first 72 bytes of a password."""
     bcrypt = import_package("bcrypt", b"BLF-CRYPT", b"bcrypt")
     try:
         right: bool = bcrypt.checkpw(password[:MOST_FOR_BCRYPT], value)
     except ValueError:
         raise CannotVerify(b"{BLF-CRYPT} is not followed by a bcrypt hash") from None
-    return right and len(password) <= MOST_FOR_BCRYPT
+    return right
 
 
 def bcrypt_make(password: bytes, rounds: int | None) -> bytes:
@@ -147,13 +150,46 @@ def argon2id_matches(value: bytes, password: bytes) -> bool:
     except argon2.exceptions.VerifyMismatchError:
         return False
     except argon2.exceptions.VerificationError as error:  # another format, or not enough memory under a limit
+        if str(error) == THREADING_FAILURE:
+            return argon2id_matches_without_threads(value, password)
         raise CannotVerify(b"{ARGON2ID} cannot be checked: " + str(error).encode()) from None
+
+
+def argon2id_matches_without_threads(value: bytes, password: bytes) -> bool:
+    """Compute all lanes of a valid hash in this thread: slower, but possible under any limit on stack and processes."""
+    from binascii import a2b_base64
+
+    from _argon2_cffi_bindings import ffi, lib  # type: ignore[import-untyped]
+    from argon2.low_level import Type, core, error_to_str
+
+    *settings, salt_text, right_text = value.split(b"$")[2:]
+    numbers = dict(field.split(b"=") for field in b",".join(settings).split(b","))
+    salt, right = (a2b_base64(text + b"=" * (-len(text) % 4)) for text in (salt_text, right_text))
+    buffers = [ffi.new("uint8_t[]", data) for data in (len(right), password, salt)]
+    context = {
+        "out": buffers[0],
+        "outlen": len(right),
+        "pwd": buffers[1],
+        "pwdlen": len(password),
+        "salt": buffers[2],
+        "saltlen": len(salt),
+        "version": int(numbers.get(b"v", ARGON2_OLDEST)),
+        "t_cost": int(numbers[b"t"]),
+        "m_cost": int(numbers[b"m"]),
+        "lanes": int(numbers[b"p"]),
+        "threads": 1,
+    }
+    status = core(ffi.new("argon2_context *", context), Type.ID.value)
+    if status != lib.ARGON2_OK:
+        raise CannotVerify(b"{ARGON2ID} cannot be checked: " + error_to_str(status).encode())
+    return equal(bytes(ffi.buffer(buffers[0])), right)
 
 
 def argon2id_make(password: bytes, rounds: int | None) -> bytes:
     argon2 = import_package("argon2", b"ARGON2ID", b"argon2-cffi")
     try:
-        value: str = argon2.PasswordHasher(time_cost=ARGON2ID_PASSES if rounds is None else rounds).hash(password)
+        passes = ARGON2ID_PASSES if rounds is None else rounds
+        value: str = argon2.PasswordHasher(time_cost=passes, parallelism=ARGON2ID_LANES).hash(password)
     except argon2.exceptions.HashingError as error:
         raise ValueError(str(error)) from None
     return value.encode()

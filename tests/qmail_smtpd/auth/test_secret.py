@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,8 @@ from qmail_smtpd.auth.errors import CannotVerify
 from qmail_smtpd.auth.secret import (
     SCHEMES,
     apop,
+    argon2id_matches,
+    argon2id_matches_without_threads,
     cram_matches,
     cram_md5,
     is_challenge,
@@ -50,7 +53,7 @@ def test_two_secrets_of_one_password_differ_unless_it_is_in_plain_text(scheme: b
 def test_new_secrets_use_the_recommended_work_factors(scheme: bytes) -> None:
     stored = make(scheme, b"secret")
     assert matches(stored, b"secret")
-    work = {b"SCRAM-SHA-256": b"}600000,", b"ARGON2ID": b"m=65536,t=3,p=4", b"BLF-CRYPT": b"$12$", b"PLAIN": b"}secret"}
+    work = {b"SCRAM-SHA-256": b"}65536,", b"ARGON2ID": b"m=65536,t=3,p=1", b"BLF-CRYPT": b"$12$", b"PLAIN": b"}secret"}
     assert work[scheme] in stored
 
 
@@ -67,11 +70,12 @@ def test_dovecot_accepts_our_secrets(scheme: bytes, password: str) -> None:
 
 @pytest.mark.peer
 @ALL
-@pytest.mark.parametrize("password", ["secret", "pässwörd with 3 blanks, and a comma", "x" * 72])
+@pytest.mark.parametrize("password", ["secret", "pässwörd with 3 blanks, and a comma", "x" * 72, "x" * 100])
 def test_secrets_made_by_dovecot_are_accepted(scheme: bytes, password: str) -> None:
     stored = doveadm("-s", scheme.decode(), "-p", password).stdout.strip()
     assert matches(stored, password.encode()), stored
-    assert not matches(stored, password.encode() + b"!")
+    assert matches(stored, password.encode() + b"!") == (scheme == b"BLF-CRYPT" and len(password) >= 72)
+    assert not matches(stored, b"!" + password.encode())
     assert matches(
         stored.lower().replace(stored.partition(b"}")[2].lower(), stored.partition(b"}")[2]), password.encode()
     )
@@ -86,10 +90,14 @@ def test_the_name_of_a_scheme_may_be_in_lower_case() -> None:
     assert plaintext(b"{Plain}secret") == b"secret"
 
 
-def test_bcrypt_refuses_a_password_longer_than_it_supports() -> None:
+def test_only_the_first_72_bytes_of_a_password_count_for_bcrypt() -> None:
+    """As for crypt(3) and Dovecot. No such password is stored: its user may think that the rest counts."""
     stored = make(b"BLF-CRYPT", b"x" * 72, 4)
     assert matches(stored, b"x" * 72)
-    assert not matches(stored, b"x" * 73)
+    assert matches(stored, b"x" * 73)
+    assert matches(stored, b"x" * 72 + b"y" * 400)
+    assert not matches(stored, b"x" * 71 + b"y" * 400)
+    assert not matches(stored, b"x" * 71)
     with pytest.raises(ValueError, match="72 bytes"):
         make(b"BLF-CRYPT", b"x" * 73)
 
@@ -167,18 +175,57 @@ def test_a_missing_package_is_an_error_that_names_it(scheme: bytes, monkeypatch:
         assert b"{" + scheme + b"}" in caught.value.why
 
 
-def test_argon2id_without_memory_is_an_error_and_not_a_mismatch() -> None:
-    stored = make(b"ARGON2ID", b"secret", 1)
+@pytest.mark.parametrize("function", [argon2id_matches, argon2id_matches_without_threads])
+def test_argon2id_without_memory_is_an_error_and_not_a_mismatch(function: Callable[[bytes, bytes], bool]) -> None:
+    value = make(b"ARGON2ID", b"secret", 1).removeprefix(b"{ARGON2ID}")
 
     def check() -> None:
-        matches(stored, b"secret")  # loads the modules
+        function(value, b"secret")  # loads the modules
         resource.setrlimit(resource.RLIMIT_AS, (1 << 20, 1 << 20))
         try:
-            os.write(1, str(matches(stored, b"secret")).encode())
+            os.write(1, str(function(value, b"secret")).encode())
         except CannotVerify as error:
             os.write(1, error.why)
 
     assert forked.run(check, ["x"]).stdout == b"{ARGON2ID} cannot be checked: Memory allocation error"
+
+
+FOUR_LANES = (
+    b"{ARGON2ID}$argon2id$v=19$m=256,t=2,p=4$c2FsdHNhbHRzYWx0c2FsdA$q055CnNtQP5nq71Kg0CyyrvgmsMdxVMEE82doxknNpY"
+)
+NO_VERSION = b"{ARGON2ID}$argon2id$m=256,t=2,p=2$c2FsdHNhbHRzYWx0c2FsdA$MzRBjTIbj/WUya/W3rTT6Vv9zrXqOEe2dSjAundL3Hk"
+
+
+@pytest.mark.parametrize("stored", [FOUR_LANES, NO_VERSION])
+@pytest.mark.parametrize("limits", [[], [("RLIMIT_STACK", 300 << 20), ("RLIMIT_AS", 300 << 20)]])
+def test_argon2id_with_several_lanes_is_checked_under_the_limits_of_softlimit(
+    stored: bytes, limits: list[tuple[str, int]]
+) -> None:
+    """softlimit -m limits the stack too, and glibc allocates as much for each thread."""
+    code = "import sys; from qmail_smtpd.auth.secret import matches;"
+    code += "print([matches(sys.argv[1].encode(), word) for word in (b'secret', b'wrong')])"
+
+    def limit() -> None:
+        for name, size in limits:
+            resource.setrlimit(getattr(resource, name), (size, size))
+
+    command = [sys.executable, "-c", code, stored.decode()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert (done.stdout, done.stderr) == ("[True, False]\n", "")
+
+
+def test_a_new_argon2id_secret_needs_no_thread() -> None:
+    code = "import resource; from qmail_smtpd.auth import secret;"
+    code += "secret.argon2id_matches_without_threads = None; stored = secret.make(b'ARGON2ID', b'secret');"
+    code += "print(secret.matches(stored, b'secret'), secret.matches(stored, b'wrong'))"
+
+    def limit() -> None:
+        for name in (resource.RLIMIT_STACK, resource.RLIMIT_AS):
+            resource.setrlimit(name, (300 << 20,) * 2)
+
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert (done.stdout, done.stderr) == ("True False\n", "")
 
 
 def test_rounds_outside_the_limits_of_a_scheme_are_refused() -> None:

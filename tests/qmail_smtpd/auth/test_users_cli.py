@@ -56,7 +56,7 @@ def test_the_first_user_creates_the_file(home: UsersHome) -> None:
     done = home.run("--set", "joe")
     message = b"checkusers: %b is new: give it the group that the checker runs as\n" % bytes(home.path)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", message)
-    assert home.path.read_bytes().startswith(b"joe:{SCRAM-SHA-256}600000,")
+    assert home.path.read_bytes().startswith(b"joe:{SCRAM-SHA-256}65536,")
     assert home.path.stat().st_mode & 0o777 == 0o640
     assert (home.check(b"joe", b"secret"), home.check(b"joe", b"wrong")) == (0, 1)
     assert sorted(os.listdir(home.path.parent)) == ["users"]
