@@ -151,12 +151,12 @@ def test_smtplib_reads_one_reply_whatever_the_error_text_contains(home: Path) ->
     """It reads a line up to an LF, so that a bare one shifts the replies to all later commands."""
     write_queue(home, "cat >/dev/null\nprintf 'Dno\\n250 accepted\\n' >&6\nexit 82\n")
     words = ["-RHl0", "127.0.0.1", "0", script("qmail-smtpd")]
-    with Server(words, environ={"QMAILHOME": str(home)}) as server:
-        with smtplib.SMTP("127.0.0.1", server.port, "client.test") as client:
-            with pytest.raises(smtplib.SMTPDataError) as caught:
-                client.sendmail("s@sender.test", ["u@example.com"], "Subject: t\r\n\r\nhello\r\n")
-            assert caught.value.args == (554, b"no 250 accepted")
-            assert client.docmd("VRFY", "x")[0] == 252
+    server = Server(words, environ={"QMAILHOME": str(home)})
+    with server, smtplib.SMTP("127.0.0.1", server.port, "client.test") as client:
+        with pytest.raises(smtplib.SMTPDataError) as caught:
+            client.sendmail("s@sender.test", ["u@example.com"], "Subject: t\r\n\r\nhello\r\n")
+        assert caught.value.args == (554, b"no 250 accepted")
+        assert client.docmd("VRFY", "x")[0] == 252
 
 
 def test_the_error_text_ends_at_a_nul(home: Path) -> None:
