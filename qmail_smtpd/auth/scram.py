@@ -159,14 +159,12 @@ def scramp_fields(verifier: Verifier) -> tuple[bytes, bytes, bytes, int]:
 
 def typical_parameters(users: Users) -> tuple[int, int]:
     """Return salt length and iterations of the first SCRAM entry in the file, else those of new entries."""
-    for entry in users.entries():
+    for entry in users.with_scheme(SCHEME):
         try:
-            scheme, value = split(entry.secret)
-            if scheme == SCHEME:
-                verifier = Verifier.from_value(value)
-                return min(len(verifier.salt), KEY), verifier.iterations
+            verifier = Verifier.from_value(split(entry.secret)[1])
         except CannotVerify:
             continue
+        return min(len(verifier.salt), KEY), verifier.iterations
     return SALT, ITERATIONS
 
 

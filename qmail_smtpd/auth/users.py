@@ -6,7 +6,7 @@ The file is read at each login and not kept: a change takes effect at once, and 
 from qmail_smtpd.auth import secretfile
 from qmail_smtpd.auth.errors import CannotVerify as CannotVerify
 from qmail_smtpd.auth.errors import UnsuitableScheme
-from qmail_smtpd.auth.secret import cram_matches, matches, split
+from qmail_smtpd.auth.secret import SCHEMES, cram_matches, matches, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ SECRET, UID, HOME, SHELL, EXTRA = 1, 2, 5, 6, 7  # fields of a line
 MAILBOX_FIELD = b"userdb_"  # prefix of extra fields about the mailbox; other extra fields may restrict logins
 SHELL_DEFAULT = b"/bin/sh"  # passwd(5) for an empty field
 DUMMY = b"{PLAIN}-"
-SCRAM_SCHEMES = (b":{SCRAM-SHA-256}", b":{PLAIN}")
+SCRAM_SCHEMES = (b"SCRAM-SHA-256", b"PLAIN")
+HASH_SCHEMES = tuple(scheme for scheme in SCHEMES if scheme != b"PLAIN")
 
 
 def verify(path: bytes, user: bytes, password: bytes) -> bool:
@@ -51,15 +52,19 @@ def has_scram_password(path: bytes) -> bool:
 
 def holds_scram_password(lines: bytes) -> bool:
     """Whether one of these lines is an entry whose scheme can be used for SCRAM-SHA-256."""
+    return any(True for scheme in SCRAM_SCHEMES for _ in starts_with_scheme(lines, scheme))
+
+
+def starts_with_scheme(lines: bytes, scheme: bytes) -> "Iterator[int]":
+    """Yield the offsets of the lines that are entries with this scheme. Does not split each line: there may be many."""
     upper = lines.upper()
-    for scheme in SCRAM_SCHEMES:
-        found = upper.find(scheme)
-        while found >= 0:
-            start = lines.rfind(b"\n", 0, found) + 1
-            if lines.find(b":", start) == found and lines[start : start + 1] not in NO_ENTRY:
-                return True
-            found = upper.find(scheme, found + 1)
-    return False
+    marker = b":{" + scheme + b"}"
+    found = upper.find(marker)
+    while found >= 0:
+        start = lines.rfind(b"\n", 0, found) + 1
+        if lines.find(b":", start) == found and lines[start : start + 1] not in NO_ENTRY:
+            yield start
+        found = upper.find(marker, found + 1)
 
 
 class Entry:
@@ -173,7 +178,20 @@ class Users:
 
     def decoy(self) -> bytes:
         """Return the file's first hash: checking an unknown user's password against it takes the usual time."""
-        return next((entry.secret for entry in self.entries() if is_hash(entry.secret)), DUMMY)
+        firsts = filter(None, map(self.first_hash, HASH_SCHEMES))
+        first = min(firsts, key=lambda entry: entry.start, default=None)
+        return first.secret if first else DUMMY
+
+    def first_hash(self, scheme: bytes) -> Entry | None:
+        """Return the first entry with a hash in this scheme."""
+        return next((entry for entry in self.with_scheme(scheme) if is_hash(entry.secret)), None)
+
+    def with_scheme(self, scheme: bytes) -> "Iterator[Entry]":
+        """Yield the entries with this scheme, also invalid ones."""
+        for start in starts_with_scheme(self.content, scheme):
+            entry = self.entry(start)
+            if entry:
+                yield entry
 
     def check(self, user: bytes, is_right: "Callable[[bytes], bool]") -> Entry | None:
         """Return the user's entry if `is_right` accepts its secret, else None. Raises CannotVerify, as `is_right` may.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qmail_smtpd.auth import secretfile, users
 from qmail_smtpd.auth.errors import UnsuitableScheme
+from qmail_smtpd.auth.scram import Scram
 from qmail_smtpd.auth.secret import cram_md5, make
 from qmail_smtpd.auth.users import CannotVerify, Entry, Users, has_scram_password, verify, verify_digest
 
@@ -297,6 +298,26 @@ USED_FOR_SCRAM = {  # content -> whether a password in it can be used for SCRAM-
 @pytest.mark.parametrize("content", USED_FOR_SCRAM, ids=range(len(USED_FOR_SCRAM)))
 def test_the_schemes_in_the_file_tell_whether_scram_can_be_used(content: bytes, write_users: WriteUsers) -> None:
     assert has_scram_password(write_users(content)) == USED_FOR_SCRAM[content]
+
+
+@pytest.mark.parametrize("user", [b"nobody", b"user5"])
+def test_a_failed_login_does_not_split_each_line(
+    user: bytes, write_users: WriteUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a million users that would cost a second for each attempt."""
+    path = write_users(b"".join(b"user%d:{PLAIN}x\n" % number for number in range(1000)))
+    split = []
+    monkeypatch.setattr(users, "Entry", lambda *words: split.append(words) or Entry(*words))
+    assert not verify(path, user, b"wrong")
+    assert Scram(path).step(b"n,,n=%b,r=abc" % user).startswith(b"r=abc")
+    assert len(split) < 10
+
+
+@pytest.mark.parametrize("order", [(BCRYPT, SCRAM), (SCRAM, BCRYPT)])
+def test_the_decoy_is_the_first_hash_of_the_file(order: tuple[bytes, bytes], write_users: WriteUsers) -> None:
+    path = write_users(b"#ann:%b\nann:{PLAIN}a\nempty:{SCRAM-SHA-256}\n" % BCRYPT + b"x:%b\ny:%b\n" % order)
+    assert Users(path).decoy() == order[0]
+    assert Users(write_users(b"ann:{PLAIN}a\n")).decoy() == b"{PLAIN}-"
 
 
 def test_the_search_for_a_scheme_ends_at_the_first_one(
