@@ -1,11 +1,11 @@
 """Read control files: a line, a number, a list, morercpthosts.cdb. The only reader of control/.
 
 Paths are relative to the qmail home: `home`, or by default the current directory, which `enter` sets. A missing file is
-None. Every other error raises Unreadable, and so do a link that leads nowhere, a FIFO, and a file that is too large:
-without a file such as rcpthosts a server accepts more.
+None. Every other error raises Unreadable, and so do a dangling link, a FIFO and a file that is too large: they must not
+count as a missing file, because without rcpthosts, for example, a server accepts more mail.
 
-A process that serves one client after the other keeps what it has read of its home, as long as the directory and the
-files are the same (keep). A change counts from the next client.
+A process that serves one client after another can cache the files of its home (enable_cache). The cache is used as long
+as the directory and the files have not changed: a change takes effect with the next client.
 """
 
 import errno
@@ -29,7 +29,7 @@ READ_BLOCK = 65536
 LARGEST = 1 << 26  # bytes of a file that is read whole: three million domains, the same limit as for a users file
 UINT_MAX = 0xFFFFFFFF
 SIGNIFICANT_DIGITS = 32  # 10**32 is a multiple of 2**32
-SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
+SETTLED = 2.0  # seconds; a file that was changed more recently may change again without a newer time stamp
 PAIR_SIZE = 8  # cdb.txt: two numbers of four bytes
 LONGEST_DOMAIN = 255  # RFC 1035 section 2.3.4. 900 dots would be 900 keys to hash: 40 ms if cdblib has no hash in C
 
@@ -39,45 +39,45 @@ def home(environ: "Mapping[bytes, bytes]") -> bytes:
     return environ.get(b"QMAILHOME", HOME)
 
 
-class Kept:
-    """What has been read of one home's control files, while the directory and these files are as they were."""
+class HomeCache:
+    """The control files of one home that have been read, valid as long as they and their directory do not change."""
 
     __slots__ = ("contents", "directory", "files", "settled", "values")
 
     def __init__(self, directory: "Identity") -> None:
         self.directory = directory
-        self.files: dict[bytes, Identity] = {}  # those that exist, and have been read
+        self.files: dict[bytes, Identity] = {}  # the files that exist and have been read
         self.contents: dict[bytes, bytes | None] = {}
-        self.values: dict[str, object] = {}  # what was made of them
-        self.settled = True  # whether everything that was read since the home was entered can be kept
+        self.values: dict[str, object] = {}  # values computed from the files
+        self.settled = True  # whether everything that was read since the home was entered can be cached
 
     def is_valid(self, directory: "Identity") -> bool:
-        """Whether nothing has changed. A file that is made, removed or replaced changes its directory."""
+        """Whether nothing has changed. Creating, removing or replacing a file changes its directory."""
         if directory != self.directory:
             return False
         try:
-            return all(identity(os.stat(b"control/" + name)) == found for name, found in self.files.items())
+            return all(identity(os.stat(b"control/" + name)) == known for name, known in self.files.items())
         except OSError:
             return False
 
-    def add(self, name: bytes, content: bytes | None, found: "os.stat_result | None") -> None:
-        """Keep a file's content, unless the file may change once more within one tick of its time stamps."""
-        if found is not None:
-            if not is_settled(found):
+    def add(self, name: bytes, content: bytes | None, status: "os.stat_result | None") -> None:
+        """Cache a file's content, unless the file may change again without a newer time stamp."""
+        if status is not None:
+            if not is_settled(status):
                 self.settled = False
                 return
-            self.files[name] = identity(found)
+            self.files[name] = identity(status)
         self.contents[name] = content
 
 
-kept: dict[bytes, Kept] = {}  # by home, in a process that keeps
-keeping: list[bool] = []  # not empty in such a process
-entered: list[Kept] = []  # of the home that is the current directory
+caches: dict[bytes, HomeCache] = {}  # by home
+cache_enabled: list[bool] = []  # not empty if so
+current_cache: list[HomeCache] = []  # the cache of the current directory, if it has one
 
 
-def keep() -> None:
-    """From now on keep what is read of a home that is entered."""
-    keeping.append(True)
+def enable_cache() -> None:
+    """Cache the control files of each home that is entered from now on."""
+    cache_enabled.append(True)
 
 
 def enter(directory: bytes) -> None:
@@ -86,43 +86,43 @@ def enter(directory: bytes) -> None:
         os.chdir(directory)
     except OSError as error:
         raise unreadable(directory, error) from error
-    if keeping:
-        entered[:] = look_at(directory)
+    if cache_enabled:
+        current_cache[:] = find_cache(directory)
 
 
-def look_at(directory: bytes) -> list[Kept]:
-    """What is kept of this home, which is the current directory; nothing where the directory has just changed."""
+def find_cache(directory: bytes) -> list[HomeCache]:
+    """Return the cache of the home that is the current directory, or none if the directory has just changed."""
     try:
-        found = os.stat(b"control")
+        status = os.stat(b"control")
     except OSError:
         return []
-    known = kept.get(directory)
-    if known is None or not known.is_valid(identity(found)):
-        known = kept[directory] = Kept(identity(found))
-    known.settled = is_settled(found)
-    return [known] if known.settled else []
+    cache = caches.get(directory)
+    if cache is None or not cache.is_valid(identity(status)):
+        cache = caches[directory] = HomeCache(identity(status))
+    cache.settled = is_settled(status)
+    return [cache] if cache.settled else []
 
 
-def made_of_files(name: str, make: "Callable[[], Value]") -> "Value":
-    """What `make` makes of control files of the current home, which may be kept from an earlier client."""
-    if not entered:
-        return make()
-    value: Value | None = entered[0].values.get(name)  # type: ignore[assignment]
+def cached(name: str, compute: "Callable[[], Value]") -> "Value":
+    """Return the cached value of this name, or the result of `compute`, a function of the home's control files."""
+    if not current_cache:
+        return compute()
+    value: Value | None = current_cache[0].values.get(name)  # type: ignore[assignment]
     if value is None:
-        value = make()
-        if entered[0].settled:
-            entered[0].values[name] = value
+        value = compute()
+        if current_cache[0].settled:
+            current_cache[0].values[name] = value
     return value
 
 
-def identity(found: os.stat_result) -> "Identity":
-    """What changes when a file does."""
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def identity(status: os.stat_result) -> "Identity":
+    """Return a value that changes when the file changes."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def is_settled(found: os.stat_result) -> bool:
-    """Whether the last change is long enough ago for the next one to have other time stamps."""
-    return time() - max(found.st_mtime, found.st_ctime) >= SETTLED
+def is_settled(status: os.stat_result) -> bool:
+    """Whether the last change is so long ago that the next one will have a newer time stamp."""
+    return time() - max(status.st_mtime, status.st_ctime) >= SETTLED
 
 
 def unreadable(path: bytes, error: OSError) -> Unreadable:
@@ -146,7 +146,7 @@ def open_control(name: bytes, home: bytes = b".") -> int:
 
 
 def is_dangling(path: bytes) -> bool:
-    """Whether a path that cannot be found ends at a link that leads nowhere: the file's, or a directory's above it."""
+    """Whether a path that does not exist leads to a dangling link: its own, or that of a directory above it."""
     while path and not os.path.lexists(path):
         path = os.path.dirname(path)
     return path != b"" and not os.path.exists(path)
@@ -166,35 +166,35 @@ def exists(name: bytes, home: bytes = b".") -> bool:
 
 def read(name: bytes, home: bytes = b".") -> bytes | None:
     """Return the content of the file, None if there is no file."""
-    keeper = entered[0] if entered and home == b"." else None
-    if keeper is not None and name in keeper.contents:
-        return keeper.contents[name]
+    cache = current_cache[0] if current_cache and home == b"." else None
+    if cache is not None and name in cache.contents:
+        return cache.contents[name]
     descriptor = open_control(name, home)
     if descriptor < 0:
-        if keeper is not None:
-            keeper.add(name, None, None)
+        if cache is not None:
+            cache.add(name, None, None)
         return None
     try:
-        found = os.fstat(descriptor)  # before the content: what is newer has another identity
-        content = read_all(descriptor, found)
+        status = os.fstat(descriptor)  # before the read: a later change then has another identity
+        content = read_all(descriptor, status)
     except OSError as error:
         raise unreadable(b"control/" + name, error) from error
     finally:
         os.close(descriptor)
-    if keeper is not None:
-        keeper.add(name, content, found)
+    if cache is not None:
+        cache.add(name, content, status)
     return content
 
 
-def read_all(descriptor: int, found: os.stat_result) -> bytes:
-    """Return the content of a file, or of a device such as /dev/null. Raise OSError, also for any other kind of file.
+def read_all(descriptor: int, status: os.stat_result) -> bytes:
+    """Return the content of a regular file, or of a device such as /dev/null. Raises OSError for other kinds of file.
 
-    A FIFO without a writer would be an empty list.
+    A FIFO without a writer would be taken for an empty list.
     """
-    if not S_ISREG(found.st_mode) and not S_ISCHR(found.st_mode):
+    if not S_ISREG(status.st_mode) and not S_ISCHR(status.st_mode):
         os.read(descriptor, 0)  # EISDIR
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    if found.st_size > LARGEST:
+    if status.st_size > LARGEST:
         raise too_large()
     blocks = []
     remaining = LARGEST

@@ -174,7 +174,7 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
 
     if not warmed_up:
         warmed_up.append(True)
-        control.keep()
+        control.enable_cache()
         preload.warm_up(SessionBackend)
     preload.prepare(environ)
 

@@ -128,7 +128,7 @@ class Setup(Reader):
 
     def __init__(self, environ: dict[bytes, bytes], arguments: list[bytes]) -> None:
         super().__init__()
-        files = control.made_of_files("settings", ControlFiles)
+        files = control.cached("settings", ControlFiles)
         self.warnings += files.warnings
         self.settings = files.settings.copy()
         self.timeout, self.session_seconds = files.timeout, files.session_seconds

@@ -36,7 +36,7 @@ class Settings:
     starttls = False  # whether there is a certificate
 
     def copy(self) -> "Settings":
-        """The same settings for another session, which may change its own."""
+        """Return a copy for a session that may change it."""
         other = Settings()
         other.__dict__.update(self.__dict__)
         return other

@@ -117,23 +117,23 @@ def test_a_file_that_is_too_large_for_a_list_is_an_error(home: Path, make: Calla
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4 * control.LARGEST // 1024
 
 
-def test_a_process_that_keeps_files_sees_a_link_that_leads_nowhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "keeping", [True])
-    monkeypatch.setattr(control, "entered", [])
+def test_a_cached_file_that_becomes_a_dangling_link_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "cache_enabled", [True])
+    monkeypatch.setattr(control, "current_cache", [])
     monkeypatch.setattr(control, "SETTLED", 0.0)
     (home / "lists").write_bytes(b"a.test\n")
     (home / "control/rcpthosts").symlink_to("../lists")
     for _ in range(2):
         control.enter(bytes(home))
-        assert control.made_of_files("hosts", lambda: control.read_list(b"rcpthosts")) == {b"a.test"}
+        assert control.cached("hosts", lambda: control.read_list(b"rcpthosts")) == {b"a.test"}
     (home / "lists").unlink()  # control/ itself has not changed
     for _ in range(2):
         control.enter(bytes(home))
         with pytest.raises(Unreadable):
-            control.made_of_files("hosts", lambda: control.read_list(b"rcpthosts"))
+            control.cached("hosts", lambda: control.read_list(b"rcpthosts"))
     (home / "lists").write_bytes(b"b.test\n")
     control.enter(bytes(home))
-    assert control.made_of_files("hosts", lambda: control.read_list(b"rcpthosts")) == {b"b.test"}
+    assert control.cached("hosts", lambda: control.read_list(b"rcpthosts")) == {b"b.test"}
 
 
 def test_a_loop_of_links_is_an_error_and_not_a_missing_file(home: Path) -> None:
