@@ -82,17 +82,18 @@ class Mailbox:
 
     def measure(self, message: Message) -> int:
         """Read the message to find its length. Raise OSError if that fails."""
-        size = line_feeds = 0
+        size = bare_line_feeds = 0
         last = b"\n"
         descriptor = self.open(message)
         try:
             while block := os.read(descriptor, BLOCK):
                 size += len(block)
-                line_feeds += block.count(b"\n")
+                bare_line_feeds += block.count(b"\n") - block.count(b"\r\n")
+                bare_line_feeds -= last.endswith(b"\r") and block.startswith(b"\n")
                 last = block
         finally:
             os.close(descriptor)
-        return octets(size, line_feeds, not last.endswith(b"\n"))
+        return octets(size, bare_line_feeds, not last.endswith(b"\n"))
 
     def close(self) -> bool:
         """Remove the messages that are marked as deleted, and move the other new messages to cur.

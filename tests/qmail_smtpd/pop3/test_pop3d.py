@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qmail_smtpd.net.wire import Wire
-from qmail_smtpd.pop3.mailbox import Mailbox
+from qmail_smtpd.pop3.mailbox import BLOCK, Mailbox
 from qmail_smtpd.pop3.pop3d import Session, converse
 from tests.kit.imports import check, imported
 from tests.kit.maildrop import AN_HOUR, AS_NON_ROOT, ENVIRON, Dialogue, Maildir, command, talk
@@ -84,6 +84,18 @@ DIALOGUE = {  # input -> the replies after the greeting
 def test_the_replies_are_the_originals(case: str, maildir: Maildir, tmp_path: Path) -> None:
     sent, replies = DIALOGUE[case]
     assert talk(tmp_path, sent) == (GREETING + replies, b"", 0)
+
+
+CRLF = b"Subject: three\r\n\r\n".ljust(BLOCK - 1, b"x") + b"\r\n\n.dot\r\nend\r\n"  # a CRLF in two blocks
+
+
+def test_a_file_with_crlf_is_sent_without_more_crs_and_has_that_length(maildir: Maildir, tmp_path: Path) -> None:
+    maildir.put("cur/30.c.host:2,S", CRLF)
+    sent = CRLF.replace(b"\r\n\n.dot", b"\r\n\r\n..dot")
+    length = len(CRLF) + 1
+    expected = GREETING + b"+OK \r\n" + sent + b".\r\n+OK \r\nSubject: three\r\n\r\n.\r\n"
+    done = talk(tmp_path, b"RETR 3\r\nTOP 3 0\r\nLIST 3\r\nSTAT\r\n")
+    assert done.stdout == expected + b"+OK 3 %d\r\n+OK 3 %d\r\n" % (length, 65 + length)
 
 
 def test_commands_are_answered_byte_by_byte_and_after_garbage(pop: Dialogue) -> None:

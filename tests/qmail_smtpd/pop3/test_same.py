@@ -20,6 +20,12 @@ FILES = [
     b"Subject: CR\n\na\rb\n",
     b"Subject: long\n\n" + b"x" * 100_000 + b"\n.\n",
     b"no header\n\n.\n",
+    b"Subject: CRLF\r\n\r\nbody\r\n.\r\n\r\n..x\r\nend\r\n",
+    b"Subject: CRLF and LF\r\nX: y\n\r\nbody\n.\r\n\n..x\r\n",
+    b"Subject: LF and CRLF\nX: y\r\n\nbody\r\n.\n\r\n",
+    b"Subject: CR CRLF\r\r\n\r\na\r\r\n\r\r\n.\r\r\n",
+    b"Subject: only a CRLF header\r\n",
+    b"Subject: long, CRLF\r\n\r\n".ljust(65535, b"x") + b"\r\n.\r\nend\r\n",  # a CRLF in two blocks
 ]
 EACH = [b"RETR %d\r\nTOP %d 0\r\nTOP %d 2\r\nTOP %d 99\r\n" % ((number,) * 4) for number in range(1, len(FILES) + 1)]
 COMMANDS = b"STAT\r\nLIST\r\nLIST 2\r\n" + b"".join(EACH)

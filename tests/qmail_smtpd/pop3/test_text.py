@@ -76,19 +76,19 @@ def test_a_number_is_the_leading_digits(text: bytes, expected: tuple[int | None,
 
 
 def blast(file: bytes, lines: int | None) -> bytes:
-    """Return what qmail-pop3d.c sends of a file, line by line, without its empty line before the dot."""
+    """Return what qmail-pop3d.c sends of a file, line by line, but no second CR and no empty line before the dot."""
     sent = b""
     in_header = True
     limit = 0 if lines is None else lines + 1
     rest = file
     while rest:
-        line, _, rest = rest.partition(b"\n")
+        line, ended, rest = rest.partition(b"\n")
         if limit and not in_header:
             limit -= 1
             if not limit:
                 break
-        in_header = in_header and line != b""
-        sent += b"." * line.startswith(b".") + line + b"\r\n"
+        in_header = in_header and line not in (b"", b"\r")
+        sent += b"." * line.startswith(b".") + line + (b"\n" if ended and line.endswith(b"\r") else b"\r\n")
     return sent + b".\r\n"
 
 
@@ -116,8 +116,16 @@ MESSAGES = {  # file, lines of the body, the bytes sent
     "no end of line, counted": (b"A: b\n\nbody", 1, b"A: b\r\n\r\nbody\r\n.\r\n"),
     "dots": (b".\n..\n\n.a\nb.\n", None, b"..\r\n...\r\n\r\n..a\r\nb.\r\n.\r\n"),
     "a dot as the last byte": (b"a\n.", None, b"a\r\n..\r\n.\r\n"),
-    "CRs are data": (b"a\r\n\rb\r\r\n", None, b"a\r\r\n\rb\r\r\r\n.\r\n"),
-    "a CR is no empty line": (b"A: b\r\n\r\nbody\r\n", 0, b"A: b\r\r\n\r\r\nbody\r\r\n.\r\n"),
+    "CRLF": (b"A: b\r\n\r\n.body\r\n", None, b"A: b\r\n\r\n..body\r\n.\r\n"),
+    "CRLF, no line of the body": (b"A: b\r\n\r\nbody\r\n", 0, b"A: b\r\n\r\n.\r\n"),
+    "CRLF, one line of the body": (b"A: b\r\n\r\none\r\ntwo\r\n", 1, b"A: b\r\n\r\none\r\n.\r\n"),
+    "CRLF after LF": (b"A: b\n\r\nbody\n", 0, b"A: b\r\n\r\n.\r\n"),
+    "LF after CRLF": (b"A: b\r\n\nbody\r\n", 0, b"A: b\r\n\r\n.\r\n"),
+    "CRLF first": (b"\r\nbody\r\n", 0, b"\r\n.\r\n"),
+    "CRLF, and no end of line": (b"A: b\r\n\r\nbody", None, b"A: b\r\n\r\nbody\r\n.\r\n"),
+    "a CR as the last byte": (b"a\r", None, b"a\r\r\n.\r\n"),
+    "other CRs are data": (b"a\r\n\rb\r\r\n", None, b"a\r\n\rb\r\r\n.\r\n"),
+    "two CRs are no empty line": (b"A: b\n\r\r\nbody\n", 0, b"A: b\r\n\r\r\nbody\r\n.\r\n"),
     "a CR before a dot": (b"a\r.\n", None, b"a\r.\r\n.\r\n"),
     "any bytes": (b"\0\xff\n", None, b"\0\xff\r\n.\r\n"),
 }
@@ -125,7 +133,7 @@ MESSAGES = {  # file, lines of the body, the bytes sent
 
 @pytest.mark.parametrize("size", [65536, 1, 2, 3])
 @pytest.mark.parametrize("case", MESSAGES)
-def test_a_message_is_sent_as_by_the_original_but_without_its_added_empty_line(case: str, size: int) -> None:
+def test_a_message_is_sent_as_by_the_original_but_without_added_bytes(case: str, size: int) -> None:
     file, lines, expected = MESSAGES[case]
     assert convert(file, lines, size) == expected == blast(file, lines)
 
@@ -144,4 +152,5 @@ def test_any_file_in_any_pieces_is_sent_as_by_the_original(file: bytes, lines: i
 def test_octets_are_the_length_that_a_client_receives_without_the_doubled_dots(file: bytes) -> None:
     sent = convert(file).removesuffix(b".\r\n").split(b"\r\n")
     received = b"\r\n".join(line.removeprefix(b".") for line in sent)
-    assert octets(len(file), file.count(b"\n"), not file.endswith(b"\n") and file != b"") == len(received)
+    bare_line_feeds = file.count(b"\n") - file.count(b"\r\n")
+    assert octets(len(file), bare_line_feeds, not file.endswith(b"\n") and file != b"") == len(received)
