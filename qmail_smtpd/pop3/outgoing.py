@@ -16,7 +16,7 @@ class Outgoing:
     def __init__(self, lines: int | None = None) -> None:
         self.lines = lines
         self.in_header = True
-        self.last_two = b"\n"  # the file's last bytes before the next block. The file begins like a line
+        self.last_two = b"\n"  # the last two bytes before the next block; a file begins like a line
         self.ended = False
 
     def feed(self, block: bytes) -> bytes:
@@ -66,6 +66,6 @@ def end_of_header(before: bytes, block: bytes) -> int:
 def octets(size: int, bare_line_feeds: int, unfinished: bool) -> int:
     """Return the length of a message as RETR sends it, without the doubled dots (RFC 1939 section 11).
 
-    `size` and `bare_line_feeds`, those without CR, are those of the file. `unfinished`: its last line has no LF.
+    `size` and `bare_line_feeds`, the LFs without a CR, are those of the file. `unfinished`: its last line has no LF.
     """
     return size + bare_line_feeds + 2 * unfinished
