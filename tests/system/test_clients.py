@@ -187,3 +187,33 @@ def test_postfix_smtp_source_sends_a_hundred_messages_in_ten_sessions_at_once(se
     subprocess.run([*command, f"127.0.0.1:{server.port}"], check=True)
     assert len(server.bodies()) == 100
     assert list(Path(server.maildir).glob("tmp/*")) == []
+
+
+# a bare LF: docs/qmail-smtpd.md names the clients that send one
+
+LF_TEXT = b"Subject: t\n\nhello\nworld\n"
+BARE_LF = b"451 See https://cr.yp.to/docs/smtplf.html."
+
+
+def test_smtplib_sends_the_line_ends_of_bytes_as_they_are(server):
+    with server.smtp() as smtp:
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            smtp.sendmail(SENDER, [INSIDE], LF_TEXT)
+        assert (refused.value.smtp_code, refused.value.smtp_error) == (451, BARE_LF[4:])
+    with server.smtp() as smtp:
+        assert smtp.sendmail(SENDER, [INSIDE], LF_TEXT.decode()) == {}
+        assert smtp.send_message(email.message_from_bytes(LF_TEXT), SENDER, [INSIDE]) == {}
+    assert server.bodies() == [LF_TEXT] * 2
+
+
+@pytest.mark.peer
+def test_curl_sends_the_line_ends_of_a_file_as_they_are_without_crlf(server, tmp_path):
+    (tmp_path / "text").write_bytes(LF_TEXT)
+    url = f"smtp://127.0.0.1:{server.port}/client.example"
+    command = [peer("/usr/bin/curl"), "-sv", url, "--mail-from", SENDER, "--mail-rcpt", INSIDE, "-T", tmp_path / "text"]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode
+    assert b"< " + BARE_LF in done.stderr
+    assert server.bodies() == []
+    subprocess.run([*command, "--crlf"], capture_output=True, check=True)
+    assert server.bodies() == [LF_TEXT]

@@ -17,7 +17,7 @@ from scramp import ScramClient
 
 from qmail_smtpd.auth import scram
 from qmail_smtpd.auth.scram import Malformed, Scram, WrongProof
-from qmail_smtpd.auth.secret import make
+from qmail_smtpd.auth.secret import make, matches
 from qmail_smtpd.auth.users import CannotVerify
 from qmail_smtpd.auth.verifier import Verifier
 from tests.kit.support import peer
@@ -106,6 +106,16 @@ def test_a_user_made_by_dovecot_can_log_in(write_users: WriteUsers) -> None:
     words = [peer("/usr/bin/doveadm"), "pw", "-s", "SCRAM-SHA-256", "-p", "secret"]
     stored = subprocess.run(words, capture_output=True, check=True).stdout.strip()
     assert login(write_users(b"joe:" + stored), "joe", "secret").done
+
+
+@pytest.mark.peer
+def test_dovecot_does_not_normalize_a_password_and_a_scram_client_does(write_users: WriteUsers) -> None:
+    words = [peer("/usr/bin/doveadm"), "pw", "-s", "SCRAM-SHA-256", "-p", "ﬁne"]
+    stored = subprocess.run(words, capture_output=True, check=True).stdout.strip()
+    with pytest.raises(WrongProof):
+        login(write_users(b"joe:" + stored), "joe", "ﬁne")
+    assert matches(stored, "ﬁne".encode())  # PLAIN and LOGIN
+    assert not matches(stored, b"fine")
 
 
 def test_a_password_is_normalized_on_both_sides(write_users: WriteUsers) -> None:
