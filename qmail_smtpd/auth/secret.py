@@ -3,6 +3,9 @@
 The formats are Dovecot's: each side reads what the other makes (`doveadm pw`). Knows no files and no users.
 """
 
+import os
+import sys
+
 from qmail_smtpd.auth.errors import CannotVerify
 
 TYPE_CHECKING = False
@@ -205,7 +208,8 @@ def import_package(module: str, scheme: bytes, name: bytes) -> "Any":
 
 def missing_package(feature: bytes, name: bytes) -> CannotVerify:
     """Return the exception for a package that is not installed, which must not count as a wrong password."""
-    return CannotVerify(feature + b" needs the Python package " + name + b": pip install 'ucspi-smtpd[auth]'")
+    pip = os.fsencode(sys.executable) + b" -m pip install "
+    return CannotVerify(feature + b" needs the Python package " + name + b": " + pip + name)
 
 
 # For each scheme: matches(value, password), and make(password, rounds).
