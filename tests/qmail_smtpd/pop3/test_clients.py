@@ -326,12 +326,6 @@ def test_an_untrusted_certificate_ends_the_connection(secure: Pop) -> None:
     assert secure.maildir.names() == set(MESSAGES)
 
 
-@pytest.mark.parametrize("service", ["pop3", "pop3s"])
-def test_the_documentation_shows_the_run_script(service: str) -> None:
-    expected = "".join(f"    {line}\n" for line in (ROOT / "examples" / service / "run").read_text().splitlines())
-    assert expected in (ROOT / "docs/roaming.md").read_text()
-
-
 @needs_root
 @pytest.mark.parametrize("service", ["pop3", "pop3s"])
 def test_the_run_script_serves_and_records_the_login(service: str, tmp_path: Path, home: Path) -> None:
