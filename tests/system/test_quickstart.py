@@ -13,8 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.kit.examples import copy_tree, programs_of
-from tests.kit.ports import free_port
-from tests.kit.support import ROOT
+from tests.kit.support import ROOT, free_port
 
 OUTSIDE = "someone@elsewhere.example"
 REFUSED = "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"

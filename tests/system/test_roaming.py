@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.examples import copy_tree, programs_of
-from tests.kit.ports import free_port
 from tests.kit.server import PATIENCE, needs_root
+from tests.kit.support import free_port
 
 STEPS = [  # what each step of the round says, after `roaming: ok: `
     r"127\.0\.0\.5 to someone@elsewhere\.example: 553 .*, not stored",

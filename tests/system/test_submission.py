@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.examples import copy_tree, programs_of
-from tests.kit.ports import free_port
 from tests.kit.server import PATIENCE
-from tests.kit.support import peer
+from tests.kit.support import free_port, peer
 
 SERVICES = ("smtp", "submission", "submissions")
 # It does what .venv/bin/python3 would, but for pip, whose words it notes.

@@ -15,9 +15,8 @@ import pytest
 
 from tests.kit.maildrop import AS_NON_ROOT, Maildir
 from tests.kit.mailhome import make_home
-from tests.kit.ports import free_port
 from tests.kit.server import PATIENCE, Server, needs_root, read_all
-from tests.kit.support import ROOT, peer, script
+from tests.kit.support import ROOT, free_port, peer, script
 from tests.kit.tlspeer import certify, trusting
 from tests.kit.tracer import traced
 
