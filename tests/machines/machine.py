@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 NAME, ADDRESS, CLIENT = "mail.example.org", "192.0.2.80", "192.0.2.7"
-PACKAGES = "ca-certificates,dbus,iproute2,systemd,systemd-sysv"
+PACKAGES = "ca-certificates,dbus,iproute2,procps,systemd,systemd-sysv"  # procps is on each Debian that is installed
 SCRIPTS = "/usr/share/debootstrap/scripts"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 CGROUPS = [Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")]

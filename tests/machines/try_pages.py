@@ -31,6 +31,7 @@ SCENARIOS = (
     "roaming-vpopmail",
     "roaming-auth,roaming-pop",
     "roaming",
+    "README",
 )
 ACCEPTED, LOGIN_NEEDED, REFUSED = (
     r"<[-~] +250 ok \d+ qp \d+",
@@ -66,6 +67,7 @@ QMAIL_AND_VPOPMAIL = """
     touch /home/vpopmail/etc/open-smtp
 """
 BEFORE = {
+    "README": "apt-get install postfix python3-venv; postconf -MX smtp/inet; systemctl restart postfix",
     "roaming-dovecot": f"useradd --create-home joe; echo joe:{PASSWORD} | chpasswd",
     "roaming-vpopmail": QMAIL_AND_VPOPMAIL,
 }
@@ -83,6 +85,10 @@ class Check(NamedTuple):
 
 # What must be true after the page.
 AFTER = {
+    "README": [
+        Check(SEND, "client", ACCEPTED),
+        Check(SEND.replace("joe@example.org", "you@elsewhere.example"), "client", REFUSED),
+    ],
     "roaming-address": [Check("cat /var/log/qmail-smtpd/current", "machine", f"tcpserver: ok .*:{CLIENT}:")],
     "roaming-auth": [
         Check("postqueue -p", "machine", "you@elsewhere.example"),
@@ -161,6 +167,8 @@ class Attempt:
             elif "install --check" in block:
                 self.wait_for_services(page)
                 self.do(block)
+            elif block.splitlines()[-1].startswith("tcpserver "):
+                self.do(f"{block.rstrip()} >/root/log 2>&1 & sleep 3")  # it serves until it is stopped
             else:
                 self.do(block)
         for check in AFTER.get(page, []):
@@ -187,7 +195,7 @@ def attempt(suite: str, folder: Path, scenario: str) -> int:
         pages = scenario.split(",")
         for number, page in enumerate(pages):
             if page in BEFORE:
-                one.do(BEFORE[page])
+                one.do(BEFORE[page], "outside" if "apt-get" in BEFORE[page] else "machine")
             if number:
                 one.do("sleep 6; sv restart smtp")
             one.page(page)
