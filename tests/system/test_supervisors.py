@@ -216,6 +216,16 @@ def test_the_log_service_writes_what_the_server_logs(
     assert not current.parent.stat().st_mode & 0o007
 
 
+@pytest.mark.parametrize("path", [path for path in RUN_SCRIPTS if path not in ("runit/run", "s6/run")])
+def test_without_control_me_a_run_script_ends_before_the_server_starts(
+    path: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "home/control/me").unlink()
+    done = subprocess.run([EXAMPLES / path], env=environ, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout.count("\n")) == (111, 1)
+    assert f"{tmp_path}/home/control/me" in done.stdout
+
+
 @pytest.mark.parametrize("path", RUN_SCRIPTS)
 def test_a_run_script_does_not_wait_for_sessions_when_it_is_stopped(path: str) -> None:
     """With --drain, no client is served between TERM and the end of the last session."""
