@@ -86,6 +86,7 @@ class Machine:
     """A running machine, on a copy of the suite's root file system. `with Machine("trixie", folder) as machine: ...`"""
 
     def __init__(self, suite: str, folder: Path) -> None:
+        self.suite = suite
         self.base = base(suite, folder)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{suite}-", dir=folder))
         self.root = self.folder / "root"
