@@ -1,16 +1,30 @@
-"""What a run says of itself: with PEERS=1 a peer test that skips has failed, and Pythons that were tried are named."""
+"""What holds for a whole run: signals, hypothesis, PEERS=1 (a skipped peer test has failed), the Pythons at its end."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.kit.amount import times
 from tests.kit.support import NOT_PACKAGED
 
 # No test measures time: a machine that is busy makes the examples come slowly, and the functions take long.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=times(50)
+)
 settings.load_profile("untimed")
+
+# A shell starts background jobs with INT and QUIT ignored, nohup ignores HUP: what the tests start would inherit that.
+for _number, _action in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGTERM, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _action)
 
 
 @pytest.hookimpl(wrapper=True)

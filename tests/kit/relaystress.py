@@ -15,6 +15,7 @@ from tests.kit.relayhome import Home
 
 WINDOW = 2400
 SHORT = 2  # seconds that a short login counts: its entry keeps expiring, being removed and coming back
+LEAST = 40  # logins and clean-ups of each process, however slow the machine is
 STEADY_EACH = 100  # logins of each writer that must be present at the end
 VCHKPW_LINE = b'%b:allow,RELAYCLIENT="",RBLSMTPD=""\t%d\n'
 
@@ -55,10 +56,11 @@ def stress(home: Home, seconds: float, writers: int = 8, vchkpw: int = 0) -> Out
 
 def run(operations: list[Callable[[], Report]]) -> list[Report]:
     """Run each in its own process."""
-    readers = []
+    readers, pids = [], []
     for operation in operations:
         reader, writer = os.pipe()
-        if not os.fork():
+        pid = os.fork()
+        if not pid:
             status = 1
             try:
                 os.write(writer, pickle.dumps(operation()))
@@ -66,19 +68,20 @@ def run(operations: list[Callable[[], Report]]) -> list[Report]:
             finally:
                 os._exit(status)
         os.close(writer)
+        pids.append(pid)
         readers.append(open(reader, "rb"))
     reports = []
-    for reader_file in readers:
+    for pid, reader_file in zip(pids, readers, strict=True):
         with reader_file:
             reports.append(pickle.loads(reader_file.read()))
-        assert os.wait()[1] == 0
+        assert os.waitpid(pid, 0)[1] == 0
     return reports
 
 
 def write(home: Home, number: int, until: float) -> Report:
     """Log in repeatedly, from lasting addresses and from a few whose entries keep expiring."""
     store, done, refused, steady, lost = home.open(None), 0, 0, [], []
-    while time.monotonic() < until:
+    while time.monotonic() < until or done < LEAST:
         is_steady = done % 10 == 0 and len(steady) < STEADY_EACH
         address = b"10.1.%d.%d" % (number, len(steady)) if is_steady else b"10.0.%d.%d" % (number, done % 20)
         seen = int(time.time()) - (0 if is_steady else WINDOW - SHORT)
@@ -99,7 +102,7 @@ def write(home: Home, number: int, until: float) -> Report:
 def clear(home: Home, until: float) -> Report:
     """Expire repeatedly."""
     done = refused = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or done < LEAST:
         try:
             home.open(None).expire()
         except StoreError:
@@ -112,7 +115,7 @@ def replay_vchkpw(home: Home, number: int, until: float) -> Report:
     """Act as open_smtp_relay in vpopmail.c: copy the list without the address, append its new line, under the lock."""
     done = refused = 0
     steady = []
-    while time.monotonic() < until:
+    while time.monotonic() < until or done < LEAST:
         address = b"10.2.%d.%d" % (number, done % STEADY_EACH)
         done += 1
         if not copy_and_append(home.store, address):

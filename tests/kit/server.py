@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ from tests.kit.support import script
 PATIENCE = 20.0  # seconds to wait for a condition before it counts as failed; no test measures time with it
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: accounts, low ports, namespaces")
 ENVIRON = {"PATH": "/usr/bin:/bin"}
+HASTY = """#!{python}
+from tcpserver import cli
+cli.SERVE = "from tcpserver.parent import serve; serve.DRAIN_GRACE = 0.5; " + cli.SERVE
+cli.main()
+"""
 
 
 class Server:
@@ -148,6 +154,14 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or a zombie: the first process of a container may reap orphans late, or never."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -163,6 +177,14 @@ def open_to_all(directory: Path) -> None:
     while directory != Path(gettempdir()):
         directory.chmod(0o755)
         directory = directory.parent
+
+
+def hasty(directory: Path) -> str:
+    """Write a tcpserver that waits half a second between TERM and KILL, instead of five, and return its path."""
+    path = directory / "tcpserver"
+    path.write_text(HASTY.format(python=sys.executable))
+    path.chmod(0o755)
+    return str(path)
 
 
 def compiled(cdb: Path, text: str) -> Path:

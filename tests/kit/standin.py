@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 PATIENCE = 30.0  # seconds; never reached if all is well
 LISTED = b"@example.com"
 END = b"\r\n.\r\n"
+TCP_ESTABLISHED = 1  # tcp(7), netinet/tcp.h
 
 
 class Visit:
@@ -59,6 +60,12 @@ def recipient(visit: Visit, line: bytes) -> bytes:
 Answer = Callable[[Visit, bytes], bytes | None]
 
 
+def is_open(connection: socket.socket) -> bool:
+    """Whether the client has not closed it: its thread here may not have noticed yet. False under TLS."""
+    is_plain = connection.fileno() >= 0
+    return is_plain and connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_ESTABLISHED
+
+
 class StandIn:
     """A server that runs within a with statement. A reply of None closes the connection."""
 
@@ -78,7 +85,8 @@ class StandIn:
         self.lock = threading.Lock()
         self.visits: list[Visit] = []
         self.messages: list[tuple[list[bytes], bytes]] = []
-        self.at_once = self.most_at_once = 0
+        self.connections: set[socket.socket] = set()
+        self.most_at_once = 0  # connections that their clients had not closed
         self.threads: list[threading.Thread] = []
 
     def __enter__(self) -> "StandIn":
@@ -107,8 +115,8 @@ class StandIn:
             with self.lock:
                 visit = Visit(len(self.visits) + 1)
                 self.visits.append(visit)
-                self.at_once += 1
-                self.most_at_once = max(self.most_at_once, self.at_once)
+                self.connections.add(connection)
+                self.most_at_once = max(self.most_at_once, sum(map(is_open, self.connections)))
             thread = threading.Thread(target=self.serve, args=(connection, visit))
             self.threads.append(thread)
             thread.start()
@@ -120,7 +128,7 @@ class StandIn:
             except OSError:
                 pass
             with self.lock:
-                self.at_once -= 1
+                self.connections.remove(connection)
 
     def converse(self, connection: socket.socket, visit: Visit) -> None:
         connection.sendall(self.greeting(visit) if callable(self.greeting) else self.greeting)

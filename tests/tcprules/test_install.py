@@ -7,6 +7,7 @@ import random
 import signal
 import stat
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable, Sequence
@@ -343,17 +344,36 @@ def test_many_concurrent_processes_leave_the_complete_cdb_of_one_of_them(tmp_pat
             stream.close()
 
 
-@pytest.mark.peer
+HELD = """
+import os
+from tcprules.cli import tcprules
+
+def held_open(path, flags, *rest):
+    if flags & os.O_CREAT:
+        os.open = really_open
+        os.write({told}, b"x")
+        os.read({go}, 1)
+    return really_open(path, flags, *rest)
+
+really_open, os.open = os.open, held_open
+tcprules()
+"""
+
+
 def test_a_process_that_waited_for_the_first_cdb_does_not_remove_it_when_it_fails(tmp_path: Path) -> None:
     """The second process looks for r, finds none, and is delayed until the first one has the lock."""
-    hold = [peer("/usr/bin/strace"), "-o/dev/null", f"-P{tmp_path}/r", "-einject=openat:delay_enter=2000000:when=1"]
-    second = start(tmp_path, f"{tmp_path}/r", f"{tmp_path}/r", under=hold)
-    time.sleep(1)
+    (been_told, told), (go, let_go) = os.pipe(), os.pipe()
+    command = [sys.executable, "-c", HELD.format(told=told, go=go), "r", "r"]
+    second = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[told, go])
+    os.read(been_told, 1)
     first = start(tmp_path, "r", "r")
-    wait_until((tmp_path / "r").exists)
-    wait_until(lambda: " -> " in Path("/proc/locks").read_text())
+    wait_until_reading(first)
+    os.write(let_go, b"x")
+    wait_until(lambda: waits_for_a_lock(second))
     assert first.communicate(OLD, timeout=20) == (b"", b"")
     second.communicate(b"nonsense:\n", timeout=20)
+    for descriptor in (been_told, told, go, let_go):
+        os.close(descriptor)
     assert (first.returncode, second.returncode) == (0, 100)
     assert os.listdir(tmp_path) == ["r"]
     assert (tmp_path / "r").read_bytes() == compiled(tmp_path, OLD)

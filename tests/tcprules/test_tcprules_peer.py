@@ -12,9 +12,10 @@ import pytest
 
 from tcprules.cli import tcprules
 from tests.kit import forked, rulesfuzz
+from tests.kit.amount import times
 from tests.kit.support import peer
 
-FILES = 400
+FILES = times(120)
 
 
 @pytest.mark.peer

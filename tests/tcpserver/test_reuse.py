@@ -17,7 +17,7 @@ import pytest
 
 from tests.kit.consolescript import EXECUTE, install_script
 from tests.kit.mailhome import CONTROL, make_home
-from tests.kit.server import Server, children, compiled, needs_root, open_to_all, read_all, until
+from tests.kit.server import Server, children, compiled, has_ended, needs_root, open_to_all, read_all, until
 from tests.kit.support import script
 from tests.kit.tlspeer import Client, certify, trusting
 
@@ -272,10 +272,10 @@ def test_idle_processes_end_with_the_server_and_busy_ones_when_they_are_done(hom
         read_all(first)
         server.wait_for_log(rb"^tcpserver: end ")
         server.stop(number)
-        until(lambda: not os.path.exists(f"/proc/{idle}"))
+        until(lambda: has_ended(idle))
         second.sendall(b"x")
         assert read_all(second) == b"done\n"
-        until(lambda: not os.path.exists(f"/proc/{busy}"))
+        until(lambda: has_ended(busy))
         assert server.log().count(b"Traceback") == server.log().count(b"fatal") == 0
 
 

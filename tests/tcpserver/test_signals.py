@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.consolescript import EXECUTE, install_script
-from tests.kit.server import ENVIRON, PATIENCE, Server, children, read_all, refusal, until
+from tests.kit.server import ENVIRON, PATIENCE, Server, children, hasty, read_all, refusal, until
 from tests.kit.support import peer, script
 from tests.kit.tracer import traced
 
@@ -168,9 +168,9 @@ def test_sessions_that_outlive_the_drain_are_terminated() -> None:
         assert re.search(rb"(?m)^tcpserver: end \d+ status 15$", server.log())
 
 
-def test_sessions_that_outlive_even_that_are_killed() -> None:
+def test_sessions_that_outlive_even_that_are_killed(tmp_path: Path) -> None:
     words = ["-vRHl0", "--drain", "0", "127.0.0.1", "0", "sh", "-c", "trap '' TERM; cat; cat"]
-    with Server(words) as server, server.connect() as client:
+    with Server(words, hasty(tmp_path)) as server, server.connect() as client:
         assert alive(client)
         pid = children(server.pid)[0]
         assert server.stop() == 0

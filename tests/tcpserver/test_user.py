@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 import pytest
 
 from tests.kit.consolescript import install_script
-from tests.kit.server import Server, compiled, needs_root, refusal, with_files
+from tests.kit.server import Server, compiled, hasty, needs_root, refusal, with_files
 from tests.kit.support import script
 
 pytestmark = needs_root
@@ -161,7 +161,7 @@ def test_a_drain_ends_though_a_session_has_become_somebody_else(place: Path) -> 
     shutil.copy("/usr/bin/setpriv", other)
     other.chmod(0o4755)
     words = ["-vRHl0", "-u", "4205", "-g", "4206", "--drain", "0", "127.0.0.1", "0", str(other), "--reuid=0", "cat"]
-    with Server(words) as server, server.connect() as client:
+    with Server(words, hasty(place)) as server, server.connect() as client:
         client.sendall(b"x")
         assert client.recv(1) == b"x"
         assert server.stop() == 0

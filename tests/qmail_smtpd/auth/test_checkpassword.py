@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from base64 import b64decode, b64encode
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -291,12 +292,17 @@ def test_the_checker_starts_with_default_sigpipe_and_inherits_other_ignored_sign
 
 
 def test_only_a_failed_login_is_delayed_by_authsleep(home: Path, checker: Checker) -> None:
-    started = time.monotonic()
     assert answers(login(home, [checker.path, "true"], plain(JOE), {"AUTHSLEEP": "1000"})) == [OK]
-    for user, reply in (("nobody", FAILED), ("temp", TROUBLE), ("u" * 512, FAILED)):
+
+    def delayed(user: str) -> list[bytes]:
         started = time.monotonic()
-        assert answers(login(home, [checker.path, "true"], plain(user), {"AUTHSLEEP": "1"})) == [reply]
+        result = login(home, [checker.path, "true"], plain(user), {"AUTHSLEEP": "1"})
         assert time.monotonic() - started >= 1
+        return answers(result)
+
+    replies = {"nobody": [FAILED], "temp": [TROUBLE], "u" * 512: [FAILED]}
+    with ThreadPoolExecutor() as at_once:
+        assert dict(zip(replies, at_once.map(delayed, replies), strict=True)) == replies
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kit.checker import Checker
 from tests.kit.maildrop import AS_NON_ROOT, ENVIRON, Maildir
-from tests.kit.server import PATIENCE, until
+from tests.kit.server import PATIENCE, has_ended, until
 from tests.kit.support import script
 from tests.kit.tlspeer import Client, certify, get_all, trusting
 
@@ -279,4 +279,4 @@ def test_the_chain_ends_when_popup_is_killed(session: Session, tmp_path: Path) -
     children = Path(f"/proc/{session.process.pid}/task/{session.process.pid}/children").read_text().split()
     assert len(children) == 1
     session.process.kill()
-    until(lambda: not Path(f"/proc/{children[0]}/status").exists())
+    until(lambda: has_ended(int(children[0])))

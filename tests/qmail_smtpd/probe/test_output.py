@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from hypothesis import strategies as some
 from qmail_smtpd.probe.text import printable
 from tests.kit.mailhome import make_home
 from tests.kit.relaytest import FAST, over_network, relaytest
-from tests.kit.server import PATIENCE
+from tests.kit.server import PATIENCE, has_ended, until
 from tests.kit.standin import StandIn, behave
 from tests.kit.support import script
 
@@ -305,7 +304,7 @@ time.sleep(600)"""
     done = relaytest("--pipe", sys.executable, "-c", code)
     assert done.exit == 2
     for pid in pids.read_text().split():
-        assert not os.path.exists(f"/proc/{pid}")
+        assert has_ended(int(pid))
 
 
 def test_the_children_of_a_script_end_with_it(tmp_path):
@@ -313,19 +312,7 @@ def test_the_children_of_a_script_end_with_it(tmp_path):
     done = relaytest("--pipe", "--timeout", "0.2", "sh", "-c", f"sleep 600 & echo $! > {pid}; wait")
     assert done.exit == 2
     started = int(pid.read_text())
-    deadline = time.monotonic() + PATIENCE
-    while is_running(started):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_running(pid):
-    """Whether the process exists and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    until(lambda: has_ended(started))
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -344,10 +331,7 @@ def test_a_signal_ends_the_run_and_leaves_nothing(tmp_path, number):
     with StandIn(lambda visit, line: b"" if line[:4] == b"RCPT" else behave(visit, line)) as server:
         command = [script("relaytest"), f"127.0.0.1:{server.port}", *LISTED, "--html", str(tmp_path / "page.html")]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + PATIENCE
-        while not any(line.startswith(b"RCPT") for line in server.commands):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: any(line.startswith(b"RCPT") for line in server.commands))
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (-number, b"", b"")

@@ -13,6 +13,7 @@ from tcprules.cli import tcprulescheck
 from tcprules.compile import BadLine, records, write_cdb
 from tcprules.lookup import Rules, canonical, judge, open_rules
 from tests.kit import forked, rulesfuzz
+from tests.kit.amount import times
 from tests.kit.mailhome import make_home
 from tests.kit.relaytest import Outcome, relaytest
 from tests.kit.server import compiled
@@ -240,7 +241,7 @@ def explain(cdb: Path, client: clients.Client) -> list[bytes]:
 
 
 @given(seed=some.integers(0, 2**32), relay=some.sampled_from([b'RELAYCLIENT=""', b'RELAYCLIENT="@x"', b'A="b"']))
-@settings(max_examples=15)
+@settings(max_examples=times(5))
 def test_tcprulescheck_and_relaytest_agree_on_every_client(
     tmp_path_factory: pytest.TempPathFactory, seed: int, relay: bytes
 ) -> None:
@@ -267,7 +268,7 @@ def test_tcprulescheck_and_relaytest_agree_on_every_client(
 
 
 @given(seed=some.integers(0, 2**32))
-@settings(max_examples=200)
+@settings(max_examples=times(50))
 def test_the_client_for_a_rule_is_one_that_the_rule_applies_to(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:

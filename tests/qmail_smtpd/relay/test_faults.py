@@ -12,6 +12,7 @@ import pytest
 from qmail_smtpd.relay import files
 from qmail_smtpd.relay.errors import StoreError
 from tcprules.lookup import judge, open_rules
+from tests.kit.amount import times
 from tests.kit.relayhome import LIVE, NOT_LIVE, NOW, SILENT, Home
 from tests.kit.relaystress import copy_and_append, stress
 from tests.kit.support import ROOT, peer
@@ -21,7 +22,7 @@ JOE = b"joe@example.com"
 V4, V6 = b"192.0.2.7", b"2001:db8:85a3:8d3:1319:8a2e:370:7348"
 LONGEST = b"2001:1db8:85a3:18d3:1319:8a2e:1370:7348"  # 39 characters: there is no shorter spelling
 GRANTED = [(b"RELAYCLIENT", b""), (b"RBLSMTPD", b"")]
-SECONDS = 5  # for each kind of store; tests/bench/bench_relay.py runs for sixty
+SECONDS = times(3)  # for each kind of store; tests/bench/bench_relay.py runs for sixty
 
 
 @pytest.fixture(params=KINDS)

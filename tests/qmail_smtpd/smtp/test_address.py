@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmail_smtpd.smtp.address import declared_size, exceeds, literal_octets, parse
+from tests.kit.amount import times
 from tests.kit.machine import address_of
 
 
@@ -56,7 +57,7 @@ def test_the_parameters_are_the_text_after_the_bracket(argument: bytes, paramete
 
 
 @given(st.lists(st.sampled_from([b"<", b">", b":", b"@", b" ", b'"', b"\\", b"a", b"\r", b"\xff"])).map(b"".join))
-@settings(max_examples=1000)
+@settings(max_examples=times(200))
 def test_any_argument_has_the_address_that_a_byte_machine_finds(argument: bytes) -> None:
     address, parameters = parse(argument)
     assert address == address_of(argument)

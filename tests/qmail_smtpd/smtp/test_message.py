@@ -5,6 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qmail_smtpd.smtp.message import Message
+from tests.kit.amount import times
 from tests.kit.echo import feed
 from tests.kit.machine import BARE_LF, END, machine
 
@@ -29,7 +30,7 @@ LEGAL = st.lists(st.sampled_from([p for p in PIECES if p not in (b"\n", b"\r\n.\
 @given(TEXTS | LEGAL, st.integers(1, 9))
 @example(b"a\r\n.\r.\r\n", 1)
 @example(b"Received: a\r\n.\r\nReceived: b", 4)
-@settings(max_examples=1500)
+@settings(max_examples=times(300))
 def test_blocks_of_any_size_give_the_result_of_the_byte_machine(data: bytes, size: int) -> None:
     stored, state, rest, hops = machine(data)
     message = Message()

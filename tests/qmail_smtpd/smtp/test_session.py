@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.settings import Unreadable
+from tests.kit.amount import times
 from tests.kit.echo import Echo, converse
 
 TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
@@ -346,7 +347,7 @@ BYTES = st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=9), max_size=25
 
 
 @given(BYTES, st.integers(1, 11))
-@hypothesis_settings(max_examples=1000)
+@hypothesis_settings(max_examples=times(200))
 def test_the_replies_to_any_bytes_do_not_depend_on_how_they_are_split(data: bytes, size: int) -> None:
     whole, first = converse(TRANSACTION + data, databytes=20)
     parts, second = converse(TRANSACTION + data, size, databytes=20)
@@ -358,7 +359,7 @@ def test_the_replies_to_any_bytes_do_not_depend_on_how_they_are_split(data: byte
 
 
 @given(BYTES)
-@hypothesis_settings(max_examples=1000)
+@hypothesis_settings(max_examples=times(200))
 def test_every_reply_is_one_of_the_known_lines(data: bytes) -> None:
     known = {value for value in vars(replies).values() if isinstance(value, bytes)}
     known |= {GREETING, b"250 mx", b"221 mx", b"250-mx", b"250-PIPELINING", b"250-8BITMIME", b"250 SIZE 20"}
@@ -367,7 +368,7 @@ def test_every_reply_is_one_of_the_known_lines(data: bytes) -> None:
 
 
 @given(BYTES)
-@hypothesis_settings(max_examples=300)
+@hypothesis_settings(max_examples=times(100))
 def test_a_message_is_queued_only_with_a_complete_envelope(data: bytes) -> None:
     _, echo = converse(TRANSACTION + data)
     for message, envelope in echo.queued:
