@@ -190,8 +190,8 @@ def main() -> "NoReturn":
 def serve_connection(environ: dict[bytes, bytes]) -> int:
     """Run one session on descriptors 0 and 1, and return its exit status.
 
-    Returns only if this process may serve another client (tcpserver --reuse). After an error, or a session that may
-    have handled a password or a key, it ends the process instead.
+    Returns only if this process may serve another client (tcpserver --reuse). After an error, or a session in which the
+    client may have sent a password, it ends the process instead.
     """
     wire = Wire(TIMEOUT)
     level = environ.get(b"SMTPD_LOG") or b"refusals"
@@ -203,7 +203,7 @@ def serve_connection(environ: dict[bytes, bytes]) -> int:
         session, setup = prepare(environ, wire, journal)
         status = converse(session, wire, smtps)
         setup.morercpthosts.close()
-        if wire.layer is not None or setup.authenticator is not None or session.settings.auth is not None:
+        if session.saw_secret:  # Python cannot wipe it from memory
             os._exit(status)
         return status
     except Unreadable as error:

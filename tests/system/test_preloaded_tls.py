@@ -93,7 +93,7 @@ def test_sessions_in_clear_never_load_openssl(home: Path) -> None:
         assert not has_openssl(server.pid)
         assert not has_openssl(children(server.pid)[0])
     certify(home / "control")
-    with serving(home, [], SMTPS="") as server, server.connect() as client:
+    with serving(home, ["--exec"], SMTPS="") as server, server.connect() as client:
         assert client.recv(100).startswith(b"220")
         client.sendall(b"EHLO me\r\n")
         assert b"STARTTLS" in client.recv(1000)
@@ -132,10 +132,12 @@ def test_no_two_children_have_the_same_random_numbers(home: Path) -> None:
 
 
 def test_a_child_has_no_descriptor_more(home: Path) -> None:
-    with serving(home, SMTPS="") as server, server.connect() as client:
-        client.recv(100)
-        child = children(server.pid)[0]
-        assert sorted(os.listdir(f"/proc/{child}/fd")) == ["0", "1", "2"]
+    for options, least in ((["--reuse", "1"], 1000), ([], 10)):  # a worker's own stand from 10 on
+        with serving(home, [*PRELOAD, *options], SMTPS="") as server, server.connect() as client:
+            client.recv(100)
+            child = children(server.pid)[0]
+            found = [int(name) for name in os.listdir(f"/proc/{child}/fd")]
+            assert sorted(number for number in found if number < least) == [0, 1, 2]
 
 
 HOOK = """
