@@ -73,7 +73,7 @@ def test_trouble_with_the_files_comes_and_goes_without_a_restart(home: Path) -> 
 def test_a_certificate_may_come_after_the_start(home: Path) -> None:
     control = home / "control"
     (control / "servercert.pem").rename(control / "away")
-    with serving(home) as server:
+    with serving(home, [*PRELOAD, "--reuse", "1"]) as server:
         assert server.ask() == b""
         assert not has_openssl(server.pid)
         (control / "away").rename(control / "servercert.pem")
