@@ -1,4 +1,4 @@
-"""The error for a password that cannot be checked."""
+"""The errors for a login that cannot be checked."""
 
 
 class CannotVerify(Exception):
@@ -10,3 +10,7 @@ class CannotVerify(Exception):
     def __init__(self, why: bytes) -> None:
         super().__init__(why)
         self.why = why
+
+
+class UnsuitableScheme(Exception):
+    """The user's password is stored as a hash that this mechanism cannot use. The password may be right."""

@@ -34,6 +34,18 @@ class WrongProof(Exception):
     """The proof is wrong: a wrong password, or an unknown user."""
 
 
+class Gs2Header:
+    """The client's GS2 header as scramp uses it: the value that `c=` must have without channel binding."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def make_cbind_input(self, binding: None) -> bytes:
+        return self.text
+
+
 class Scram:
     """One exchange. `nonce` is for tests.
 
@@ -41,7 +53,7 @@ class Scram:
     is set when the client has proved that it is `user`; the last message returned is then the server's own proof.
     """
 
-    __slots__ = ("done", "next_step", "nonce", "password", "path", "server", "user")
+    __slots__ = ("done", "next_step", "nonce", "password", "path", "server", "unsuitable", "user")
 
     def __init__(self, path: bytes, nonce: str | None = None) -> None:
         self.path = path
@@ -51,6 +63,7 @@ class Scram:
         self.next_step: Callable[[str], bytes] = self.first
         self.server: Any = None
         self.password: bytes | None = None  # of a user stored as PLAIN
+        self.unsuitable = False  # whether the user's password is stored as a hash that SCRAM cannot use
 
     def step(self, client: bytes) -> bytes:
         """Return the server's reply to the client's message."""
@@ -66,15 +79,19 @@ class Scram:
         except ScramException as error:
             if isinstance(error.__cause__, CannotVerify):  # from `look_up`, which scramp calls
                 raise error.__cause__ from None
-            wrong = error.server_error and error.server_error.value == INVALID_PROOF
-            raise (WrongProof if wrong else Malformed) from error
+            raise (WrongProof if is_wrong_proof(error) else Malformed) from error
 
     def first(self, text: str) -> bytes:
-        """Return nonce, salt and number of iterations."""
+        """Return nonce, salt and number of iterations. The authzid, which scramp refuses, may only name the user."""
         from scramp import ScramMechanism
 
+        flag, comma, rest = text.partition(",")
+        authzid, _, bare = rest.partition(",")
+        if authzid and not (authzid.startswith("a=") and bare.startswith(f"n={authzid[2:]},")):
+            raise Malformed
         self.server = ScramMechanism(MECHANISM).make_server(self.look_up, s_nonce=self.nonce)
-        self.server.set_client_first(text)
+        self.server.set_client_first(f"{flag}{comma},{bare}")
+        self.server.gs2_header = Gs2Header(f"{flag},{authzid},".encode())
         message: str = self.server.get_server_first()
         self.next_step = self.final
         return message.encode()
@@ -82,16 +99,23 @@ class Scram:
     def final(self, text: str) -> bytes:
         """Check the client's proof and return the server's.
 
-        A failure takes equally long for every user: a dummy password is hashed if the user is not stored as PLAIN.
+        A malformed message costs no hash. A wrong proof takes equally long for every user: a dummy password is hashed
+        if the user is not stored as PLAIN.
         """
+        from scramp import ScramException
+
+        stage = self.server.stage
         try:
-            if self.password:
-                self.set_keys(self.password)
             self.server.set_client_final(text)
-            self.done = True
-        finally:
-            if not self.done and not self.password:
-                self.set_keys(DUMMY)
+        except ScramException as error:
+            if not is_wrong_proof(error):
+                raise
+            self.set_keys(self.password or DUMMY)
+            if not self.password:
+                raise
+            self.server.stage, self.server.error = stage, None  # until now it has compared with a random key
+            self.server.set_client_final(text)
+        self.done = True
         message: str = self.server.get_server_final()
         return message.encode()
 
@@ -116,8 +140,14 @@ class Scram:
                     return scramp_fields(Verifier.from_value(value))
             if scheme == b"PLAIN":
                 self.password = prepared(value)
+            self.unsuitable = scheme != b"PLAIN" and value != b""
         salt_length, iterations = typical_parameters(users)
         return invented_salt(self.user)[:salt_length], os.urandom(KEY), os.urandom(KEY), iterations
+
+
+def is_wrong_proof(error: "Any") -> bool:
+    """Whether a ScramException says that the message is well-formed, but its proof is wrong."""
+    return bool(error.server_error and error.server_error.value == INVALID_PROOF)
 
 
 def scramp_fields(verifier: Verifier) -> tuple[bytes, bytes, bytes, int]:

@@ -14,24 +14,14 @@ from tests.kit.server import until
 from tests.kit.support import peer
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Dovecot")
+DOVECOT = "/usr/sbin/dovecot"
 OWNER = "nobody"  # of the mail
 
-BASE = """base_dir = {top}/run
+COMMON = """base_dir = {top}/run
 log_path = {top}/log
 ssl = no
-disable_plaintext_auth = no
 auth_failure_delay = 0
-protocols = pop3 imap
 listen = 127.0.0.1
-mail_location = maildir:~/Maildir
-passdb {{
-  driver = passwd-file
-  args = {top}/users
-}}
-userdb {{
-  driver = static
-  args = uid={owner} gid=nogroup home={top}/mail/%u
-}}
 service anvil {{
   unix_listener anvil-auth-penalty {{
     mode = 0
@@ -54,16 +44,54 @@ service imap-login {{
   }}
 }}
 """
+BASE = {  # version -> what its configuration begins with
+    "2.3": """disable_plaintext_auth = no
+protocols = pop3 imap
+mail_location = maildir:~/Maildir
+userdb {{
+  driver = static
+  args = uid={owner} gid=nogroup home={top}/mail/%u
+}}
+""",
+    "2.4": """dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+auth_allow_cleartext = yes
+protocols {{
+  pop3 = yes
+  imap = yes
+}}
+mail_driver = maildir
+mail_path = ~/Maildir
+userdb static {{
+  fields {{
+    uid = {owner}
+    gid = nogroup
+    home = {top}/mail/%{{user}}
+  }}
+}}
+""",
+}
+PASSDB = {
+    "2.3": "passdb {\n  driver = passwd-file\n  args = TOP/users\n}\n",
+    "2.4": "passdb passwd-file {\n  passwd_file_path = TOP/users\n}\n",
+}
+
+
+def dovecot_version() -> str:
+    """Return "2.3" or "2.4": whose configuration the installed Dovecot understands."""
+    words = subprocess.run([peer(DOVECOT), "--version"], capture_output=True, text=True, check=True).stdout
+    return "2.3" if words.startswith("2.3.") else "2.4"
 
 
 class Dovecot:
     """A running Dovecot: `with Dovecot(configuration) as dovecot`.
 
-    Its user joe has the password secret and `maildir`.
+    Its user joe has the password secret and `maildir`. TOP in the configuration is its directory, for which other files
+    than `users` can be named in `passdb`.
     """
 
-    def __init__(self, more: str = "") -> None:
-        self.program = peer("/usr/sbin/dovecot")
+    def __init__(self, more: str = "", passdb: str | None = None) -> None:
+        self.version = dovecot_version()
         self.folder = tempfile.TemporaryDirectory(prefix="dovecot-")  # every user may enter it, unlike pytest's
         self.top = Path(self.folder.name)
         self.top.chmod(0o755)
@@ -73,8 +101,9 @@ class Dovecot:
         self.own()
         (self.top / "users").write_text("joe:{PLAIN}secret\n")
         self.pop3, self.imap = free_port(), free_port()
-        text = BASE.format(top=self.top, owner=OWNER, pop3=self.pop3, imap=self.imap)
-        (self.top / "dovecot.conf").write_text(text + more.replace("TOP", str(self.top)))
+        text = (BASE[self.version] + COMMON).format(top=self.top, owner=OWNER, pop3=self.pop3, imap=self.imap)
+        text += PASSDB[self.version] if passdb is None else passdb
+        (self.top / "dovecot.conf").write_text((text + more).replace("TOP", str(self.top)))
 
     def own(self) -> None:
         """Give the mail to its owner."""
@@ -83,12 +112,17 @@ class Dovecot:
 
     def __enter__(self) -> "Dovecot":
         self.process = subprocess.Popen(
-            [self.program, "-F", "-c", self.top / "dovecot.conf"],
+            [DOVECOT, "-F", "-c", self.top / "dovecot.conf"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        until(self.listens, lambda: (self.log(), self.process.poll()))
+        try:
+            until(lambda: self.listens() or self.process.poll() is not None, self.log)
+            assert self.process.poll() is None, (self.process.stderr.read(), self.log())
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def listens(self) -> bool:

@@ -31,3 +31,10 @@ def peer(path: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def everybody_may_read(*paths: str | Path) -> bool:
+    """Whether every user may read these files and enter their directories, which may be below a private home."""
+    files = [file for path in paths for file in (Path(path).absolute(), Path(path).resolve())]
+    steps = {step for file in files for step in (file, *file.parents)}
+    return all(step.stat().st_mode & (0o001 if step.is_dir() else 0o004) for step in steps)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -179,27 +180,33 @@ def test_without_a_machine_id_the_boot_id_is_the_key(
     assert challenge_for(path, "joe") == (SALT, 5000)
 
 
-@pytest.mark.parametrize("user", ["joe", "plain", "nobody", "bcrypt"])
-@pytest.mark.parametrize("proof", ["wrong", "none"])
-def test_a_failure_takes_the_same_work_for_every_user(
-    path: bytes, user: str, proof: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def hashes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The iterations of each PBKDF2 that is computed."""
     original, counts = hashlib.pbkdf2_hmac, []
 
     def counted(name: str, password: bytes, salt: bytes, iterations: int) -> bytes:
         counts.append(iterations)
         return original(name, password, salt, iterations)
 
-    client, server = ScramClient(["SCRAM-SHA-256"], user, "wrong"), Scram(path)
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", counted)
+    return counts
+
+
+@pytest.mark.parametrize("user", ["joe", "plain", "nobody", "bcrypt"])
+@pytest.mark.parametrize("proof", ["", "AAAA"])
+def test_a_wrong_proof_takes_the_same_work_for_every_user(
+    path: bytes, user: str, proof: str, hashes: list[int]
+) -> None:
+    client, server = ScramClient(["SCRAM-SHA-256"], user, "wrong"), Scram(path)
     reply = server.step(client.get_client_first().encode()).decode()
-    assert counts == []
+    assert hashes == []
     client.set_server_first(reply)
-    final = client.get_client_final() if proof == "wrong" else "c=biws"
-    counts.clear()
-    with pytest.raises((WrongProof, Malformed)):
-        server.step(final.encode())
-    assert counts == [5000]
+    final = client.get_client_final()
+    hashes.clear()
+    with pytest.raises(WrongProof):
+        server.step((final.partition(",p=")[0] + ",p=" + proof if proof else final).encode())
+    assert hashes == [5000]
 
 
 FIRST_MESSAGES = [
@@ -221,6 +228,13 @@ FIRST_MESSAGES = [
     b"x,,n=joe,r=abc",
     b"N,,n=joe,r=abc",
     b"n,a=ann,n=joe,r=abc",
+    b"n,a=jo,n=joe,r=abc",
+    b"n,a=JOE,n=joe,r=abc",
+    b"n,a=,n=joe,r=abc",
+    b"n,joe,n=joe,r=abc",
+    b"n,a=joe,r=abc,n=joe",
+    b"n,a=joe,a=joe,n=joe,r=abc",
+    b"n,a=j=oe,n=j=oe,r=abc",
     b"p=tls-unique,,n=joe,r=abc",
     b"p=tls-server-end-point,,n=joe,r=abc",
     b"p=tls-exporter,,n=joe,r=abc",
@@ -234,6 +248,40 @@ def test_an_invalid_first_message_is_malformed(path: bytes, message: bytes) -> N
     with pytest.raises(Malformed):
         server.step(message)
     assert not server.done
+
+
+def log_in_as(path: bytes, user: str, authzid: str, flag: str = "n") -> Scram:
+    """Run an exchange in which the client names an authzid, as clients with libgsasl do."""
+    header = f"{flag},a={authzid},"
+    client, server = ScramClient(["SCRAM-SHA-256"], user, "secret"), Scram(path)
+    client.get_client_first()
+    client.gs2_header = SimpleNamespace(make_cbind_input=lambda _: header.encode())
+    client.set_server_first(server.step((header + client.client_first_bare).encode()).decode())
+    client.set_server_final(server.step(client.get_client_final().encode()).decode())
+    return server
+
+
+@pytest.mark.parametrize("flag", ["n", "y"])
+@pytest.mark.parametrize("user", ["joe", "plain", "odd=name,here", "jö"])
+def test_a_client_may_name_the_user_as_its_authzid(path: bytes, user: str, flag: str) -> None:
+    server = log_in_as(path, user, user.replace("=", "=3D").replace(",", "=2C"), flag)
+    assert (server.done, server.user) == (True, user.encode())
+
+
+@pytest.mark.parametrize("authzid", ["ann", "plain", "Joe", "joe ", "", "jo"])
+def test_a_user_may_not_act_as_another(path: bytes, authzid: str) -> None:
+    with pytest.raises(Malformed):
+        log_in_as(path, "joe", authzid)
+
+
+@pytest.mark.parametrize("header", ["n,,", "y,a=joe,", "n,a=ann,"])
+def test_the_proof_covers_the_authzid(path: bytes, header: str) -> None:
+    client, server = ScramClient(["SCRAM-SHA-256"], "joe", "secret"), Scram(path)
+    client.get_client_first()
+    client.gs2_header = SimpleNamespace(make_cbind_input=lambda _: header.encode())
+    client.set_server_first(server.step(("n,a=joe," + client.client_first_bare).encode()).decode())
+    with pytest.raises(Malformed):
+        server.step(client.get_client_final().encode())
 
 
 def test_a_client_that_supports_channel_binding_can_log_in(path: bytes) -> None:
@@ -271,20 +319,25 @@ FINAL_MESSAGES = [  # {c}, {r}: the right fields; {p}: the right proof
 ]
 
 
-def start_exchange(path: bytes) -> tuple[Scram, str]:
+def start_exchange(path: bytes, user: str = "joe") -> tuple[Scram, str]:
     """Return a server that waits for the final message, and the right final message."""
-    client, server = ScramClient(["SCRAM-SHA-256"], "joe", "secret"), Scram(path)
+    client, server = ScramClient(["SCRAM-SHA-256"], user, "secret"), Scram(path)
     client.set_server_first(server.step(client.get_client_first().encode()).decode())
     return server, client.get_client_final()
 
 
+@pytest.mark.parametrize("user", ["joe", "plain", "nobody", "bcrypt"])
 @pytest.mark.parametrize("text", FINAL_MESSAGES)
-def test_an_invalid_final_message_is_malformed(path: bytes, text: str) -> None:
-    server, final = start_exchange(path)
+def test_an_invalid_final_message_is_malformed_and_costs_no_hash(
+    path: bytes, user: str, text: str, hashes: list[int]
+) -> None:
+    server, final = start_exchange(path, user)
     c, r, p = final.split(",")
+    hashes.clear()
     with pytest.raises(Malformed):
         server.step(text.format(c=c, r=r, p=p).encode())
     assert not server.done
+    assert hashes == []
 
 
 @pytest.mark.parametrize("proof", ["AAAA", "A" * 43 + "=", "A" * 60])

@@ -231,6 +231,24 @@ def test_an_exchange_without_credentials_does_not_count_as_a_failed_login_and_is
     assert (session.failed_logins, echo.pauses) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        f"AUTH SCRAM-SHA-256 {b64('junk')}\r\n",
+        f"AUTH SCRAM-SHA-256 {b64('first')}\r\n{b64('junk')}\r\n",
+        f"AUTH SCRAM-SHA-256 {b64('first')}\r\n*\r\n",
+        f"AUTH SCRAM-SHA-256 {b64('proof')}\r\n*\r\n",
+        f"AUTH CRAM-MD5\r\n{b64('joe')}\r\n",
+        "AUTH LOGIN\r\n*\r\n",
+        "AUTH X\r\n",
+    ],
+)
+def test_an_exchange_without_credentials_counts_as_a_failed_command(exchange: str) -> None:
+    lines, session, _ = replies_to(exchange * 200)
+    assert sum(line.startswith("50") for line in lines) == session.settings.maxerrors == 100
+    assert lines[-1] == "421 too many errors (#4.7.0)"
+
+
 def test_a_failed_login_also_counts_as_a_failed_command() -> None:
     lines, session, echo = replies_to(WRONG * 3, maxerrors=1)
     assert lines == [FAILED, "421 too many errors (#4.7.0)"]
