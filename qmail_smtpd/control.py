@@ -1,7 +1,8 @@
 """Read control files: a line, a number, a list, morercpthosts.cdb. The only reader of control/.
 
 Paths are relative to the qmail home: `home`, or by default the current directory, which `enter` sets. A missing file is
-None; every other error raises Unreadable.
+None. Every other error raises Unreadable, and so do a link that leads nowhere, a FIFO, and a file that is too large:
+without a file such as rcpthosts a server accepts more.
 
 A process that serves one client after the other keeps what it has read of its home, as long as the directory and the
 files are the same (keep). A change counts from the next client.
@@ -9,6 +10,7 @@ files are the same (keep). A change counts from the next client.
 
 import errno
 import os
+from stat import S_ISCHR, S_ISREG
 from time import time
 
 from qmail_smtpd.smtp.replies import CONTROLS_UNREADABLE
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 HOME = b"/var/qmail"  # auto_qmail, as compiled into most originals
 READ_BLOCK = 65536
+LARGEST = 1 << 26  # bytes of a file that is read whole: three million domains, the same limit as for a users file
 UINT_MAX = 0xFFFFFFFF
 SIGNIFICANT_DIGITS = 32  # 10**32 is a multiple of 2**32
 SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
@@ -132,21 +135,30 @@ def unreadable(path: bytes, error: OSError) -> Unreadable:
 
 def open_control(name: bytes, home: bytes = b".") -> int:
     """Open the control file and return the descriptor, -1 if there is no file."""
+    path = home + b"/control/" + name
     try:
         # non-blocking as in open_read.c: opening a FIFO must not wait for a writer
-        return os.open(home + b"/control/" + name, os.O_RDONLY | os.O_NONBLOCK)
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno == errno.ENOENT:
+        if error.errno == errno.ENOENT and not is_dangling(path):
             return -1
         raise unreadable(b"control/" + name, error) from error
 
 
+def is_dangling(path: bytes) -> bool:
+    """Whether a path that cannot be found ends at a link that leads nowhere: the file's, or a directory's above it."""
+    while path and not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path != b"" and not os.path.exists(path)
+
+
 def exists(name: bytes, home: bytes = b".") -> bool:
     """Whether the file exists. True also for a dangling link, which is a mistake, and if the check fails."""
+    path = home + b"/control/" + name
     try:
-        os.lstat(home + b"/control/" + name)
+        os.lstat(path)
     except FileNotFoundError:
-        return False
+        return is_dangling(path)
     except OSError:
         return True
     return True
@@ -162,19 +174,41 @@ def read(name: bytes, home: bytes = b".") -> bytes | None:
         if keeper is not None:
             keeper.add(name, None, None)
         return None
-    blocks = []
     try:
         found = os.fstat(descriptor)  # before the content: what is newer has another identity
-        while block := os.read(descriptor, READ_BLOCK):
-            blocks.append(block)
+        content = read_all(descriptor, found)
     except OSError as error:
         raise unreadable(b"control/" + name, error) from error
     finally:
         os.close(descriptor)
-    content = b"".join(blocks)
     if keeper is not None:
         keeper.add(name, content, found)
     return content
+
+
+def read_all(descriptor: int, found: os.stat_result) -> bytes:
+    """Return the content of a file, or of a device such as /dev/null. Raise OSError, also for any other kind of file.
+
+    A FIFO without a writer would be an empty list.
+    """
+    if not S_ISREG(found.st_mode) and not S_ISCHR(found.st_mode):
+        os.read(descriptor, 0)  # EISDIR
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    if found.st_size > LARGEST:
+        raise too_large()
+    blocks = []
+    remaining = LARGEST
+    while block := os.read(descriptor, READ_BLOCK):
+        blocks.append(block)
+        remaining -= len(block)
+        if remaining < 0:
+            raise too_large()
+    return b"".join(blocks)
+
+
+def too_large() -> OSError:
+    """Return the exception for a file above LARGEST."""
+    return OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def read_line(name: bytes) -> bytes | None:

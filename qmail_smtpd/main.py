@@ -115,6 +115,10 @@ class SessionBackend:
         assert self.authenticator is not None
         return self.authenticator.challenge()
 
+    def scram_is_used(self) -> bool:
+        assert self.authenticator is not None
+        return self.authenticator.scram_is_used()
+
     def scram(self) -> "ScramServer":
         assert self.authenticator is not None
         return self.authenticator.scram()

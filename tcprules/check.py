@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from tcprules.dump import comment, rule_text
 from tcprules.install import Unable, trying
-from tcprules.lines import read_lines
+from tcprules.lines import read_file, read_lines
 from tcprules.lookup import Verdict, judge, open_rules
 from tcprules.replay import Client, replay
 from tcprules.report import format_keys, format_source, format_verdict
@@ -71,8 +71,7 @@ def explain(file: bytes, source: bytes | None, out: Output) -> int:
     out.write(format_keys(verdict))
     if source is not None:
         with trying(b"read " + source):
-            lines = read_lines(os.open(source, os.O_RDONLY | os.O_CLOEXEC))
-            out.write(format_source(verdict, source, lines))
+            out.write(format_source(verdict, source, read_file(source)))
     out.write(format_verdict(verdict))
     return 0
 

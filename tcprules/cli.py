@@ -58,7 +58,7 @@ def tcprules() -> NoReturn:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _stop)
     try:
-        # The leading -- makes every word an operand, because an option is one only in first place.
+        # The leading -- makes every word an operand, because options are recognised only at the start.
         os._exit(compile_rules.main(["--", *sys.argv[1:]], standalone_mode=False))
     except Stopped as stopped:
         number = stopped.args[0]

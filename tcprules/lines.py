@@ -1,9 +1,40 @@
-"""Read the lines of a descriptor, split only at LF. Does not know what they mean."""
+"""Read the lines of a descriptor or a file, split only at LF. Does not know what they mean."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
+from select import POLLIN, poll
 
 CHUNK = 1 << 16  # a pipe's capacity; progress is reported for each chunk
+LARGEST = 1 << 26  # bytes of a file that is opened by name: a million rules have half of it
+PATIENCE = 5.0  # seconds to wait for the other end of a FIFO, each time
+
+
+def read_file(path: bytes | str, patience: float = PATIENCE) -> Iterator[bytes]:
+    """Yield the lines of the file at this path, without their LF.
+
+    Raise OSError: EFBIG for more than LARGEST bytes, ETIMEDOUT if a FIFO, or another file that is not regular, has
+    nothing to read for `patience` seconds.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a FIFO would wait for a writer
+    poller = poll()
+    poller.register(descriptor, POLLIN)
+    remaining = LARGEST
+
+    def check(count: int) -> None:
+        nonlocal remaining
+        remaining -= count
+        if remaining < 0:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        if not poller.poll(patience * 1000):
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    try:
+        check(os.fstat(descriptor).st_size)
+        remaining = LARGEST
+        yield from read_lines(descriptor, check)
+    finally:
+        os.close(descriptor)
 
 
 def read_lines(descriptor: int, progress: Callable[[int], None] = lambda count: None) -> Iterator[bytes]:

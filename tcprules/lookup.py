@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ALLOWED", "Rules", "Verdict", "canonical", "expand", "ipv4", "judge", "keys", "open_rules"]
+__all__ = ["ALLOWED", "Rules", "Verdict", "canonical", "expand", "ipv4", "is_missing", "judge", "keys", "open_rules"]
 
 HEADER = 2048  # cdb.txt: 256 pairs of position and number of slots
 PAIR = Struct("<LL")
@@ -87,6 +87,9 @@ class Rules:
         # The tables are the end of a cdb: this check finds every truncated file, and nearly every foreign one.
         if any(slots and table + PAIR.size * slots > source.size for table, slots in self._index):
             raise protocol_error()
+        # A file of zeros, as a crash may leave it, would be a cdb without rules, which allows every client.
+        if source.size > HEADER and not any(map(any, self._index)):
+            raise protocol_error()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Rules":
@@ -141,6 +144,14 @@ def open_rules(path: bytes | str) -> Rules:
     except OSError:
         os.close(descriptor)
         raise
+
+
+def is_missing(error: OSError, path: bytes | str) -> bool:
+    """Whether the error says that the file does not exist. A dangling link is a mistake, and does not count."""
+    existing = os.fsencode(path)
+    while existing and not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    return error.errno == errno.ENOENT and (not existing or os.path.exists(existing))
 
 
 def keys(ip: bytes, host: bytes | None, info: bytes | None) -> "Iterator[bytes]":

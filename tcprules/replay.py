@@ -12,7 +12,7 @@ LOG_LINE = re.compile(
     rb"(?:^|\s)tcpserver: (?:ok|deny) [^ ]+ [^ ]+ "
     rb"(?P<host>[^ :]*):(?:\[(?P<ip6>[^ \]]*)\]|(?P<ip>[^ :]*)):(?P<info>[^ :]*):[^ :]*(?:\s|$)"
 )
-LOSS_MARKS = (b"?", b"...")  # tcpserver.c safeappend: replaces other bytes; ends a field that was cut
+LOSS_MARKS = (b"?", b"...")  # tcpserver.c safeappend: `?` replaces other bytes, `...` ends a cut field
 
 
 class Undecidable(ValueError):

@@ -12,7 +12,7 @@ from tcprules.network import HEX, Refused, expand
 BLANKS = b" \t\n"  # tcprules.c strips only these from the end of a line: a CR stays
 WORD = 1 << 64  # scan_ulong wraps around
 OCTET_MAX = 255  # tcprules.c: the upper end of a range
-DIGITS_AT_ONCE = 18  # a number that a word holds, and far fewer digits than int() refuses
+DIGITS_AT_ONCE = 18  # any such number fits into a word; int() refuses only far longer ones
 VERDICTS = (b"deny", b"allow")
 ENDS = tuple(b":" + verdict for verdict in VERDICTS)
 DENY = b"D\0"

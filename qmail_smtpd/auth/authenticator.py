@@ -4,12 +4,14 @@
 """
 
 import os
+from _frozen_importlib_external import PathFinder  # every interpreter has loaded it, unlike importlib.machinery
 from time import monotonic, sleep, time
 
 from qmail_smtpd.auth.arguments import Checkers, Refused, parse
+from qmail_smtpd.auth.errors import WRONG_PASSWORD, WRONG_SCHEME, UnsuitableScheme
 from qmail_smtpd.control import leading_digits
 from qmail_smtpd.smtp import replies, sasl
-from qmail_smtpd.smtp.offer import CRAM_MD5, Offer, parse_smtpauth
+from qmail_smtpd.smtp.offer import CRAM_MD5, Offer, ineffective_words, parse_smtpauth
 from qmail_smtpd.smtp.received import filtered
 
 TYPE_CHECKING = False
@@ -55,7 +57,7 @@ class Authenticator:
         self, credentials: sasl.Credentials, environ: "Environ", deadline: float | None
     ) -> "Refusal | None":
         """Check the credentials with the checker."""
-        from qmail_smtpd.auth.checkpassword import LONGEST_FIELDS, WRONG_PASSWORD, check
+        from qmail_smtpd.auth.checkpassword import LONGEST_FIELDS, check
 
         assert self.checkers is not None
         fields = credentials.fields(self.challenge_first, self.empty_third)
@@ -68,7 +70,8 @@ class Authenticator:
             return replies.AUTH_NO_CHILD, b"start:" + error_word(error)
         if reason is None:
             return None
-        return replies.AUTH_FAILED if reason == WRONG_PASSWORD else replies.AUTH_NOT_CHECKED, reason
+        wrong = reason in (WRONG_PASSWORD, WRONG_SCHEME)
+        return replies.AUTH_FAILED if wrong else replies.AUTH_NOT_CHECKED, reason
 
     def look_up(self, users_file: bytes, credentials: sasl.Credentials) -> "Refusal | None":
         """Check the credentials with the users file, which is read at each login."""
@@ -79,9 +82,21 @@ class Authenticator:
                 right = users.verify_digest(users_file, credentials.user, credentials.challenge, credentials.proof)
             else:
                 right = users.verify(users_file, credentials.user, credentials.proof)
+        except UnsuitableScheme:
+            return replies.AUTH_FAILED, WRONG_SCHEME
         except users.CannotVerify as error:
             return replies.AUTH_NOT_CHECKED, error.why.replace(b" ", b"_")
-        return None if right else (replies.AUTH_FAILED, b"password")
+        return None if right else (replies.AUTH_FAILED, WRONG_PASSWORD)
+
+    def scram_is_used(self) -> bool:
+        """Whether the users file has a password that SCRAM-SHA-256 can use, and the package for SCRAM is there."""
+        from qmail_smtpd.auth import users
+
+        assert self.users_file is not None
+        try:
+            return PathFinder.find_spec("scramp") is not None and users.has_scram_password(self.users_file)
+        except users.CannotVerify:
+            return False
 
     def scram(self) -> "sasl.ScramServer":
         """Return the server's side of a new SCRAM exchange."""
@@ -122,7 +137,8 @@ class ScramExchange:
         except scram.Malformed as error:
             raise sasl.Malformed from error
         except scram.WrongProof as error:
-            raise sasl.LoginRefused(replies.AUTH_FAILED, b"password", self.user) from error
+            reason = WRONG_SCHEME if self.server.unsuitable else WRONG_PASSWORD
+            raise sasl.LoginRefused(replies.AUTH_FAILED, reason, self.user) from error
         except users.CannotVerify as error:
             why = error.why.replace(b" ", b"_")
             raise sasl.LoginRefused(replies.AUTH_NOT_CHECKED, why, self.user) from error
@@ -155,7 +171,9 @@ def configure(
         offered = parse_smtpauth(smtpauth, checkers.old)
         authenticator.empty_third = checkers.old or CRAM_MD5 in offered.mechanisms
     else:
-        offered = parse_smtpauth(b"" if smtpauth is None else smtpauth, False).with_scram()
+        offered = parse_smtpauth(smtpauth or b"", False, users_file=True)
+    for word in ineffective_words(smtpauth or b"", users_file is not None):
+        warnings.append(b"SMTPAUTH: " + word + b" has no effect")
     read_variables(authenticator, environ, warnings)
     return offered, authenticator
 

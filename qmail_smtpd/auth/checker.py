@@ -6,7 +6,7 @@ That is descriptor 3, the exit codes, and the exec of PROG. Each program decides
 import os
 import sys
 
-from qmail_smtpd.auth.errors import CannotVerify
+from qmail_smtpd.auth.errors import CannotVerify, UnsuitableScheme
 from qmail_smtpd.auth.secret import apop, cram_md5, equal, is_challenge, is_digest, matches, plaintext
 from tcprules import strerr
 from tcpserver.chain import become
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DESCRIPTOR = 3
 LIMIT = 512  # bytes of all fields together
 WRONG, MISUSED = 1, 2  # the interface's exit codes; the third is strerr.TEMPORARY, 111
+UNSUITABLE = 79  # after sysexits.h's. Callers treat it like 1; qmail-smtpd and qmail-popup log reason=scheme
 
 
 class Credentials:
@@ -34,7 +35,7 @@ class Credentials:
 
 
 def run(program: str, usage: str, check: "Callable[[Credentials, dict[bytes, bytes]], bool]") -> "NoReturn":
-    """Run as the checker `program`. `check` tells whether the credentials are right, or raises CannotVerify.
+    """Run as the checker `program`. `check` tells whether the credentials are right, or raises one of auth/errors.
 
     It may change the environment, which is PROG's.
     """
@@ -48,6 +49,8 @@ def run(program: str, usage: str, check: "Callable[[Credentials, dict[bytes, byt
         right = check(read_credentials(program), environ)
     except CannotVerify as error:
         strerr.die(strerr.TEMPORARY, program, ": fatal: ", error.why)
+    except UnsuitableScheme:
+        os._exit(UNSUITABLE)
     if not right:
         os._exit(WRONG)
     failure = become(words, environ)

@@ -9,6 +9,7 @@ from _signal import SIGPIPE, SIGXFSZ  # type: ignore[import-not-found]  # see ma
 from select import POLLIN
 from time import monotonic, sleep
 
+from qmail_smtpd.auth.errors import WRONG_PASSWORD, WRONG_SCHEME
 from qmail_smtpd.child import start
 from qmail_smtpd.net.wire import ready
 from tcpserver import chain
@@ -18,15 +19,15 @@ LONGEST_FIELDS = 512  # bytes: the limit of the interface. So the fields fit int
 TIME_LIMIT = 30.0  # seconds for a checker; DNS and LDAP queries have shorter limits of their own
 POLL_INTERVAL = 0.01  # seconds
 MISUSED = 2  # the checker's exit code for a wrong call
+UNSUITABLE = 79  # the exit code of checkusers if it has only a hash and gets a digest of CRAM-MD5 or APOP
 NO_VERDICT = 100  # exit codes from here on are no verdict: 111 is a temporary failure, 126 and 127 are a shell's
-WRONG_PASSWORD = b"password"
 
 
 def check(program: list[bytes], environ: dict[bytes, bytes], fields: bytes, deadline: float | None) -> bytes | None:
-    """Return None if the checker accepts, WRONG_PASSWORD if it refuses, else one word for its failure. Raises OSError.
+    """Return None if the checker accepts, WRONG_PASSWORD or WRONG_SCHEME if it refuses, else one word for its failure.
 
-    A checker without a slash in its name is searched for in PATH, as in the original. Such a name may be that of
-    another program, so exit code 0 counts only if the program has read the fields.
+    Raises OSError. A checker without a slash in its name is searched for in PATH, as in the original. Such a name may
+    be that of another program, so exit code 0 counts only if the program has read the fields.
     """
     null = os.open(b"/dev/null", os.O_RDONLY)
     try:
@@ -83,7 +84,9 @@ def wait_for_verdict(pid: int, deadline: float | None) -> bytes | None:
         status = os.waitpid(pid, 0)[1]
     except (ChildProcessError, ProcessLookupError):  # the status was collected elsewhere
         return verdict_of(None)
-    return verdict_of(status) if in_time else b"timeout"
+    if not in_time and os.WIFSIGNALED(status):
+        return b"timeout"
+    return verdict_of(status)  # also of a checker that ended before the signal came
 
 
 def ends_in_time(pid: int, deadline: float | None) -> bool:
@@ -110,4 +113,6 @@ def verdict_of(status: int | None) -> bytes | None:
     code = os.WEXITSTATUS(status)
     if code == 0:
         return None
+    if code == UNSUITABLE:
+        return WRONG_SCHEME
     return b"exit-%d" % code if code == MISUSED or code >= NO_VERDICT else WRONG_PASSWORD

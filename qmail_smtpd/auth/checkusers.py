@@ -6,7 +6,7 @@ If the first argument begins with `--`, it edits that file instead (cli.py).
 import os
 import sys
 
-from qmail_smtpd.auth.checker import Credentials, accepts, run
+from qmail_smtpd.auth.checker import Credentials, accepts, digest_and_challenge, run
 from qmail_smtpd.auth.errors import CannotVerify
 from qmail_smtpd.auth.users import HOME, UID, Entry, Users
 from qmail_smtpd.control import home
@@ -50,10 +50,12 @@ def users_file(environ: "Mapping[bytes, bytes]") -> bytes:
 
 
 def check_credentials(given: Credentials, environ: dict[bytes, bytes]) -> bool:
-    """Whether the credentials are right; if so, prepare the process for PROG. Raises CannotVerify."""
+    """Whether the credentials are right; if so, prepare the process for PROG. Raises CannotVerify, UnsuitableScheme."""
     users = Users(users_file(environ))
     entry = users.check(given.login, lambda stored: accepts(stored, given))
     if entry is None:
+        if digest_and_challenge(given):
+            users.require_plaintext(given.login)
         return False
     set_up(entry, users, environ)
     return True

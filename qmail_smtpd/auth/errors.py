@@ -1,4 +1,7 @@
-"""The errors for a login that cannot be checked."""
+"""The errors for a login that cannot be checked, and the words for the log if it is refused."""
+
+WRONG_PASSWORD = b"password"
+WRONG_SCHEME = b"scheme"
 
 
 class CannotVerify(Exception):

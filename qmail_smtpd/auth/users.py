@@ -5,6 +5,7 @@ The file is read at each login and not kept: a change takes effect at once, and 
 
 from qmail_smtpd.auth import secretfile
 from qmail_smtpd.auth.errors import CannotVerify as CannotVerify
+from qmail_smtpd.auth.errors import UnsuitableScheme
 from qmail_smtpd.auth.secret import cram_matches, matches, split
 
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ SECRET, UID, HOME, SHELL, EXTRA = 1, 2, 5, 6, 7  # fields of a line
 MAILBOX_FIELD = b"userdb_"  # prefix of extra fields about the mailbox; other extra fields may restrict logins
 SHELL_DEFAULT = b"/bin/sh"  # passwd(5) for an empty field
 DUMMY = b"{PLAIN}-"
+SCRAM_SCHEMES = (b":{SCRAM-SHA-256}", b":{PLAIN}")
 
 
 def verify(path: bytes, user: bytes, password: bytes) -> bool:
@@ -25,8 +27,39 @@ def verify(path: bytes, user: bytes, password: bytes) -> bool:
 
 
 def verify_digest(path: bytes, user: bytes, challenge: bytes, digest: bytes) -> bool:
-    """Whether this is the user's CRAM-MD5 digest of the challenge; only PLAIN can match. Raises CannotVerify."""
-    return Users(path).check(user, lambda stored: cram_matches(stored, challenge, digest)) is not None
+    """Whether this is the user's CRAM-MD5 digest of the challenge. Raises CannotVerify, UnsuitableScheme."""
+    users = Users(path)
+    right = users.check(user, lambda stored: cram_matches(stored, challenge, digest)) is not None
+    if not right:
+        users.require_plaintext(user)
+    return right
+
+
+def has_scram_password(path: bytes) -> bool:
+    """Whether an entry's scheme can be used for SCRAM-SHA-256. Raises CannotVerify.
+
+    Reads only up to the first such entry: this is asked in every session that offers AUTH.
+    """
+    rest = b""
+    for block in secretfile.blocks(path):
+        lines, _, rest = (rest + block).rpartition(b"\n")
+        if holds_scram_password(lines):
+            return True
+        rest = rest[: secretfile.BLOCK]  # the name and the scheme are at the beginning of a line
+    return holds_scram_password(rest)
+
+
+def holds_scram_password(lines: bytes) -> bool:
+    """Whether one of these lines is an entry whose scheme can be used for SCRAM-SHA-256."""
+    upper = lines.upper()
+    for scheme in SCRAM_SCHEMES:
+        found = upper.find(scheme)
+        while found >= 0:
+            start = lines.rfind(b"\n", 0, found) + 1
+            if lines.find(b":", start) == found and lines[start : start + 1] not in NO_ENTRY:
+                return True
+            found = upper.find(scheme, found + 1)
+    return False
 
 
 class Entry:
@@ -131,6 +164,12 @@ class Users:
             newline = self.content.find(before, newline + 1)
         length = len(user)
         return [start for start in starts if self.content[start + length : start + length + 1] in AFTER_NAME]
+
+    def require_plaintext(self, user: bytes) -> None:
+        """Raise UnsuitableScheme if the user's password is stored as a hash, which no digest can be computed from."""
+        entry = self.find(user)
+        if entry and is_hash(entry.secret):
+            raise UnsuitableScheme
 
     def decoy(self) -> bytes:
         """Return the file's first hash: checking an unknown user's password against it takes the usual time."""

@@ -5,6 +5,7 @@ children, who check whether the files are still the same: a renewed certificate 
 OpenSSL (tls.py) is loaded only when a context is built.
 """
 
+import errno
 import os
 from time import time
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CERTIFICATE = b"control/servercert.pem"  # netqmail's TLS patch: certificate, chain and key
 KEY = b"control/serverkey.pem"  # the key, if it is not in that file
 KEY_MARK = b"PRIVATE KEY-----"
+LARGEST = 1 << 20  # bytes of each of the two files: a certificate with its chain and key has less than 20,000
 WORLD_ACCESS = 0o006  # the mode's bits for others, to read and to write
 SETTLED = 2.0  # seconds; a file that was changed more recently may change again without a newer time stamp
 OLDEST = 86400.0  # seconds; the context holds the session ticket keys, which decrypt recorded TLS 1.2 sessions
@@ -115,6 +117,8 @@ def check(path: bytes, mark: bytes, kind: bytes) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             status = os.fstat(descriptor)
+            if status.st_size > LARGEST:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
             text = os.read(descriptor, status.st_size)
         finally:
             os.close(descriptor)

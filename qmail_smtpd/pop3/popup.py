@@ -1,6 +1,7 @@
 """qmail-popup HOST CHECKER PROG...: reads user and password, then runs the checker, which runs PROG.
 
-Neither verifies passwords nor knows mail. With $POP3S it terminates TLS for the rest of the chain, which needs no TLS.
+It neither verifies passwords nor accesses mail. With $POP3S it terminates TLS for the rest of the chain, which needs no
+TLS.
 """
 
 import os

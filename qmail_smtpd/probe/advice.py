@@ -1,4 +1,4 @@
-"""Advice: from a report's findings to what must be changed, as a control file or a line of the rules. Pure.
+"""Advice: what to change for each finding of a report, in a control file or a line of the rules. Pure.
 
 If the home and the rules are known, the advice names files and lines. For a server across the network it can only name
 the usual cause of the finding.
@@ -51,7 +51,7 @@ OPEN_TO_ALL = (
     "every client may relay: accept mail only for your domains (rcpthosts), relay only for your networks (tcp.smtp)",
 )
 NETWORKS = "allow only your own networks, and name public ones with --inside"
-NAMES = "gives RELAYCLIENT to any client whose reverse DNS has_result such a name"
+NAMES = "gives RELAYCLIENT to any client whose reverse DNS has such a name"
 OTHER_HOME = "gives the server another home, where control/rcpthosts is missing and every client may relay"
 MISSING = "is missing, so every recipient is accepted: list the domains that you accept mail for, one a line"
 STRICT = "create this empty file: our qmail-smtpd then refuses addresses that a later mailer may route onward"
@@ -76,9 +76,8 @@ class _LineCounter:
         pass
 
 
-def source_of(path: str, content: bytes) -> Source:
+def source_of(path: str, lines: list[bytes]) -> Source:
     """Return the lines of a rules file up to the first one that does not compile: later lines have not become rules."""
-    lines = content.split(b"\n")
     counter = _LineCounter()
     line_of: dict[bytes, tuple[int, bytes]] = {}
     try:
@@ -124,7 +123,7 @@ def rule_change(part: Part, source: Source | None, cdb: str) -> Change:
     elif b"@" in key:
         what = "gives RELAYCLIENT by ident, where the client itself chooses the answer"
     elif key[:1] == b"=":
-        what = f"{NAMES}, unless tcpserver has_result -p: {NETWORKS}"
+        what = f"{NAMES}, unless tcpserver has -p: {NETWORKS}"
     return Change(rule_location(part, source, cdb), what)
 
 

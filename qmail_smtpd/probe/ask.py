@@ -25,7 +25,7 @@ class Answer(NamedTuple):
 
 
 def ask(conversation: Conversation, probe: Probe, names: Names, message: bytes = b"") -> Answer:
-    """Send the steps of a probe. If a message is given and the recipient is accepted, send_message the message."""
+    """Send the steps of a probe. If a message is given and the recipient is accepted, send the message."""
     previous = 0
     for step in probe.steps:
         if step.role == DIALOGUE and previous != CONTINUE:

@@ -1,6 +1,6 @@
 """The clients to test for a set of rules: an outside one of each family, loopback, and one for each rule. Pure.
 
-For a network it is an address that no narrower rule covers, so that tcpserver finds exactly this rule for the client.
+For a network it is an address that no narrower rule covers, so that tcpserver finds exactly this rule.
 """
 
 from collections.abc import Iterable, Iterator
@@ -97,12 +97,12 @@ def clients_of(key: bytes, outside_ip: bytes, rules: Rules) -> Iterator[Client]:
         yield client
 
 
-def host_for(place: bytes) -> bytes | None:
+def host_for(key: bytes) -> bytes | None:
     """Return a name for `=host`, `=.suffix` or `=`, or None if tcpserver cannot know such a name.
 
-    tcpserver knows names in lower case, without blanks, control characters and bytes of more than seven bits.
+    tcpserver knows names in lower case, without blanks, control characters and bytes above 127.
     """
-    host = place[1:]
+    host = key[1:]
     if host[:1] == b".":
         host = b"relaytest" + host
     host = host or b"relaytest.example.net"

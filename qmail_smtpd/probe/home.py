@@ -2,10 +2,10 @@
 
 import os
 
-from qmail_smtpd.control import list_entries
+from qmail_smtpd import control
 from qmail_smtpd.probe.probes import is_name
 from qmail_smtpd.smtp.policy import in_rcpthosts
-from tcprules.lookup import Rules, open_rules
+from tcprules.lookup import Rules, is_missing, open_rules
 
 MAX_CANDIDATES = 5
 OUTSIDE_DOMAINS = (b"example.net", b"example.org", b"example.com")  # RFC 2606
@@ -13,32 +13,28 @@ LAST_OUTSIDE_DOMAIN = b"relaytest.invalid"  # RFC 2606: can never exist
 
 
 class Home:
-    """The lists of one home. `rcpthosts` is None if the file is missing. Creating it raises OSError."""
+    """The lists of one home. `rcpthosts` is None if the file is missing. Creating it raises OSError and Unreadable."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
-        content = self.read("rcpthosts")
-        self.rcpthosts = None if content is None else frozenset(entry.lower() for entry in list_entries(content))
+        content = control.read(b"rcpthosts", os.fsencode(self.path))
+        entries = () if content is None else control.list_entries(content)
+        self.rcpthosts = None if content is None else frozenset(entry.lower() for entry in entries)
         self.more = self.open_more()
-        self.is_strict = os.path.exists(self.control_path("relaystrict"))
+        self.is_strict = control.read(b"relaystrict", os.fsencode(self.path)) is not None
 
     def control_path(self, name: str) -> str:
         """Return the path of a control file."""
         return os.path.join(self.path, "control", name)
 
-    def read(self, name: str) -> bytes | None:
-        """Return the content of a control file, or None if it is missing."""
-        try:
-            with open(self.control_path(name), "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
-
     def open_more(self) -> Rules | None:
         """Open morercpthosts.cdb. The reader of rules can read any cdb."""
+        path = self.control_path("morercpthosts.cdb")
         try:
-            return open_rules(self.control_path("morercpthosts.cdb"))
-        except FileNotFoundError:
+            return open_rules(path)
+        except OSError as error:
+            if not is_missing(error, path):
+                raise
             return None
 
     def accepts(self, domain: bytes) -> bool:

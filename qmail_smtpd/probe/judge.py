@@ -58,7 +58,7 @@ class Result(NamedTuple):
     outcome: str
     reply: Reply = Reply()
     command: bytes = b""  # the command whose reply decided
-    role: str = ""  # and what that answer was for
+    role: str = ""  # the role of that command
     transcript: tuple[tuple[str, bytes], ...] = ()
     why: str = ""  # if there is no reply
 

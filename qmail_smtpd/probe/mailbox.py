@@ -1,4 +1,4 @@
-"""The messages that --send may send, and their only address. A message names its sender and its purpose."""
+"""The messages of --send, and their addresses. A message names its sender and its purpose."""
 
 from email.utils import formatdate, make_msgid
 from typing import NamedTuple

@@ -19,6 +19,8 @@ from qmail_smtpd.probe.rules import Setup, ask_clients, with_log
 from qmail_smtpd.probe.run import Examination, Plan, Progress, Run
 from qmail_smtpd.probe.text import octets, printable
 from qmail_smtpd.probe.vantage import describe
+from qmail_smtpd.smtp.settings import Unreadable
+from tcprules.lines import read_file
 from tcprules.lookup import canonical, open_rules
 
 OUTSIDE_IP = "192.0.2.1"
@@ -137,6 +139,8 @@ def home_of(options: Options) -> Home | None:
         return Home(path) if path else None
     except OSError as error:
         raise unable(f"read the control files of {printable(octets(path or ''))}", error) from error
+    except Unreadable as error:
+        raise Unable(f"{printable(error.why)}, in the home {printable(octets(path or ''))}") from error
 
 
 def environment(options: Options) -> dict[bytes, bytes]:
@@ -174,8 +178,7 @@ def read_source(options: Options, cdb: str) -> Source | None:
     """Return the text of the rules: --source, or else the file next to the cdb if it exists. Raise Unable."""
     path = options.source or (cdb.removesuffix(".cdb") if cdb.endswith(".cdb") else "")
     try:
-        with open(path, "rb") as file:
-            return source_of(printable(octets(path)), file.read())
+        return source_of(printable(octets(path)), list(read_file(path)))
     except OSError as error:
         if options.source:
             raise unable(f"read {printable(octets(path))}", error) from error

@@ -46,7 +46,7 @@ class Dialer:
         self.first: Descriptor | None = None
 
     def settle(self) -> None:
-        """Choose the first of the host's addresses that can be connected to.
+        """Choose the first of the host's addresses that accepts a connection.
 
         Its connection is the first one to be used.
         """

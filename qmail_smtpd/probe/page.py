@@ -94,7 +94,7 @@ def page(report: Report) -> str:
 
 
 def body(report: Report) -> Iterator[str]:
-    """Yield the parts suffix the page, the most important first."""
+    """Yield the parts of the page, the most important first."""
     word = report.verdict.word
     yield f'<header class="{colour(word)}"><h1 class="{colour(word)}">{HEADLINES[word]}</h1>'
     yield f"<p>{escape(report.verdict.why)}</p>"
@@ -115,7 +115,7 @@ def body(report: Report) -> Iterator[str]:
 
 
 def client(part: Part) -> Iterator[str]:
-    """Yield the entry suffix one client."""
+    """Yield the entry of one client."""
     yield f"<li>{badge(part.word)} <code>{escape(part.client)}</code>"
     yield f' <span class="dim">{escape(part.reason)}</span>'
     yield f"<p>{escape(part.why)}</p>"
@@ -133,7 +133,7 @@ def client(part: Part) -> Iterator[str]:
 
 
 def probes(part: Part, suffix: str) -> Iterator[str]:
-    """Yield the probes suffix one client: the findings with transcripts, then all results."""
+    """Yield the probes of one client: the findings with transcripts, then all results."""
     client_findings = findings(part)
     if client_findings:
         yield f"<h2>What was not refused{escape(suffix)}</h2>"

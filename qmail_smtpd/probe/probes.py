@@ -61,7 +61,7 @@ class Names(NamedTuple):
     """The names that a run uses in commands."""
 
     user: bytes = b"relaytest"
-    out: bytes = b"example.net"  # a domain that the server does not take mail for
+    out: bytes = b"example.net"  # a domain that the server does not accept mail for
     listed: bytes = b"localhost"  # a domain that it accepts mail for
     me: bytes = b"localhost"  # the server's own name
     ip: bytes = b"127.0.0.1"  # its address, as in a literal

@@ -1,4 +1,4 @@
-"""The findings by_word a whole run, as values: one part for each client, and the advice. Pure."""
+"""The findings of a whole run, as values: one part for each client, and the advice. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,7 +26,7 @@ WITH_TRANSCRIPT = (OPEN, CANNOT_TELL, SENT, NEEDS_SEND)
 
 
 class Finding(NamedTuple):
-    """One kind by_word probe that was not refused, with its senders."""
+    """One kind of probe that was not refused, with its senders."""
 
     name: str
     word: str
@@ -57,7 +57,7 @@ class Part(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The results by_word a run."""
+    """The results of a run."""
 
     verdict: Verdict
     asked: str
@@ -81,7 +81,7 @@ def findings(part: Part) -> list[Finding]:
 
 
 def sender_of(result: Result) -> str:
-    """Return the kind by_word sender, or "" for a probe without senders by_word its own."""
+    """Return the kind of sender, or "" for a probe without senders of its own."""
     return result.probe.name.rpartition("/")[0] if result.probe.kind == ENVELOPE else ""
 
 

@@ -88,7 +88,7 @@ def part_of(client: Client, rule: Rule, setup: Setup, examinations: dict[bytes, 
 def examine(client: Client, rule: Rule, setup: Setup, examinations: dict[bytes, Examination]) -> Examination:
     """Run the session.
 
-    The whole catalogue is used for the first client with these variables, and if a client's plain case differs from it.
+    The whole catalogue is used for the first client with these variables, and for a client whose plain case differs.
     """
     environ = environment_of(setup, client, rule)
     key = rule.data

@@ -68,7 +68,7 @@ class Run:
     def examine(self, probes: Sequence[Probe], listed: Sequence[bytes], progress: Progress) -> Examination:
         """Run the controls and the probes.
 
-        `listed` has the domains or addresses to try as listed ones. If it is empty, the server's own names are tried.
+        `listed` has the domains or addresses to try as accepted ones. If it is empty, the server's own names are tried.
         """
         try:
             progress(0, len(probes), "controls")

@@ -1,6 +1,7 @@
 """A report for a terminal, by rich: progress during the run, then tables, advice and the verdict.
 
-Imported only if descriptor 1 or 2 is a terminal. Text from the server is never markup: it is escaped, and a Text.
+Imported only if descriptor 1 or 2 is a terminal. Text from the server is escaped, and a rich Text, so that
+it is never read as markup.
 """
 
 from rich.console import Console, Group

@@ -29,7 +29,8 @@ class QueueClient:
     """The transfer of one message to a queue program.
 
     Creating it raises OSError if there are no pipes or no process. `deadline`, on the monotonic clock, ends the session
-    while the program keeps it waiting; without one it waits as long as qmail.c does.
+    while the program keeps it waiting, until the program has the whole envelope. From then on, and without a deadline
+    always, it waits as long as qmail.c does.
     """
 
     __slots__ = ("deadline", "envelope", "error", "failed", "message", "open", "pid")
@@ -86,6 +87,8 @@ class QueueClient:
         """Send the envelope, or None to discard the message, and wait for the program. Return the SMTP reply."""
         self.close_end(self.message)
         self.failed = self.failed or envelope is None or not self.write_all(self.envelope, envelope)
+        if not self.failed:
+            self.deadline = None  # the program may store the message: a client that hears 451 sends it once more
         self.close_end(self.envelope)
         text = self.read_text()
         self.close_end(self.error)
@@ -178,7 +181,7 @@ def spawn(program: bytes, environ: dict[bytes, bytes], message: int, envelope: i
     """
     from qmail_smtpd.child import start  # imported here because a session without a message does not need it
 
-    if not program:  # execv would say "file does not exist"; posix_spawn treats an empty name in a way of its own
+    if not program:  # execv would say "file does not exist"; posix_spawn treats an empty name differently
         return 0
     try:
         return start(program, [program], environ, {0: message, 1: envelope, ERROR_DESCRIPTOR: error})

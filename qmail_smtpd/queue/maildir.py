@@ -142,7 +142,7 @@ def header(sender: bytes, recipients: list[bytes]) -> bytes:
 def store(text: bytes, spooled: int | None) -> None:
     """Store the text and the spooled rest as one file.
 
-    The order makes it durable: write to tmp, fsync the file, rename it to new, fsync new. On failure it is removed.
+    The order makes it durable: write to tmp, fsync, rename to new, fsync new. On failure the file is removed.
     """
     name, descriptor = create()
     leftover = "tmp/" + name
@@ -162,7 +162,7 @@ def store(text: bytes, spooled: int | None) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file that is not reported to the caller as stored."""
+    """Remove the file of a message that could not be stored."""
     try:
         os.unlink(path)
     except OSError:

@@ -38,8 +38,8 @@ EXITS = {
     78: NOT_CONFIGURED,  # EX_CONFIG
 }
 
-# Sendmails that lose or change a recipient with a quoted local part, or exit for it as for a crash: the name of the
-# file behind all links (docs/sendmail-queue.md). nullmailer's is called sendmail, and comes with nullmailer-inject.
+# Sendmail programs that lose or change a recipient with a quoted local part, or exit as after a crash: the file's name
+# after all links (docs/sendmail-queue.md). nullmailer's is called sendmail, and comes with nullmailer-inject.
 LOSES_QUOTES = (b"msmtp", b"smtpctl", b"ssmtp", b"dma")
 NULLMAILER = b"../bin/nullmailer-inject"
 
@@ -107,7 +107,7 @@ def loses_quotes(sendmail: bytes) -> bool:
 
 
 def listed_domains() -> frozenset[bytes] | None:
-    """Return rcpthosts as is_relay_trick wants it: None in a qmail home without the file, else an empty set.
+    """Return rcpthosts as is_relay_trick expects it: None in a qmail home without the file, else an empty set.
 
     Without control/rcpthosts qmail-smtpd accepts mail for all domains. Apart from that the domains do not matter here.
     """

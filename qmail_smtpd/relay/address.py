@@ -34,7 +34,7 @@ def is_within(address: bytes, networks: frozenset[bytes]) -> bool:
     """Whether the canonical address is one of the networks' keys or lies in one of the networks."""
     if b":" in address:
         return not networks.isdisjoint(keys(address, None, None))
-    while address:  # the same keys, without the memory pages that a generator would cost each forked relay-check
+    while address:  # as `keys`, without the memory pages that a generator would cost each forked relay-check
         if address in networks:
             return True
         address = address[: address.rfind(b".", 0, -1) + 1]

@@ -30,7 +30,7 @@ def main() -> "NoReturn":
 
 
 def serve_connection(environ: dict[bytes, bytes]) -> int:
-    """Do the same in a process that serves one client after the other (tcpserver --reuse)."""
+    """Do the same as main in a process that serves one client after the other (tcpserver --reuse)."""
     program = sys.argv[1:]
     if not program:
         main()
@@ -51,7 +51,7 @@ def check(environ: "MutableMapping[bytes, bytes]") -> None:
 
 
 def fail(error: OSError) -> "NoReturn":
-    """The next program cannot be run."""
+    """Report that the next program cannot be run, and exit."""
     strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: unable to run ", sys.argv[1], ": ", strerr.reason(error))
 
 

@@ -83,8 +83,8 @@ class Directory(Store):
     def expire(self) -> None:
         """Unlink the files without a live entry, and abandoned temporary files.
 
-        An unreadable file, which a member of the group may have planted, must not protect the others: the error is
-        raised after all files have been tried.
+        An unreadable file, which a member of the group may have planted, must not prevent the removal of the
+        others: the error is raised after all files have been tried.
         """
         failure = None
         for key in self.keys():

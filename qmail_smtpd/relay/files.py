@@ -13,7 +13,7 @@ from qmail_smtpd.relay.errors import StoreError, unable
 
 MODE = 0o644  # regardless of the umask: the account that records logins is not the one that checks them
 TEMPORARY_PREFIX = b".tmp."  # prefix of the names of temporary files
-ABANDONED = 3600  # seconds after which a temporary file is left over from a killed process
+ABANDONED = 3600  # seconds after which a temporary file counts as left over from a killed process
 DEADLINE = 5.0  # seconds to wait for a lock: a login must not wait longer
 PAUSE = 0.005  # seconds between two attempts
 NOT_A_FILE = (errno.ELOOP, errno.ENXIO)  # open's errors for a link and a socket

@@ -1,7 +1,7 @@
 """vpopmail's list of roaming addresses, format 1.2: `ADDRESS:allow,RELAYCLIENT="",RBLSMTPD=""<TAB>SECONDS`. Pure.
 
 vchkpw 5.6 writes invalid lines for IPv6 clients: for `::1` a line without an address, which would be a rule for
-everybody, and for others a spelling of its own (`2001_db8__7`). Such lines are ignored.
+every client, and for others a spelling of its own (`2001_db8__7`). Such lines are ignored.
 """
 
 from qmail_smtpd.relay.address import normalise

@@ -139,7 +139,7 @@ class OpenSmtp(Store):
 
         Without them nothing is compiled: relay-check before qmail-smtpd needs no cdb.
         """
-        return os.path.exists(self.rules) or os.path.exists(self.cdb)
+        return os.path.lexists(self.rules) or os.path.lexists(self.cdb)
 
     def is_stale(self, old: os.stat_result) -> bool:
         """Whether the cdb was not compiled from this list, or the rules are newer than the cdb."""

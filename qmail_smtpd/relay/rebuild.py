@@ -10,6 +10,7 @@ from qmail_smtpd.log import escaped
 from qmail_smtpd.relay.errors import StoreError, unable
 from qmail_smtpd.relay.files import discard, temporary_name
 from tcprules.compile import BadLine, Unable, records, write_cdb
+from tcprules.lines import read_file
 from tcprules.lookup import Verdict, keys
 
 TYPE_CHECKING = False
@@ -39,8 +40,7 @@ def rebuild(rules: bytes, cdb: bytes, live: "Iterable[bytes]") -> None:
 def read_rules(rules: bytes) -> list[tuple[bytes, bytes]]:
     """Return the records of the static rules. Raise StoreError, which names an invalid line."""
     try:
-        with open(rules, "rb") as file:
-            return list(records(line.rstrip(b"\n") for line in file))
+        return list(records(read_file(rules, patience=0)))  # the lock is held: do not wait for a FIFO
     except BadLine as bad:
         message = b"unable to parse line %d of %b: " % (bad.number, rules)
         raise StoreError(message, escaped(bad.line)) from None

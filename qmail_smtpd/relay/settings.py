@@ -1,4 +1,4 @@
-"""The settings: where the store is, how long a login counts, and which addresses are never_recorded recorded.
+"""The settings: where the store is, how long a login counts, and which addresses are never recorded.
 
 They come from $RELAY_... or from the control files. Programs that cron runs have no such environment: for them the
 control files are needed.
@@ -24,11 +24,11 @@ class Settings:
     """The settings of a process. Creating them raises StoreError.
 
     `store` is KIND or KIND:LOCATION, empty for the default. `directory` is the default store's. `seconds` is the
-    window, or None if it is not set. `never` has the keys of networks whose addresses are never recorded: those that no
-    client can have, and those that many clients share.
+    window, or None if it is not set. `unrecorded` has the keys of networks whose addresses are never recorded: those
+    that no client can have, and those that many clients share.
     """
 
-    __slots__ = ("directory", "environ", "home", "never", "seconds", "store")
+    __slots__ = ("directory", "environ", "home", "seconds", "store", "unrecorded")
 
     def __init__(self, environ: "Mapping[bytes, bytes]") -> None:
         self.environ = environ
@@ -36,7 +36,7 @@ class Settings:
         self.store = self.value(b"RELAY_STORE")
         self.directory = check_absolute(self.value(b"RELAY_DIR") or DIRECTORY)
         self.seconds = parse_window(self.value(b"RELAY_SECONDS"))
-        self.never = never_recorded(self.value(b"RELAY_PROXIES") or PROXIES)
+        self.unrecorded = never_recorded(self.value(b"RELAY_PROXIES") or PROXIES)
 
     def value(self, variable: bytes) -> bytes:
         """Return the variable's value, or the control file's: for RELAY_DIR that is relaydir.

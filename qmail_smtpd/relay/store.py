@@ -1,8 +1,8 @@
 """The operations of every store of logins: allow, check, entries, deny, expire.
 
-Each kind keeps its entries in its own way.
+Each kind of store keeps its entries in its own format.
 
-Addresses come in as TCPREMOTEIP spells them, and are key_of here, once.
+Addresses come in as TCPREMOTEIP spells them, and are normalised here, once.
 """
 
 from time import time
@@ -33,7 +33,7 @@ class Store:
     def allow(self, address: bytes, user: bytes, service: bytes) -> bool:
         """Let this client relay for the window. Return False for an address that is never recorded."""
         key = key_of(address)
-        if is_within(key, self.settings.never):
+        if is_within(key, self.settings.unrecorded):
             return False
         window = self.settings.seconds
         now = self.now()
@@ -47,7 +47,7 @@ class Store:
         settings = self.settings  # the rest is `counts` without the cost of its call
         if entry is None or not entry.is_live(int(self.clock()), settings.seconds):
             return None
-        return None if is_within(entry.address, settings.never) else entry
+        return None if is_within(entry.address, settings.unrecorded) else entry
 
     def entries(self) -> list[Entry]:
         """Return all entries by which clients may relay now."""
@@ -68,14 +68,14 @@ class Store:
     def counts(self, entry: Entry) -> bool:
         """Whether the entry is live and its address may be recorded, whichever program has recorded it."""
         settings = self.settings
-        return entry.is_live(int(self.clock()), settings.seconds) and not is_within(entry.address, settings.never)
+        return entry.is_live(int(self.clock()), settings.seconds) and not is_within(entry.address, settings.unrecorded)
 
     def put(self, entry: Entry) -> None:
         """Store the entry in place of an older one for its address."""
         raise NotImplementedError
 
     def get(self, key: bytes) -> Entry | None:
-        """Return the entry for a key_of address, live or not."""
+        """Return the entry for a normalised address, live or not."""
         raise NotImplementedError
 
     def all(self) -> "Iterable[Entry]":
@@ -83,7 +83,7 @@ class Store:
         raise NotImplementedError
 
     def remove(self, key: bytes) -> bool:
-        """Remove the entry for a key_of address. Return False if there is none."""
+        """Remove the entry for a normalised address. Return False if there is none."""
         raise NotImplementedError
 
 

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
         def challenge(self) -> bytes:
             """Return a challenge for CRAM-MD5: unique and unpredictable."""
 
+        def scram_is_used(self) -> bool:
+            """Whether the users file has a password that SCRAM-SHA-256 can use. False if it cannot be read."""
+
         def scram(self) -> "ScramServer":
             """Return the server's side of a new SCRAM exchange."""
 

@@ -107,6 +107,12 @@ class Session:
         """Whether AUTH is allowed at this point: under TLS, or if it is allowed in clear."""
         return self.cipher is not None or self.settings.auth_in_clear
 
+    def settle_offer(self) -> None:
+        """Decide what AUTH offers, if that depends on the users file. The file is read for that once in a session."""
+        offer = self.settings.auth
+        if offer is not None and offer.scram_if_used:
+            self.settings.auth = offer.settled(self.backend.scram_is_used())
+
     def log_in(self, user: bytes) -> None:
         """Let the user relay, and name the user in the Received line and to the queue program."""
         self.senders = self.backend.senders(user)

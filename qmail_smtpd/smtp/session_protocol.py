@@ -37,6 +37,9 @@ if TYPE_CHECKING:
         def begin_message(self) -> None:
             """Treat the following bytes as a message."""
 
+        def settle_offer(self) -> None:
+            """Decide what AUTH offers."""
+
         def may_log_in(self) -> bool:
             """Whether AUTH is allowed at this point."""
 

@@ -26,6 +26,7 @@ def ehlo(session: "Session", argument: bytes) -> None:
     reset(session, argument)
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
     if session.settings.auth and session.may_log_in():
+        session.settle_offer()
         position = 1 if session.settings.auth.old_style else len(lines)
         lines[position:position] = session.settings.auth.lines()
     if session.settings.starttls and session.cipher is None:
@@ -122,6 +123,7 @@ def auth(session: "Session", argument: bytes) -> None:
         session.log(b"login", {b"result": b"no", b"reason": b"clear"})
         session.answer(replies.AUTH_NEEDS_TLS)
         return
+    session.settle_offer()
     from qmail_smtpd.smtp.login import begin  # loaded only by sessions with a login
 
     begin(session, argument)

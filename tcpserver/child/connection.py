@@ -146,9 +146,10 @@ class Connection:
             self.check_unasked(rules)
             verdict = lookup.judge(rules, facts.remote_ip, facts.remote_host, facts.remote_info)
         except OSError as error:
-            if error.errno == errno.ENOENT and self.settings.rules_optional:
+            path = octets(self.settings.rules)
+            if self.settings.rules_optional and lookup.is_missing(error, path):
                 return lookup.ALLOWED
-            self.drop(b"read " + octets(self.settings.rules), strerr.reason(error))
+            self.drop(b"read " + path, strerr.reason(error))
         rules.close()
         return verdict
 

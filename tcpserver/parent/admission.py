@@ -4,12 +4,11 @@ Knows neither the loop nor the signals (serve.py), nor how a client gets its pro
 """
 
 import _socket as socket  # see serve
-import errno
 import os
 import time
 
 from tcprules import strerr
-from tcprules.lookup import ALLOWED, canonical
+from tcprules.lookup import ALLOWED, canonical, is_missing
 from tcpserver.environ import Facts
 from tcpserver.log import LIMIT_ADDRESS
 from tcpserver.parent.children import Children, Client
@@ -61,8 +60,9 @@ class Admission:
         try:
             verdict = self.rules.judge(client.facts.remote_ip) if self.rules else ALLOWED
         except OSError as error:
-            if not (error.errno == errno.ENOENT and self.settings.rules_optional):
-                self.starter.drop(b"read " + octets(self.settings.rules or ""), strerr.reason(error), client)
+            path = octets(self.settings.rules or "")
+            if not (self.settings.rules_optional and is_missing(error, path)):
+                self.starter.drop(b"read " + path, strerr.reason(error), client)
                 return
             verdict = ALLOWED
         if verdict.deny:

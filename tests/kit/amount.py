@@ -1,4 +1,4 @@
-"""How much the tests that draw at random do: EXAMPLES=10 tests/run does ten times as much as tests/run alone."""
+"""The amount of random input in the tests: with EXAMPLES=10 tests/run does ten times as much as by default."""
 
 import os
 
@@ -6,5 +6,5 @@ FACTOR = float(os.environ.get("EXAMPLES", "1"))
 
 
 def times(count: int) -> int:
-    """Return the number of examples, rounds or files for a test that makes `count` of them by default."""
+    """Return the number of examples, rounds or files for a test whose default is `count`."""
     return max(1, round(count * FACTOR))

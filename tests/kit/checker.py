@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# Users temp, misuse, exit3, exit99, exit100 and crash end as their names say; hang never ends; loud writes to 1 and 2.
+# Users temp, misuse, crash and exit... end as their names say; hang never ends; loud writes to 1 and 2.
 # joe@example.com has the password secret; a digest of it is accepted in either order of the fields.
 CHECKER = """#!{python} -IS
 import hmac, os, signal, sys
@@ -17,7 +17,7 @@ with open(f"{{folder}}/{{number}}.fields", "wb") as file:
 with open(f"{{folder}}/{{number}}.words", "w") as file:
     file.write("\\0".join(sys.argv[1:]))
 user, second, third, *_ = *fields.split(b"\\0"), b"", b""
-codes = {{b"temp": 111, b"misuse": 2, b"exit3": 3, b"exit99": 99, b"exit100": 100}}
+codes = {{b"temp": 111, b"misuse": 2, b"exit3": 3, b"exit79": 79, b"exit99": 99, b"exit100": 100}}
 if user in codes:
     os._exit(codes[user])
 if user == b"crash":

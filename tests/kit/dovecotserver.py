@@ -44,7 +44,7 @@ service imap-login {{
   }}
 }}
 """
-BASE = {  # version -> what its configuration begins with
+BASE = {  # version -> the beginning of its configuration
     "2.3": """disable_plaintext_auth = no
 protocols = pop3 imap
 mail_location = maildir:~/Maildir
@@ -78,7 +78,7 @@ PASSDB = {
 
 
 def dovecot_version() -> str:
-    """Return "2.3" or "2.4": whose configuration the installed Dovecot understands."""
+    """Return "2.3" or "2.4": the configuration syntax that the installed Dovecot has."""
     words = subprocess.run([peer(DOVECOT), "--version"], capture_output=True, text=True, check=True).stdout
     return "2.3" if words.startswith("2.3.") else "2.4"
 
@@ -86,8 +86,8 @@ def dovecot_version() -> str:
 class Dovecot:
     """A running Dovecot: `with Dovecot(configuration) as dovecot`.
 
-    Its user joe has the password secret and `maildir`. TOP in the configuration is its directory, for which other files
-    than `users` can be named in `passdb`.
+    Its user joe has the password secret and `maildir`. TOP in the configuration stands for its directory. `passdb`
+    replaces the default, which reads TOP/users.
     """
 
     def __init__(self, more: str = "", passdb: str | None = None) -> None:
@@ -144,7 +144,7 @@ class Dovecot:
         self.folder.cleanup()
 
     def stopped(self) -> bool:
-        """Whether all of Dovecot's processes have ended: it closes its sockets last."""
+        """Whether all processes of Dovecot have ended: they close their sockets last."""
         try:
             socket.create_connection(("127.0.0.1", self.pop3)).close()
         except OSError:

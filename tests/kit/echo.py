@@ -1,4 +1,4 @@
-"""The world of a session under test: keeps what the session said, and takes every message."""
+"""A backend for a session under test: records the replies, the messages and the log, and accepts every message."""
 
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.message import Message
@@ -10,7 +10,7 @@ LOCAL = bytes((127, 0, 0, 1))
 
 
 class EchoScram:
-    """Not SCRAM: says back what it hears, and is content with `proof`."""
+    """Not SCRAM: echoes its input, and accepts `proof`."""
 
     user = b"joe"
     done = False
@@ -25,14 +25,14 @@ class EchoScram:
 
 
 class Echo:
-    """A backend. `trouble` is raised by the questions that can fail; `queue_reply` is what a complete message gets."""
+    """A backend. `failure` is raised by operations that can fail; `queue_reply` is the reply to a complete message."""
 
     def __init__(self, more: tuple[bytes, ...] = (), queue_reply: bytes = b"250 ok 1 qp 2") -> None:
         self.more = more
         self.queue_reply = queue_reply
         self.ignored_events: frozenset[bytes] = frozenset()
-        self.processes = True
-        self.trouble: Exception | None = None
+        self.queue_starts = True
+        self.failure: Exception | None = None
         self.replies: list[bytes] = []
         self.decisions: list[tuple[bytes, dict[bytes, bytes]]] = []
         self.queued: list[tuple[bytes, bytes]] = []
@@ -44,9 +44,11 @@ class Echo:
         self.identity: tuple[bytes | None, bytes | None] | None = None
         self.identities: list[tuple[bytes | None, bytes | None]] = []
         self.message: bytearray | None = None
+        self.scram_users = False
+        self.questions = 0  # how often scram_is_used was called
         self.certificate = True
         self.handshakes = 0
-        self.before_tls: list[bytes] = []  # the replies that went out in clear
+        self.before_tls: list[bytes] = []  # the replies sent in plaintext
 
     def reply(self, line: bytes) -> None:
         self.replies.append(line)
@@ -55,19 +57,19 @@ class Echo:
         return b"24 Nov 2004 01:02:03 -0000"
 
     def is_own_address(self, octets: bytes) -> bool:
-        if self.trouble:
-            raise self.trouble
+        if self.failure:
+            raise self.failure
         return octets == LOCAL
 
     def in_morercpthosts(self, key: bytes) -> bool:
-        if self.trouble:
-            raise self.trouble
+        if self.failure:
+            raise self.failure
         return key in self.more
 
     def open_queue(self) -> bool:
         assert self.message is None
-        self.message = bytearray() if self.processes else None
-        return self.processes
+        self.message = bytearray() if self.queue_starts else None
+        return self.queue_starts
 
     def write_message(self, data: bytes) -> None:
         assert self.message is not None
@@ -88,6 +90,10 @@ class Echo:
     def challenge(self) -> bytes:
         return b"<1.2@mx>"
 
+    def scram_is_used(self) -> bool:
+        self.questions += 1
+        return self.scram_users
+
     def scram(self) -> "EchoScram":
         return EchoScram()
 
@@ -100,8 +106,8 @@ class Echo:
         self.logged_before_pause = len(self.decisions)
 
     def senders(self, user: bytes) -> frozenset[bytes] | None:
-        if self.trouble:
-            raise self.trouble
+        if self.failure:
+            raise self.failure
         return self.sender_lists.get(user)
 
     def set_identity(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
@@ -121,18 +127,18 @@ class Echo:
 
 
 def settings(**changes: object) -> Settings:
-    """Settings with a greeting and a list of two, and these changes."""
-    made = Settings()
-    made.greeting = made.localiphost = b"mx"
-    made.rcpthosts = frozenset({b"ok.test", b".wild.test"})
+    """Return settings with a greeting, two entries in rcpthosts, and these changes."""
+    values = Settings()
+    values.greeting = values.localiphost = b"mx"
+    values.rcpthosts = frozenset({b"ok.test", b".wild.test"})
     for name, value in changes.items():
-        assert hasattr(made, name)
-        setattr(made, name, value)
-    return made
+        assert hasattr(values, name)
+        setattr(values, name, value)
+    return values
 
 
 def converse(data: bytes, size: int = 0, echo: Echo | None = None, **changes: object) -> tuple[Session, Echo]:
-    """A session that was fed the data, whole or in pieces of `size`."""
+    """Return a session that was fed the data, whole or in pieces of `size`."""
     echo = echo or Echo()
     session = Session(settings(**changes), echo)
     session.greet()
@@ -142,7 +148,7 @@ def converse(data: bytes, size: int = 0, echo: Echo | None = None, **changes: ob
 
 
 def feed(message: Message, data: bytes, size: int) -> bytes:
-    """Feed a message in pieces until it is over; return what is to be stored."""
+    """Feed a message in pieces until it ends. Return the text to store."""
     text = b""
     for start in range(0, len(data), size):
         text += message.feed(data[start : start + size])

@@ -1,4 +1,4 @@
-"""A copy of the checkout in which the examples are run, and the processes that they leave."""
+"""A copy of the checkout in which the examples are run, and the processes that they leave running."""
 
 import os
 import shutil
@@ -10,15 +10,15 @@ NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", 
 
 
 def copy_tree(directory):
-    """Copy the checkout, as git makes it, to a directory whose name contains a blank."""
+    """Copy the checkout, without built files and tests, to a directory whose name contains a blank."""
     tree = directory / "a checkout"
     shutil.copytree(ROOT, tree, ignore=NOT_COPIED)
     return tree
 
 
 def programs_of(tree):
-    """The command lines of the processes, zombies not counted, that run something of the tree or are in it."""
-    found = []
+    """Return the command lines of the processes, except zombies, that name the tree or have their directory in it."""
+    commands = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
@@ -26,5 +26,5 @@ def programs_of(tree):
         except OSError:  # it has ended
             continue
         if str(tree) in command or Path(directory).is_relative_to(tree):
-            found.append(command)
-    return found
+            commands.append(command)
+    return commands

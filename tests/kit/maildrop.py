@@ -12,7 +12,7 @@ from tests.kit.support import script
 # qmail-pop3d refuses root. In its own user namespace it has another user id, but may still access root's files.
 AS_NON_ROOT = ["unshare", "--user", "--map-user=1000"] if os.geteuid() == 0 else []
 AN_HOUR = 3600
-ENVIRON = {"PATH": "/usr/bin:/bin"}
+ENVIRON = {"PATH": "/usr/bin:/bin", "QMAILHOME": "/nonexistent"}  # not /var/qmail: this host may have one
 
 
 class Maildir:

@@ -33,7 +33,7 @@ def peer(path: str) -> str:
     return path
 
 
-def everybody_may_read(*paths: str | Path) -> bool:
+def is_world_readable(*paths: str | Path) -> bool:
     """Whether every user may read these files and enter their directories, which may be below a private home."""
     files = [file for path in paths for file in (Path(path).absolute(), Path(path).resolve())]
     steps = {step for file in files for step in (file, *file.parents)}

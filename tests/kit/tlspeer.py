@@ -3,10 +3,12 @@
 import os
 import re
 import select
+import shutil
 import ssl
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.kit.mailhome import Result, start
 from tests.kit.support import peer
@@ -44,6 +46,40 @@ def issue(directory: Path, name: str, issuer: str, extensions: str) -> tuple[Pat
     subprocess.run([*words, "-extfile", str(file)], input=request, check=True, capture_output=True)
     key.chmod(0o600)
     return certificate, key
+
+
+AUTHORITY = """[ca]
+default_ca = here
+[here]
+database = index
+rand_serial = yes
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
+"""
+
+
+def expire(directory: Path) -> None:
+    """Replace servercert.pem by one that ended in 2021, for the same key.
+
+    Only `openssl ca` accepts such times in all versions: 1.1.1 and 3.5 refuse `-days -1`, 3.0 has no `-not_after`.
+    """
+    with TemporaryDirectory() as own:
+        (Path(own) / "authority").write_text(AUTHORITY)
+        (Path(own) / "index").touch()
+        key = str((directory / "serverkey.pem").absolute())
+        request = [peer(OPENSSL), "req", "-new", "-subj", f"/CN={HOST}", "-key", key, "-out", "request"]
+        subprocess.run(request, cwd=own, check=True, capture_output=True)
+        times = ["-startdate", "20200101000000Z", "-enddate", "20210101000000Z"]
+        words = ["ca", "-config", "authority", "-selfsign", "-batch", "-notext", "-outdir", ".", *times]
+        subprocess.run(
+            [OPENSSL, *words, "-keyfile", key, "-in", "request", "-out", "cert"],
+            cwd=own,
+            check=True,
+            capture_output=True,
+        )
+        shutil.copyfile(Path(own) / "cert", directory / "servercert.pem")
 
 
 def certify_by_authority(directory: Path) -> Path:

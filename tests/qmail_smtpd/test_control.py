@@ -2,6 +2,8 @@
 
 import os
 import random
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from struct import pack_into
 
@@ -54,9 +56,84 @@ def test_reading_a_directory_is_an_error(home: Path, read: object) -> None:
     assert caught.value.why == b"unable to read control/me: is a directory"
 
 
-def test_a_fifo_without_a_writer_is_an_empty_file(home: Path) -> None:
-    os.mkfifo(home / "control/rcpthosts")
+def why(read: Callable[[], object]) -> bytes:
+    """Return the line for the log about a file that cannot be read."""
+    with pytest.raises(Unreadable) as caught:
+        read()
+    return caught.value.why
+
+
+def test_a_fifo_is_an_error_and_not_an_empty_list(home: Path) -> None:
+    os.mkfifo(home / "control/badmailfrom")
+    assert why(lambda: control.read_list(b"badmailfrom")) == b"unable to read control/badmailfrom: invalid argument"
+
+
+def test_a_link_to_dev_null_is_an_empty_file(home: Path) -> None:
+    (home / "control/rcpthosts").symlink_to("/dev/null")
     assert control.read_list(b"rcpthosts") == frozenset()
+
+
+READERS: list[Callable[[bytes], object]] = [
+    control.read,
+    control.read_line,
+    control.read_list,
+    control.open_control,
+    lambda name: control.authsenders(b"joe"),
+]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_link_that_leads_nowhere_is_an_error_and_not_a_missing_file(
+    home: Path, read: Callable[[bytes], object]
+) -> None:
+    (home / "control/authsenders").symlink_to("nowhere")
+    assert why(lambda: read(b"authsenders")) == b"unable to read control/authsenders: file does not exist"
+    (home / "control/nowhere").write_bytes(b"")
+    read(b"authsenders")
+
+
+@pytest.mark.parametrize("directory", ["control", ""])
+def test_a_directory_that_is_a_link_leading_nowhere_is_an_error(tmp_path: Path, directory: str) -> None:
+    home = tmp_path / "home"
+    if directory:
+        home.mkdir()
+    (home / directory).symlink_to("nowhere")
+    assert why(lambda: control.read(b"norelay", bytes(home))) == b"unable to read control/norelay: file does not exist"
+    assert control.exists(b"servercert.pem", bytes(home))
+
+
+def test_a_missing_directory_has_no_files(tmp_path: Path) -> None:
+    assert control.read(b"norelay", bytes(tmp_path / "none")) is None
+    assert control.exists(b"servercert.pem", bytes(tmp_path / "none")) is False
+
+
+@pytest.mark.parametrize(
+    "make", [lambda at: (at.touch(), os.truncate(at, 1 << 40)), lambda at: at.symlink_to("/dev/zero")]
+)
+def test_a_file_that_is_too_large_for_a_list_is_an_error(home: Path, make: Callable[[Path], object]) -> None:
+    make(home / "control/rcpthosts")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert why(lambda: control.read(b"rcpthosts")) == b"unable to read control/rcpthosts: file too big"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4 * control.LARGEST // 1024
+
+
+def test_a_process_that_keeps_files_sees_a_link_that_leads_nowhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "keeping", [True])
+    monkeypatch.setattr(control, "entered", [])
+    monkeypatch.setattr(control, "SETTLED", 0.0)
+    (home / "lists").write_bytes(b"a.test\n")
+    (home / "control/rcpthosts").symlink_to("../lists")
+    for _ in range(2):
+        control.enter(bytes(home))
+        assert control.made_of_files("hosts", lambda: control.read_list(b"rcpthosts")) == {b"a.test"}
+    (home / "lists").unlink()  # control/ itself has not changed
+    for _ in range(2):
+        control.enter(bytes(home))
+        with pytest.raises(Unreadable):
+            control.made_of_files("hosts", lambda: control.read_list(b"rcpthosts"))
+    (home / "lists").write_bytes(b"b.test\n")
+    control.enter(bytes(home))
+    assert control.made_of_files("hosts", lambda: control.read_list(b"rcpthosts")) == {b"b.test"}
 
 
 def test_a_loop_of_links_is_an_error_and_not_a_missing_file(home: Path) -> None:

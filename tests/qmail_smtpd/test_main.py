@@ -106,6 +106,33 @@ def test_an_unreadable_control_file_of_ours_is_a_421(name: str, tmp_path: Path) 
     assert (result.stdout, result.status) == (b"421 unable to read controls (#4.3.0)\r\n", 1)
 
 
+FILES = [
+    *OUR_FILES,
+    *(
+        "me",
+        "smtpgreeting",
+        "localiphost",
+        "timeoutsmtpd",
+        "rcpthosts",
+        "badmailfrom",
+        "databytes",
+        "morercpthosts.cdb",
+    ),
+    *("maxauth", "authcleartext"),
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_that_leads_nowhere_is_a_421_and_not_a_missing_file(name: str, tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    (home / "control" / name).unlink(missing_ok=True)
+    (home / "control" / name).symlink_to("nowhere")
+    environ = {**CLIENT, "SMTPAUTH": "", "SMTPAUTHFILE": "users"}
+    result = talk(home, TRANSACTION.replace("example.com", "far.test"), environ)
+    assert (result.stdout, result.status) == (b"421 unable to read controls (#4.3.0)\r\n", 1)
+    assert b"warning: unable to read control/%b: file does not exist\n" % name.encode() in result.stderr
+
+
 def test_without_a_qmail_home_there_is_no_session(tmp_path: Path) -> None:
     result = talk(tmp_path / "none", "QUIT\r\n")
     assert (result.stdout, result.status) == (b"421 unable to read controls (#4.3.0)\r\n", 1)

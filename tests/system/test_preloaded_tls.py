@@ -12,8 +12,8 @@ import pytest
 import qmail_smtpd
 from tests.kit.consolescript import install_script
 from tests.kit.mailhome import CONTROL, make_home
-from tests.kit.server import Server, children, compiled, needs_root, until
-from tests.kit.support import everybody_may_read, script
+from tests.kit.server import Server, children, compiled, needs_root, open_to_all, until
+from tests.kit.support import is_world_readable, script
 from tests.kit.tlspeer import Client, certify, insecure_context, trusting
 
 PRELOAD = ["--preload", "qmail-smtpd"]
@@ -68,6 +68,21 @@ def test_trouble_with_the_files_comes_and_goes_without_a_restart(home: Path) -> 
         assert server.ask() == b""
         server.wait_for_log(rb"^qmail-smtpd: warning: no TLS: control/servercert.pem contains no private key$")
         (control / "away").rename(control / "serverkey.pem")
+        greeting(server, context)
+
+
+def test_a_certificate_file_of_any_size_never_ends_the_server(home: Path) -> None:
+    """The parent reads it before each fork."""
+    control = home / "control"
+    with serving(home) as server:
+        context = trusting(control / "servercert.pem")
+        greeting(server, context)
+        (control / "servercert.pem").rename(control / "away")
+        (control / "servercert.pem").touch()
+        os.truncate(control / "servercert.pem", 1 << 40)
+        assert server.ask() == b""
+        server.wait_for_log(rb"^qmail-smtpd: warning: no TLS: unable to read control/servercert.pem: file too big$")
+        (control / "away").rename(control / "servercert.pem")
         greeting(server, context)
 
 
@@ -189,18 +204,17 @@ def test_a_program_that_is_not_preloaded_is_told_of_nothing(tmp_path: Path) -> N
 
 @needs_root
 def test_the_key_is_read_by_the_account_that_serves(home: Path) -> None:
-    if not everybody_may_read(script("qmail-smtpd"), qmail_smtpd.__file__):
+    if not is_world_readable(script("qmail-smtpd"), qmail_smtpd.__file__):
         pytest.skip("other users may not read this checkout, and so cannot preload qmail-smtpd")
     key = home / "control/serverkey.pem"
-    for directory in (home, *list(home.parents)[:3]):
-        directory.chmod(0o755)
+    open_to_all(home)
     with serving(home, ["-u", "nobody", *PRELOAD]) as server:
         assert server.ask() == b""
         line = b"qmail-smtpd: warning: no TLS: unable to read control/serverkey.pem: access denied\n"
         assert server.log() == line
         os.chown(key, 0, grp.getgrnam("nogroup").gr_gid)
         key.chmod(0o640)
-        if everybody_may_read(ssl.__file__):
+        if is_world_readable(ssl.__file__):
             greeting(server, trusting(home / "control/servercert.pem"))
             assert server.log() == line
         else:  # a Python of root's own: here it is OpenSSL that is out of reach

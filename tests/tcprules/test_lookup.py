@@ -108,6 +108,8 @@ def test_without_a_rule_a_client_is_allowed() -> None:
         (lambda path: None, "file does not exist"),
         (lambda path: path.write_bytes(b""), "protocol error"),
         (lambda path: path.write_bytes(b"x" * 5000), "protocol error"),
+        (lambda path: path.write_bytes(b"\0" * 5000), "protocol error"),
+        (lambda path: (path.touch(), os.truncate(path, 1 << 40)), "protocol error"),
         (lambda path: path.mkdir(), "is a directory"),
         (lambda path: os.mkfifo(path), "unseekable descriptor"),
         (lambda path: path.symlink_to(path), "symbolic link loop"),
@@ -115,7 +117,19 @@ def test_without_a_rule_a_client_is_allowed() -> None:
         (lambda path: path.symlink_to("/dev/zero"), "protocol error"),
         (lambda path: (path.parent / "file").touch() or path.symlink_to("file/x"), "not a directory"),
     ],
-    ids=["missing", "empty", "garbage", "directory", "fifo", "loop", "null", "zero", "under-a-file"],
+    ids=[
+        "missing",
+        "empty",
+        "garbage",
+        "zeros",
+        "a huge hole",
+        "directory",
+        "fifo",
+        "loop",
+        "null",
+        "zero",
+        "under-a-file",
+    ],
 )
 def test_an_unusable_rules_file_is_refused_when_it_is_opened(make, why: str, tmp_path: Path) -> None:
     make(tmp_path / "rules.cdb")

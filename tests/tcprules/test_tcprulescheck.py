@@ -173,6 +173,28 @@ def test_explain_fails_on_a_missing_or_invalid_source(rules: Path) -> None:
     assert result == (b"", b"tcprulescheck: fatal: unable to parse this line: x:\n", 100)
 
 
+def test_explain_does_not_wait_for_a_fifo_without_a_writer(rules: Path) -> None:
+    os.mkfifo(rules / "fifo")
+    result = run(rules, "--explain", "--source", "fifo", "r.cdb")
+    assert result == (b"", b"tcprulescheck: fatal: unable to read fifo: timed out\n", 111)
+
+
+def test_explain_reads_the_source_from_a_pipe(rules: Path) -> None:
+    result = run(rules, "--explain", "--source", "/dev/stdin", "r.cdb", stdin=RULES, TCPREMOTEIP="10.0.1.7")
+    assert b"from /dev/stdin, line 3: 10.0.1.7:deny\n" in result.stdout
+
+
+@pytest.mark.parametrize("device", [False, True])
+def test_explain_reads_no_endless_source(rules: Path, device: bool) -> None:
+    if device:
+        (rules / "rules").unlink()
+        (rules / "rules").symlink_to("/dev/zero")
+    else:
+        os.truncate(rules / "rules", 1 << 40)
+    result = run(rules, "--explain", "--source", "rules", "r.cdb", TCPREMOTEIP="192.0.2.1")
+    assert result == (b"", b"tcprulescheck: fatal: unable to read rules: file too big\n", 111)
+
+
 def test_dump_prints_one_record_a_line(rules: Path) -> None:
     networks = b"".join(b'10.0.%d.:allow,RELAYCLIENT=""\n' % n for n in range(4))
     assert run(rules, "--dump", "r.cdb") == (

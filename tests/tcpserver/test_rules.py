@@ -119,6 +119,7 @@ BROKEN: dict[str, tuple[bytes, bytes]] = {  # what the file holds -> djb's words
     "empty": (b"", b"protocol error"),
     "half a header": (b"\0" * 1000, b"protocol error"),
     "text": (b"127.0.0.1:allow\n" * 1000, b"protocol error"),
+    "zeros, after a crash": (b"\0" * 4096, b"protocol error"),
     "cut short": (b"\x00\x08\x00\x00\x02\x00\x00\x00" * 256, b"protocol error"),
 }
 
@@ -143,6 +144,11 @@ UNREADABLE: dict[str, tuple[Callable[[Path], object], bytes]] = {
     "a FIFO": (lambda cdb: (cdb.unlink(), os.mkfifo(cdb)), b"unseekable descriptor"),
     "below a file": (lambda cdb: (shutil.rmtree(cdb.parent), cdb.parent.write_text("")), b"not a directory"),
     "a loop": (lambda cdb: (cdb.unlink(), cdb.symlink_to(cdb)), b"symbolic link loop"),
+    "a link that leads nowhere": (lambda cdb: (cdb.unlink(), cdb.symlink_to("none")), b"file does not exist"),
+    "below a link that leads nowhere": (
+        lambda cdb: (shutil.rmtree(cdb.parent), cdb.parent.symlink_to("none")),
+        b"file does not exist",
+    ),
 }
 
 

@@ -242,11 +242,13 @@ def test_silent_clients_hold_their_slots_and_nothing_else() -> None:
         waiting.close()
 
 
-def test_children_that_somebody_else_left_are_reaped_and_not_counted() -> None:
-    before = ["sh", "-c", 'sleep 1 & exec "$@"', "sh"]
+def test_children_that_somebody_else_left_are_reaped_and_not_counted(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    before = ["sh", "-c", 'cat "$0" & exec "$@"', str(tmp_path / "fifo")]
     with Server(["-vRHl0", "127.0.0.1", "0", "cat"], before=before) as server, server.connect() as client:
         client.sendall(b"x")
         assert client.recv(1) == b"x"
+        (tmp_path / "fifo").write_bytes(b"")
         log = server.wait_for_log(rb"^tcpserver: end \d+ status 0$")
         assert log.endswith(b"status: 1/40\n")  # cat is still there
         assert len(children(server.pid)) == 1

@@ -15,6 +15,7 @@ from tests.kit.server import Server, compiled
 from tests.kit.support import script
 
 FEWEST_ITERATIONS = 4096  # RFC 7677 section 4
+HASHES = [make(b"BLF-CRYPT", b"secret", 4).decode(), make(b"ARGON2ID", b"secret", 1).decode()]
 
 
 @pytest.fixture
@@ -42,12 +43,54 @@ def environ_with(users: Path, **more: str) -> dict[str, str]:
         ({"SMTPAUTH": "+cram"}, b"250 AUTH LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256\r\n"),
         ({"SMTPAUTH": "!cram"}, b"250 AUTH CRAM-MD5 SCRAM-SHA-256\r\n"),
         ({"SMTPAUTH": "-"}, b"250 8BITMIME\r\n"),
+        ({"SMTPAUTH": "-SCRAM-SHA-256"}, b"250 AUTH LOGIN PLAIN\r\n"),
+        ({"SMTPAUTH": "-LOGIN -PLAIN"}, b"250 AUTH SCRAM-SHA-256\r\n"),
+        ({"SMTPAUTH": "!PLAIN LOGIN"}, b"250 AUTH PLAIN LOGIN\r\n"),
+        ({"SMTPAUTH": "SCRAM-SHA-256 PLAIN"}, b"250 AUTH SCRAM-SHA-256 PLAIN\r\n"),
     ],
 )
-def test_scram_is_offered_with_any_other_mechanism(
-    home: Path, users: Path, smtpauth: dict[str, str], offered: bytes
-) -> None:
+def test_smtpauth_selects_the_mechanisms(home: Path, users: Path, smtpauth: dict[str, str], offered: bytes) -> None:
     assert offered in talk(home, "EHLO x\r\nQUIT\r\n", environ_with(users, **smtpauth)).stdout
+
+
+@pytest.mark.parametrize("smtpauth", [{}, {"SMTPAUTH": ""}, {"SMTPAUTH": "!"}, {"SMTPAUTH": "+cram"}])
+@pytest.mark.parametrize("content", ["", f"ann:{HASHES[0]}\nbob:{HASHES[1]}\n"])
+def test_scram_is_not_offered_if_no_password_can_be_used_for_it(
+    home: Path, users: Path, smtpauth: dict[str, str], content: str
+) -> None:
+    users.write_text(content)
+    result = talk(home, "EHLO x\r\nAUTH SCRAM-SHA-256\r\nQUIT\r\n", environ_with(users, **smtpauth))
+    assert b"250 AUTH LOGIN PLAIN\r\n" in result.stdout.replace(b" CRAM-MD5", b"")
+    assert answers(result)[-1] == b"504 auth type unimplemented (#5.5.1)"
+
+
+def test_without_ehlo_scram_is_accepted_as_if_it_had_been_offered(home: Path, users: Path) -> None:
+    assert talk(home, "AUTH SCRAM-SHA-256\r\n*\r\nQUIT\r\n", environ_with(users)).codes == ["220", "334", "501", "221"]
+    users.write_text(f"bob:{HASHES[1]}\n")
+    assert talk(home, "AUTH SCRAM-SHA-256\r\nQUIT\r\n", environ_with(users)).codes == ["220", "504", "221"]
+
+
+def test_scram_is_not_offered_if_the_file_cannot_be_read(home: Path, users: Path) -> None:
+    users.chmod(0o644)
+    result = talk(home, "EHLO x\r\n" + plain("joe") + "QUIT\r\n", environ_with(users))
+    assert b"250 AUTH LOGIN PLAIN\r\n" in result.stdout
+    assert answers(result)[-1] == TROUBLE
+
+
+def test_scram_that_smtpauth_names_is_offered_for_every_file(home: Path, users: Path) -> None:
+    users.write_text(f"bob:{HASHES[1]}\n")
+    result = talk(home, "EHLO x\r\nQUIT\r\n", environ_with(users, SMTPAUTH="PLAIN SCRAM-SHA-256"))
+    assert b"250 AUTH PLAIN SCRAM-SHA-256\r\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("smtpauth", "words"),
+    [("PLAIN XOAUTH2", ["XOAUTH2"]), ("-SCRAM-SHA256", ["-SCRAM-SHA256"]), ("yes", []), ("+cram", []), ("-", [])],
+)
+def test_words_of_smtpauth_without_effect_are_named(home: Path, users: Path, smtpauth: str, words: list[str]) -> None:
+    result = talk(home, "QUIT\r\n", environ_with(users, SMTPAUTH=smtpauth))
+    warnings = [line for line in result.stderr.decode().splitlines() if "SMTPAUTH" in line]
+    assert warnings == [f"qmail-smtpd: warning: SMTPAUTH: {word} has no effect" for word in words]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +174,60 @@ def test_cram_md5_works_only_for_passwords_in_plain_text(home: Path, users: Path
         digest = hmac.new(b"secret", nonce, "md5").hexdigest()
         assert session.ask(b64(f"{user} {digest}")) == reply
         session.finish()
+
+
+@pytest.mark.parametrize("maxauth", [1, 3])
+def test_a_scheme_that_the_mechanism_cannot_use_is_the_reason_in_the_log_only(
+    home: Path, users: Path, maxauth: int
+) -> None:
+    """For the client it is a failed login like any other. The fail2ban filter in docs/qmail-smtpd.md omits it."""
+    (home / "control/maxauth").write_text(f"{maxauth}\n")
+    users.write_text(users.read_text() + f"bob:{HASHES[0]}\nrob:{HASHES[1]}\nempty:\n")
+    reasons = {
+        ("CRAM-MD5", "joe"): "scheme",
+        ("CRAM-MD5", "bob"): "scheme",
+        ("CRAM-MD5", "rob"): "scheme",
+        ("CRAM-MD5", "ann"): "password",
+        ("CRAM-MD5", "nobody"): "password",
+        ("CRAM-MD5", "empty"): "password",
+        ("SCRAM-SHA-256", "bob"): "scheme",
+        ("SCRAM-SHA-256", "rob"): "scheme",
+        ("SCRAM-SHA-256", "joe"): "password",
+        ("SCRAM-SHA-256", "ann"): "password",
+        ("SCRAM-SHA-256", "nobody"): "password",
+        ("SCRAM-SHA-256", "empty"): "password",
+    }
+    for (mechanism, user), reason in reasons.items():
+        session = LiveSession(home, users, SMTPAUTH="+cram")
+        for _ in range(maxauth):
+            assert (cram_login if mechanism == "CRAM-MD5" else scram_login)(session, user, "wrong") == FAILED
+        assert session.ask("AUTH PLAIN") == b"421 too many failed logins (#4.7.0)"
+        log = session.finish().decode()
+        line = f" result=no reason={reason} mechanism={mechanism} user={user}\n"
+        assert log.count(line) == maxauth, (line, log)
+
+
+def cram_login(session: LiveSession, user: str, password: str) -> bytes:
+    nonce = challenge(session.ask("AUTH CRAM-MD5"))
+    return session.ask(b64(f"{user} {hmac.new(password.encode(), nonce, 'md5').hexdigest()}"))
+
+
+def scram_login(session: LiveSession, user: str, password: str) -> bytes:
+    """Return the reply to the proof."""
+    client = ScramClient(["SCRAM-SHA-256"], user, password)
+    client.set_server_first(challenge(session.ask(f"AUTH SCRAM-SHA-256 {b64(client.get_client_first())}")).decode())
+    return session.ask(b64(client.get_client_final()))
+
+
+@pytest.mark.parametrize("password", ["secret", "wrong"])
+def test_a_scheme_that_the_mechanism_cannot_use_fails_with_every_password(
+    home: Path, users: Path, password: str
+) -> None:
+    users.write_text(users.read_text() + f"bob:{HASHES[0]}\n")
+    session = LiveSession(home, users, SMTPAUTH="cram")
+    assert cram_login(session, "joe", password) == FAILED
+    assert scram_login(session, "bob", password) == FAILED
+    session.finish()
 
 
 @pytest.mark.parametrize("initial", [True, False])

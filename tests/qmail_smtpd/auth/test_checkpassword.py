@@ -239,6 +239,22 @@ def test_a_checker_that_does_not_end_is_killed(tmp_path: Path, text: str, monkey
         os.waitpid(-1, os.WNOHANG)  # no child is left, not even a zombie
 
 
+def test_a_verdict_that_comes_before_the_kill_counts(checker: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit passes, and the checker ends before its signal is sent."""
+
+    def ends_too_late(pid: int, deadline: float | None) -> bool:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return False
+
+    monkeypatch.setattr(checkpassword, "ends_in_time", ends_too_late)
+    words = [checker.path.encode(), b"true"]
+    verdicts = [
+        checkpassword.check(words, dict(os.environb), user + b"\0secret\0", None)
+        for user in (b"joe@example.com", b"nobody", b"temp")
+    ]
+    assert verdicts == [None, b"password", b"exit-111"]
+
+
 def test_the_time_of_the_session_limits_the_checker(home: Path, checker: Checker) -> None:
     (home / "control/timeoutsession").write_text("2\n")
     result = login(home, [checker.path, "true"], plain("hang"))

@@ -19,7 +19,7 @@ from tests.kit.server import PATIENCE, Server, needs_root
 from tests.kit.support import script
 from tests.kit.tracer import traced
 
-ACCEPTED, REFUSED, MISUSED, FAILED = 0, 1, 2, 111
+ACCEPTED, REFUSED, MISUSED, UNSUITABLE, FAILED = 0, 1, 2, 79, 111
 CHALLENGE = b"<1.2@host>"
 HOME_OF_ANN = b"ann:{PLAIN}secret:::Ann:%b:/bin/zsh\n"
 SECRETS = {
@@ -69,7 +69,21 @@ def test_only_the_right_password_runs_the_program(user: bytes, users: Users) -> 
 def test_digests_match_only_plain_secrets(user: bytes, digest_first: bool, users: Users) -> None:
     pair = [cram_md5(b"secret", CHALLENGE), CHALLENGE]
     done = users.check(fields(user, *(pair if digest_first else pair[::-1])))
-    assert done.exit == (ACCEPTED if user == b"plain" else REFUSED)
+    assert done.exit == (ACCEPTED if user == b"plain" else UNSUITABLE)
+    assert done.stderr == b""
+    pair[0] = cram_md5(b"wrong", CHALLENGE)
+    assert users.check(fields(user, *pair)).exit == (REFUSED if user == b"plain" else UNSUITABLE)
+
+
+@pytest.mark.parametrize("user", [b"nobody", b"empty", b"Scram"])
+def test_a_digest_of_an_unknown_user_is_refused_like_a_wrong_password(user: bytes, users: Users) -> None:
+    assert users.check(fields(user, cram_md5(b"secret", CHALLENGE), CHALLENGE)).exit == REFUSED
+
+
+@pytest.mark.parametrize("user", SECRETS)
+def test_a_wrong_password_that_looks_like_a_digest_is_refused(user: bytes, users: Users) -> None:
+    for third in (b"", b"timestamp", b"<1@x"):
+        assert users.check(fields(user, cram_md5(b"secret", CHALLENGE), third)).exit == REFUSED
 
 
 def test_unknown_users_and_users_without_password_are_refused(users: Users) -> None:

@@ -1,15 +1,18 @@
 """The documented filter, run by fail2ban itself: it finds the address of a failed login, and no forged address."""
 
 import re
+import smtplib
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from qmail_smtpd.auth.secret import make
 from tests.kit.checker import Checker
 from tests.kit.login import JOE, plain
 from tests.kit.mailhome import CLIENT, CONTROL, make_home, talk
-from tests.kit.support import ROOT, peer
+from tests.kit.server import Server
+from tests.kit.support import ROOT, peer, script
 from tests.kit.tlspeer import Smtp, certify
 
 VICTIM = "203.0.113.66"  # the address that an attacker tries to get banned
@@ -64,6 +67,34 @@ def test_fail2ban_finds_failed_logins_under_tls(tmp_path: Path) -> None:
         lines = smtp.end().stderr.decode().splitlines()
     assert all(" tls=TLSv1.3 " in line for line in lines if "event=login" in line)
     assert banned_addresses(program, tmp_path, [f"2025-11-24 10:00:00 {line}" for line in lines]) == ["192.0.2.1"] * 4
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("checker", [True, False])
+def test_fail2ban_ignores_a_scheme_that_the_mechanism_cannot_use(tmp_path: Path, checker: bool) -> None:
+    """smtplib tries CRAM-MD5 first if it is offered, and then PLAIN with the same, right password."""
+    program = peer("/usr/bin/fail2ban-regex")
+    home = make_home(tmp_path / "home", {**CONTROL, "authcleartext": ""})
+    users = home / "control/users"
+    users.write_bytes(b"joe:" + make(b"SCRAM-SHA-256", b"secret", 4096) + b"\n")
+    users.chmod(0o640)
+    environ = {"QMAILHOME": str(home), "SMTPAUTH": "+cram", "AUTHSLEEP": "0"}
+    words = [script("checkusers"), "true"] if checker else []
+    if not checker:
+        environ["SMTPAUTHFILE"] = str(users)
+    with Server(["-vHRl0", "127.0.0.1", "0", script("qmail-smtpd"), *words], environ=environ) as server:
+        for password in ("secret", "wrong"):
+            with smtplib.SMTP("127.0.0.1", server.port) as client:
+                try:
+                    assert client.login("joe", password)[0] == 235
+                    assert password == "secret"
+                except smtplib.SMTPAuthenticationError:
+                    assert password == "wrong"
+        log = server.wait_for_log(rb"end \d+ status", times=2).decode()
+    failures = re.findall(r"result=no reason=(\S+) mechanism=(\S+)", log)
+    assert failures == [("scheme", "CRAM-MD5")] * 2 + [("password", "PLAIN"), ("password", "LOGIN")]
+    lines = [f"2025-11-24 10:00:00 {line}" for line in log.splitlines()]
+    assert banned_addresses(program, tmp_path, lines) == ["127.0.0.1"] * 2
 
 
 def banned_addresses(program: str, folder: Path, lines: list[str]) -> list[str]:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmail_smtpd.auth import secretfile, users
+from qmail_smtpd.auth.errors import UnsuitableScheme
 from qmail_smtpd.auth.secret import cram_md5, make
-from qmail_smtpd.auth.users import CannotVerify, Entry, Users, verify, verify_digest
+from qmail_smtpd.auth.users import CannotVerify, Entry, Users, has_scram_password, verify, verify_digest
 
 WriteUsers = Callable[[bytes], bytes]
 CHALLENGE = b"<1896.697170952@postoffice.reston.mci.net>"
@@ -85,7 +86,10 @@ def test_digests_match_only_passwords_in_plain_text(write_users: WriteUsers) -> 
     assert not verify_digest(path, b"tim", CHALLENGE, b"c913a602c7eda7a495b4e6e7334d3890")
     assert not verify_digest(path, b"tim", CHALLENGE[:-1], b"b913a602c7eda7a495b4e6e7334d3890")
     assert not verify_digest(path, b"tim", CHALLENGE, b"tanstaaftanstaaf")
-    assert not verify_digest(path, b"ann", CHALLENGE, cram_md5(b"secret", CHALLENGE))
+    assert not verify_digest(path, b"nobody", CHALLENGE, cram_md5(b"secret", CHALLENGE))
+    for password in (b"secret", b"wrong"):
+        with pytest.raises(UnsuitableScheme):
+            verify_digest(path, b"ann", CHALLENGE, cram_md5(password, CHALLENGE))
     assert not verify_digest(path, b"nobody", CHALLENGE, cram_md5(b"-", CHALLENGE))
 
 
@@ -271,3 +275,42 @@ def test_lookup_equals_a_search_line_by_line(content: bytes) -> None:
         assert entry is None or b":".join(entry.fields) == first
     except CannotVerify:
         assert first == b"joe" or len(first.split(b":")) > users.EXTRA  # type: ignore[union-attr]
+
+
+USED_FOR_SCRAM = {  # content -> whether a password in it can be used for SCRAM-SHA-256
+    b"": False,
+    b"joe:%b\n" % BCRYPT: False,
+    b"joe:%b\n" % SCRAM: True,
+    b"joe:{plain}a": True,
+    b"joe:%b:1:1::/home/joe\r\nann:%b\r\n" % (BCRYPT, SCRAM): True,
+    b"#joe:{PLAIN}a\n:joe:{PLAIN}a\n\n": False,
+    b"joe:%b::::/home:{PLAIN}a\n" % BCRYPT: False,
+    b"joe:%b::::/home:{PLAIN}a\nann:{PLAIN}a\n" % BCRYPT: True,
+    b"joe:{SCRAM-SHA-1}x\nann:{PLAIN.b64}x\n": False,
+    b"{PLAIN}a\njoe {PLAIN}a\n": False,
+    b"joe:%b\n" % BCRYPT * 3000 + b"ann:{PLAIN}a\n": True,  # in another block than the first lines
+    b"j" * 200_000 + b":%b\n" % BCRYPT: False,  # a line that is longer than a block
+    b"joe:%b" % BCRYPT + b":" * 200_000 + b"{PLAIN}a:{PLAIN}a\n": False,
+}
+
+
+@pytest.mark.parametrize("content", USED_FOR_SCRAM, ids=range(len(USED_FOR_SCRAM)))
+def test_the_schemes_in_the_file_tell_whether_scram_can_be_used(content: bytes, write_users: WriteUsers) -> None:
+    assert has_scram_password(write_users(content)) == USED_FOR_SCRAM[content]
+
+
+def test_the_search_for_a_scheme_ends_at_the_first_one(
+    write_users: WriteUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, blocks = write_users(b"joe:%b\n" % SCRAM * 3000), []
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda *words: blocks.append(words) or read(*words))
+    assert has_scram_password(path)
+    assert len(blocks) == 1
+
+
+@pytest.mark.parametrize("boundary", range(-8, 24))
+def test_an_entry_may_lie_in_two_blocks(boundary: int, write_users: WriteUsers) -> None:
+    filler = b"#" * (secretfile.BLOCK - boundary) + b"\n"
+    assert has_scram_password(write_users(filler + b"joe:%b\n" % SCRAM))
+    assert not has_scram_password(write_users(filler + b"joe:%b\n" % BCRYPT))

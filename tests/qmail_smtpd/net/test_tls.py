@@ -3,6 +3,7 @@
 import fcntl
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -260,10 +261,11 @@ def test_a_client_that_reads_nothing_is_disconnected(home: Path) -> None:
         (b"\xff" * 4096, b"wrong version number"),
         (b"\x80\x1c\x01\x00\x02\x00\x03\x00\x00\x00\x10\x01\x00\x80" + bytes(16), b"unknown protocol"),
         (b"\x16\x03\x01\x00\x05\x01\xff\xff\xff\x00", b"excessive message size"),
-        (b"\x16\x03\x01\xff\xff" + b"\x01" * 500, b"packet length too long"),
+        # OpenSSL 3.0 names the fault itself, 3.5 does not
+        (b"\x16\x03\x01\xff\xff" + b"\x01" * 500, b"packet length too long|record layer failure"),
         (b"\x15\x03\x01\x00\x02\x02\x28", b"unexpected message"),
         (b"\x17\x03\x03\x00\x05hello", b"unexpected message"),
-        (b"\x14\x03\x03\x00\x01\x01" * 40, b""),
+        (b"\x14\x03\x03\x00\x01\x01" * 40, b".+"),
     ],
     ids=["smtp", "http", "zeros", "ones", "SSLv2", "huge hello", "huge record", "alert", "data", "change cipher"],
 )
@@ -279,9 +281,8 @@ def test_garbage_instead_of_a_handshake_ends_it_without_a_reply_in_clear(
             except (BrokenPipeError, ConnectionResetError):
                 break
         end, reported = server.wait_for_end()
-        assert (end, reported) == ("broken", why or reported)
-        assert reported
-        assert b"\n" not in reported
+        assert end == "broken"
+        assert re.fullmatch(why, reported), reported  # `.` matches no line end
         assert get_all(server.ends[0])[:1] in (b"", b"\x15")  # an alert at most
 
 

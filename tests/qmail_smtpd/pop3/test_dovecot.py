@@ -11,7 +11,7 @@ import pytest
 from tests.kit.dovecotserver import Dovecot, dovecot_version, needs_root
 from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, until
-from tests.kit.support import ROOT, everybody_may_read, peer, script
+from tests.kit.support import ROOT, is_world_readable, peer, script
 
 pytestmark = [pytest.mark.peer, needs_root]
 EXAMPLE = ROOT / "examples/dovecot"
@@ -31,7 +31,7 @@ class Site:
     def __init__(self, home: Path) -> None:
         version = dovecot_version()
         configuration = (EXAMPLE / f"relay-{version}.conf").read_text().replace("/usr/local/bin", "TOP")
-        if not everybody_may_read(script("relay-allow"), sys.executable, ROOT / "pyproject.toml"):
+        if not is_world_readable(script("relay-allow"), sys.executable, ROOT / "pyproject.toml"):
             if version != "2.3":  # script-login of 2.4.4 refuses root
                 pytest.skip("Dovecot's own user may not read this checkout, or not run its interpreter")
             configuration = configuration.replace("$default_internal_user", "root")

@@ -39,7 +39,7 @@ def popup(
     **options: object,
 ) -> tuple[bytes, Result]:
     """Send everything at once to `qmail-popup mail.example.org WORDS...`. Return the challenge, and the rest."""
-    whole_environ = ENVIRON | CLIENT | {"QMAILHOME": "/nonexistent"} | dict(environ or {})
+    whole_environ = ENVIRON | CLIENT | dict(environ or {})
     done = subprocess.run(
         [script("qmail-popup"), HOST, *words],
         input=sent,
@@ -198,10 +198,11 @@ def test_a_checker_that_does_not_read_its_fields_is_harmless() -> None:
 # -- the exit codes of the chain
 
 
-ENDS = {  # user, for which the checker fails in its way -> the reply, the reason in the log
+ENDS = {  # user, whose name says how the checker fails -> the reply, the reason in the log
     b"nobody": (WRONG, b"password"),
     b"misuse": (WRONG, b"exit-2"),
     b"exit3": (WRONG, b"password"),
+    b"exit79": (WRONG, b"scheme"),
     b"exit99": (WRONG, b"password"),
     b"exit100": (NOT_CHECKED, b"exit-100"),
     b"temp": (NOT_CHECKED, b"exit-111"),
@@ -333,6 +334,14 @@ def test_apop_is_allowed_without_tls(checker: Checker, tmp_path: Path) -> None:
 
 def test_an_unreadable_control_directory_allows_no_plaintext_password(checker: Checker, tmp_path: Path) -> None:
     (tmp_path / "control").write_text("no directory")
+    _, done = popup(JOE, [checker.path, "true"], {"QMAILHOME": str(tmp_path)})
+    assert done.stdout == NO_PLAINTEXT * 2
+
+
+@pytest.mark.parametrize("link", ["control", "control/servercert.pem"])
+def test_a_dangling_link_allows_no_plaintext_password(checker: Checker, tmp_path: Path, link: str) -> None:
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to("nowhere")
     _, done = popup(JOE, [checker.path, "true"], {"QMAILHOME": str(tmp_path)})
     assert done.stdout == NO_PLAINTEXT * 2
 

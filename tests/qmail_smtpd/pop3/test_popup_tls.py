@@ -1,4 +1,4 @@
-"""qmail-popup with $POP3S: the session session is under TLS, including the rest of the chain, which has no TLS."""
+"""qmail-popup with $POP3S: the whole session is under TLS, including the rest of the chain, which has no TLS."""
 
 import os
 import re

@@ -79,7 +79,7 @@ LONG = b"x" * 280 + b" <b>bold</b>"
 
 
 @pytest.fixture(scope="module")
-def hole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of an open server, which accepts a source route and replies with a long word."""
 
     def answer(visit, line):
@@ -87,7 +87,7 @@ def hole(tmp_path_factory: pytest.TempPathFactory) -> Path:
             return b"250 " + LONG + b"\r\n"
         return behave(visit, line)
 
-    file = tmp_path_factory.mktemp("hole") / "page.html"
+    file = tmp_path_factory.mktemp("relay") / "page.html"
     with StandIn(answer) as server:
         assert over_network(server.port, "--listed", "example.com", "--html", file).exit == 1
     return file
@@ -107,7 +107,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-@pytest.mark.parametrize("name", ["hole", "rules"])
+@pytest.mark.parametrize("name", ["relay", "rules"])
 def test_the_page_fits_its_window_and_is_readable(name: str, width: int, request: pytest.FixtureRequest) -> None:
     properties = inspect(request.getfixturevalue(name), width)
     assert width - 20 <= properties["width"] <= width  # except for a scroll bar
@@ -120,8 +120,8 @@ def test_the_page_fits_its_window_and_is_readable(name: str, width: int, request
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-def test_open_probes_are_unfolded_with_their_transcripts_and_the_rest_is_folded(hole: Path, width: int) -> None:
-    properties = inspect(hole, width)
+def test_open_probes_are_unfolded_with_their_transcripts_and_the_rest_is_folded(relay: Path, width: int) -> None:
+    properties = inspect(relay, width)
     assert [text.split()[:2] for text in properties["open"]] == [["open", "route-listed"]]
     assert properties["shut"] > 1
     text = properties["text"]
@@ -130,8 +130,8 @@ def test_open_probes_are_unfolded_with_their_transcripts_and_the_rest_is_folded(
     assert "it reads the address in one way, and the delivery reads it in another" in text
 
 
-def test_the_table_is_a_table_on_a_desktop_and_a_list_on_a_phone(hole: Path) -> None:
-    desktop, phone = (inspect(hole, width)["cells"] for width in WIDTHS.values())
+def test_the_table_is_a_table_on_a_desktop_and_a_list_on_a_phone(relay: Path) -> None:
+    desktop, phone = (inspect(relay, width)["cells"] for width in WIDTHS.values())
     assert len({left for left, _ in desktop}) == 3
     assert len({top for _, top in desktop}) == 1
     assert len({left for left, _ in phone}) == 1
@@ -146,13 +146,13 @@ def test_the_page_of_rules_shows_what_each_client_may_do_and_which_line_to_chang
     assert f"{rules.parent}/tcp.smtp, line 2: 203.0.113.0/24:allow" in text
 
 
-def test_the_verdict_has_its_colour(hole: Path) -> None:
-    red, green, _ = (int(number) for number in re.findall(r"\d+", inspect(hole, WIDTHS["phone"])["title"]["colour"]))
+def test_the_verdict_has_its_colour(relay: Path) -> None:
+    red, green, _ = (int(number) for number in re.findall(r"\d+", inspect(relay, WIDTHS["phone"])["title"]["colour"]))
     assert red > green
 
 
-def test_a_screenshot_is_not_empty(hole: Path) -> None:
-    screenshot = hole.with_name("page.png")
-    chromium(hole.parent, "--window-size=500,900", "--hide-scrollbars", f"--screenshot={screenshot}", hole.as_uri())
+def test_a_screenshot_is_not_empty(relay: Path) -> None:
+    screenshot = relay.with_name("page.png")
+    chromium(relay.parent, "--window-size=500,900", "--hide-scrollbars", f"--screenshot={screenshot}", relay.as_uri())
     assert screenshot.read_bytes().startswith(b"\x89PNG")
     assert screenshot.stat().st_size > 10_000

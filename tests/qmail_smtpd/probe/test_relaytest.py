@@ -203,11 +203,11 @@ def test_an_outside_domain_that_is_listed_is_refused(home: Path) -> None:
         ("", False),
     ],
 )
-def test_inside_is_what_the_internet_cannot_send_from_and_what_is_called_so(ip: str, inside: bool) -> None:
+def test_private_addresses_and_those_that_inside_names_are_inside(ip: str, inside: bool) -> None:
     assert Inside(["198.51.100.0/24", "2001:db8:7::/48"]).includes(ip) == inside
 
 
-def test_a_client_is_inside_by_name_only_if_its_name_is_called_so() -> None:
+def test_a_client_is_inside_by_name_only_if_inside_has_the_name() -> None:
     inside = Inside(["=mail.example", "=.friend.example"])
     assert inside.includes("8.8.8.8", "mail.example")
     assert inside.includes("8.8.8.8", "a.friend.example")
@@ -242,7 +242,7 @@ def test_a_server_that_accepts_smuggled_mail_is_open_with_send() -> None:
         assert "relaytest: open: smuggling/crlf-dot-lf: " in done.stdout  # the same, with a CR before it
         assert done.stdout.count("relaytest: open: smuggling/") == 2
         assert {tuple(recipients) for recipients, _ in server.messages} == {(b"me@example.com",)}
-        assert over_network(server.port, "--listed", "example.com").exit == 0  # without --send nobody can see it
+        assert over_network(server.port, "--listed", "example.com").exit == 0  # without --send it is not visible
 
 
 @pytest.mark.parametrize("ending", [b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\r\n\0.\r\n", b"\r\r\n.\r\r\n"])
@@ -252,7 +252,7 @@ def test_each_way_to_smuggle_is_found(ending: bytes) -> None:
         assert done.exit == 1
 
 
-def test_our_server_lets_nothing_be_smuggled(home: Path) -> None:
+def test_our_server_allows_no_smuggling(home: Path) -> None:
     done = pipe(home, "--send", "me@example.com", "--only", "smuggling/*", "--only", "outside/plain", "--json")
     assert done.exit == 0
     assert len(done.results) == 12

@@ -1,6 +1,8 @@
 """relaytest --rules: which clients it tests, what they may do, and that tcprulescheck agrees on every client."""
 
+import os
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -80,7 +82,7 @@ def test_clients_can_be_named(tmp_path: Path, home: Path) -> None:
     assert verdicts_of(done) == {"8.8.8.8": "closed", "joe@8.8.8.8=mail.friend.example": "open", "127.0.0.1": "inside"}
 
 
-def test_with_inside_clients_alone_nothing_is_known(tmp_path: Path, home: Path) -> None:
+def test_with_inside_clients_alone_the_verdict_is_inside_or_cannot_tell(tmp_path: Path, home: Path) -> None:
     done = ask(tmp_path, home, RULES, "--client", "127.0.0.1")
     assert (done.exit, done.verdict.partition(":")[0]) == (2, "inside")
     done = ask(tmp_path, home, RULES, "--client", "127.0.0.1", "--client", "192.168.10.1")
@@ -193,6 +195,27 @@ def test_unreadable_rules_are_one_clear_line(tmp_path: Path, home: Path, content
     done = relaytest("--rules", cdb, "--home", home)
     assert done.exit == 111
     assert done.stderr.startswith(f"relaytest: fatal: unable to read {cdb}: ")
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path, home: Path) -> None:
+    cdb = compiled(tmp_path / "tcp.smtp.cdb", ":allow\n")
+    os.mkfifo(tmp_path / "fifo")
+    done = relaytest("--rules", tmp_path / "fifo", "--home", home)
+    wanted = f"relaytest: fatal: unable to read {tmp_path}/fifo: "
+    assert (done.exit, done.stderr) == (111, f"{wanted}unseekable descriptor\n")
+    done = relaytest("--rules", cdb, "--home", home, "--source", tmp_path / "fifo", "--client", "10.0.0.1")
+    assert (done.exit, done.stderr) == (111, f"{wanted}timed out\n")
+    os.mkfifo(tmp_path / "tcp.smtp")  # the source beside the cdb, which is needed only for the advice
+    assert relaytest("--rules", cdb, "--home", home, "--client", "10.0.0.1", "--only", "null/plain").exit == 0
+
+
+@pytest.mark.parametrize("name", ["rcpthosts", "relaystrict", "morercpthosts.cdb"])
+def test_a_list_that_is_a_dangling_link_is_one_clear_line(tmp_path: Path, home: Path, name: str) -> None:
+    (home / "control" / name).unlink(missing_ok=True)
+    (home / "control" / name).symlink_to("nowhere")
+    done = ask(tmp_path, home, ":allow\n")
+    assert (done.exit, done.stdout) == (111, "")
+    assert re.fullmatch(r"relaytest: fatal: unable to read .*: file does not exist.*\n", done.stderr)
 
 
 def test_a_home_with_unreadable_controls_is_cannot_tell(tmp_path: Path, home: Path) -> None:

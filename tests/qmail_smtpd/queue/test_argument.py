@@ -1,4 +1,4 @@
-"""One address becomes one argument: a mailer reads what qmail-smtpd judged, and nothing else."""
+"""One address becomes one argument: a mailer reads exactly the address that qmail-smtpd has checked."""
 
 import re
 
@@ -104,7 +104,5 @@ def test_batches_are_filled_up_to_the_limit_and_never_beyond():
     sizes = [sum(len(text) + POINTER for text in batch) for batch in batches(arguments)]
     assert max(sizes) <= BATCH
     assert min(sizes[:-1]) > BATCH - 109
-    assert list(batches([b"x" * 100_000])) == [
-        [b"x" * 100_000]
-    ]  # exec refuses a single long one
+    assert list(batches([b"x" * 100_000])) == [[b"x" * 100_000]]  # exec refuses a single long one
     assert list(batches([])) == []

@@ -1,4 +1,4 @@
-"""sendmail-queue: what sendmail is given, each exit code, and that no failure counts as success.
+"""sendmail-queue: what sendmail gets, each exit code, and that no failure counts as success.
 
 The sendmail here is a stand-in that records its input; test_sendmail_postfix.py uses a real one.
 """
@@ -90,7 +90,7 @@ def queue(mailer, envelope=ENVELOPE, message=MESSAGE, wrapper=(), **changes):
             os.close(descriptor)
 
 
-# what sendmail is given
+# what sendmail gets
 
 
 def test_sendmail_gets_sender_recipients_and_the_message_to_the_byte(mailer):
@@ -218,7 +218,7 @@ def test_a_relay_trick_is_refused_without_running_sendmail(mailer, name, beside)
     assert mailer.calls == []
 
 
-# by the name of the file behind all links, and a file of nullmailer's beside a sendmail of the usual name
+# the file behind all links; nullmailer is recognised by a file beside its sendmail
 LOSES_QUOTES = {
     "msmtp": "usr/bin/msmtp",
     "OpenSMTPD": "usr/sbin/smtpctl",
@@ -230,7 +230,7 @@ LOSES_QUOTES = {
 
 @pytest.fixture(params=LOSES_QUOTES)
 def lossy(mailer, tmp_path, request):
-    """A stand-in, installed as one of those that do not keep quotes."""
+    """A stand-in, installed as a sendmail that loses quotes."""
     beside = tmp_path / LOSES_QUOTES[request.param]
     for directory in ("usr/bin", "usr/sbin"):
         (tmp_path / directory).mkdir(parents=True)
@@ -295,7 +295,9 @@ def test_in_a_home_without_rcpthosts_only_relay_clients_and_postmaster_pass(mail
     assert queue(mailer).returncode == 31
     assert queue(mailer, b"Fa@b\0Tpostmaster\0\0").returncode == 0
     assert queue(mailer, RELAYCLIENT="").returncode == 0
-    (tmp_path / "control" / "rcpthosts").write_text("example.com\n")
+    (tmp_path / "control" / "rcpthosts").symlink_to("hosts")
+    assert queue(mailer).returncode == 31
+    (tmp_path / "control" / "hosts").write_text("example.com\n")
     assert queue(mailer).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""sendmail-queue with a real msmtp and a smarthost in trouble: a temporary refusal is never a permanent one."""
+"""sendmail-queue with a real msmtp and a failing smarthost: a temporary refusal never becomes a permanent one."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def queue(home: Path, *recipients: str, port: int, host: str = "127.0.0.1", more
     return result.returncode
 
 
-TROUBLES = {  # what the smarthost does -> what becomes of the message
+FAILURES = {  # the smarthost's failure -> the result for the message
     "nothing": ({}, QUEUED),
     "a busy server": ({GREETING: "421 4.3.2 later"}, LATER),
     "a server that wants no mail": ({GREETING: "554 5.7.1 no"}, LATER),
@@ -63,9 +63,9 @@ TROUBLES = {  # what the smarthost does -> what becomes of the message
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
-def test_only_a_permanent_refusal_of_the_smarthost_is_permanent(tmp_path: Path, trouble: str) -> None:
-    replies, status = TROUBLES[trouble]
+@pytest.mark.parametrize("failure", FAILURES)
+def test_only_a_permanent_refusal_of_the_smarthost_is_permanent(tmp_path: Path, failure: str) -> None:
+    replies, status = FAILURES[failure]
     with Smarthost(replies) as smarthost:
         assert queue(tmp_path, "one@far.example", "two@far.example", port=smarthost.port) == status
 

@@ -89,9 +89,7 @@ class Postfix:
         """Wait until only undeliverable mail is left. Return the recipients of that mail."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            dropped = list(
-                self.top.glob("queue/maildrop/*")
-            )  # checked first: mail moves from here to the queue
+            dropped = list(self.top.glob("queue/maildrop/*"))  # checked first: mail moves from here to the queue
             result = subprocess.run(["postqueue", "-j"], env=self.environ, capture_output=True, text=True, check=True)
             messages = [json.loads(line) for line in result.stdout.splitlines()]
             if not dropped and all(message["queue_name"] == "deferred" for message in messages):

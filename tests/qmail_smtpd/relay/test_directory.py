@@ -204,7 +204,7 @@ def test_a_hard_link_of_an_entry_allows_no_other_address(home: Home) -> None:
     assert [entry.address for entry in home.open().entries()] == [V4]
 
 
-OTHERS = ["README", "..x", "192.0.2.07", "::FFFF:192.0.2.9", "2001:DB8::9", "192.0.2.9%eth0", ".tmp", "lost+status"]
+OTHERS = ["README", "..x", "192.0.2.07", "::FFFF:192.0.2.9", "2001:DB8::9", "192.0.2.9%eth0", ".tmp", "lost+found"]
 
 
 def test_files_that_are_not_named_after_addresses_are_ignored(home: Home) -> None:

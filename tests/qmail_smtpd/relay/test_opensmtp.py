@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -457,6 +458,40 @@ def test_with_missing_rules_the_last_good_cdb_stays(home: Home) -> None:
     with pytest.raises(StoreError, match=r"unable to read .*/tcp\.smtp: file does not exist"):
         home.open(NOW).allow(b"9.9.9.9", JOE, b"pop3")
     assert cdb(home).read_bytes() == good
+
+
+def make_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+NO_RULES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a FIFO": (make_fifo, "timed out"),
+    "a directory": (lambda path: (path.unlink(), path.mkdir()), "is a directory"),
+    "a huge hole": (lambda path: os.truncate(path, 1 << 40), "file too big"),
+    "endless": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "file too big"),
+    "a link that leads nowhere": (lambda path: (path.unlink(), path.symlink_to("none")), "file does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", NO_RULES)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_rules_that_are_no_file_are_an_error_at_once_and_the_login_is_in_the_list(
+    home: Home, case: str, compiled: bool
+) -> None:
+    """The list's lock is held while the rules are read."""
+    if compiled:
+        home.open(NOW).allow(b"8.8.8.8", JOE, b"pop3")
+        good = cdb(home).read_bytes()
+    make, why = NO_RULES[case]
+    make(home.store / "tcp.smtp")
+    start = time.monotonic()
+    with pytest.raises(StoreError, match=rf"unable to read .*/tcp\.smtp: {why}"):
+        home.open(NOW).allow(b"9.9.9.9", JOE, b"pop3")
+    assert time.monotonic() - start < 4  # seconds: another login waits for the lock for five
+    assert home.open(NOW).check(b"9.9.9.9")
+    assert cdb(home).exists() == compiled
+    assert not compiled or cdb(home).read_bytes() == good
 
 
 def test_without_rules_and_cdb_there_is_only_the_list(home: Home) -> None:

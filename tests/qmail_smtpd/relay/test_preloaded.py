@@ -141,7 +141,7 @@ def test_a_store_that_is_missing_for_a_while_is_found_again(home: Home, servers:
 
 
 def refused_with_warning(server: Server, warning: bytes) -> bool:
-    """Whether a refused client has left a warning in the log. Within a second the parent may not have noticed yet."""
+    """Whether a refused client has left a warning in the log. The parent may take a second to notice."""
     assert b"[None, None, None" in server.ask(b"", "127.0.0.10")
     return warning in server.log()
 

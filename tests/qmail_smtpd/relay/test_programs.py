@@ -93,7 +93,7 @@ def test_a_user_name_is_escaped_for_logs_and_the_environment(home: Home, user: b
 
 @pytest.mark.parametrize("user", [None, b""])
 def test_a_login_without_user_is_not_recorded(home: Home, user: bytes | None) -> None:
-    """relay-allow before the checker, where it would record everybody."""
+    """relay-allow before the checker, where it would record every client."""
     done = home.run(allow.main, b"echo", b"on", TCPREMOTEIP=V4, USER=user)
     assert (done.stdout, done.exit) == (b"on\n", 0)
     assert done.stderr == b"relay-allow: warning: USER is not set: is there a password checker before this program?\n"
@@ -110,6 +110,22 @@ def test_an_invalid_address_is_reported_and_the_chain_goes_on(home: Home, name: 
     assert (done.stdout, done.exit) == (NOT_LIVE, 0)
     assert re.fullmatch(rb"%b: warning: (no relaying: )?not an address: [!-~]*\n" % name.encode(), done.stderr)
     assert os.listdir(home.store) == []
+
+
+@pytest.mark.parametrize("name", ["norelay", "relaydir", "relaystore", "relayseconds", "relayproxies"])
+def test_a_control_file_that_is_a_dangling_link_allows_no_relaying(home: Home, name: str) -> None:
+    for variable in (b"RELAY_DIR", b"RELAY_PROXIES"):
+        value = home.environ.pop(variable)
+        home.control(variable.decode().lower().replace("_", ""), value.decode())
+    assert home.login(V4) == SILENT
+    (home.path / "control" / name).unlink(missing_ok=True)
+    (home.path / "control" / name).symlink_to("nowhere")
+    done = home.login(b"192.0.2.8")
+    assert done.exit == 0
+    assert done.stderr == b"relay-allow: warning: unable to read control/%b: file does not exist\n" % name.encode()
+    assert not (home.store / "192.0.2.8").exists()
+    done = home.run(check.main, *SHOW, TCPREMOTEIP=V4)
+    assert (done.stdout, done.exit) == (LIVE if name == "norelay" else NOT_LIVE, 0)
 
 
 def test_a_user_in_norelay_is_not_recorded_in_any_case(home: Home) -> None:

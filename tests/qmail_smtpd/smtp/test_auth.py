@@ -3,7 +3,7 @@
 import pytest
 
 from qmail_smtpd.smtp import replies
-from qmail_smtpd.smtp.offer import NOTHING, Offer, parse_smtpauth
+from qmail_smtpd.smtp.offer import NOTHING, Offer, ineffective_words, parse_smtpauth
 from qmail_smtpd.smtp.session import Session
 from qmail_smtpd.smtp.settings import Unreadable
 from tests.kit.echo import Echo, converse
@@ -143,6 +143,84 @@ TABLE = [
     ("!+CRAM", [b"AUTH LOGIN PLAIN CRAM-MD5"], True),
     ("+", [b"AUTH LOGIN PLAIN"], False),
 ]
+
+
+LISTS = [  # $SMTPAUTH -> what is offered with a checker; with a users file; whether SCRAM is if the file uses it
+    ("PLAIN LOGIN", "PLAIN LOGIN", "PLAIN LOGIN", False),
+    ("plain", "PLAIN", "PLAIN", False),
+    ("LOGIN\tPLAIN  CRAM-MD5", "LOGIN PLAIN CRAM-MD5", "LOGIN PLAIN CRAM-MD5", False),
+    ("CRAM-MD5 PLAIN", "CRAM-MD5 PLAIN", "CRAM-MD5 PLAIN", False),
+    ("PLAIN PLAIN", "PLAIN", "PLAIN", False),
+    ("SCRAM-SHA-256", "", "SCRAM-SHA-256", False),
+    ("SCRAM-SHA-256 PLAIN", "PLAIN", "SCRAM-SHA-256 PLAIN", False),
+    ("PLAIN -LOGIN", "PLAIN", "PLAIN", False),
+    ("PLAIN -PLAIN", "", "", False),
+    ("PLAIN XOAUTH2", "PLAIN", "PLAIN", False),
+    ("-SCRAM-SHA-256", "LOGIN PLAIN", "LOGIN PLAIN", False),
+    ("-scram-sha-256", "LOGIN PLAIN", "LOGIN PLAIN", False),
+    ("-LOGIN", "PLAIN", "PLAIN", True),
+    ("-LOGIN -PLAIN", "", "SCRAM-SHA-256", False),
+    ("-LOGIN -PLAIN -SCRAM-SHA-256", "", "", False),
+    ("+cram -SCRAM-SHA-256", "LOGIN PLAIN CRAM-MD5", "LOGIN PLAIN CRAM-MD5", False),
+    ("+cram -PLAIN", "LOGIN CRAM-MD5", "LOGIN CRAM-MD5", True),
+    ("+CRAM-MD5", "LOGIN PLAIN CRAM-MD5", "LOGIN PLAIN CRAM-MD5", True),
+    ("CRAM-MD5 -SCRAM-SHA-256", "CRAM-MD5", "CRAM-MD5", False),
+    ("CRAM-MD5 please", "CRAM-MD5", "CRAM-MD5", True),  # a word of the table
+    ("CRAM-MD5 and PLAIN", "CRAM-MD5", "CRAM-MD5", True),
+    ("-SCRAM", "LOGIN PLAIN", "LOGIN PLAIN", True),
+]
+
+
+@pytest.mark.parametrize("bang", ["", "!"])
+@pytest.mark.parametrize(("smtpauth", "checker", "file", "if_used"), LISTS)
+def test_mechanisms_can_be_listed_and_removed(smtpauth: str, checker: str, file: str, if_used: bool, bang: str) -> None:
+    for old in (False, True):
+        offered = parse_smtpauth((bang + smtpauth).encode(), old)
+        assert b" ".join(offered.mechanisms).decode() == checker
+        assert (offered.required, offered.old_style, offered.scram_if_used) == (bool(bang), False, False)
+    offered = parse_smtpauth((bang + smtpauth).encode(), False, users_file=True)
+    assert b" ".join(offered.mechanisms).decode() == file
+    assert (offered.required, offered.scram_if_used) == (bool(bang), if_used)
+
+
+@pytest.mark.parametrize(("smtpauth", "lines", "required"), TABLE)
+def test_with_a_users_file_scram_is_added_to_the_table_if_it_is_used(
+    smtpauth: str | None, lines: list[bytes], required: bool
+) -> None:
+    offered = parse_smtpauth(None if smtpauth is None else smtpauth.encode(), False, users_file=True)
+    assert offered.settled(False).lines() == lines
+    assert offered.settled(offered.scram_if_used).lines() == [line + b" SCRAM-SHA-256" for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("smtpauth", "checker", "file"),
+    [
+        ("PLAIN LOGIN", [], []),
+        ("!PLAIN X-Y -Z", [b"X-Y", b"-Z"], [b"X-Y", b"-Z"]),
+        ("PLAIN SCRAM-SHA-256", [b"SCRAM-SHA-256"], []),
+        ("-SCRAM", [b"-SCRAM"], [b"-SCRAM"]),
+        ("-SCRAM-SHA-256", [], []),
+        *((text, [], []) for text, *_ in TABLE if text is not None),
+    ],
+)
+def test_words_without_effect_are_found(smtpauth: str, checker: list[bytes], file: list[bytes]) -> None:
+    assert ineffective_words(smtpauth.encode(), False) == checker
+    assert ineffective_words(smtpauth.encode(), True) == file
+
+
+def test_the_users_file_is_asked_once_in_a_session_and_only_if_a_login_is_possible() -> None:
+    text = "EHLO x\r\nEHLO x\r\nAUTH SCRAM-SHA-256\r\n*\r\nQUIT\r\n"
+    for used, offered in ((False, "250 AUTH LOGIN PLAIN"), (True, "250 AUTH LOGIN PLAIN SCRAM-SHA-256")):
+        echo = Echo()
+        echo.scram_users = used
+        converse(text.encode(), 0, echo, auth=parse_smtpauth(b"", False, users_file=True))
+        assert [line for line in echo.replies if b"AUTH" in line] == [offered.encode()] * 2
+        assert [line[:3] for line in echo.replies[-3:-1]] == ([b"334", b"501"] if used else [b"504", b"502"])
+        assert echo.questions == 1
+    for changes in ({"auth_in_clear": False}, {"auth": parse_smtpauth(b"PLAIN", False, users_file=True)}):
+        echo = Echo()
+        converse(text.encode(), 0, echo, **{"auth": parse_smtpauth(b"", False, users_file=True), **changes})
+        assert echo.questions == 0
 
 
 @pytest.mark.parametrize(("smtpauth", "lines", "required"), TABLE)
@@ -324,7 +402,7 @@ def test_authsenders_does_not_apply_without_a_login() -> None:
 
 def test_an_unreadable_authsenders_prevents_a_login() -> None:
     echo = Echo()
-    echo.trouble = Unreadable(replies.CONTROLS_UNREADABLE, b"unable to read control/authsenders: access denied")
+    echo.failure = Unreadable(replies.CONTROLS_UNREADABLE, b"unable to read control/authsenders: access denied")
     session, _ = converse(PLAIN.encode(), 0, echo, auth=ALL)
     assert echo.replies[-1] == replies.CONTROLS_UNREADABLE
     assert (session.status, session.user, session.settings.relayclient) == (1, None, None)

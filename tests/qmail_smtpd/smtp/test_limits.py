@@ -128,10 +128,36 @@ def test_timeoutsession_ends_a_session_in_data(tmp_path: Path) -> None:
 def test_timeoutsession_ends_a_session_whose_queue_program_hangs(tmp_path: Path) -> None:
     home = home_with(tmp_path, timeoutsession="1\n")
     (home / "bin/qmail-queue").write_text("#!/bin/sh\nexec sleep 1.2\n")
-    for text in (MESSAGE, BEGIN + b"x" * 300_000):
+    recipients = b"RCPT TO:<u@example.com>\r\n" * 9_000  # an envelope that is larger than the capacity of a pipe
+    for text in (BEGIN + b"x" * 300_000, BEGIN.replace(b"DATA", recipients + b"DATA") + b".\r\n"):
         result = talk(home, text)
         assert result.stdout.endswith(b"354 go ahead\r\n451 timeout (#4.4.2)\r\n")
         assert result.status == 1
+
+
+SLOW_STEPS = {
+    "before it ends": "sleep 1.5; exit $status",
+    "before its error text": "sleep 1.5; printf 'Dno' >&6; test $status = 0 || exit 82",
+    "before it reads": None,
+}
+
+
+@pytest.mark.parametrize("step", SLOW_STEPS)
+@pytest.mark.parametrize("status", [0, 31])
+def test_a_message_that_the_queue_program_has_whole_gets_its_answer_after_timeoutsession(
+    tmp_path: Path, step: str, status: int
+) -> None:
+    """With 451 in its place, the client would send a message again that is stored."""
+    home = home_with(tmp_path, timeoutsession="1\n")
+    read = f"cat > {home}/message; cat <&1 > {home}/envelope; status={status}; "
+    code = SLOW_STEPS[step]
+    (home / "bin/qmail-queue").write_text("#!/bin/sh\n" + (read + code if code else f"sleep 1.5; {read} exit $status"))
+    result = talk(home, MESSAGE, hold=5)
+    *_, answer, end = result.stdout.removesuffix(b"\r\n").split(b"\r\n")
+    refusal = b"554 no" if code and "D" in code else b"554 mail server permanently rejected message (#5.3.0)"
+    assert answer == (refusal if status else b"250 ok {TIME} qp {PID}")
+    assert end == b"421 timeout (#4.4.2)"
+    assert (home / "envelope").read_bytes() == b"Fs@sender.test\0Tu@example.com\0\0"
 
 
 def test_timeoutsmtpd_ends_a_session_before_timeoutsession(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_literal_of_this_host_is_replaced_by_localiphost() -> None:
 
 def test_without_localiphost_a_literal_is_kept_and_not_looked_up() -> None:
     echo = Echo()
-    echo.trouble = AssertionError("asked")
+    echo.failure = AssertionError("asked")
     converse(b"MAIL <a@[127.0.0.1]>\r\nRCPT <u>\r\nDATA\r\n.\r\n", echo=echo, localiphost=None)
     assert echo.queued[0][1] == b"Fa@[127.0.0.1]\0Tu\0\0"
 
@@ -110,14 +110,14 @@ def test_without_localiphost_a_literal_is_kept_and_not_looked_up() -> None:
 @pytest.mark.parametrize("command", [b"MAIL <a@[127.0.0.1]>", b"RCPT <u@evil.test>", b"RCPT <u@[1.2.3.4]>"])
 def test_an_unreadable_setting_ends_the_session(command: bytes) -> None:
     echo = Echo()
-    echo.trouble = Unreadable(b"421 trouble", b"no cdb")
+    echo.failure = Unreadable(b"421 trouble", b"no cdb")
     session, _ = converse(b"MAIL <a@b>\r\n" + command + b"\r\nQUIT\r\n", echo=echo)
     assert (echo.replies[-1], session.status) == (b"421 trouble", 1)
 
 
 def test_the_transaction_ends_if_no_queue_process_can_be_started() -> None:
     echo = Echo()
-    echo.processes = False
+    echo.queue_starts = False
     converse(TRANSACTION + b"DATA\r\nDATA\r\n", echo=echo)
     assert echo.replies[-2:] == [replies.QQ_FAILURE, replies.MAIL_FIRST]
 
