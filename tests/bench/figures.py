@@ -14,6 +14,7 @@ from typing import NamedTuple
 COLUMNS = ("what", "ours", "theirs", "peer", "ratio", "aim", "holds")
 RIGHT = ("ours", "theirs", "ratio")  # aligned columns of numbers
 COMPARE = {">=": operator.ge, "<=": operator.le}
+DIGITS = 6  # after which a difference from an aim is one of floating-point arithmetic
 NONE = "-"  # in a cell without a value
 JSON = "--json"
 
@@ -62,7 +63,7 @@ class Row(NamedTuple):
         value = self.ratio if unit == "x" else self.ours
         if value is None:
             return NONE
-        return "yes" if COMPARE[symbol](value, float(bound)) else "no"
+        return "yes" if COMPARE[symbol](round(value, DIGITS), float(bound)) else "no"
 
     def cells(self) -> list[str]:
         """Return the texts of COLUMNS."""

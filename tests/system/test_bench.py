@@ -46,6 +46,7 @@ def test_a_part_of_the_table_is_not_written(words: list[str]) -> None:
         (Row("rate", 30.0, "/s", 10.0, "C", ">= 2.0 x"), 3.0, "yes"),
         (Row("rate", 10.0, "/s", 10.0, "C", ">= 2.0 x"), 1.0, "no"),
         (Row("CPU", 1.0, "ms", 2.0, "C", "<= 0.5 x"), 0.5, "yes"),
+        (Row("a third", 0.3, "ms", 0.9, "C", "<= 0.333333 x"), 0.3 / 0.9, "yes"),
         (Row("size", 0.7, "MB", aim="<= 0.6 MB"), None, "no"),
         (Row("lost", 0, "entries", aim="<= 0 entries"), None, "yes"),
         (Row("no aim", 30.0, "/s", 10.0, "C"), 3.0, "-"),
