@@ -42,7 +42,7 @@ def context(home: bytes = b".") -> "_ssl._SSLContext":
     Raises TlsUnavailable.
     """
     files = identities(home)
-    if Cache.context is not None and files == Cache.files:
+    if Cache.context is not None and files == Cache.files and time() - Cache.built < OLDEST:
         return Cache.context
     made = build(home)
     if time() - last_change(files) >= SETTLED:
