@@ -51,6 +51,5 @@ def preload(specification: str) -> None:
     except (ImportError, AttributeError, OSError) as error:
         raise Unloadable(f"unable to preload {os.path.basename(path)}: {error}") from error
     offers = vars(sys.modules[module]) if function == "main" else {}
-    script = Script(program, offers.get("serve_client"), offers.get("serve_connection"))
-    registry.programs[found.st_dev, found.st_ino] = script
+    registry.programs[found.st_dev, found.st_ino] = Script(program, offers)
     hooks.register(sys.modules[module])
