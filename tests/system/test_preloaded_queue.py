@@ -15,7 +15,7 @@ from tests.kit.mailhome import make_home
 from tests.kit.server import Server, children, read_all
 from tests.kit.support import script
 
-WAYS = {"exec'd": [], "called": ["--preload", "qmail-smtpd", "--preload", "obey"]}
+WAYS = {"exec'd": ["--exec"], "called": ["--preload", "qmail-smtpd", "--preload", "obey", "--reuse", "1"]}
 EXECUTE = """
 import os, sys
 
