@@ -23,7 +23,7 @@ from tests.kit.tracer import traced
 
 SCRIPTS = str(Path(script("qmail-popup")).parent)
 PRELOAD = [word for name in ("qmail-popup", "checkusers", "qmail-pop3d") for word in ("--preload", name)]
-MODES = {"exec'd": [], "preloaded": PRELOAD}
+MODES = {"exec'd": ["--exec"], "preloaded": PRELOAD}
 USERS = "joe:{{PLAIN}}secret::::{home}\nann:{{SCRAM-SHA-256}}4096,b2tMQlo=,x,y\n"
 MESSAGES = {
     "cur/1.host:2,S": b"Subject: one\nFrom: a@example.com\n\nthe first\n.\n..two dots\n",
