@@ -130,19 +130,21 @@ def serve(home: Path, port: int, stop_signals: set[signal.Signals]) -> int:
             print_banner(home, port)
         return wait_for(server, stop_signals)
     finally:
-        stop_group(server.pid)
+        stop_group([server])
 
 
 def check(home: Path, stop_signals: set[signal.Signals]) -> int:
     """Run check.py against a temporary server. Return the exit code; if not 0, print the server's log."""
     prepare(home)
     with tempfile.TemporaryFile() as log:
-        server = start(home, 0, log)
+        processes: list[subprocess.Popen[Any]] = [start(home, 0, log)]
+        status = 1
         try:
-            port = listening_port(server)
-            status = wait_for(start_check(server.pid, port, home), stop_signals) if port else 1
+            if port := listening_port(processes[0]):
+                processes.append(start_check(processes[0].pid, port, home))
+                status = wait_for(processes[1], stop_signals)
         finally:
-            stop_group(server.pid)
+            stop_group(processes)
         if status:
             log.seek(0)
             sys.stderr.write(log.read().decode("ascii", "replace"))
@@ -178,8 +180,9 @@ def wait_for(process: "subprocess.Popen[Any]", stop_signals: set[signal.Signals]
     return process.returncode
 
 
-def stop_group(group: int) -> None:
-    """Stop the server and its sessions: send SIGTERM to the process group, and SIGKILL after KILL_DELAY."""
+def stop_group(processes: "list[subprocess.Popen[Any]]") -> None:
+    """Stop the processes and their sessions: SIGTERM, and SIGKILL after KILL_DELAY. The first one leads their group."""
+    group = processes[0].pid
     deadline = time.monotonic() + KILL_DELAY
     try:
         os.killpg(group, signal.SIGTERM)
@@ -190,6 +193,10 @@ def stop_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         pass  # no process is left in the group
+    for process in processes:
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
 
 
 def reap() -> None:

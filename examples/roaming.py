@@ -24,7 +24,15 @@ PORTS = "2525 2110"
 USER, PASSWORD = "joe@example.com", "tanstaaf"  # only this host can reach the servers
 WINDOW = 2400  # seconds that relaying is allowed after a login
 CHECK_WINDOW = 6  # for --check, which waits until relaying is refused again
-NOT_ROOT = ["unshare", "--user", "--map-user=nobody", "--map-group=nogroup"]  # qmail-pop3d does not run as root
+
+# qmail-pop3d does not run as root. As nobody it could not reach a checkout in root's home. So it keeps capabilities:
+# those of a user namespace, or, if these are refused, as in many containers, the four that it needs.
+CAPABILITIES = "+dac_override,+fowner,+setgid,+setuid"
+AS_NOBODY = (
+    ["unshare", "--user", "--map-user=nobody", "--map-group=nogroup"],
+    ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    + [f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"],
+)
 RELAY_VARIABLES = ("RELAY_STORE", "RELAY_DIR", "RELAY_SECONDS", "RELAY_PROXIES", "CHECKUSERS_FILE", "POP3S", "USER")
 
 RULES = """\
@@ -141,20 +149,29 @@ def start(home: Path, ports: list[int], log: IO[bytes] | None) -> list[subproces
         "ADDRESS": ADDRESS,
         "ACCOUNT": pwd.getpwuid(os.getuid()).pw_name,
     }
+    before = as_nobody() if os.geteuid() == 0 else []
     servers: list[subprocess.Popen[bytes]] = []
     for service, port in zip(SERVICES, ports, strict=True):
-        as_nobody = service == "pop3" and os.geteuid() == 0
+        other_account = before and service == "pop3"
         server = subprocess.Popen(
-            [*(NOT_ROOT if as_nobody else []), EXAMPLES / service / "run"],
+            [*(before if other_account else []), EXAMPLES / service / "run"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environ | {"PORT": str(port)} | ({"ACCOUNT": "nobody"} if as_nobody else {}),
+            env=environ | {"PORT": str(port)} | ({"ACCOUNT": "nobody"} if other_account else {}),
             process_group=servers[0].pid if servers else 0,
             preexec_fn=unblock_signals,
         )
         servers.append(server)
     return servers
+
+
+def as_nobody() -> list[str]:
+    """Return the command that runs another one as nobody. End with 111 if this host allows none."""
+    for command in AS_NOBODY:
+        if shutil.which(command[0]) and not subprocess.run([*command, "true"], capture_output=True).returncode:
+            return command
+    fatal(111, "the POP3 server does not run as root, and this host refuses unshare and setpriv: use another account")
 
 
 def serve(home: Path, ports: list[int], stop_signals: set[signal.Signals]) -> int:
@@ -167,7 +184,7 @@ def serve(home: Path, ports: list[int], stop_signals: set[signal.Signals]) -> in
             print_banner(home, ports)
         return wait_for_any(servers, stop_signals)
     finally:
-        stop_group(servers[0].pid)
+        stop_group(servers)
 
 
 def check(home: Path, stop_signals: set[signal.Signals]) -> int:
@@ -176,15 +193,16 @@ def check(home: Path, stop_signals: set[signal.Signals]) -> int:
     ports = free_ports()
     with tempfile.TemporaryFile() as log:
         servers = start(home, ports, log)
+        processes = [*servers]
+        status = 1
         try:
-            status = 1
             if wait_until_listening(servers, ports):
                 arguments = [*map(str, ports), str(home), USER, PASSWORD, str(CHECK_WINDOW)]
                 command = [sys.executable, str(EXAMPLES / "roaming_check.py"), *arguments]
-                process = subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock_signals)
-                status = wait_for_any([process], stop_signals)
+                processes.append(subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock_signals))
+                status = wait_for_any(processes[-1:], stop_signals)
         finally:
-            stop_group(servers[0].pid)
+            stop_group(processes)
         if status:
             log.seek(0)
             sys.stderr.write(log.read().decode("ascii", "replace"))

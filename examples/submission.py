@@ -150,6 +150,7 @@ def start(home: Path, ports: list[int], log: IO[bytes] | None, extra: dict[str, 
         "QMAILQUEUE": str(PROGRAMS / "maildir-queue"),
         "QUEUE_MAILDIR": str(home / "Maildir"),
         "RULES": str(home / "tcp.smtp.cdb"),
+        "SMTPAUTH": "+cram",  # on port 25, for the user whose password is stored as PLAIN
         "ADDRESS": ADDRESS,
         "ACCOUNT": pwd.getpwuid(os.getuid()).pw_name,
     }
@@ -192,7 +193,7 @@ def serve(home: Path, ports: list[int], stop_signals: set[signal.Signals]) -> in
             print_banner(home, ports)
         return wait_for_any(servers, stop_signals)
     finally:
-        stop_group(servers[0].pid)
+        stop_group(servers)
 
 
 def check(home: Path, stop_signals: set[signal.Signals]) -> int:
@@ -201,14 +202,15 @@ def check(home: Path, stop_signals: set[signal.Signals]) -> int:
     ports = free_ports()
     with tempfile.TemporaryFile() as log:
         servers = start(home, ports, log, {"AUTHSLEEP": "0"})  # no delay after the wrong passwords of the check
+        processes = [*servers]
+        status = 1
         try:
-            status = 1
             if wait_until_listening(servers, ports):
                 command = [sys.executable, EXAMPLES / "submission_check.py", *map(str, ports), home, PASSWORD]
-                process = subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock_signals)
-                status = wait_for_any([process], stop_signals)
+                processes.append(subprocess.Popen(command, process_group=servers[0].pid, preexec_fn=unblock_signals))
+                status = wait_for_any(processes[-1:], stop_signals)
         finally:
-            stop_group(servers[0].pid)
+            stop_group(processes)
         if status:
             log.seek(0)
             sys.stderr.write(log.read().decode("ascii", "replace"))

@@ -20,7 +20,7 @@ describe() {
 # find_python: set $python to a Python that is new enough and can create a venv. If $PYTHON is set, try nothing else.
 find_python() {
     lacks_venv=
-    set -- python3 python3.13 python3.12 python3.11
+    set -- python3 python3.15 python3.14 python3.13 python3.12 python3.11
     if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; fi
     for python; do
         new_enough "$python" || continue

@@ -12,7 +12,7 @@ from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, si
 
 from qmail_smtpd import control
 from qmail_smtpd.log import LEVELS, REFUSALS, Log
-from qmail_smtpd.net.wire import Closed, SessionTimedOut, TimedOut, TlsBroken, Wire, prepare_descriptors
+from qmail_smtpd.net.wire import Closed, SessionTimedOut, TimedOut, TlsBroken, Wire, hang_up, prepare_descriptors
 from qmail_smtpd.queue.client import open_queue
 from qmail_smtpd.setup import TIMEOUT, Setup
 from qmail_smtpd.smtp import replies
@@ -223,6 +223,7 @@ def send_final_reply(wire: Wire, reply: bytes) -> int:
     try:
         wire.write(reply + b"\r\n")
         wire.flush()
+        hang_up()
     except (Closed, TimedOut):
         pass
     return 1
@@ -252,12 +253,14 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
         while session.status is None:
             read_once(session, wire)
         wire.close()
+        hang_up()
     except TlsBroken as error:
         if session.status is None:
             reason = b"tls:" + error.why.replace(b" ", b"_")
             if session.message is None:
                 session.log(b"refused", {b"reason": reason})
             session.finish(1, b"", reason)
+        hang_up()
         return 1
     except (Closed, TimedOut):
         if session.status is None:

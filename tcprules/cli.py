@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from tcprules import check, strerr
+from tcprules import check, strerr, termination
 from tcprules.compile import BadLine, Unable, records, write_cdb
 from tcprules.install import trying
 from tcprules.lines import read_lines
@@ -28,43 +28,23 @@ CHECK_OPTIONS_USAGE = (
     "tcprulescheck: usage: tcprulescheck "
     "[ --explain [ --source rules ] | --dump | --replay [ --against old.cdb ] ] rules.cdb"
 )
-TERMINATING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 1.0  # seconds of work after which a terminal shows progress
-
-
-class Stopped(BaseException):
-    """A signal that ends this process, after the clean-up."""
 
 
 class Rejected(Exception):
     """There are warnings, and --strict was given."""
 
 
-def _stop(number: int, frame: object) -> NoReturn:
-    for other in TERMINATING_SIGNALS:  # systemd sends TERM and HUP together: the second must not end the clean-up
-        signal.signal(other, _already_stopping)
-    raise Stopped(number)
-
-
-def _already_stopping(number: int, frame: object) -> None:
-    pass
-
-
 def tcprules() -> NoReturn:
     """Run tcprules."""
     gc.disable()  # there are no reference cycles, and the search for them costs as much as parsing a million records
     _occupy_standard_descriptors()
-    for number in TERMINATING_SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
     try:
+        termination.catch()
         # The leading -- makes every word an operand, because options are recognised only at the start.
         os._exit(compile_rules.main(["--", *sys.argv[1:]], standalone_mode=False))
-    except Stopped as stopped:
-        number = stopped.args[0]
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    os._exit(strerr.TEMPORARY)  # not reached: the signal has ended this process
+    except termination.Stopped as stopped:
+        termination.end_by(stopped)
 
 
 @click.command(add_help_option=False)
@@ -129,8 +109,14 @@ def _check_records(pairs: Iterator[tuple[bytes, bytes]], lint: Lint, mode: str) 
 
 
 def _input(progress: "Progress") -> Iterator[bytes]:
+    def read(descriptor: int, size: int) -> bytes:
+        with termination.delivered():
+            chunk = os.read(descriptor, size)
+            progress.advance(len(chunk))
+        return chunk
+
     with trying(b"read input"):
-        yield from read_lines(0, progress.advance)
+        yield from read_lines(0, read)
 
 
 class Progress:

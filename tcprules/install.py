@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 
 from tcprules import strerr
+from tcprules.termination import delayed, delivered
 
 MODE = 0o644  # open_trunc.c
 PERMISSIONS = 0o777  # without the set-id bits, because the owner may have changed
@@ -46,22 +47,24 @@ def install(path: bytes, tmp: bytes, make: Make, warn: Warn) -> None:
     """Replace the content of `path` by what `make` returns, by way of `tmp`, keeping the mode and owner of `path`.
 
     Raise Unable, and what `make` raises (its OSErrors as `unable to write to`). On failure `path` is unchanged and
-    `tmp` is removed. `warn` is called if the owner cannot be kept.
+    `tmp` is removed. `warn` is called if the owner cannot be kept. Signals that end the process are delayed, but for
+    the time that it waits for the lock.
     """
-    descriptor, first = _open_locked(tmp, path)
-    installed = False
-    try:
-        if _is_at(descriptor, path):  # `tcprules x x`: the old content stays until the new one is complete
-            install(path, tmp + b".new", make, warn)
-        else:
-            _write(descriptor, tmp, path, make, warn)
-            _move(descriptor, tmp, path)
-        installed = True
-        _sync_directory(path)
-    finally:
-        if not installed and (first or not _is_at(descriptor, path)):
-            _remove(descriptor, tmp)
-        os.close(descriptor)  # after the rename, or the next process would lock and write the moved file
+    with delayed():
+        descriptor, first = _open_locked(tmp, path)
+        installed = False
+        try:
+            if _is_at(descriptor, path):  # `tcprules x x`: the old content stays until the new one is complete
+                install(path, tmp + b".new", make, warn)
+            else:
+                _write(descriptor, tmp, path, make, warn)
+                _move(descriptor, tmp, path)
+            installed = True
+            _sync_directory(path)
+        finally:
+            if not installed and (first or not _is_at(descriptor, path)):
+                _remove(descriptor, tmp)
+            os.close(descriptor)  # after the rename, or the next process would lock and write the moved file
 
 
 def _open_locked(tmp: bytes, path: bytes) -> tuple[int, bool]:
@@ -96,7 +99,11 @@ def _lock(descriptor: int, tmp: bytes, path: bytes) -> None:
     if status.st_nlink > 1:
         raise Unable(b"create " + tmp, "it is a link to another file")
     with trying(b"lock " + tmp):
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with delivered():  # the process that has the lock cleans up
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _trusted_owners(path: bytes) -> set[int]:

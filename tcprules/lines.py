@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from select import POLLIN, poll
 
-CHUNK = 1 << 16  # a pipe's capacity; progress is reported for each chunk
+CHUNK = 1 << 16  # a pipe's capacity
 LARGEST = 1 << 26  # bytes of a file that is opened by name: a million rules have half of it
 PATIENCE = 5.0  # seconds to wait for the other end of a FIFO, each time
 
@@ -21,31 +21,31 @@ def read_file(path: bytes | str, patience: float = PATIENCE) -> Iterator[bytes]:
     poller.register(descriptor, POLLIN)
     remaining = LARGEST
 
-    def check(count: int) -> None:
+    def read(descriptor: int, size: int) -> bytes:
         nonlocal remaining
-        remaining -= count
-        if remaining < 0:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if not poller.poll(patience * 1000):
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        chunk = os.read(descriptor, size)
+        remaining -= len(chunk)
+        if remaining < 0:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return chunk
 
     try:
-        check(os.fstat(descriptor).st_size)
-        remaining = LARGEST
-        yield from read_lines(descriptor, check)
+        if os.fstat(descriptor).st_size > LARGEST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        yield from read_lines(descriptor, read)
     finally:
         os.close(descriptor)
 
 
-def read_lines(descriptor: int, progress: Callable[[int], None] = lambda count: None) -> Iterator[bytes]:
-    """Yield the lines without their LF.
+def read_lines(descriptor: int, read: Callable[[int, int], bytes] = os.read) -> Iterator[bytes]:
+    """Yield the lines without their LF. `read` is called as os.read.
 
-    Raise OSError, also for EAGAIN, which io.BufferedReader would treat as end of file. `progress` is called with the
-    number of bytes of each read.
+    Raise OSError, also for EAGAIN, which io.BufferedReader would treat as end of file.
     """
     parts: list[bytes] = []
-    while chunk := os.read(descriptor, CHUNK):
-        progress(len(chunk))
+    while chunk := read(descriptor, CHUNK):
         if b"\n" not in chunk:
             parts.append(chunk)
             continue

@@ -7,8 +7,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.kit.amount import times
-from tests.kit.support import NOT_PACKAGED
+from tests.kit.support import NOT_PACKAGED, times
 
 # No test measures time: a machine that is busy makes the examples come slowly, and the functions take long.
 settings.register_profile(

@@ -9,7 +9,7 @@ import sys
 # The C module that every interpreter has loaded already: `signal` imports enum, which would cost 5 ms for each session.
 from _signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
-from qmail_smtpd.net.wire import Closed, TimedOut, Wire, drain_input
+from qmail_smtpd.net.wire import Closed, TimedOut, Wire, hang_up
 from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
 from qmail_smtpd.pop3.mailbox import BLOCK, Mailbox, clean, unique_id
@@ -219,7 +219,7 @@ def serve(wire: Wire, words: list[bytes]) -> None:
         except MemoryError:
             wire.write(replies.NO_MEMORY)
         wire.flush()
-        drain_input()
+        hang_up()
     except (Closed, TimedOut):
         pass
 

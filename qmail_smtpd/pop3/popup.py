@@ -12,7 +12,7 @@ from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, si
 from time import time
 
 from qmail_smtpd import control
-from qmail_smtpd.net.wire import COMMAND_BLOCK, Closed, TimedOut, TlsBroken, Wire, drain_input, prepare_descriptors
+from qmail_smtpd.net.wire import COMMAND_BLOCK, Closed, TimedOut, TlsBroken, Wire, hang_up, prepare_descriptors
 from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
 from qmail_smtpd.pop3.login import run
@@ -44,6 +44,7 @@ class Popup:
         "environ",
         "greeting",
         "over",
+        "passed_on",
         "plaintext_allowed",
         "program",
         "tries",
@@ -62,6 +63,7 @@ class Popup:
         self.commands = Commands()
         self.user: bytes | None = None
         self.over = False
+        self.passed_on = False  # whether the chain had the connection itself, and ended the session
 
     def reply(self, text: bytes) -> None:
         self.wire.write(text)
@@ -93,14 +95,7 @@ class Popup:
         if refusal is not None:
             self.log(user, refusal[1])
             self.reply(refusal[0])
-            if self.over:
-                self.finish()
-
-    def finish(self) -> None:
-        """End a session whose last reply comes from this program."""
-        self.over = True
-        self.wire.flush()
-        drain_input()
+        self.passed_on = refusal is None and self.wire.layer is None
 
     def log(self, user: bytes, reason: bytes) -> None:
         """Log a failed login for the administrator and fail2ban."""
@@ -176,7 +171,7 @@ def noop(popup: Popup, _: bytes) -> None:
 
 def quit_session(popup: Popup, _: bytes) -> None:
     popup.reply(replies.OK)
-    popup.finish()
+    popup.over = True
 
 
 def capa(popup: Popup, _: bytes) -> None:
@@ -226,25 +221,31 @@ def main() -> "NoReturn":
     try:
         if environ.get(b"POP3S"):
             secure(wire, environ)
+        passed_on = False
         try:
-            serve(wire, [os.fsencode(word) for word in sys.argv[1:]], environ)
+            passed_on = serve(wire, [os.fsencode(word) for word in sys.argv[1:]], environ)
         except MemoryError:
             wire.write(replies.NO_MEMORY)
         wire.close()
+        if not passed_on:
+            hang_up()
     except TlsBroken as broken:
         ip, why = environ.get(b"TCPREMOTEIP", b"unknown"), broken.why.replace(b" ", b"_")
         strerr.say(PROGRAM, b": event=refused pid=%d ip=%b reason=tls:" % (os.getpid(), ip), why)
+        hang_up()
     except (Closed, TimedOut):
         pass
     os._exit(EXIT_CODE)
 
 
-def serve(wire: Wire, words: list[bytes], environ: "Environ") -> None:
-    """Serve one session, or reply with the usage. Raise the wire's errors."""
+def serve(wire: Wire, words: list[bytes], environ: "Environ") -> bool:
+    """Serve one session, or reply with the usage. Return whether a program had the connection. Raise wire's errors."""
     if len(words) < 2:
         wire.write(replies.USAGE)
-    else:
-        Popup(wire, words[0], words[1:], environ).converse()
+        return False
+    popup = Popup(wire, words[0], words[1:], environ)
+    popup.converse()
+    return popup.passed_on
 
 
 def secure(wire: Wire, environ: "Environ") -> None:

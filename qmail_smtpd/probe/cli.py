@@ -1,7 +1,6 @@
 """The command line of relaytest: from the arguments to a report in the requested format, and an exit code."""
 
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,15 +22,10 @@ from qmail_smtpd.probe.report import Report
 from qmail_smtpd.probe.run import Progress
 from qmail_smtpd.probe.text import octets, printable
 from qmail_smtpd.probe.tricks import trick_probes
-from tcprules import strerr
+from tcprules import strerr, termination
 
 FATAL = "relaytest: fatal: "
-TERMINATING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 BEFORE_PROGRAM = ("--pipe", "--rules")
-
-
-class Stopped(BaseException):
-    """A signal that ends this process, after the clean-up."""
 
 
 class Command(click.Command):
@@ -40,13 +34,6 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_interspersed_args = not any(word.partition("=")[0] in BEFORE_PROGRAM for word in args)
         return super().parse_args(ctx, args)
-
-
-def stop(number: int, frame: object) -> NoReturn:
-    """Raise Stopped for the first signal, and ignore further ones during the clean-up."""
-    for other in TERMINATING_SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    raise Stopped(number)
 
 
 def crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
@@ -71,10 +58,8 @@ def main() -> NoReturn:
     """Run the program."""
     sys.excepthook = crash
     occupy_standard_descriptors()
-    for number in TERMINATING_SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
     try:
+        termination.catch()
         status = relaytest.main(standalone_mode=False)
         os._exit(status or 0)
     except (click.UsageError, BadUse, BadHost) as bad:
@@ -84,10 +69,8 @@ def main() -> NoReturn:
         strerr.die(strerr.TEMPORARY, FATAL, str(failure))
     except NoConnection as none:
         strerr.die(strerr.TEMPORARY, FATAL, f"unable to connect to the server: {none}")
-    except Stopped as stopped:
-        signal.signal(stopped.args[0], signal.SIG_DFL)
-        os.kill(os.getpid(), stopped.args[0])
-    os._exit(strerr.TEMPORARY)  # not reached: the signal has ended this process
+    except termination.Stopped as stopped:
+        termination.end_by(stopped)
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["--help", "-h"]})

@@ -8,6 +8,7 @@ import os
 import time
 
 from qmail_smtpd.queue.intake import NOT_WRITTEN, Failure, attempt, read_envelope, read_message, run, unspool, write
+from tcprules.termination import delay, delayed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,8 +103,9 @@ def open_spool() -> int:
         return os.open("tmp", os.O_TMPFILE | os.O_RDWR, 0o600)
     except OSError:
         pass  # not every file system supports it; if the disk is at fault, the next open reports that
-    name, descriptor = create()
-    attempt(NO_FILE, "unable to remove tmp/" + name, os.unlink, "tmp/" + name)
+    with delayed():
+        name, descriptor = create()
+        attempt(NO_FILE, "unable to remove tmp/" + name, os.unlink, "tmp/" + name)
     return descriptor
 
 
@@ -144,6 +146,7 @@ def store(text: bytes, spooled: int | None) -> None:
 
     The order makes it durable: write to tmp, fsync, rename to new, fsync new. On failure the file is removed.
     """
+    delay()  # of SIGTERM, until the exit: a stored message must not be reported as failed
     name, descriptor = create()
     leftover = "tmp/" + name
     try:

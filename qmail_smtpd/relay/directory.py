@@ -13,11 +13,10 @@ from qmail_smtpd.relay.entry import LONGEST, Entry, compose, parse
 from qmail_smtpd.relay.errors import StoreError, unable
 from qmail_smtpd.relay.files import (
     Lock,
+    Temporary,
     check_permissions,
-    discard,
     remove,
     remove_abandoned,
-    temporary_name,
     write_file,
 )
 from qmail_smtpd.relay.store import Store
@@ -44,15 +43,13 @@ class Directory(Store):
 
     def put(self, entry: Entry) -> None:
         """Write a temporary file, then rename it to the entry's name."""
-        temporary = temporary_name(self.path)
-        try:
-            write_file(temporary, compose(entry))
-            with self.lock(fcntl.LOCK_SH):
-                os.rename(temporary, self.file(entry.address))
-        except OSError as error:
-            raise unable(b"write " + self.file(entry.address), error) from None
-        finally:
-            discard(temporary)
+        with Temporary(self.path) as temporary:
+            try:
+                write_file(temporary, compose(entry))
+                with self.lock(fcntl.LOCK_SH):
+                    os.rename(temporary, self.file(entry.address))
+            except OSError as error:
+                raise unable(b"write " + self.file(entry.address), error) from None
 
     def get(self, key: bytes) -> Entry | None:
         """Return the entry in the file of this address. A link, a directory or any other content is no entry."""

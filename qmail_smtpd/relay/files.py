@@ -10,6 +10,7 @@ import stat
 from time import monotonic, sleep, time
 
 from qmail_smtpd.relay.errors import StoreError, unable
+from tcprules.termination import delayed
 
 MODE = 0o644  # regardless of the umask: the account that records logins is not the one that checks them
 TEMPORARY_PREFIX = b".tmp."  # prefix of the names of temporary files
@@ -40,9 +41,35 @@ def read_file(path: bytes, most: int) -> tuple[bytes, os.stat_result] | None:
         os.close(descriptor)
 
 
-def temporary_name(directory: bytes) -> bytes:
+def temporary_prefix(path: bytes) -> bytes:
+    """Return the prefix for temporary files of one file, in a directory that may hold those of other programs."""
+    return b"%b%b." % (TEMPORARY_PREFIX, os.path.basename(path))
+
+
+def temporary_name(directory: bytes, prefix: bytes = TEMPORARY_PREFIX) -> bytes:
     """Return the path of a new temporary file in the directory, unique to this process."""
-    return b"%b/%b%d.%b" % (directory, TEMPORARY_PREFIX, os.getpid(), os.urandom(8).hex().encode())
+    return b"%b/%b%d.%b" % (directory, prefix, os.getpid(), os.urandom(8).hex().encode())
+
+
+class Temporary:
+    """`with Temporary(directory) as path:` removes the file at that path after the body, unless it has been renamed.
+
+    Signals that end the process are delayed meanwhile.
+    """
+
+    __slots__ = ("path", "signals")
+
+    def __init__(self, directory: bytes, prefix: bytes = TEMPORARY_PREFIX) -> None:
+        self.path = temporary_name(directory, prefix)
+        self.signals = delayed()
+
+    def __enter__(self) -> bytes:
+        self.signals.__enter__()
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        discard(self.path)
+        self.signals.__exit__()
 
 
 def write_file(path: bytes, content: bytes, mode: int = MODE, owner: os.stat_result | None = None) -> None:
@@ -90,11 +117,11 @@ def discard(path: bytes) -> None:
         pass  # ENOENT, or EROFS, which a read-only file system returns for any name
 
 
-def remove_abandoned(directory: bytes) -> None:
-    """Remove the temporary files of killed processes. Raise OSError."""
+def remove_abandoned(directory: bytes, prefix: bytes = TEMPORARY_PREFIX) -> None:
+    """Remove the temporary files of processes that were killed by SIGKILL. Raise OSError."""
     for name in os.listdir(directory):
         path = directory + b"/" + name
-        if name.startswith(TEMPORARY_PREFIX) and age(path) > ABANDONED:
+        if name.startswith(prefix) and age(path) > ABANDONED:
             remove(path)
 
 

@@ -12,12 +12,13 @@ from qmail_smtpd.relay.entry import Entry
 from qmail_smtpd.relay.errors import StoreError, unable
 from qmail_smtpd.relay.files import (
     MODE,
+    TEMPORARY_PREFIX,
     Lock,
+    Temporary,
     check_permissions,
-    discard,
     read_file,
     remove_abandoned,
-    temporary_name,
+    temporary_prefix,
     write_file,
 )
 from qmail_smtpd.relay.openlist import compose, find, parse
@@ -79,10 +80,16 @@ class OpenSmtp(Store):
     def expire(self) -> None:
         """Remove all entries that no longer count from the list, and update the cdb."""
         self.change(lambda seen: None)
+        self.clean(self.directory, TEMPORARY_PREFIX)
+        if self.has_rules():
+            self.clean(os.path.dirname(self.cdb), temporary_prefix(self.cdb))
+
+    def clean(self, directory: bytes, prefix: bytes) -> None:
+        """Remove abandoned temporary files. Raise StoreError."""
         try:
-            remove_abandoned(self.directory)
+            remove_abandoned(directory, prefix)
         except OSError as error:
-            raise unable(b"clean " + self.directory, error) from None
+            raise unable(b"clean " + directory, error) from None
 
     def entry(self, key: bytes, seen: int) -> Entry:
         """Return the entry for a line of the list, which holds only these two values."""
@@ -123,16 +130,15 @@ class OpenSmtp(Store):
 
         If the cdb stays valid, the new list keeps the old one's time, which is what `is_stale` compares.
         """
-        temporary = temporary_name(self.directory)
-        try:
-            owner = os.stat(self.directory) if old is None else old
-            write_file(temporary, text, MODE if old is None else old.st_mode & PERMISSIONS, owner)
-            if old is not None and not stale:
-                os.utime(temporary, ns=(old.st_mtime_ns, old.st_mtime_ns))
-            os.rename(temporary, self.list)
-        except OSError as error:
-            discard(temporary)
-            raise unable(b"write " + self.list, error) from None
+        with Temporary(self.directory) as temporary:
+            try:
+                owner = os.stat(self.directory) if old is None else old
+                write_file(temporary, text, MODE if old is None else old.st_mode & PERMISSIONS, owner)
+                if old is not None and not stale:
+                    os.utime(temporary, ns=(old.st_mtime_ns, old.st_mtime_ns))
+                os.rename(temporary, self.list)
+            except OSError as error:
+                raise unable(b"write " + self.list, error) from None
 
     def has_rules(self) -> bool:
         """Whether there are rules or a cdb.

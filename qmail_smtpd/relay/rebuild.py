@@ -8,7 +8,7 @@ import os
 
 from qmail_smtpd.log import escaped
 from qmail_smtpd.relay.errors import StoreError, unable
-from qmail_smtpd.relay.files import discard, temporary_name
+from qmail_smtpd.relay.files import Temporary, temporary_prefix
 from tcprules.compile import BadLine, Unable, records, write_cdb
 from tcprules.lines import read_file
 from tcprules.lookup import Verdict, keys
@@ -24,17 +24,16 @@ GRANTED = (b"RELAYCLIENT", b"RBLSMTPD")
 def rebuild(rules: bytes, cdb: bytes, live: "Iterable[bytes]") -> None:
     """Compile the cdb. Raise StoreError and leave the old cdb in place if that fails."""
     static = read_rules(rules)
-    temporary = temporary_name(os.path.dirname(cdb))
     umask = os.umask(UMASK)
     try:
-        write_cdb(cdb, temporary, merged(static, live))
+        with Temporary(os.path.dirname(cdb), temporary_prefix(cdb)) as temporary:
+            write_cdb(cdb, temporary, merged(static, live))
     except Unable as failure:
         raise StoreError(failure.text) from None
     except OSError as error:
         raise unable(b"make " + cdb, error) from None
     finally:
         os.umask(umask)
-        discard(temporary)
 
 
 def read_rules(rules: bytes) -> list[tuple[bytes, bytes]]:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.ports import free_port
 from tests.kit.server import until
-from tests.kit.support import peer
+from tests.kit.support import free_port, peer
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Dovecot")
 DOVECOT = "/usr/sbin/dovecot"

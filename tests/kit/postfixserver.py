@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.kit.ports import free_port
+from tests.kit.support import free_port
 
 MAIN = """\
 compatibility_level = 3.6

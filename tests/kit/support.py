@@ -1,6 +1,7 @@
-"""Where the tests find programs: ours next to this interpreter, C originals and real clients in Debian's places."""
+"""What tests find: our programs next to this interpreter, others in Debian's places, ports that are free."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOT_PACKAGED = "this system has no package"  # in the reason of a skip that PEERS=1 permits
 PACKAGES = {"/usr/sbin/smtpfront-qmail": "mailfront"}  # of programs whose package some Debian releases lack
+_held_ports: list[socket.socket] = []
+
+
+def times(count: int) -> int:
+    """Return `count` times $EXAMPLES: how much a test with random input tries."""
+    return max(1, round(count * float(os.environ.get("EXAMPLES", "1"))))
 
 
 def script(name: str) -> str:
@@ -38,3 +45,26 @@ def is_world_readable(*paths: str | Path) -> bool:
     files = [file for path in paths for file in (Path(path).absolute(), Path(path).resolve())]
     steps = {step for file in files for step in (file, *file.parents)}
     return all(step.stat().st_mode & (0o001 if step.is_dir() else 0o004) for step in steps)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port for one server of a test. It stays reserved until this process ends.
+
+    A bound socket that does not listen, with SO_REUSEADDR, keeps the kernel from giving the port to another process. A
+    server that sets SO_REUSEADDR, as servers do, can still listen on it. Until then clients are refused.
+    """
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host, 0))
+    _held_ports.append(held)
+    port: int = held.getsockname()[1]
+    return port
+
+
+def own_address(block: int) -> str:
+    """Return this process's own address in block 0, 1 or 2 of 127.0.0.0/8, for a server that needs a fixed port.
+
+    It is derived from the process id, which Linux keeps below 2**22.
+    """
+    pid = os.getpid()
+    return f"127.{64 * (1 + block) + (pid >> 16)}.{pid >> 8 & 255}.{pid & 255}"

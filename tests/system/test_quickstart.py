@@ -13,8 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.kit.examples import copy_tree, programs_of
-from tests.kit.ports import free_port
-from tests.kit.support import ROOT
+from tests.kit.support import ROOT, free_port
 
 OUTSIDE = "someone@elsewhere.example"
 REFUSED = "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
@@ -104,7 +103,7 @@ def test_the_first_run_makes_everything_without_a_compiler_and_the_round_is_righ
 
 
 def test_a_second_run_says_what_it_uses_again(tree):
-    result = quickstart(tree, "--check")
+    result = quickstart(tree, "--check", PYTHONWARNINGS="default::ResourceWarning")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[0] == f"quickstart: using {tree}/.venv"
     assert result.stdout.count("quickstart: ok: ") == 3
@@ -297,7 +296,7 @@ def test_a_python_without_venv_is_a_clear_line(bare_tree, tmp_path):
     assert not (bare_tree / ".venv").exists()
 
 
-@pytest.mark.parametrize("newer", ["python3.11", "python3.12", "python3.13"])
+@pytest.mark.parametrize("newer", [f"python3.{minor}" for minor in range(11, 16)])
 def test_a_newer_python_is_found_beside_an_old_one(bare_tree, tmp_path, newer):
     # it stops where pip would begin: which Python is taken is to be seen in the first line
     broken = f'case "$*" in *ensurepip*) ;; "-m venv"*) exit 1;; *) exec {sys.executable} "$@";; esac'

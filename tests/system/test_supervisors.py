@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import make_home
-from tests.kit.ports import free_port
 from tests.kit.server import PATIENCE, children, compiled, needs_root, until
-from tests.kit.support import ROOT, peer, script
+from tests.kit.support import ROOT, free_port, peer, script
 from tests.kit.tlspeer import certify, trusting
 
 EXAMPLES = ROOT / "examples"

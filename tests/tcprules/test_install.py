@@ -2,6 +2,7 @@
 
 import collections
 import fcntl
+import itertools
 import os
 import random
 import signal
@@ -433,6 +434,24 @@ def traced(directory: Path, trace: Path, *inject: str) -> int:
     paths = [f"-P{path}" for path in (directory, *files)]
     strace = [peer("/usr/bin/strace"), f"-o{trace}", *paths, *inject, script("tcprules"), *files]
     return subprocess.run(strace, input=NEW, capture_output=True, timeout=60).returncode
+
+
+@pytest.mark.peer
+def test_a_terminating_signal_at_every_call_that_touches_the_files_leaves_no_tmp(tmp_path: Path) -> None:
+    rules, trace = tmp_path / "rules", tmp_path / "trace"
+    rules.mkdir()
+    old, new = compiled(rules, OLD), compiled(rules, NEW)
+    compile_rules(rules, OLD)
+    assert traced(rules, trace) == 0
+    calls = collections.Counter(line.partition("(")[0] for line in trace.read_text().splitlines() if "(" in line)
+    signals = itertools.cycle(["TERM", "HUP", "INT"])
+    for call, number in [(call, number + 1) for call, count in calls.items() for number in range(count)]:
+        compile_rules(rules, OLD)
+        name = next(signals)
+        status = traced(rules, trace, f"-einject={call}:signal={name}:when={number}")
+        assert status == -signal.Signals[f"SIG{name}"]
+        assert os.listdir(rules) == ["r.cdb"]
+        assert (rules / "r.cdb").read_bytes() in (old, new)
 
 
 @pytest.mark.peer

@@ -12,8 +12,7 @@ import pytest
 
 from tcprules.cli import tcprules
 from tests.kit import forked, rulesfuzz
-from tests.kit.amount import times
-from tests.kit.support import peer
+from tests.kit.support import peer, times
 
 FILES = times(120)
 

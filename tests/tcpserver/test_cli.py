@@ -10,9 +10,8 @@ import pytest
 from tcpserver import cli
 from tcpserver.parent import listen
 from tests.kit import forked
-from tests.kit.ports import free_port
 from tests.kit.server import ENVIRON, PATIENCE, Server, read_all, refusal, until
-from tests.kit.support import peer, script
+from tests.kit.support import free_port, peer, script
 
 C = "/usr/bin/tcpserver"
 SS = "/usr/bin/ss"

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import make_home
-from tests.kit.ports import free_port
 from tests.kit.server import ENVIRON, PATIENCE, compiled, listens, read_all, until
-from tests.kit.support import ROOT, script
+from tests.kit.support import ROOT, free_port, script
 
 EXAMPLES = ROOT / "examples"
 ANALYZE = "/usr/bin/systemd-analyze"

@@ -13,9 +13,8 @@ import pytest
 
 from tcpserver.child import ident, names
 from tests.kit.consolescript import install_script
-from tests.kit.ports import own_address
 from tests.kit.server import PATIENCE, Server, compiled, needs_root, read_all, with_files
-from tests.kit.support import ROOT, peer, script
+from tests.kit.support import ROOT, own_address, peer, script
 
 C = "/usr/bin/tcpserver"
 NAME_SERVER, SILENT, IDENT_SERVER = map(own_address, range(3))  # each has a fixed port: 53 or 113

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.ports import free_port
 from tests.kit.server import Server, until
-from tests.kit.support import peer, script
+from tests.kit.support import free_port, peer, script
 from tests.kit.tlspeer import OPENSSL, certify, certify_by_authority, get, get_all, trusting
 
 SENDER, INSIDE, OUTSIDE = "me@home.example", "someone@example.com", "someone@elsewhere.example"

@@ -15,9 +15,8 @@ import pytest
 
 from tests.kit.maildrop import AS_NON_ROOT, Maildir
 from tests.kit.mailhome import make_home
-from tests.kit.ports import free_port
 from tests.kit.server import PATIENCE, Server, needs_root, read_all
-from tests.kit.support import ROOT, peer, script
+from tests.kit.support import ROOT, free_port, peer, script
 from tests.kit.tlspeer import certify, trusting
 from tests.kit.tracer import traced
 
@@ -324,12 +323,6 @@ def test_an_untrusted_certificate_ends_the_connection(secure: Pop) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         poplib.POP3_SSL("localhost", secure.server.port, timeout=PATIENCE, context=ssl.create_default_context())
     assert secure.maildir.names() == set(MESSAGES)
-
-
-@pytest.mark.parametrize("service", ["pop3", "pop3s"])
-def test_the_documentation_shows_the_run_script(service: str) -> None:
-    expected = "".join(f"    {line}\n" for line in (ROOT / "examples" / service / "run").read_text().splitlines())
-    assert expected in (ROOT / "docs/roaming.md").read_text()
 
 
 @needs_root

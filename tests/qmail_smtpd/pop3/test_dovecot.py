@@ -128,9 +128,3 @@ def test_without_a_store_the_login_succeeds_and_dovecot_logs_the_error(protocol:
 def test_the_configuration_for_2_4_differs_only_in_the_name_of_the_user() -> None:
     old, new = ((EXAMPLE / f"relay-{version}.conf").read_text() for version in ("2.3", "2.4"))
     assert new == old.replace("Dovecot 2.3", "Dovecot 2.4").replace("= $default", "= $SET:default") != old
-
-
-@pytest.mark.parametrize("name", ["relay-postlogin", "relay-2.3.conf"])
-def test_the_documentation_shows_the_tested_files(name: str) -> None:
-    expected = "".join(f"    {line}".rstrip() + "\n" for line in (EXAMPLE / name).read_text().splitlines())
-    assert expected in (ROOT / "docs/roaming.md").read_text()

@@ -15,11 +15,10 @@ from tcprules.cli import tcprulescheck
 from tcprules.compile import BadLine, records, write_cdb
 from tcprules.lookup import Rules, canonical, judge, open_rules
 from tests.kit import forked, rulesfuzz
-from tests.kit.amount import times
 from tests.kit.mailhome import make_home
 from tests.kit.relaytest import Outcome, relaytest
 from tests.kit.server import compiled
-from tests.kit.support import script
+from tests.kit.support import script, times
 
 ME = {"me": "mail.example.com\n"}
 RULES = """\

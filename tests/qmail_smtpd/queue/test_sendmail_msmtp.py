@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.ports import free_port
 from tests.kit.smarthost import CLOSE, GREETING, MESSAGE, Smarthost
-from tests.kit.support import peer, script
+from tests.kit.support import free_port, peer, script
 
 pytestmark = pytest.mark.peer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qmail_smtpd.relay import directory, files
+from qmail_smtpd.relay import files
 from qmail_smtpd.relay.directory import Directory
 from qmail_smtpd.relay.entry import Entry, compose
 from qmail_smtpd.relay.errors import StoreError
@@ -235,7 +235,7 @@ def test_an_existing_file_under_the_temporary_name_is_not_written_to(
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     temporary = home.store / ".tmp.guessed"
-    monkeypatch.setattr(directory, "temporary_name", lambda path: bytes(temporary))
+    monkeypatch.setattr(files, "temporary_name", lambda *_: bytes(temporary))
     for make in (lambda: temporary.symlink_to(victim), lambda: os.link(victim, temporary)):
         make()
         with pytest.raises(StoreError, match="file already exists"):

@@ -12,10 +12,9 @@ import pytest
 from qmail_smtpd.relay import files
 from qmail_smtpd.relay.errors import StoreError
 from tcprules.lookup import judge, open_rules
-from tests.kit.amount import times
 from tests.kit.relayhome import LIVE, NOT_LIVE, NOW, SILENT, Home
 from tests.kit.relaystress import copy_and_append, stress
-from tests.kit.support import ROOT, peer
+from tests.kit.support import ROOT, peer, times
 
 KINDS = ["directory", "open-smtp"]
 JOE = b"joe@example.com"

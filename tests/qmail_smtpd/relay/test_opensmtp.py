@@ -535,6 +535,19 @@ def test_the_rules_may_be_in_another_directory(home: Home, tmp_path: Path) -> No
     assert not cdb(home).exists()
 
 
+def test_temporary_files_of_killed_processes_are_removed_in_the_rules_directory_too(home: Home) -> None:
+    rules = home.path / "etc" / "tcp.smtp"
+    rules.parent.mkdir()
+    rules.write_text(":allow\n")
+    kept = [".tmp.123.of_another_program", "tcp.smtp.tmp", ".tmp.tcp.smtp.cdb.new"]
+    for name in [*kept, ".tmp.tcp.smtp.cdb.123.0a1b"]:
+        (rules.parent / name).write_bytes(b"x")
+        os.utime(rules.parent / name, (time.time() - 3700,) * 2)
+    os.utime(rules.parent / kept[-1])
+    home.open(RELAY_STORE=b"open-smtp:%b:%b" % (bytes(home.store), bytes(rules))).expire()
+    assert sorted(os.listdir(rules.parent)) == sorted([*kept, "tcp.smtp", "tcp.smtp.cdb"])
+
+
 def test_a_cdb_that_cannot_be_replaced_is_an_error_but_the_login_is_in_the_list(home: Home) -> None:
     rules = home.path / "etc" / "tcp.smtp"
     rules.parent.mkdir()

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmail_smtpd.smtp.address import declared_size, exceeds, literal_octets, parse
-from tests.kit.amount import times
 from tests.kit.machine import address_of
+from tests.kit.support import times
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.amount import times
 from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, make_home, start, talk
+from tests.kit.support import times
 
 MEMORY = 20_000  # kB
 DISCARDING_QUEUE = "#!/bin/sh\ncat >/dev/null\nexec cat <&1 >/dev/null\n"

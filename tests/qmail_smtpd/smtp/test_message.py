@@ -5,9 +5,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qmail_smtpd.smtp.message import Message
-from tests.kit.amount import times
 from tests.kit.echo import feed
 from tests.kit.machine import BARE_LF, END, machine
+from tests.kit.support import times
 
 PIECES = [
     b"\r",

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.settings import Unreadable
-from tests.kit.amount import times
 from tests.kit.echo import Echo, converse
+from tests.kit.support import times
 
 TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
 MESSAGE = TRANSACTION + b"DATA\r\nhello\r\n.\r\n"

@@ -1,0 +1,89 @@
+"""The signals that end a process are delayed while it has a temporary file, so that no such file is left behind.
+
+Does not know what the files are for. SIGKILL cannot be delayed.
+"""
+
+# The C module, which every interpreter has loaded: `signal` imports enum, which takes 3 ms.
+import _signal  # type: ignore[import-not-found]
+import os
+
+from tcprules import strerr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+SIGNALS = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM)
+_mask: set[int] | None = None  # the signal mask outside of `delayed`, while a body of it runs
+
+
+class Stopped(BaseException):
+    """A signal that ends this process, after the clean-up. The argument is its number."""
+
+
+def catch() -> None:
+    """Make the signals raise Stopped, unless they are ignored. Only the first one does: none ends the clean-up."""
+    for number in SIGNALS:
+        if _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: object) -> "NoReturn":
+    for other in SIGNALS:  # systemd sends TERM and HUP together
+        _signal.signal(other, _already_stopping)
+    raise Stopped(number)
+
+
+def _already_stopping(number: int, frame: object) -> None:
+    pass
+
+
+def end_by(stopped: Stopped) -> "NoReturn":
+    """End this process by the signal, as if it had not been caught."""
+    (number,) = stopped.args
+    _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
+    os.kill(os.getpid(), number)
+    os._exit(strerr.TEMPORARY)  # not reached
+
+
+def delay() -> set[int]:
+    """Delay the signals from now on. Return the signal mask to be restored."""
+    mask: set[int] = _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
+    return mask
+
+
+class delayed:
+    """`with delayed():` delivers the signals after its body. Bodies may be nested."""
+
+    __slots__ = ("mask", "outermost")
+
+    def __enter__(self) -> None:
+        global _mask
+        self.outermost = _mask is None
+        self.mask = delay()
+        if self.outermost:
+            _mask = self.mask
+
+    def __exit__(self, *_: object) -> None:
+        global _mask
+        if self.outermost:
+            _mask = None
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+
+
+class delivered:
+    """`with delivered():` delivers the signals during its body, where a process may wait for long within `delayed`.
+
+    There they must raise Stopped, or the process must have nothing to clean up.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        if _mask is not None:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, _mask)
+
+    def __exit__(self, *_: object) -> None:
+        if _mask is not None:
+            delay()
