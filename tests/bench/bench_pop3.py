@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from figures import Figure, Peer, Row, arguments, installed, pair, show
 from load import Server, settled, visit
 
-from tests.kit.dovecotserver import DOVECOT, Dovecot
 from tests.kit.maildrop import AS_NON_ROOT
+from tests.kit.peers.dovecotserver import DOVECOT, Dovecot
 
 PROGRAMS = Path(sys.executable).parent
 LOGIN = [b"USER joe\r\n", b"PASS secret\r\n", b"QUIT\r\n"]
