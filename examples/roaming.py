@@ -26,11 +26,12 @@ WINDOW = 2400  # seconds that relaying is allowed after a login
 CHECK_WINDOW = 6  # for --check, which waits until relaying is refused again
 
 # qmail-pop3d does not run as root. As nobody it could not reach a checkout in root's home. So it keeps capabilities:
-# those of a user namespace, or, if these are refused, as in many containers, the four that it needs.
+# those of a user namespace, or, if these are refused, as in many containers, the four that it needs. Without
+# no_setuid_fixup, access(2) would ignore them.
 CAPABILITIES = "+dac_override,+fowner,+setgid,+setuid"
 AS_NOBODY = (
     ["unshare", "--user", "--map-user=nobody", "--map-group=nogroup"],
-    ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--securebits=+no_setuid_fixup"]
     + [f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"],
 )
 RELAY_VARIABLES = ("RELAY_STORE", "RELAY_DIR", "RELAY_SECONDS", "RELAY_PROXIES", "CHECKUSERS_FILE", "POP3S", "USER")

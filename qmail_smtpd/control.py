@@ -18,7 +18,7 @@ from qmail_smtpd.smtp.settings import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import TypeVar
 
     Value = TypeVar("Value")
@@ -30,6 +30,7 @@ LARGEST = 1 << 26  # bytes of a file that is read whole: three million domains, 
 UINT_MAX = 0xFFFFFFFF
 SIGNIFICANT_DIGITS = 32  # 10**32 is a multiple of 2**32
 SETTLED = 2.0  # seconds; a file that was changed more recently may change again without a newer time stamp
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which editors on Windows begin a file
 PAIR_SIZE = 8  # cdb.txt: two numbers of four bytes
 LONGEST_DOMAIN = 255  # RFC 1035 section 2.3.4. 900 dots would be 900 keys to hash: 40 ms if cdblib has no hash in C
 
@@ -164,6 +165,14 @@ def exists(name: bytes, home: bytes = b".") -> bool:
     return True
 
 
+def present(names: "Collection[bytes]", home: bytes = b".") -> list[bytes]:
+    """Return those of the names that are in the directory, sorted. Return none if it cannot be listed."""
+    try:
+        return sorted(set(os.listdir(home + b"/control")).intersection(names))
+    except OSError:
+        return []
+
+
 def read(name: bytes, home: bytes = b".") -> bytes | None:
     """Return the content of the file, None if there is no file."""
     cache = current_cache[0] if current_cache and home == b"." else None
@@ -247,7 +256,7 @@ def authsenders(user: bytes) -> frozenset[bytes] | None:
     if content is None:
         return None
     senders: set[bytes] = set()
-    for line in list_entries(content):
+    for line in list_entries(content.removeprefix(BYTE_ORDER_MARK)):
         name, _, entries = line.partition(b":")
         if name.strip(b" \t") == user:
             senders.update(entries.lower().split())

@@ -32,6 +32,11 @@ def escaped(text: bytes) -> bytes:
 def line(facts: dict[bytes, bytes]) -> bytes:
     """Return one line of the log, with its line end."""
     text = PROGRAM + b" ".join(key + b"=" + escaped(value) for key, value in facts.items())
+    return cut(text)
+
+
+def cut(text: bytes) -> bytes:
+    """Return the text as a line that a pipe takes in one piece."""
     return text[: LONGEST_LINE - 1] + b"\n"
 
 
@@ -53,7 +58,7 @@ class Log:
     def warning(self, text: bytes) -> None:
         """Log a mistake in the configuration, or an error that is not the client's."""
         if self.level > NONE:
-            self.write(PROGRAM + b"warning: " + text + b"\n")
+            self.write(cut(PROGRAM + b"warning: " + text))
 
     def write(self, text: bytes) -> None:
         """Write a line. A reader that stalls is waited for once; after that, lines are lost until it reads again."""

@@ -14,7 +14,7 @@ from qmail_smtpd import control
 from qmail_smtpd.log import LEVELS, REFUSALS, Log
 from qmail_smtpd.net.wire import Closed, SessionTimedOut, TimedOut, TlsBroken, Wire, hang_up, prepare_descriptors
 from qmail_smtpd.queue.client import open_queue
-from qmail_smtpd.setup import TIMEOUT, Setup
+from qmail_smtpd.setup import TIMEOUT, Setup, unread_files
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.received import date
 from qmail_smtpd.smtp.session import Session
@@ -177,7 +177,15 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
         warmed_up.append(True)
         control.enable_cache()
         preload.warm_up(SessionBackend)
+        warn_of_files(environ)
     preload.prepare(environ)
+
+
+def warn_of_files(environ: "Mapping[bytes, bytes]") -> None:
+    """Log once for all sessions which control files are not read."""
+    journal = Log(LEVELS.get(environ.get(b"SMTPD_LOG") or b"refusals", REFUSALS), {})
+    for warning in unread_files(control.home(environ)):
+        journal.warning(warning)
 
 
 def main() -> "NoReturn":
@@ -235,7 +243,7 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Sess
     setup = Setup(environ, [os.fsencode(word) for word in sys.argv[1:]])
     wire.set_limits(setup.timeout, setup.session_seconds)
     journal.facts[b"ip"] = setup.settings.remoteip
-    for warning in setup.warnings:
+    for warning in setup.warnings if warmed_up else setup.warnings + setup.unread:
         journal.warning(warning)
     backend = SessionBackend(environ, wire, setup.morercpthosts, setup.authenticator, journal)
     return Session(setup.settings, backend), setup

@@ -4,6 +4,7 @@ import errno
 import os
 
 from qmail_smtpd import control
+from qmail_smtpd.setup import Reader
 from qmail_smtpd.smtp.settings import Unreadable
 from tcprules import strerr
 from tcprules.compile import Unable, write_cdb
@@ -26,12 +27,22 @@ def main() -> "NoReturn":
         os.chdir(home)
     except OSError as error:
         strerr.die(strerr.TEMPORARY, FATAL, "unable to chdir to ", home, ": ", strerr.reason(error))
+    content = read_hosts()
     try:
-        write_cdb(CDB, TMP, records(read_hosts()), lambda text: strerr.say("qmail-newmrh: warning: ", text))
+        write_cdb(CDB, TMP, records(content), warn)
     except Unable as failure:
         # The original has one text for every error with the temporary file.
         strerr.die(strerr.TEMPORARY, FATAL, failure.text.replace(b"unable to create ", b"unable to write to ", 1))
+    reader = Reader()
+    reader.check_domains(HOSTS, frozenset(entry for entry, _ in records(content)))
+    for text in reader.warnings:
+        warn(text)
     os._exit(0)
+
+
+def warn(text: bytes) -> None:
+    """Write a warning. The original has none."""
+    strerr.say("qmail-newmrh: warning: ", text)
 
 
 def read_hosts() -> bytes:

@@ -4,12 +4,15 @@ Mistakes that are not errors are returned as a list of warnings.
 """
 
 from qmail_smtpd import control
+from qmail_smtpd.log import escaped
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.address import exceeds
 from qmail_smtpd.smtp.settings import Settings, Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qmail_smtpd.auth.authenticator import Authenticator
 
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
@@ -17,6 +20,7 @@ INT_MAX = 0x7FFFFFFF  # a larger value is negative in C's `int timeout`. A negat
 
 # Text that no domain, or no sender, contains: an entry with it matches nothing.
 NEVER_IN_DOMAINS = {
+    control.BYTE_ORDER_MARK: b"a byte order mark at the beginning",
     b"\r": b"a CR at the end",
     b"#": b"a comment after an entry",
     b"*": b"a *",
@@ -24,7 +28,53 @@ NEVER_IN_DOMAINS = {
     b" ": b"a blank",
     b"\t": b"a tab",
 }
-NEVER_IN_SENDERS = {b"\r": b"a CR at the end", b" #": b"a comment after an entry", b"\t": b"a tab"}
+NEVER_IN_SENDERS = {
+    control.BYTE_ORDER_MARK: b"a byte order mark at the beginning",
+    b"\r": b"a CR at the end",
+    b" #": b"a comment after an entry",
+    b"*@": b"a *",
+    b"\t": b"a tab",
+}
+
+# Files of well-known patches (netqmail, qregex, spamcontrol, John Simpson's combined patch) that are not read here.
+UNREAD = (
+    b"badhelo badhelonorelay badloadertypes badmailfromnorelay badmailpatterns badmailto badmailtonorelay badmimetypes "
+    b"badrcptpatterns badrcptto badrcptto.cdb badrcpttonorelay brtlimit mfcheck morebadrcptto.cdb recipients "
+    b"relaymailfrom spfbehavior tarpitcount validrcptto validrcptto.cdb"
+).split()
+
+
+def unread_files(home: bytes = b".") -> list[bytes]:
+    """Return a warning for each control file that an administrator may expect to have an effect."""
+    warnings = [b"control/" + name + b" is not read" for name in control.present(UNREAD, home)]
+    if control.present((b"morercpthosts", b"morercpthosts.cdb"), home) == [b"morercpthosts"]:
+        warnings.append(b"control/morercpthosts is not read without morercpthosts.cdb: run qmail-newmrh")
+    return warnings
+
+
+def number_fault(digits: bytes, text: bytes, number: int) -> bytes:
+    """Return the warning about a number in a text that begins with digits, empty if the number is as written."""
+    if exceeds(digits.lstrip(b"0"), control.UINT_MAX):
+        return b"does not fit into 32 bits: using %d" % number
+    rest = text[len(digits) :].strip(b" \t\r")
+    return b"has more than digits: using %d" % number if rest else b""
+
+
+def domain_form(entry: bytes) -> bytes:
+    """Return what was probably meant by an entry of rcpthosts that matches nothing."""
+    return bare_entry(entry).rpartition(b"@")[2].lstrip(b"*")
+
+
+def sender_form(entry: bytes) -> bytes:
+    """Return what was probably meant by an entry of badmailfrom that matches nothing; empty if that is impossible."""
+    text = bare_entry(entry).lstrip(b"*")
+    form = text if b"@" in text else b"@" + text
+    return b"" if form.startswith(b"@.") else form
+
+
+def bare_entry(entry: bytes) -> bytes:
+    """Return an entry without a byte order mark, comment, CR and blanks."""
+    return entry.removeprefix(control.BYTE_ORDER_MARK).partition(b"#")[0].strip(b" \t\r")
 
 
 class Reader:
@@ -34,8 +84,10 @@ class Reader:
         self.warnings: list[bytes] = []
 
     def read_line(self, name: bytes) -> bytes | None:
-        """Return the first line of a control file, None if there is no file. Warn about a CR."""
+        """Return the first line of a control file, None if there is no file. Warn about a CR and a byte order mark."""
         line = control.read_line(name)
+        if line is not None and line.startswith(control.BYTE_ORDER_MARK):
+            self.warn(name, b"begins with a byte order mark, which is part of the text")
         if line is not None and b"\r" in line:
             self.warn(name, b"has a CR, which is part of the text")
         return line
@@ -50,8 +102,9 @@ class Reader:
             self.warn(name, b"does not begin with a digit: ignored")
             return default
         number = control.unsigned(digits)
-        if exceeds(digits.lstrip(b"0"), control.UINT_MAX):
-            self.warn(name, b"does not fit into 32 bits: using %d" % number)
+        fault = number_fault(digits, line, number)
+        if fault:
+            self.warn(name, fault)
         return number
 
     def has_word(self, name: bytes, word: bytes) -> bool:
@@ -61,12 +114,37 @@ class Reader:
             self.warn(name, b"must contain " + word + b": ignored")
         return line == word
 
-    def check_entries(self, name: bytes, entries: frozenset[bytes] | None, never: dict[bytes, bytes]) -> None:
-        """Warn once, with all reasons, about a list with entries that match nothing."""
-        text = b"\n".join(entries or ())
-        reasons = [reason for mark, reason in never.items() if mark in text]
+    def check_domains(self, name: bytes, entries: frozenset[bytes]) -> None:
+        """Warn once, with all reasons, about a list of domains with entries that match nothing."""
+        text = b"\n".join(entries)
+        marks = [mark for mark in NEVER_IN_DOMAINS if mark in text]
+        if marks:
+            dead = [entry for entry in entries if any(mark in entry for mark in marks)]
+            self.warn_of_entries(name, [NEVER_IN_DOMAINS[mark] for mark in marks], dead, domain_form)
+
+    def check_senders(self, name: bytes, entries: frozenset[bytes]) -> None:
+        """Do the same for a list of senders."""
+        text = b"\n".join(entries)
+        marks = [mark for mark in NEVER_IN_SENDERS if mark in text]
+        reasons = [NEVER_IN_SENDERS[mark] for mark in marks]
+        dead = [entry for entry in entries if any(mark in entry for mark in marks)] if marks else []
+        if text.count(b"@") < len(entries):
+            domains = [entry for entry in entries if b"@" not in entry and b"." in entry]
+            if domains:
+                reasons.append(b"a domain without @")
+                dead += domains
         if reasons:
-            self.warn(name, b"has entries that match nothing: " + b", ".join(reasons))
+            self.warn_of_entries(name, reasons, dead, sender_form)
+
+    def warn_of_entries(
+        self, name: bytes, reasons: list[bytes], dead: list[bytes], right_form: "Callable[[bytes], bytes]"
+    ) -> None:
+        """Warn about entries that match nothing, and name the right form of one of them."""
+        forms = [(entry, right_form(entry)) for entry in sorted(dead)]
+        example = next(
+            (b"; write %b instead of %b" % (escaped(form), escaped(entry)) for entry, form in forms if form), b""
+        )
+        self.warn(name, b"has entries that match nothing: " + b", ".join(reasons) + example)
 
     def warn(self, name: bytes, text: bytes) -> None:
         """Add a warning about a control file."""
@@ -86,6 +164,7 @@ class ControlFiles(Reader):
         self.settings.databytes = self.read_number(b"databytes", 0)
         self.read_limits()
         self.settings.starttls = control.exists(b"servercert.pem")
+        self.unread = unread_files()  # warnings
         self.has_morercpthosts = self.settings.rcpthosts is not None and control.exists(b"morercpthosts.cdb")
 
     def read_greeting(self) -> None:
@@ -105,9 +184,9 @@ class ControlFiles(Reader):
         """Read rcpthosts and badmailfrom."""
         settings = self.settings
         settings.rcpthosts = control.read_list(b"rcpthosts")
-        self.check_entries(b"rcpthosts", settings.rcpthosts, NEVER_IN_DOMAINS)
+        self.check_domains(b"rcpthosts", settings.rcpthosts or frozenset())
         settings.badmailfrom = control.read_list(b"badmailfrom") or frozenset()
-        self.check_entries(b"badmailfrom", settings.badmailfrom, NEVER_IN_SENDERS)
+        self.check_senders(b"badmailfrom", settings.badmailfrom)
 
     def read_limits(self) -> None:
         """Read the limits and switches that the original does not have."""
@@ -130,6 +209,7 @@ class Setup(Reader):
         super().__init__()
         files = control.cached("settings", ControlFiles)
         self.warnings += files.warnings
+        self.unread = files.unread
         self.settings = files.settings.copy()
         self.timeout, self.session_seconds = files.timeout, files.session_seconds
         self.morercpthosts = control.MoreRcpthosts(
@@ -147,8 +227,11 @@ class Setup(Reader):
         if b"DATABYTES" in environ:
             digits = control.leading_digits(environ[b"DATABYTES"])
             settings.databytes = control.unsigned(digits)
+            fault = number_fault(digits, environ[b"DATABYTES"], settings.databytes)
             if not digits:
-                self.warnings.append(b"DATABYTES does not begin with a digit: no limit")
+                fault = b"does not begin with a digit: no limit"
+            if fault:
+                self.warnings.append(b"DATABYTES " + fault)
         settings.remoteip = environ.get(b"TCPREMOTEIP", settings.remoteip)
         settings.local = environ.get(b"TCPLOCALHOST", environ.get(b"TCPLOCALIP", settings.local))
         settings.remotehost = environ.get(b"TCPREMOTEHOST", settings.remotehost)

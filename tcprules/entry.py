@@ -9,14 +9,17 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import NoReturn
 
 TEMPORARY = 111
 NO_MEMORY = "out of memory"
+PATIENCE = 1000  # milliseconds, as in strerr.py, which there may be no memory to load
 
 
 def start(program: str, module: str, function: str = "main", status: int = TEMPORARY) -> "NoReturn":
     """Call the main function of a module. Without memory for it: one line, and this exit status."""
+    sys.excepthook = report_bug
     try:
         main = getattr(__import__(module, fromlist=[function]), function)
     except (MemoryError, SystemError):  # CPython 3.11 loses some of the first: "error return without exception set"
@@ -32,10 +35,30 @@ def start(program: str, module: str, function: str = "main", status: int = TEMPO
 def fail(program: str, text: str, status: int) -> "NoReturn":
     """Report and exit, with as little memory as possible."""
     try:
-        os.write(2, f"{program}: fatal: {text}\n".encode("utf-8", "backslashreplace"))
+        if has_reader():
+            os.write(2, f"{program}: fatal: {text}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass
     os._exit(status)
+
+
+def has_reader() -> bool:
+    """Whether descriptor 2 takes a line, or whether nothing is known about that."""
+    try:
+        from select import POLLOUT, poll
+
+        poller = poll()
+        poller.register(2, POLLOUT)
+        return bool(poller.poll(PATIENCE))
+    except (ImportError, MemoryError, SystemError):
+        return True
+
+
+def report_bug(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
+    """The excepthook of all programs."""
+    from tcprules import strerr
+
+    strerr.report_bug(kind, error, trace)
 
 
 def tcprules() -> "NoReturn":

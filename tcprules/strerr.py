@@ -9,6 +9,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import NoReturn
 
 PERMANENT = 100  # usage or syntax error: trying again will not help
@@ -128,6 +129,13 @@ def write(text: bytes) -> None:
     except OSError:
         return  # it is closed
     patience = 0 if text else PATIENCE  # a stalled reader is waited for only once
+
+
+def report_bug(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
+    """Write a traceback as the interpreter does, but without waiting for a stalled reader. Usable as sys.excepthook."""
+    from traceback import format_exception
+
+    write("".join(format_exception(kind, error, trace)).encode("utf-8", "backslashreplace"))
 
 
 def die(status: int, *parts: str | bytes) -> "NoReturn":

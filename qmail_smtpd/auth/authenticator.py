@@ -185,6 +185,8 @@ def read_variables(authenticator: Authenticator, environ: "Environ", warnings: l
         digits = leading_digits(pause)
         if digits:
             authenticator.pause_seconds = min(float(digits), 1e6)
+            if digits != pause.rstrip(b" \t"):
+                warnings.append(b"AUTHSLEEP has more than digits: using %d" % authenticator.pause_seconds)
         else:
             warnings.append(b"AUTHSLEEP does not begin with a digit: using %d" % AUTHSLEEP)
     order = environ.get(b"CRAMORDER")

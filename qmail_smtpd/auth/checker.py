@@ -59,7 +59,7 @@ def run(program: str, usage: str, check: "Callable[[Credentials, dict[bytes, byt
 
 def crash(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
     """Exit with 111 after a bug: Python's own exit status 1 would mean a wrong password."""
-    sys.__excepthook__(kind, error, trace)
+    strerr.report_bug(kind, error, trace)
     os._exit(strerr.TEMPORARY)
 
 

@@ -2,12 +2,15 @@
 
 from typing import NamedTuple
 
-from qmail_smtpd.probe.conversation import CLOSED, Conversation, Reply
+from qmail_smtpd.probe.conversation import CLOSED, OUT_OF_STEP, Conversation, Reply
 from qmail_smtpd.probe.judge import BROKEN, LATER, REFUSED, SENT, TAKEN, outcome_of
 from qmail_smtpd.probe.probes import DECIDES, DIALOGUE, FORGED, LOGIN, REQUIRED, SENDER, Names, Probe, Step, fill
 
 GO_AHEAD = 354
 CONTINUE = 334  # AUTH expects another line
+GOODBYE = 221  # the reply to QUIT
+MOST_REPLIES = 8  # to two commands, two smuggled ones and a stray dot
+UNACCEPTED = "unaccepted"  # an outcome only until a control has decided: see decide_smuggling
 UNPREPARED = "an earlier command failed"
 INDECISIVE = "a reply that neither accepts nor refuses"
 NONSENSE_COMMAND = b"XRELAYTEST"
@@ -75,10 +78,10 @@ def send_message(conversation: Conversation, message: bytes, taken: Answer) -> A
 
 
 def ask_smuggling(conversation: Conversation, probe: Probe, names: Names, to: bytes, message: bytes) -> Answer:
-    """Send a message with a false end and a NOOP in its middle, and find out whether the server executes the NOOP.
+    """Send a message with a false end and two RSETs in its middle, and find out whether the server executes a RSET.
 
-    It is one message, however the server reads it. After its true end comes a command that is always refused: if the
-    first reply after the message's own is that refusal, nothing was smuggled.
+    It is one message, however the server reads it. RSET, as MAIL, may stand anywhere in a group of commands (RFC 2920
+    section 3.1): Postfix 3.9 refuses a NOOP there, and would execute a smuggled MAIL.
     """
     start = (
         Step(b"MAIL FROM:<{sender}@{out}>", REQUIRED),
@@ -92,21 +95,47 @@ def ask_smuggling(conversation: Conversation, probe: Probe, names: Names, to: by
     reply = conversation.command(b"DATA")
     if reply.code != GO_AHEAD or reply.failure:
         return Answer(BROKEN, reply, b"DATA", REQUIRED, UNPREPARED, with_message=True)
-    text = message.removesuffix(b"\r\n") + probe.ending + b"NOOP\r\nNOOP\r\n.\r\n" + NONSENSE_COMMAND
-    failure = conversation.send(text + b"\r\n")
-    answer = decide_smuggling(probe.ending, failure or conversation.reply(), conversation)
+    failure = conversation.send(message.removesuffix(b"\r\n") + probe.ending + b"RSET\r\nRSET\r\n.\r\n")
+    first = conversation.reply()  # even if not everything could be sent: the reply may have come before
+    answer = decide_smuggling(probe.ending, failure if failure and not first.code else first, conversation)
     return answer._replace(with_message=True)
 
 
 def decide_smuggling(ending: bytes, first: Reply, conversation: Conversation) -> Answer:
-    """Return what the replies after the message decide. A server that disconnects or refuses has executed nothing."""
-    if first.failure == CLOSED and not first.code:
-        return Answer(REFUSED, first, ending, FORGED)
-    if first.code // 100 not in (2, 4, 5):
+    """Return what the replies decide. `first` is the one to the message, as far as the server has read it.
+
+    UNACCEPTED: nothing was executed, but the message was refused, perhaps for another reason than its false end.
+    """
+    if first.kind not in (2, 4, 5):
         return Answer(BROKEN, first, ending, FORGED, first.failure or UNPREPARED)
-    second = conversation.reply()
-    if second.kind == 2:
-        return Answer(TAKEN, second, ending, FORGED)
-    if first.kind != 2 or second.kind in (4, 5):
-        return Answer(REFUSED, first, ending, FORGED)
-    return Answer(BROKEN, second, ending, FORGED, second.failure or UNPREPARED)
+    replies = last_replies(conversation)
+    if executed := executed_one(replies):
+        return Answer(TAKEN, executed, ending, FORGED)
+    ended = first.kind != 2 and replies[0].failure == CLOSED  # instead of reading on
+    if not (ended or is_in_step(replies)):
+        return Answer(BROKEN, replies[0], ending, FORGED, replies[0].failure or OUT_OF_STEP)
+    return Answer(REFUSED if first.kind == 2 else UNACCEPTED, first, ending, FORGED)
+
+
+def last_replies(conversation: Conversation) -> list[Reply]:
+    """Send a command that is always refused, then QUIT. Return all replies up to that to QUIT, or up to a failure.
+
+    Commands that the server has executed before have their replies before these two, so this needs no waiting.
+    """
+    failure = conversation.send(NONSENSE_COMMAND + b"\r\n")
+    replies = [failure or conversation.reply()]
+    if not replies[0].failure:
+        conversation.send(b"QUIT\r\n")
+    while not replies[-1].failure and replies[-1].code != GOODBYE and len(replies) < MOST_REPLIES:
+        replies.append(conversation.reply())
+    return replies
+
+
+def executed_one(replies: list[Reply]) -> Reply | None:
+    """Return the first of the `last_replies` that can only be for a command of before."""
+    return next((reply for reply in replies if reply.kind == 2 and reply.code != GOODBYE), None)
+
+
+def is_in_step(replies: list[Reply]) -> bool:
+    """Whether the server has replied to the two commands of `last_replies` and to no other."""
+    return len(replies) == 2 and replies[0].kind == 5 and replies[1].code == GOODBYE

@@ -38,7 +38,7 @@ class Command(click.Command):
 
 def crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
     """Report a bug of ours with a traceback, but exit with 111: Python's exit code 1 would mean an open relay."""
-    sys.__excepthook__(kind, error, trace)
+    strerr.report_bug(kind, error, trace)
     os._exit(strerr.TEMPORARY)
 
 

@@ -46,8 +46,8 @@ EXITS = {CLOSED: 0, OPEN: 1, INSIDE: 2, CANNOT_TELL: 2}
 
 # postconf(5), defer_unauth_destination, Postfix's default: the only 4xx that counts as a refusal.
 RELAY_DENIED = re.compile(rb"454[ -]4\.7\.1 .*Relay access denied", re.DOTALL)
-# RFC 3463 section 3.2, RFC 7504, RFC 7505: the domain itself is refused, for every client.
-BAD_RECIPIENT_DOMAIN = re.compile(rb"(?:5..[ -]5\.1\.(?:2|10)|556)\b")
+# RFC 3463 sections 3.2 and 3.5, RFC 7504, RFC 7505, and Exim's text: the domain itself is refused, for every client.
+BAD_RECIPIENT_DOMAIN = re.compile(rb"(?:5..[ -](?:5\.1\.(?:2|10)|5\.4\.4|(?i:Unrouteable address))|556)\b")
 BAD_SENDER_DOMAIN = re.compile(rb"5..[ -]5\.(?:1\.8|7\.27)\b")  # at MAIL or, by Postfix, at RCPT
 
 

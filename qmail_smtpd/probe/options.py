@@ -21,6 +21,10 @@ from qmail_smtpd.probe.vantage import BadInside, Inside
 PIPE_PACE = Pace(pause=0.0, again=0.2, per_connection=100)  # a local process needs no pauses
 LOCAL_PART = LETTERS + b"_+="
 PLAIN = (PLAIN_CASE, PLAIN_BOUNCE)
+RESERVED_OUTSIDE = (
+    "the outside domain is a reserved one, which receives no mail: a server that relays only to domains with a mail "
+    "server refuses it as well. Name such a domain with --outside"
+)
 
 
 class BadUse(ValueError):
@@ -165,6 +169,8 @@ class Options(NamedTuple):
             notes.append(f"messages were sent to {where} if it was accepted, at most one for each kind of probe")
             if not mailbox.inside:
                 notes.append("smuggling was not tried: it needs --listed USER@DOMAIN, a mailbox of the server")
+        if not (self.pipe or self.rules or self.outside or (mailbox and mailbox.address)):
+            notes.append(RESERVED_OUTSIDE)
         return tuple(notes)
 
     def probes(self, mailbox: Mailbox | None) -> list[Probe]:

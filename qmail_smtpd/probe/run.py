@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from qmail_smtpd.probe import controls
-from qmail_smtpd.probe.ask import Answer, ask, ask_smuggling
+from qmail_smtpd.probe.ask import UNACCEPTED, Answer, ask, ask_smuggling
 from qmail_smtpd.probe.connection import Connection, Dial, NoConversation, Pace
 from qmail_smtpd.probe.conversation import SILENT, Conversation
 from qmail_smtpd.probe.judge import (
@@ -26,13 +26,26 @@ from qmail_smtpd.probe.judge import (
     Result,
 )
 from qmail_smtpd.probe.mailbox import Mailbox
-from qmail_smtpd.probe.probes import OPAQUE, OUTSIDE, SMUGGLING, STARTTLS, UNCLEAR, Names, Probe, fill
+from qmail_smtpd.probe.probes import (
+    DECIDES,
+    OPAQUE,
+    OUTSIDE,
+    SMUGGLING,
+    STARTTLS,
+    UNCLEAR,
+    Names,
+    Probe,
+    Step,
+    fill,
+)
+from qmail_smtpd.probe.tricks import MAIL
 
 MAX_BROKEN = 3  # probes in a row without a reply, after which the run is given up
 CONTROLS_FAILED = "not asked: see the controls"
 BLOCKED = "at the end it refused a recipient that it had accepted before: it may have blocked this client"
 TIME_OVER = "not asked: the time limit is reached"
 GIVEN_UP = "not asked: the server no longer answers"
+NO_MESSAGE = "it refuses the message without the false end as well"
 
 
 class Plan(NamedTuple):
@@ -64,6 +77,7 @@ class Run:
         self.connection = Connection(dial, self.pace)
         self.end = time.monotonic() + self.pace.total
         self.sent: set[str] = set()
+        self.accepts_messages: bool | None = None  # whether it accepts the message of smuggling without a false end
 
     def examine(self, probes: Sequence[Probe], listed: Sequence[bytes], progress: Progress) -> Examination:
         """Run the controls and the probes.
@@ -233,9 +247,31 @@ class Run:
 
             return ask_starttls(conversation)
         if probe.kind == SMUGGLING:
-            assert self.mailbox is not None
-            return ask_smuggling(conversation, probe, self.names, self.mailbox.inside, self.mailbox.message(probe))
+            return self.ask_smuggling(conversation, probe)
         return ask(conversation, probe, self.names, self.message(probe))
+
+    def ask_smuggling(self, conversation: Conversation, probe: Probe) -> Answer:
+        """Send a message with a false end. If it is refused, the same message without one must be accepted."""
+        assert self.mailbox is not None
+        to = self.mailbox.inside
+        answer = ask_smuggling(conversation, probe, self.names, to, self.mailbox.message(probe))
+        if answer.outcome != UNACCEPTED:
+            return answer
+        if self.accepts_messages is None:
+            self.accepts_messages = self.send_plainly(probe, to)
+        if not self.accepts_messages:
+            return answer._replace(outcome=BROKEN, why=NO_MESSAGE)
+        return answer._replace(outcome=REFUSED)
+
+    def send_plainly(self, probe: Probe, to: bytes) -> bool:
+        """Send the message of a smuggling probe without its false end. Return whether it is accepted."""
+        assert self.mailbox is not None
+        plain = probe._replace(name=f"{probe.group}/none", steps=(MAIL, Step(b"RCPT TO:<" + to + b">", DECIDES)))
+        try:
+            conversation = self.connection.fresh(b"", self.hello)
+        except NoConversation:
+            return False
+        return ask(conversation, plain, self.names, self.mailbox.message(plain)).outcome == SENT
 
     def message(self, probe: Probe) -> bytes:
         """Return the message to send if the recipient is accepted, or b"".

@@ -6,14 +6,15 @@ The certificate is not verified, because it does not matter here.
 import ssl
 import time
 
-from qmail_smtpd.probe.ask import NONSENSE_COMMAND, UNPREPARED, Answer
-from qmail_smtpd.probe.conversation import Conversation
-from qmail_smtpd.probe.judge import BROKEN, REFUSED, TAKEN
+from qmail_smtpd.probe.ask import UNPREPARED, Answer, executed_one, is_in_step, last_replies
+from qmail_smtpd.probe.conversation import OUT_OF_STEP, Conversation
+from qmail_smtpd.probe.judge import BROKEN, LATER, REFUSED, TAKEN
 from qmail_smtpd.probe.probes import FORGED, OPTIONAL
 from qmail_smtpd.probe.transport import ConnectionLost, TimedOut, Transport
 
 READY = 220
 INJECTED = b"STARTTLS\r\nNOOP"  # in one write: RFC 3207 section 4.2 requires the server to discard the NOOP
+INJECTION = b"NOOP, sent before TLS"
 BLOCK = 16384
 
 
@@ -72,13 +73,13 @@ class Tls:
 
 
 def ask_starttls(conversation: Conversation) -> Answer:
-    """Send STARTTLS and a NOOP at once, do the handshake, then send a command that is always refused.
+    """Send STARTTLS and a NOOP at once, do the handshake, then send a command that is always refused, and QUIT.
 
-    A positive reply can only be for the NOOP, which was sent before TLS.
+    Any other reply than those to these two can only be for the NOOP, which was sent before TLS.
     """
     reply = conversation.command(INJECTED)
-    if reply.kind in (4, 5):
-        return Answer(REFUSED, reply, b"STARTTLS", OPTIONAL)
+    if reply.kind in (4, 5):  # 4: later it may begin TLS
+        return Answer(REFUSED if reply.kind == 5 else LATER, reply, b"STARTTLS", OPTIONAL)
     if reply.code != READY or reply.failure:
         return Answer(BROKEN, reply, b"STARTTLS", OPTIONAL, reply.failure or UNPREPARED)
     if conversation.buffer:  # the NOOP was answered before TLS
@@ -87,7 +88,9 @@ def ask_starttls(conversation: Conversation) -> Answer:
         conversation.transport = Tls(conversation.transport, time.monotonic() + conversation.timeout)
     except (ConnectionLost, TimedOut, ssl.SSLError) as error:
         return Answer(BROKEN, reply, b"STARTTLS", OPTIONAL, f"no TLS: {type(error).__name__}")
-    failure = conversation.send(NONSENSE_COMMAND + b"\r\n")
-    reply = failure or conversation.reply()
-    outcome = {2: TAKEN, 4: REFUSED, 5: REFUSED}.get(reply.kind, BROKEN)
-    return Answer(outcome, reply, b"NOOP, sent before TLS", FORGED, reply.failure)
+    replies = last_replies(conversation)
+    if executed := executed_one(replies):
+        return Answer(TAKEN, executed, INJECTION, FORGED)
+    if is_in_step(replies):
+        return Answer(REFUSED, replies[0], INJECTION, FORGED)
+    return Answer(BROKEN, replies[0], INJECTION, FORGED, replies[0].failure or OUT_OF_STEP)

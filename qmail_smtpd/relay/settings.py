@@ -51,7 +51,7 @@ class Settings:
             content = control.read(name, self.home)
         except Unreadable as error:
             raise StoreError(error.why) from None
-        return content if content is None else content.strip()
+        return content if content is None else content.removeprefix(control.BYTE_ORDER_MARK).strip()
 
     def may_relay(self, user: bytes) -> bool:
         """Whether the user may relay: control/norelay lists those who may not."""

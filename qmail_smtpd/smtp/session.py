@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Consumer = Callable[["Session", bytes, int], int]
 
+ERRORS = (replies.TLS_UNAVAILABLE, replies.QQ_FAILURE)
 LINE_LIMIT = 8192  # bytes of a command that are kept. RFC 5321 wants 512; AUTH and parameters need more
 
 
@@ -122,8 +123,11 @@ class Session:
         self.backend.set_identity(b"", user)
 
     def answer(self, reply: bytes) -> None:
-        """Send the reply to a command, and count it if it is an error. 553 (refused recipient) does not count."""
-        if reply.startswith(b"5") and not reply.startswith(b"553"):
+        """Send the reply to a command, and count it if it is an error.
+
+        553 (refused recipient) does not count. Of the 4xx replies, those count that a client could get without end.
+        """
+        if reply in ERRORS or (reply.startswith(b"5") and not reply.startswith(b"553")):
             self.counts[b"errors"] += 1
             if 0 < self.settings.maxerrors < self.counts[b"errors"]:
                 self.log(b"refused", {b"reason": b"errors"})

@@ -138,6 +138,7 @@ def starttls(session: "Session", argument: bytes) -> None:
     elif argument:
         session.answer(replies.NO_PARAMETERS)
     elif not session.backend.prepare_tls():
+        session.log(b"refused", {b"reason": b"tls"})
         session.answer(replies.TLS_UNAVAILABLE)
     else:
         session.answer(replies.READY_FOR_TLS)

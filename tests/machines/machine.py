@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 NAME, ADDRESS, CLIENT = "mail.example.org", "192.0.2.80", "192.0.2.7"
-PACKAGES = "ca-certificates,dbus,iproute2,systemd,systemd-sysv"
+PACKAGES = "ca-certificates,dbus,iproute2,procps,systemd,systemd-sysv"  # procps is on each Debian that is installed
 SCRIPTS = "/usr/share/debootstrap/scripts"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 CGROUPS = [Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")]
@@ -86,6 +86,7 @@ class Machine:
     """A running machine, on a copy of the suite's root file system. `with Machine("trixie", folder) as machine: ...`"""
 
     def __init__(self, suite: str, folder: Path) -> None:
+        self.suite = suite
         self.base = base(suite, folder)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{suite}-", dir=folder))
         self.root = self.folder / "root"

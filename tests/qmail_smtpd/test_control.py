@@ -265,6 +265,11 @@ def test_authsenders_of_a_user_are_those_of_exactly_this_name(home: Path, user: 
     assert control.authsenders(user) == senders
 
 
+def test_a_byte_order_mark_hides_no_user_of_authsenders(home: Path) -> None:
+    (home / "control/authsenders").write_bytes(b"\xef\xbb\xbfjoe: joe@ok.test\n")
+    assert control.authsenders(b"joe") == {b"joe@ok.test"}
+
+
 def test_only_the_keys_of_a_cdb_are_found(home: Path) -> None:
     content = whole_cdb(home)
     assert look_up(home, content, KEYS) == [True] * len(KEYS)

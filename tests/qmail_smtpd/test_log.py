@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from qmail_smtpd.log import ALL, Log, line
 from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, make_home, start, talk
+from tests.kit.server import Server
 from tests.kit.support import script
 
+BOM = "\xef\xbb\xbf"  # written as Latin-1
+NOTHING = "has entries that match nothing: "
 REFUSED = "RCPT TO:<u@evil.test>\r\n"
 SESSION = "HELO me\r\nMAIL FROM:<s@s>\r\n" + REFUSED + MESSAGE + "QUIT\r\n"
 
@@ -129,12 +132,39 @@ def test_a_missing_rcpthosts_is_no_open_relay_in_strict_mode(home: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "warning"),
     [
-        ("rcpthosts", "a.test\r\nb.test\r\n", "has entries that match nothing: a CR at the end"),
-        ("rcpthosts", "a.test # ours\n", "has entries that match nothing: a comment after an entry, a blank"),
-        ("rcpthosts", "*.a.test\n@b.test\n", "has entries that match nothing: a *, an @"),
-        ("badmailfrom", "@a.test\r\n", "has entries that match nothing: a CR at the end"),
-        ("badmailfrom", "a@a.test # him\n", "has entries that match nothing: a comment after an entry"),
+        ("rcpthosts", "a.test\r\nb.test\r\n", NOTHING + r"a CR at the end; write a.test instead of a.test\x0d"),
+        (
+            "rcpthosts",
+            "a.test # ours\n",
+            NOTHING + r"a comment after an entry, a blank; write a.test instead of a.test\x20#\x20ours",
+        ),
+        ("rcpthosts", "*.a.test\n@b.test\n", NOTHING + "a *, an @; write .a.test instead of *.a.test"),
+        ("rcpthosts", "*\njoe@b.test\n", NOTHING + "a *, an @; write b.test instead of joe@b.test"),
+        ("rcpthosts", "*\n", NOTHING + "a *"),
+        (
+            "rcpthosts",
+            f"{BOM}a.test\nb.test\n",
+            NOTHING + r"a byte order mark at the beginning; write a.test instead of \xef\xbb\xbfa.test",
+        ),
+        ("badmailfrom", "@a.test\r\n", NOTHING + r"a CR at the end; write @a.test instead of @a.test\x0d"),
+        (
+            "badmailfrom",
+            "a@a.test # him\n",
+            NOTHING + r"a comment after an entry; write a@a.test instead of a@a.test\x20#\x20him",
+        ),
+        ("badmailfrom", "b.example\na@b.test\n", NOTHING + "a domain without @; write @b.example instead of b.example"),
+        ("badmailfrom", "*@b.example\nroot\n", NOTHING + "a *; write @b.example instead of *@b.example"),
+        ("badmailfrom", ".b.example\n", NOTHING + "a domain without @"),
+        (
+            "badmailfrom",
+            f"{BOM}@a.test\nb.test\n",
+            NOTHING + "a byte order mark at the beginning, a domain without @; write @b.test instead of b.test",
+        ),
         ("me", "mx\r\n", "has a CR, which is part of the text"),
+        ("smtpgreeting", f"{BOM}mx\n", "begins with a byte order mark, which is part of the text"),
+        ("databytes", "10M\n", "has more than digits: using 10"),
+        ("maxrcpt", "1,000\n", "has more than digits: using 1"),
+        ("timeoutsmtpd", "20 min\n", "has more than digits: using 20"),
         ("databytes", "ten\n", "does not begin with a digit: ignored"),
         ("databytes", "005000000000\n", "does not fit into 32 bits: using 705032704"),
         ("barecr", "yes\n", "must contain refuse: ignored"),
@@ -146,10 +176,51 @@ def test_a_mistake_in_a_control_file_causes_one_warning(name: str, content: str,
     assert log_lines(home, "NOOP\r\nQUIT\r\n") == [f"qmail-smtpd: warning: control/{name} {warning}"]
 
 
-def test_a_databytes_variable_without_a_number_is_warned_about(home: Path) -> None:
-    assert log_lines(home, "QUIT\r\n", DATABYTES="") == [
-        "qmail-smtpd: warning: DATABYTES does not begin with a digit: no limit"
-    ]
+@pytest.mark.parametrize(
+    ("value", "warning"),
+    [
+        ("", "does not begin with a digit: no limit"),
+        ("10M", "has more than digits: using 10"),
+        ("4294967297", "does not fit into 32 bits: using 1"),
+    ],
+)
+def test_a_databytes_variable_that_is_not_a_number_is_warned_about(home: Path, value: str, warning: str) -> None:
+    assert log_lines(home, "QUIT\r\n", DATABYTES=value) == [f"qmail-smtpd: warning: DATABYTES {warning}"]
+
+
+def test_right_entries_are_not_warned_about(tmp_path: Path) -> None:
+    files = {
+        "rcpthosts": "a.test\n.b.test\n# @ *\n",
+        "badmailfrom": "root\n@a.test\nj.doe@b.test\n",
+        "databytes": "10 \n",
+    }
+    assert log_lines(make_home(tmp_path / "home", {**CONTROL, **files}), "QUIT\r\n") == []
+
+
+@pytest.mark.parametrize("name", ["badrcptto", "badhelo", "badmailto", "relaymailfrom", "validrcptto.cdb"])
+def test_a_file_of_another_patch_is_named(name: str, tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", {**CONTROL, name: "x\n"})
+    assert log_lines(home, "QUIT\r\n") == [f"qmail-smtpd: warning: control/{name} is not read"]
+
+
+def test_morercpthosts_without_its_cdb_is_named(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", {**CONTROL, "morercpthosts": "more.test\n"})
+    warning = "qmail-smtpd: warning: control/morercpthosts is not read without morercpthosts.cdb: run qmail-newmrh"
+    assert log_lines(home, "QUIT\r\n") == [warning]
+
+
+@pytest.mark.parametrize("options", [["--reuse", "1"], []], ids=["called", "reused"])
+def test_a_server_names_files_that_are_not_read_once(tmp_path: Path, options: list[str]) -> None:
+    home = make_home(tmp_path / "home", {**CONTROL, "badrcptto": "x\n", "databytes": "1k\n"})
+    words = ["-v", "-RHl0", *options, "127.0.0.1", "0", script("qmail-smtpd")]
+    with Server(words, environ={"QMAILHOME": str(home)}) as server:
+        server.wait_for_log(rb"^tcpserver: status: 0/40$")
+        assert server.log().count(b"qmail-smtpd: warning: control/badrcptto is not read\n") == 1
+        for _ in range(3):
+            server.ask(b"QUIT\r\n")
+        server.wait_for_log(rb"^tcpserver: end ", 3)
+        assert server.log().count(b"control/badrcptto") == 1
+        assert server.log().count(b"control/databytes has more than digits: using 1\n") == 3
 
 
 @pytest.mark.parametrize(
@@ -174,7 +245,7 @@ def test_the_reason_for_ending_a_session_is_logged(tmp_path: Path) -> None:
 
 def test_correct_control_files_cause_no_warning(tmp_path: Path) -> None:
     lists = {"rcpthosts": "# a * and an @\r\na.test\n.b.test\n", "badmailfrom": "a#b@c.test\n@d.test\n"}
-    words = {"barecr": "refuse\n", "badmailfromrelay": "skip\n", "relaystrict": "", "databytes": "6k\n"}
+    words = {"barecr": "refuse\n", "badmailfromrelay": "skip\n", "relaystrict": "", "databytes": "6\r\n"}
     assert log_lines(make_home(tmp_path / "home", {**CONTROL, **lists, **words}), "QUIT\r\n") == []
 
 

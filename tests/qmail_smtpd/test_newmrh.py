@@ -26,7 +26,9 @@ def test_a_domain_is_accepted_from_the_next_session_on(home: Path) -> None:
     session = "MAIL <a@b>\r\nRCPT <u@MORE.test>\r\nRCPT <u@x.deep.test>\r\nRCPT <u@last.test>\r\nRCPT <u@deep.test>\r\n"
     assert talk(home, session).codes == ["220", "250", "553", "553", "553", "553"]
     done = run_newmrh(home)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    warning = rb"has entries that match nothing: a comment after an entry, a blank"
+    assert done.stderr == b"qmail-newmrh: warning: control/morercpthosts " + warning + b"\n"
+    assert (done.returncode, done.stdout) == (0, b"")
     assert talk(home, session).codes == ["220", "250", "250", "250", "250", "553"]
     (home / "control/morercpthosts").write_bytes(b"deep.test\n")
     assert run_newmrh(home).returncode == 0
@@ -37,6 +39,23 @@ def test_the_cdb_is_world_readable_and_writable_by_its_owner(home: Path) -> None
     run_newmrh(home)
     assert (home / "control/morercpthosts.cdb").stat().st_mode & 0o777 == 0o644
     assert not (home / "control/morercpthosts.tmp").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "warning"),
+    [
+        (b"a.test\n.b.test\n", b""),
+        (b"*.a.test\n", b"a *; write .a.test instead of *.a.test"),
+        (b"\xef\xbb\xbfa.test\n", rb"a byte order mark at the beginning; write a.test instead of \xef\xbb\xbfa.test"),
+        (b"a.test\r\n", rb"a CR at the end; write a.test instead of a.test\x0d"),
+    ],
+)
+def test_entries_that_match_nothing_are_named(home: Path, content: bytes, warning: bytes) -> None:
+    (home / "control/morercpthosts").write_bytes(content)
+    done = run_newmrh(home)
+    prefix = b"qmail-newmrh: warning: control/morercpthosts has entries that match nothing: "
+    assert done.stderr == (prefix + warning + b"\n" if warning else b"")
+    assert done.returncode == 0
 
 
 @pytest.mark.peer

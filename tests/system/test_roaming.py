@@ -102,6 +102,7 @@ def refusing(folder: Path, *names: str) -> str:
 
 @needs_root
 def test_root_needs_no_user_namespaces(tree: Path, tmp_path: Path) -> None:
+    tree.chmod(0o700)  # as in root's home
     done = roaming(tree, "--check", PATH=refusing(tmp_path / "bin", "unshare"))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert done.stdout.count("roaming: ok: ") == len(STEPS)

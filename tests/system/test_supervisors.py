@@ -100,17 +100,23 @@ def supervised(supervisor: str, service: Path, environ: dict[str, str]) -> Itera
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        end_sessions(environ["QMAILHOME"])
+        end_processes(environ["QMAILHOME"])
 
 
-def end_sessions(home: str) -> None:
-    """End the processes that have this qmail home: sessions go on when their server leaves."""
+def end_processes(home: str) -> bool:
+    """End the processes that have this qmail home, such as sessions, which go on when their server leaves.
+
+    Return whether there was one.
+    """
+    found = False
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if f"QMAILHOME={home}\0".encode() in path.read_bytes():
                 os.kill(int(path.parent.name), signal.SIGKILL)
+                found = True
         except (ProcessLookupError, FileNotFoundError, PermissionError):
             pass
+    return found
 
 
 def connected(environ: dict[str, str], tls: bool) -> socket.socket | None:
@@ -160,17 +166,71 @@ def test_after_a_restart_new_clients_are_served_at_once_and_the_old_session_goes
             client.close()
 
 
+# what runs all service directories of a directory, and connects each to its log service
+SCAN = {"runit": "runsvdir", "daemontools": "svscan", "s6": "s6-svscan"}
+LOG_PROGRAM = {"runit": "svlogd", "daemontools": "multilog", "s6": "s6-log"}
+LOG_LINE = {
+    "runit": r"\d{4}-\d\d-\d\d_\d\d:\d\d:\d\d\.\d+ tcpserver: ",
+    "daemontools": r"@[0-9a-f]{24} tcpserver: ",
+    "s6": r"@[0-9a-f]{24} tcpserver: ",
+}
+
+
+def without(names: set[str], folder: Path) -> str:
+    """A directory with the programs of /usr/bin, without these."""
+    folder.mkdir()
+    for path in Path("/usr/bin").iterdir():
+        if path.name not in names:
+            (folder / path.name).symlink_to(path)
+    return str(folder)
+
+
+@contextmanager
+def scanned(supervisor: str, folder: Path, environ: dict[str, str]) -> Iterator[None]:
+    """Run the service directories of the folder. At the end, end the supervisor and all that it started."""
+    process = subprocess.Popen(
+        [peer(f"/usr/bin/{SCAN[supervisor]}"), folder],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.kill()  # so that it starts nothing again
+        process.wait()
+        until(lambda: not end_processes(environ["QMAILHOME"]))
+
+
 @pytest.mark.peer
 @needs_root
-def test_the_log_service_writes_what_the_server_logs(environ: dict[str, str], tmp_path: Path) -> None:
-    service = tmp_path / "smtp"
-    shutil.copytree(EXAMPLES / "services/smtp", service)
-    current = tmp_path / "logs/smtp/current"
-    with supervised("runit", service, environ | {"LOGS": str(tmp_path / "logs")}):
+@pytest.mark.parametrize(("supervisor", "example"), [("runit", "runit"), ("daemontools", "runit"), ("s6", "s6")])
+def test_the_log_service_writes_what_the_server_logs(
+    supervisor: str, example: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    service = tmp_path / "services/mail"
+    shutil.copytree(EXAMPLES / example, service)
+    others = {name for each, name in LOG_PROGRAM.items() if each != supervisor}
+    environ["PATH"] = environ["PATH"].replace("/usr/bin:/bin", without(others, tmp_path / "usr"))
+    current = tmp_path / "logs/mail/current"
+    with scanned(
+        supervisor, service.parent, environ | {"LOGS": str(tmp_path / "logs"), "LOGACCOUNT": environ["ACCOUNT"]}
+    ):
         until(lambda: client_is_greeted(environ))
         until(lambda: current.exists() and " tcpserver: ok " in current.read_text())
-    assert re.match(r"\d{4}-\d\d-\d\d_\d\d:\d\d:\d\d\.\d+ tcpserver: ", current.read_text())
+    assert re.match(LOG_LINE[supervisor], current.read_text())
     assert not current.parent.stat().st_mode & 0o007
+
+
+@pytest.mark.parametrize("path", [path for path in RUN_SCRIPTS if path not in ("runit/run", "s6/run")])
+def test_without_control_me_a_run_script_ends_before_the_server_starts(
+    path: str, environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "home/control/me").unlink()
+    done = subprocess.run([EXAMPLES / path], env=environ, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout.count("\n")) == (111, 1)
+    assert f"{tmp_path}/home/control/me" in done.stdout
 
 
 @pytest.mark.parametrize("path", RUN_SCRIPTS)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from qmail_smtpd.auth.arguments import Refused, parse
-from tests.kit.checker import Checker
-from tests.kit.mailhome import CLIENT, CONTROL, make_home, talk
+from qmail_smtpd.main import main
+from tests.kit import forked
+from tests.kit.mailhome import CLIENT, CONTROL, make_home
 
 CP, CRAM = "/bin/checkpassword", "/bin/cmd5checkpw"
 IN_PATH = ("mail", "true", "checkpassword", "sh", "cmd5checkpw")
@@ -96,8 +97,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bin").mkdir()
     (folder / "bin/mail").write_text("#!/bin/sh\nexit 0\n")
     (folder / "bin/mail").chmod(0o755)
-    Checker(folder / "checker")
-    Checker(folder / "checker", "cmd5checkpw")
+    (folder / "checker").mkdir()
+    for name in ("checkpassword", "cmd5checkpw"):
+        (folder / "checker" / name).write_text("#!/bin/sh\ncat <&3 >/dev/null\nexit 1\n")
+        (folder / "checker" / name).chmod(0o755)
     return folder
 
 
@@ -108,11 +111,12 @@ def test_no_order_of_the_arguments_accepts_a_random_password(folder: Path, group
     digest = b64encode(b"joe@example.com 00000000000000000000000000000000").decode()
     logins = f"AUTH PLAIN {guess}\r\nAUTH CRAM-MD5\r\n{digest}\r\n"
     text = logins + "MAIL FROM:<s@s.test>\r\nRCPT TO:<u@evil.test>\r\nQUIT\r\n"
-    env = {**CLIENT, "AUTHSLEEP": "0", "PATH": f"{folder}/bin:/usr/bin:/bin"}
+    env = {**CLIENT, "AUTHSLEEP": "0", "PATH": f"{folder}/bin:/usr/bin:/bin", "QMAILHOME": str(folder / "home")}
     for index, host in CASES[group::8]:
         words = orders(host, checker, cram)[index]
         for smtpauth in ({}, {"SMTPAUTH": "+cram"}):
-            result = talk(folder / "home", text, {**env, **smtpauth}, words=words)
+            environ = {os.fsencode(name): os.fsencode(value) for name, value in {**env, **smtpauth}.items()}
+            result = forked.run(main, ["qmail-smtpd", *words], text.encode(), environ)
             assert b"\r\n235 " not in result.stdout, words
             assert b"553 sorry, that domain isn't in my list" in result.stdout, words
             assert result.stdout.endswith(b"221 mx.example.org\r\n"), words

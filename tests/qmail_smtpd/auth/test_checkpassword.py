@@ -330,12 +330,14 @@ def test_the_default_of_authsleep_is_five_seconds(authsleep: bytes | None, secon
     _, authenticator = configure([b"/bin/checkpassword", b"true"], environ, warnings)
     assert authenticator is not None
     assert authenticator.pause_seconds == seconds
-    assert len(warnings) == (authsleep in (b"", b"-1"))
+    assert len(warnings) == (authsleep in (b"", b"-1", b"2s"))
 
 
 def test_authsleep_without_digits_is_warned_about(home: Path, checker: Checker) -> None:
     result = login(home, [checker.path, "true"], "NOOP\r\n", {"AUTHSLEEP": "none"})
     assert b"warning: AUTHSLEEP does not begin with a digit: using 5\n" in result.stderr
+    result = login(home, [checker.path, "true"], "NOOP\r\n", {"AUTHSLEEP": "1m"})
+    assert b"warning: AUTHSLEEP has more than digits: using 1\n" in result.stderr
 
 
 def test_the_session_ends_after_three_failed_logins(home: Path, checker: Checker) -> None:

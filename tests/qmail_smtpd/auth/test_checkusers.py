@@ -324,7 +324,7 @@ def plain(user: bytes, password: bytes) -> bytes:
     return b"AUTH PLAIN " + b64(b"\0%b\0%b" % (user, password)) + b"\r\nQUIT\r\n"
 
 
-@pytest.mark.parametrize("options", [[], PRELOADED], ids=["exec'd", "preloaded"])
+@pytest.mark.parametrize("options", [["--exec"], PRELOADED], ids=["exec'd", "preloaded"])
 def test_sessions_use_it_for_every_scheme(options: list[str], users: Users) -> None:
     with submission(users, options) as server:
         for user in SECRETS:
@@ -338,7 +338,7 @@ def test_sessions_use_it_for_every_scheme(options: list[str], users: Users) -> N
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize(("options", "execs"), [([], True), (PRELOADED, False)], ids=["exec'd", "preloaded"])
+@pytest.mark.parametrize(("options", "execs"), [(["--exec"], True), (PRELOADED, False)], ids=["exec'd", "preloaded"])
 def test_if_preloaded_it_is_called_and_not_executed(
     options: list[str], execs: bool, users: Users, tmp_path: Path
 ) -> None:

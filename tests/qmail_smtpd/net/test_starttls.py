@@ -1,5 +1,6 @@
 """STARTTLS and its effects: in the conversation alone, and in whole sessions on pipes."""
 
+import re
 from base64 import b64encode
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def test_an_unusable_certificate_is_a_454_each_time() -> None:
     echo.certificate = False
     replies = converse(b"MAIL <a@b>\r\nSTARTTLS\r\nSTARTTLS\r\nRCPT <u@ok.test>\r\n", 0, echo, starttls=True)[1].replies
     assert replies[2:] == [b"454 TLS not available (#4.3.0)"] * 2 + [b"250 ok"]
+
+
+def test_a_454_to_starttls_counts_for_maxerrors() -> None:
+    echo = Echo()
+    echo.certificate = False
+    session, _ = converse(b"STARTTLS\r\n" * 5000, echo=echo, starttls=True)
+    refusals = session.settings.maxerrors + 1
+    assert echo.replies[1:] == [b"454 TLS not available (#4.3.0)"] * (refusals - 1) + [b"421 too many errors (#4.7.0)"]
+    tls, errors, end = echo.decisions[:-2], echo.decisions[-2], echo.decisions[-1]
+    assert tls == [(b"refused", {b"reason": b"tls"})] * refusals
+    assert errors == (b"refused", {b"reason": b"errors"})
+    assert (end[0], end[1][b"errors"]) == (b"end", b"%d" % refusals)
 
 
 @pytest.mark.parametrize("line", ["STARTTLS", "StartTLS", "STARTTLS   ", "starttls\0x"])
@@ -442,14 +455,18 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_an_unusable_certificate_is_a_454_and_one_log_line(home: Path, name: str) -> None:
+def test_an_unusable_certificate_is_a_454_and_one_warning(home: Path, name: str) -> None:
     damage, why = FAULTS[name]
     damage(home / "control")
     result = talk(home, "EHLO me\r\nSTARTTLS\r\nSTARTTLS\r\n" + MESSAGE + "QUIT\r\n")
     assert b"\r\n250-STARTTLS\r\n" in result.stdout
     assert result.codes[5:] == ["454", "454", "250", "250", "354", "250", "221"]
     assert b"\r\n454 TLS not available (#4.3.0)\r\n" in result.stdout
-    assert result.stderr == b"qmail-smtpd: warning: no TLS: " + why + b"\n"
+    warning, *refusals = result.stderr.splitlines()
+    assert warning == b"qmail-smtpd: warning: no TLS: " + why
+    assert [re.sub(rb"pid=\d+ ", b"", line) for line in refusals] == [
+        b"qmail-smtpd: event=refused ip=192.0.2.1 helo=me reason=tls"
+    ] * 2
     assert b" with SMTP; " in result.queue[0][0]
 
 
@@ -462,7 +479,7 @@ def test_the_certificate_is_checked_once_a_session(home: Path) -> None:
         assert smtp.ask("STARTTLS") == "454 TLS not available (#4.3.0)"
         key.chmod(0o600)
         assert smtp.ask("STARTTLS") == "454 TLS not available (#4.3.0)"
-        assert smtp.end().stderr.count(b"\n") == 1
+        assert smtp.end().stderr.count(b"warning: no TLS: ") == 1
     with Smtp(home) as smtp:
         smtp.reply()
         assert smtp.ask("STARTTLS") == "220 ready for tls"

@@ -207,6 +207,16 @@ def test_private_addresses_and_those_that_inside_names_are_inside(ip: str, insid
     assert Inside(["198.51.100.0/24", "2001:db8:7::/48"]).includes(ip) == inside
 
 
+@pytest.mark.parametrize(
+    ("words", "noted"),
+    [([], True), (["--outside", "mail.test"], False), (["--send", "me@mine.test"], False)],
+)
+def test_a_reserved_outside_domain_is_noted_because_a_server_may_refuse_it_alone(words: list[str], noted: bool) -> None:
+    with StandIn() as server:
+        done = over_network(server.port, "--listed", "example.com", "--only", "null/plain", *words)
+    assert ("note: the outside domain is a reserved one" in done.stdout) == noted
+
+
 def test_a_client_is_inside_by_name_only_if_inside_has_the_name() -> None:
     inside = Inside(["=mail.example", "=.friend.example"])
     assert inside.includes("8.8.8.8", "mail.example")
@@ -238,7 +248,7 @@ def test_a_server_that_accepts_smuggled_mail_is_open_with_send() -> None:
         words = ("--listed", "me@example.com", "--send", "me@example.com")
         done = over_network(server.port, *words)
         assert done.exit == 1
-        assert "relaytest: open: smuggling/lf-dot-lf: \\x0a.\\x0a: 250 ok" in done.stdout
+        assert "relaytest: open: smuggling/lf-dot-lf: \\x0a.\\x0a: 250 flushed" in done.stdout
         assert "relaytest: open: smuggling/crlf-dot-lf: " in done.stdout  # the same, with a CR before it
         assert done.stdout.count("relaytest: open: smuggling/") == 2
         assert {tuple(recipients) for recipients, _ in server.messages} == {(b"me@example.com",)}

@@ -58,6 +58,22 @@ def test_a_server_without_tls_is_closed() -> None:
     assert probe(done)["command"] == "STARTTLS"
 
 
+def test_a_server_that_refuses_the_command_within_tls_is_cannot_tell(context: ssl.SSLContext) -> None:
+    """It has executed the command. Another one than NOOP may be accepted."""
+    refuse = {b"NOOP": b"503 EHLO first\r\n"}
+    with StandIn(
+        lambda visit, line: refuse.get(line) or behave(visit, line), tls=context, discards_early=False
+    ) as server:
+        done = ask(server)
+    assert (done.exit, done.results[NAME]) == (2, "cannot tell")
+
+
+def test_a_server_that_has_no_tls_for_a_time_is_cannot_tell() -> None:
+    with StandIn(lambda visit, line: b"454 later\r\n" if line == b"STARTTLS" else behave(visit, line)) as server:
+        done = ask(server)
+    assert (done.exit, done.results[NAME]) == (2, "cannot tell")
+
+
 def test_a_failed_handshake_is_cannot_tell() -> None:
     with StandIn(lambda visit, line: b"220 go\r\n" if line == b"STARTTLS" else behave(visit, line)) as server:
         done = ask(server)  # the NOOP is answered in plaintext

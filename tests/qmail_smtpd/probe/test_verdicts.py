@@ -291,6 +291,9 @@ def test_postfixs_relay_access_denied_with_454_is_a_refusal():
         b"550 5.1.2 no such domain\r\n",
         b"556 5.1.10 Recipient address rejected: Domain does not accept mail (nullMX)\r\n",
         b"550 5.1.10 nullMX\r\n",
+        b"550 5.4.4 unable to route\r\n",
+        b"550 Unrouteable address\r\n",  # Exim with `require verify = recipient`
+        b"550-Verification failed\r\n550 Unrouteable address\r\n",
     ],
 )
 def test_a_refusal_of_the_domain_itself_is_cannot_tell(answer):

@@ -230,6 +230,16 @@ def test_failed_commands_are_counted_and_refused_recipients_are_not() -> None:
     assert (echo.replies[-1], session.status) == (replies.TOO_MANY_ERRORS, 1)
 
 
+def test_a_queue_program_that_cannot_be_started_counts_for_maxerrors() -> None:
+    echo = Echo()
+    echo.queue_starts = False
+    begin = b"MAIL FROM:<a@b>\r\nRCPT TO:<u@ok.test>\r\nDATA\r\n"
+    session, _ = converse(begin * 9, echo=echo, maxerrors=5)
+    assert echo.replies.count(b"451 qqt failure (#4.3.0)") == 5
+    assert echo.replies[-1] == b"421 too many errors (#4.7.0)"
+    assert session.status == 1
+
+
 def test_maxerrors_of_zero_is_no_limit() -> None:
     session, echo = converse(b"X\r\n" * 1000, maxerrors=0)
     assert (session.status, len(echo.replies)) == (None, 1001)

@@ -1,0 +1,135 @@
+"""The smuggling probes: a false end of a message counts as refused only if the replies can mean nothing else."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from qmail_smtpd.probe.ask import UNACCEPTED, ask_smuggling
+from qmail_smtpd.probe.conversation import Conversation
+from qmail_smtpd.probe.judge import BROKEN, REFUSED, TAKEN
+from qmail_smtpd.probe.probes import Names
+from qmail_smtpd.probe.transport import ConnectionLost, TimedOut
+from qmail_smtpd.probe.tricks import smuggling_probes
+from tests.kit.relaytest import Outcome, over_network
+from tests.kit.standin import StandIn, Visit
+
+PROBE = smuggling_probes()[0]
+NAME = PROBE.name
+MESSAGE = b"Subject: t\r\n\r\nhello\r\n"
+
+Replies = Sequence[bytes | None]
+
+
+class Script:
+    """A server whose replies after the message are given: to the message, to the command after it, to QUIT.
+
+    None: it closes the connection. Nothing left: it is silent.
+    """
+
+    def __init__(self, *replies: Replies) -> None:
+        self.replies = list(replies)
+        self.pending: list[bytes | None] = []
+        self.sent = b""
+
+    def send(self, data: bytes, deadline: float) -> None:
+        if None in self.pending:
+            raise ConnectionLost
+        self.sent += data
+        if data[:4] in (b"MAIL", b"RCPT"):
+            self.pending.append(b"250 ok")
+        elif data == b"DATA\r\n":
+            self.pending.append(b"354 go")
+        elif self.replies:
+            self.pending.extend(self.replies.pop(0))
+
+    def receive(self, deadline: float) -> bytes:
+        if not self.pending:
+            raise TimedOut
+        if self.pending[0] is None:
+            raise ConnectionLost
+        line = self.pending.pop(0)
+        assert line
+        return line + b"\r\n"
+
+    def close(self) -> None:
+        pass
+
+
+OUTCOMES: dict[str, tuple[str, tuple[Replies, ...]]] = {
+    "one message": (REFUSED, ([b"250 queued"], [b"502 no"], [b"221 bye"])),
+    "two commands were executed": (
+        TAKEN,
+        ([b"250 queued", b"250 ok", b"250 ok", b"502 ."], [b"502 no"], [b"221 bye"]),
+    ),
+    "the second one was": (TAKEN, ([b"250 queued", b"502 \\rRSET", b"250 ok", b"502 ."], [b"502 no"], [b"221 bye"])),
+    "they were executed after a refusal": (TAKEN, ([b"550 spam", b"250 ok", b"250 ok"], [b"502 no"], [b"221 bye"])),
+    "two commands were refused": (
+        BROKEN,
+        ([b"250 queued", b"554 sync", b"554 sync", b"502 ."], [b"502 no"], [b"221 bye"]),
+    ),
+    "the first one was, and ended the session": (BROKEN, ([b"250 queued", b"554 sync", None],)),
+    "refused, and the session goes on": (UNACCEPTED, ([b"521 bare LF"], [b"502 no"], [b"221 bye"])),
+    "refused, and the session ends": (UNACCEPTED, ([b"451 bare LF", None],)),
+    "refused, and so are two commands": (
+        BROKEN,
+        ([b"550 spam", b"554 sync", b"554 sync"], [b"502 no"], [b"221 bye"]),
+    ),
+    "the session ends without a reply": (BROKEN, ([None],)),
+    "accepted, and the session ends": (BROKEN, ([b"250 queued", None],)),
+    "the server is shut down": (BROKEN, ([b"421 down", None],)),
+    "no reply": (BROKEN, ([],)),
+    "no reply to the last commands": (BROKEN, ([b"250 queued"], [])),
+    "no reply to QUIT": (BROKEN, ([b"250 queued"], [b"502 no"], [])),
+    "another reply to QUIT": (BROKEN, ([b"250 queued"], [b"502 no"], [b"502 no", None])),
+    "not a reply": (BROKEN, ([b"250 queued"], [b"hello"])),
+    "endless replies": (BROKEN, ([b"250 queued"], [b"502 no"] * 50)),
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+def test_only_replies_in_step_are_a_refusal(case: str) -> None:
+    outcome, replies = OUTCOMES[case]
+    server = Script(*replies)
+    answer = ask_smuggling(Conversation(server, 0.1), PROBE, Names(), b"me@example.com", MESSAGE)
+    assert answer.outcome == outcome
+    assert answer.with_message
+    assert MESSAGE.removesuffix(b"\r\n") + PROBE.ending + b"RSET\r\nRSET\r\n.\r\n" in server.sent
+    assert b"NOOP" not in server.sent  # Postfix since 3.9 refuses it if more input follows
+
+
+class Server(StandIn):
+    """A server that refuses each message that contains this text."""
+
+    def __init__(self, refused: bytes) -> None:
+        super().__init__()
+        self.refused = refused
+
+    def answer_to(self, visit: Visit, text: bytes) -> bytes | None:
+        if visit.reading and self.refused in text:
+            visit.reading = False
+            return b"550 refused\r\n"
+        return super().answer_to(visit, text)
+
+
+def ask(server: StandIn) -> Outcome:
+    words = ("--send", "me@example.com", "--listed", "example.com", "--only", "smuggling/*", "--json")
+    return over_network(server.port, *words)
+
+
+def test_a_server_that_refuses_only_messages_with_a_false_end_is_closed() -> None:
+    with Server(b"RSET") as server:
+        done = ask(server)
+        assert done.exit == 0
+        assert {done.results[name] for name in done.results if name.startswith("smuggling/")} == {"refused"}
+        [(recipients, text)] = server.messages  # the control, sent once
+        assert recipients == [b"me@example.com"]
+        assert b"smuggling/none" in text
+
+
+def test_a_server_that_refuses_every_message_is_cannot_tell() -> None:
+    with Server(b"") as server:
+        done = ask(server)
+    assert done.exit == 2
+    assert {done.results[name] for name in done.results if name.startswith("smuggling/")} == {"cannot tell"}
+    [probe] = [probe for probe in done.json["clients"][0]["probes"] if probe["name"] == NAME]
+    assert probe["why"] == "it refuses the message without the false end as well"
