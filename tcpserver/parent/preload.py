@@ -34,6 +34,7 @@ def preload_all(asked: list[str], found: list[str]) -> list[str]:
         except Unloadable as error:
             failures.append(f"{error}: it is run by exec")
     if registry.programs:
+        sys.excepthook = sys.__excepthook__  # the server's own hook (tcprules/entry.py) is not its programs'
         hooks.before_fork(dict(os.environb))
         Script.module_descriptors |= open_descriptors() - before
         make_streams_without_connection()

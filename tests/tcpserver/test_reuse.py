@@ -99,7 +99,7 @@ def test_without_reuse_or_for_a_program_that_does_not_offer_it_each_client_has_a
 
 def test_nothing_of_one_client_is_there_for_the_next(home: Path, tmp_path: Path) -> None:
     rules = compiled(tmp_path / "rules.cdb", '127.0.0.2:allow,RELAYCLIENT="",BASE="two"\n127.:allow,BASE="any"\n')
-    with serving(home, "-x", str(rules)) as server:
+    with serving(home, "-x", str(rules), "--reuse", "1") as server:
         expected = ask(server, LOOK, b"mine", "127.0.0.3")
     with serving(home, "-x", str(rules), "--reuse", "9") as server:
         pid = ask(server, source="127.0.0.3")
@@ -454,9 +454,9 @@ def test_idle_processes_die_of_an_interrupt_without_a_word(home: Path) -> None:
         assert server.log() == before
 
 
-@pytest.mark.parametrize("options", [[], ["--reuse", "9"]], ids=["call", "reuse"])
+@pytest.mark.parametrize("options", [["--reuse", "1"], ["--reuse", "9"]], ids=["call", "reuse"])
 def test_the_server_speaks_of_a_client_before_its_program_does(home: Path, options: list[str]) -> None:
-    """However many come at once. What is given to a process that waits is told right after, so once is not always."""
+    """However many come at once, and also where a waiting process gets the client."""
     with serving(home, *options, "-c", "70", "-b", "100") as server, crowd_of(server, 64) as crowd:
         for client in crowd:
             client.sendall(b"import os; os.write(2, b'program %d\\n' % os.getpid())\n\n")
@@ -478,7 +478,7 @@ def test_a_crowd_that_needs_all_descriptors_does_not_make_the_server_pause(home:
         assert b"unable to accept" not in server.log()
 
 
-@pytest.mark.parametrize("options", [[], ["--reuse", "5"]], ids=["call", "reuse"])
+@pytest.mark.parametrize("options", [["--reuse", "1"], ["--reuse", "5"]], ids=["call", "reuse"])
 def test_processes_that_are_killed_at_any_moment_take_only_their_own_client_with_them(
     home: Path, options: list[str]
 ) -> None:
