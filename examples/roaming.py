@@ -89,15 +89,13 @@ def requested_ports() -> list[int]:
     return [int(word) for word in words]
 
 
-def free_ports() -> list[int]:
-    """Return one free port for each service."""
-    probes = [socket.socket() for _ in SERVICES]
-    for probe in probes:
-        probe.bind((ADDRESS, 0))
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+def reserve_ports() -> list[socket.socket]:
+    """Return a socket for each service, bound to a free port: no other program gets it, but our servers may listen."""
+    reserved = [socket.socket() for _ in SERVICES]
+    for port in reserved:
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port.bind((ADDRESS, 0))
+    return reserved
 
 
 def prepare(home: Path, window: int) -> None:
@@ -191,7 +189,8 @@ def serve(home: Path, ports: list[int], stop_signals: set[signal.Signals]) -> in
 def check(home: Path, stop_signals: set[signal.Signals]) -> int:
     """Run roaming_check.py against temporary servers. Return the exit code; if not 0, print their log."""
     prepare(home, CHECK_WINDOW)
-    ports = free_ports()
+    reserved = reserve_ports()
+    ports: list[int] = [port.getsockname()[1] for port in reserved]
     with tempfile.TemporaryFile() as log:
         servers = start(home, ports, log)
         processes = [*servers]
@@ -204,6 +203,8 @@ def check(home: Path, stop_signals: set[signal.Signals]) -> int:
                 status = wait_for_any(processes[-1:], stop_signals)
         finally:
             stop_group(processes)
+            for port in reserved:
+                port.close()
         if status:
             log.seek(0)
             sys.stderr.write(log.read().decode("ascii", "replace"))

@@ -6,6 +6,7 @@ tcprules 0.88 accepts `10.0:deny` and `1.2.3.4 deny` without a message, and then
 import re
 from functools import lru_cache
 
+from tcprules.network import dotted_quad, ipv4
 from tcprules.rules import (
     INSTRUCTION_CACHE_SIZE,
     OCTET_MAX,
@@ -20,11 +21,16 @@ from tcprules.rules import (
 WARNINGS_MAX = 20  # further ones are only counted
 BOM = b"\xef\xbb\xbf"
 RELAYCLIENT = b"RELAYCLIENT"
+NO_CLIENTS = (b"0.0.0.0", b"::")  # addresses that are meant as every client
+NUMBERS = (b"DATABYTES", b"MAXCONIP")  # variables that are numbers
+DIGITS_SHOWN = 18
 OPEN_RELAYS = {b"": b"every client", b"=": b"every client with a name"}  # key -> who may relay
 
 OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 is_address = re.compile(rb"(?:%b\.){3}%b" % (OCTET, OCTET)).fullmatch
 is_address_or_prefix = re.compile(rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?" % (OCTET, OCTET, OCTET, OCTET)).fullmatch
+match_wildcard = re.compile(rb"((?:%b\.){1,3})\*(?:\.\*)*" % OCTET).fullmatch
+match_long_range = re.compile(rb"(%b(?:\.%b){3})-(%b(?:\.%b){3})" % ((OCTET,) * 4)).fullmatch
 is_host = re.compile(rb"=[^.].*", re.DOTALL).fullmatch
 
 # The first key and the instructions of nearly every rule match these, and need no further checks.
@@ -36,12 +42,15 @@ is_plain = re.compile(rb'(?:allow|deny)|allow(?:,[A-Za-z_]\w*="[^"\0]*")+').full
 
 # Faults, and why they make a rule dead. The first match counts; its group 1 gives the column.
 ADDRESS_FAULTS = (
+    (re.compile(rb"()\*(?:\.\*)*\Z"), "a rule for all clients has no address"),
+    (re.compile(rb"()\*\.[A-Za-z0-9_-]"), "all names below a domain are written =.example.com"),
     (re.compile(rb".*?([ \t])", re.DOTALL), "an address contains no blank"),
     (re.compile(rb"%b(?:\.%b){0,2}()\Z" % (OCTET, OCTET)), "a prefix ends with a dot"),
     (re.compile(rb"()(?=[\w.-]*\Z)[^A-Za-z]*[A-Za-z]"), "a host name must begin with ="),
     (re.compile(rb"()"), "no client has such an address"),
 )
 HOST_FAULTS = (
+    (re.compile(rb"=()\*\.[a-z0-9_-]"), "all names below a domain are written =.example.com"),
     (re.compile(rb"=.*?([A-Z])", re.DOTALL), "client names are in lower case"),
     (re.compile(rb"=.*?([^a-z0-9._\\-])", re.DOTALL), "no client's name has this character"),
     (re.compile(rb"=.*?(\.)\Z"), "client names have no dot at the end"),
@@ -73,7 +82,7 @@ class Lint:
     def rule(self, number: int, rule: Rule) -> None:
         """Check a line with a rule."""
         first = rule.keys[0] if rule.keys else b""
-        if not is_sound(first) or (first is not rule.address and b"-" in rule.address):
+        if not is_sound(first) or (first is not rule.address and b"-" in rule.address) or first in NO_CLIENTS:
             self._check_address(number, rule)
         for column, text in _instruction_faults(rule.instructions):
             self._warn(number, len(rule.address) + 1 + column, text.encode())
@@ -142,6 +151,9 @@ def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
         return [(1, "a byte order mark: the rule matches no client")]
     if not address or looks_like_network(address):
         return []
+    form = right_form(address)
+    if form:
+        return [(1, _dead_rule("write " + form.decode()))]
     span = split_range(address)
     if span:
         return _range_faults(*span)
@@ -164,6 +176,8 @@ def _range_faults(before: bytes, low: int, high: int, after: bytes) -> list[tupl
 
 def _place_faults(place: bytes) -> list[tuple[int, str]]:
     """Return why an address, prefix or =host cannot match. An IPv6 address has already been parsed."""
+    if place in NO_CLIENTS:
+        return [(1, _dead_rule("a rule for all clients has no address"))]
     if b":" in place or is_address_or_prefix(place):
         return []
     if not place.strip(PLAIN):
@@ -175,6 +189,23 @@ def _place_faults(place: bytes) -> list[tuple[int, str]]:
         if match:
             return [(match.start(1) + 1, _dead_rule(text))]
     return []
+
+
+def right_form(address: bytes) -> bytes:
+    """Return the right form of a prefix or range that is written as in other programs; empty if it is no such thing."""
+    wildcard = match_wildcard(address)
+    if wildcard:
+        return wildcard[1]
+    span = match_long_range(address)
+    if not span:
+        return b""
+    low, high = ipv4(span[1]) or 0, ipv4(span[2]) or 0
+    if low >> 8 == high >> 8 and low <= high:
+        return b"%b-%d" % (span[1], high & OCTET_MAX)
+    size = high - low + 1
+    if size > 0 and not size & (size - 1) and not low % size:  # a power of two, at a multiple of it
+        return b"%b/%d" % (dotted_quad(low), 33 - size.bit_length())
+    return b"one network a line, such as 10.0.0.0/8"
 
 
 def _octet_faults(place: bytes) -> list[tuple[int, str]]:
@@ -195,7 +226,7 @@ def _dead_rule(why: str) -> str:
 @lru_cache(INSTRUCTION_CACHE_SIZE)
 def _instruction_faults(instructions: bytes) -> tuple[tuple[int, str], ...]:
     """Return the faults as columns (from 1) within the instructions, and texts."""
-    if is_plain(instructions):
+    if is_plain(instructions) and not any(name in instructions for name in NUMBERS):
         return ()
     faults = []
     for column, name, value in variables(instructions):
@@ -209,4 +240,12 @@ def _instruction_faults(instructions: bytes) -> tuple[tuple[int, str], ...]:
             faults.append((column, "a comma in a variable's name: is a quote missing before it?"))
         elif b" " in name or b"\t" in name:
             faults.append((column, "a blank in a variable's name"))
+        elif name in NUMBERS and not value.isdigit():
+            faults.append((column, _number_fault(name, value)))
     return tuple(faults)
+
+
+def _number_fault(name: bytes, value: bytes) -> str:
+    digits = value[: len(value) - len(value.lstrip(b"0123456789"))][:DIGITS_SHOWN]
+    meaning = f"using {int(digits)}" if digits and name == b"DATABYTES" else "no limit"
+    return f"{name.decode()} has other characters than digits: {meaning}"

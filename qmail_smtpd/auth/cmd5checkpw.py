@@ -2,6 +2,7 @@
 
 from qmail_smtpd.auth import secretfile
 from qmail_smtpd.auth.checker import Credentials, accepts, run
+from qmail_smtpd.control import BYTE_ORDER_MARK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ def check_credentials(given: Credentials, environ: dict[bytes, bytes]) -> bool:
 def find_password(content: bytes, login: bytes) -> bytes | None:
     """Return the password in the first `login:password` line. It ends at a colon: the original uses strtok.
 
-    All lines are searched, so the time does not depend on the position of the login.
+    Lines may end with CRLF, and the file may begin with a byte order mark. All lines are searched, so the time does not
+    depend on the position of the login.
     """
-    lines = [line.partition(b":") for line in content.split(b"\n") if line.startswith(login)]
+    content = content.removeprefix(BYTE_ORDER_MARK)
+    lines = [line.removesuffix(b"\r").partition(b":") for line in content.split(b"\n") if line.startswith(login)]
     passwords = [rest.partition(b":")[0] for name, _, rest in lines if name == login]
     return passwords[0] if passwords else None

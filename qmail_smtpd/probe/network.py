@@ -30,15 +30,26 @@ def split(text: str) -> tuple[str, int]:
         port = rest[1:] if rest.startswith(":") else port if bracket and not rest else ""
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= PORTS):
+    if not host or not is_encodable(host) or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= PORTS):
         raise BadHost(f"not a host and a port: {text}")
     return host, int(port)
 
 
+def is_encodable(host: str) -> bool:
+    """Whether the socket module can encode the name: it has no empty label, none over 63 letters, no invalid bytes."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
 class Dialer:
-    """Opens connections to one address, one after another. Raises OSError."""
+    """Opens connections to one address, one after another. Raises OSError, and BadHost if it is created."""
 
     def __init__(self, host: str, port: int, client: str | None, timeout: float) -> None:
+        if client and not is_encodable(client):
+            raise BadHost(f"not an address: {client}")
         self.timeout = timeout
         self.source = (client, 0) if client else None
         self.addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]

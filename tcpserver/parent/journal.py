@@ -1,7 +1,8 @@
 """Descriptor 2 of the serving parent: lines go out at once or wait in a bounded queue; writing never blocks.
 
 O_NONBLOCK belongs to the open file, which the programs share, so it is never set on descriptor 2 itself: a pipe or a
-terminal is opened once more. Knows nothing of what the lines say.
+terminal is opened once more. A socket, or a pipe of another account, cannot be: there, each write is small and comes
+after a poll. Knows nothing of what the lines say.
 """
 
 import errno
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 QUEUE_BYTES = 256 * 1024  # what may wait for a log reader that has stalled
+PIPE_BUF = 4096  # pipe(7): as much as a pipe that polls writable takes without blocking
 NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK)
 
 
@@ -27,7 +29,7 @@ class Journal:
         self.report = report  # the line that tells how many were dropped
         self.descriptor = private(descriptor)
         self.room: select.poll | None = None  # asked before each write where the write itself could block
-        if self.descriptor == descriptor and is_socket(descriptor):
+        if self.descriptor == descriptor and may_block(descriptor):
             self.room = select.poll()
             self.room.register(descriptor, select.POLLOUT)
         self.waiting: deque[bytes] = deque()
@@ -48,12 +50,15 @@ class Journal:
 
     def attempt(self, lines: bytes) -> int:
         """How many bytes could be written now. A descriptor that takes no bytes at all swallows them."""
-        if self.room and not self.room.poll(0):
-            return 0
+        written = 0
         try:
-            return os.write(self.descriptor, lines)
+            if not self.room:
+                return os.write(self.descriptor, lines)
+            while written < len(lines) and self.room.poll(0):
+                written += os.write(self.descriptor, lines[written : written + PIPE_BUF])
         except OSError as error:
-            return 0 if error.errno in NOT_NOW else len(lines)
+            return written if error.errno in NOT_NOW else len(lines)
+        return written
 
     def flush(self) -> None:
         """Write what waits, as far as it goes; tell how many lines were lost when all is out."""
@@ -77,13 +82,14 @@ def private(descriptor: int) -> int:
         if stat.S_ISFIFO(kind) or (stat.S_ISCHR(kind) and os.isatty(descriptor)):
             return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
-        pass  # closed, or no /proc: plain writes it is
+        pass  # closed, no /proc, or another account's
     return descriptor
 
 
-def is_socket(descriptor: int) -> bool:
-    """Is it a socket (systemd's journal is)? It cannot be opened once more."""
+def may_block(descriptor: int) -> bool:
+    """Whether it is a socket (systemd's journal is one), a pipe or a terminal."""
     try:
-        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        kind = os.fstat(descriptor).st_mode
     except OSError:
         return False
+    return stat.S_ISSOCK(kind) or stat.S_ISFIFO(kind) or os.isatty(descriptor)

@@ -112,13 +112,17 @@ AFTER = {
     ],
 }
 LOG_IN = f"--auth PLAIN --auth-user joe@example.org --auth-password {PASSWORD}"
-BOTH = {  # what is still true after a second page
+LOG_IN += " --from joe@example.org --to you@elsewhere.example"
+ALSO_AUTH = """
+    sed -i 's/^exec 2>&1$/&\\nexport SMTPAUTH=/; s/ relay-check qmail-smtpd$/& checkusers true/' /etc/sv/smtp/run
+    sv restart smtp || svc -t /etc/service/smtp
+    sleep 3
+"""
+BOTH = {  # after a second page the first method still works; on port 25 after the change that roaming.md describes
     "roaming-auth": [
-        Check(
-            f"swaks --server mail.example.org:587 --tls {LOG_IN} --from joe@example.org --to you@elsewhere.example",
-            "client",
-            ACCEPTED,
-        )
+        Check(f"swaks --server mail.example.org:587 --tls {LOG_IN}", "client", ACCEPTED),
+        Check(ALSO_AUTH, "machine", ""),
+        Check(f"swaks --server mail.example.org:25 --tls {LOG_IN}", "client", ACCEPTED),
     ]
 }
 

@@ -30,9 +30,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, "su
     """A checkout, a prefix that has been installed from it without a compiler, and the result."""
     folder = tmp_path_factory.mktemp("install")
     tree, prefix = copy_tree(folder), folder / "prefix"
-    os.umask(0o077)
+    umask = os.umask(0o077)
     done = install(tree, prefix, PYTHON=sys.executable, CC="/bin/false", QMAILHOME=str(folder / "nowhere"))
-    os.umask(0o022)
+    os.umask(umask)
     return tree, prefix, done
 
 

@@ -36,6 +36,19 @@ def test_a_run_script_parses_and_may_be_run(path: str) -> None:
     assert os.access(EXAMPLES / path, os.X_OK)
 
 
+@pytest.mark.parametrize(("given", "offered"), [(None, ""), ("+cram", "+cram")])
+def test_port_25_offers_logins(given: str | None, offered: str, tmp_path: Path) -> None:
+    """With a checker and without $SMTPAUTH, qmail-smtpd offers no AUTH, as its original."""
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control/me").write_text("mx.example.org\n")
+    (tmp_path / "tcpserver").write_text('#!/bin/sh\necho "${SMTPAUTH-unset}"\n')
+    (tmp_path / "tcpserver").chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "QMAILHOME": str(tmp_path)}
+    environ |= {} if given is None else {"SMTPAUTH": given}
+    done = subprocess.run([EXAMPLES / "services/smtp/run"], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{offered}\n"
+
+
 def test_all_log_services_are_the_same() -> None:
     scripts = list(EXAMPLES.glob("**/log/run"))
     assert len({path.read_text() for path in scripts}) == 1

@@ -3,10 +3,12 @@
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -194,6 +196,36 @@ def test_a_log_reader_that_dies_is_no_trouble(way: list[str]) -> None:
         os.close(reader)
         for _ in range(3):
             assert served(server)
+
+
+OTHER_ACCOUNT = """if True:
+    import os, sys
+    from tcpserver.parent import journal
+
+    def refuse(path, *more):
+        raise PermissionError(13, path)
+
+    journal.os.open = refuse  # a pipe that root has made: /proc/self/fd/2 can be opened by root alone
+    log = journal.Journal(lambda number: b"lost %d\\n" % number)
+    for number in range(50000):
+        log.write(b"line %d\\n" % number)
+    os.write(1, b"full")
+    os.read(0, 1)
+    while log.waiting:
+        log.flush()
+"""
+
+
+def test_a_pipe_of_another_account_that_nobody_reads_stops_nobody() -> None:
+    """As with a supervisor that runs as root, and a server that does not."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", OTHER_ACCOUNT], stdin=pipe, stdout=pipe, stderr=pipe)
+    assert process.stdout
+    assert select.select([process.stdout], [], [], PATIENCE)[0], "it waits for the reader"
+    _, log = process.communicate(b"x", PATIENCE)
+    lines = log.splitlines()
+    assert lines[-1].startswith(b"lost ")
+    assert lines[:-1] == [b"line %d" % number for number in range(50000 - int(lines[-1].split()[1]))]
 
 
 def test_a_full_disk_is_no_trouble(way: list[str]) -> None:
