@@ -13,7 +13,7 @@ from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, si
 from qmail_smtpd import control
 from qmail_smtpd.log import LEVELS, REFUSALS, Log
 from qmail_smtpd.net.wire import Closed, SessionTimedOut, TimedOut, TlsBroken, Wire, hang_up, prepare_descriptors
-from qmail_smtpd.queue.client import QueueClient
+from qmail_smtpd.queue.client import open_queue
 from qmail_smtpd.setup import TIMEOUT, Setup, unread_files
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.received import date
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from qmail_smtpd.auth.authenticator import Authenticator
+    from qmail_smtpd.queue.client import LoadedQueue, QueueClient
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
 
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the qmail home, the current directory
@@ -66,7 +67,7 @@ class SessionBackend:
         self.journal = journal
         self.ignored_events = journal.ignored_events
         self.own_addresses: frozenset[bytes] | None = None
-        self.queue: QueueClient | None = None
+        self.queue: QueueClient | LoadedQueue | None = None
         self.tls_context: SSLContext | None = None
         self.tls_failed = False  # the certificate is checked, which takes 0.6 ms, and the failure logged, only once
 
@@ -89,7 +90,7 @@ class SessionBackend:
     def open_queue(self) -> bool:
         self.wire.start_data()
         try:
-            self.queue = QueueClient(self.environ.get(b"QMAILQUEUE", QMAILQUEUE), self.environ, self.wire.deadline)
+            self.queue = open_queue(self.environ.get(b"QMAILQUEUE", QMAILQUEUE), self.environ, self.wire.deadline)
         except OSError:
             return False
         return True
@@ -201,8 +202,8 @@ def main() -> "NoReturn":
 def serve_connection(environ: dict[bytes, bytes]) -> int:
     """Run one session on descriptors 0 and 1, and return its exit status.
 
-    Returns only if this process may serve another client (tcpserver --reuse). After an error, or a session that may
-    have handled a password or a key, it ends the process instead.
+    Returns only if this process may serve another client (tcpserver --reuse). After an error, or a session in which the
+    client may have sent a password, it ends the process instead.
     """
     wire = Wire(TIMEOUT)
     level = environ.get(b"SMTPD_LOG") or b"refusals"
@@ -214,7 +215,7 @@ def serve_connection(environ: dict[bytes, bytes]) -> int:
         session, setup = prepare(environ, wire, journal)
         status = converse(session, wire, smtps)
         setup.morercpthosts.close()
-        if wire.layer is not None or setup.authenticator is not None or session.settings.auth is not None:
+        if session.saw_secret:  # Python cannot wipe it from memory
             os._exit(status)
         return status
     except Unreadable as error:

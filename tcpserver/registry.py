@@ -8,7 +8,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn, Protocol
+    from typing import Any, NoReturn, Protocol
 
     class Program(Protocol):
         """A loaded console script (child/script.py has the class)."""
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
         main: Callable[[], object]
         serve_client: Callable[[], object] | None  # serves one client, and may be called again
         serve_connection: Callable[[dict[bytes, bytes]], int] | None  # the same, with the environment as its argument
+
+        def offer(self, name: str) -> Any:
+            """The function of this name in the program's module, for programs that know each other; or None."""
 
         @property
         def is_reusable(self) -> bool:

@@ -37,10 +37,17 @@ class Cache:
 
 
 def context(home: bytes = b".") -> "_ssl._SSLContext":
-    """Return a context for the current files of the home. Raises TlsUnavailable."""
-    if Cache.context is not None and identities(home) == Cache.files:
+    """Return a context for the current files of the home, and keep it for this process's next client.
+
+    Raises TlsUnavailable.
+    """
+    files = identities(home)
+    if Cache.context is not None and files == Cache.files and time() - Cache.built < OLDEST:
         return Cache.context
-    return build(home)
+    made = build(home)
+    if time() - last_change(files) >= SETTLED:
+        Cache.context, Cache.files, Cache.built = made, files, time()
+    return made
 
 
 def prepare_context(home: bytes) -> None:
@@ -50,10 +57,9 @@ def prepare_context(home: bytes) -> None:
     if files == Cache.files and now - Cache.built < OLDEST:
         return
     Cache.context, Cache.files, Cache.built = None, (), now
-    changed = max(max(file[3:]) for file in files) / 1e9
     try:
         load_tls()
-        if now - changed < SETTLED:
+        if now - last_change(files) < SETTLED:
             return
         Cache.context = build(home)
     except TlsUnavailable:
@@ -64,6 +70,11 @@ def prepare_context(home: bytes) -> None:
 def identities(home: bytes) -> "tuple[FileIdentity, ...]":
     """Return a value that changes when one of the files changes."""
     return identity(path_of(home, CERTIFICATE)), identity(path_of(home, KEY))
+
+
+def last_change(files: "tuple[FileIdentity, ...]") -> float:
+    """Return when the files were changed last, in seconds since 1970."""
+    return max(max(file[3:]) for file in files) / 1e9
 
 
 def path_of(home: bytes, name: bytes) -> bytes:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.net.wire import Wire
 
+OPENSSL_3 = 0x30000000
+OP_CLEANSE_PLAINTEXT = 1 << 1  # ssl.h; _ssl has no name for it: OpenSSL wipes what it has decrypted
 TLS_1_2 = 0x0303  # ssl.TLSVersion.TLSv1_2
 TLS_1_2_NAME = b"TLSv1.2"
 RECORD = 16384  # RFC 8446 section 5.1: the most that one record can hold
@@ -42,6 +44,8 @@ def build(certificate: bytes, key: bytes) -> "_ssl._SSLContext":
         context.minimum_version = max(context.minimum_version, TLS_1_2)
         # Renegotiation costs the server more work than the client; compression reveals the content (CRIME).
         context.options |= _ssl.OP_NO_RENEGOTIATION | _ssl.OP_NO_COMPRESSION
+        if _ssl.OPENSSL_VERSION_NUMBER >= OPENSSL_3:
+            context.options |= OP_CLEANSE_PLAINTEXT
         context.load_cert_chain(certificate, key, refuse_password)
     except _ssl.SSLError as error:
         if error.reason in MISMATCHED:  # for example a chain in the wrong order

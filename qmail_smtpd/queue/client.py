@@ -20,6 +20,11 @@ CONTROLS = bytes(set(range(32)) - {9}) + b"\x7f"
 PRINTABLE = bytes(ord("?") if byte in CONTROLS else byte for byte in range(256))
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from qmail_smtpd.queue.inprocess import Message
+
+
 class QueueClient:
     """The transfer of one message to a queue program.
 
@@ -119,7 +124,7 @@ class QueueClient:
             return replies.QQ_CRASHED
         code = os.WEXITSTATUS(status)
         if code == 0:
-            return replies.QQ_READ if self.failed else b"250 ok %d qp %d" % (time(), self.pid)
+            return replies.QQ_READ if self.failed else queued(self.pid)
         if code == CUSTOM_ERROR and len(text) >= SHORTEST_TEXT:
             return (b"554 " if text.startswith(b"D") else b"451 ") + one_line(text[1:])
         return replies.QQ_EXITS.get(code, replies.QQ_TEMPORARY)
@@ -132,6 +137,50 @@ def one_line(text: bytes) -> bytes:
     """
     lines = (line.removesuffix(b"\r") for line in text.split(b"\n"))
     return b" ".join(line for line in lines if line).translate(PRINTABLE)
+
+
+def queued(pid: int) -> bytes:
+    """Return the reply for a message that is stored (qmail.c: `qp` and the queue program's pid)."""
+    return b"250 ok %d qp %d" % (time(), pid)
+
+
+class LoadedQueue:
+    """The transfer of one message to a queue program that is loaded in this process (inprocess.py)."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: "Message") -> None:
+        self.message = message
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the message."""
+        self.message.write(data)
+
+    def close(self, envelope: bytes | None) -> bytes:
+        """Send the envelope, or None to discard the message. Return the SMTP reply."""
+        if envelope is None:
+            self.message.abandon()
+            return replies.QQ_READ
+        code = self.message.close(envelope)
+        return replies.QQ_EXITS.get(code, replies.QQ_TEMPORARY) if code else queued(os.getpid())
+
+    def abandon(self) -> None:
+        """Discard the message."""
+        self.message.abandon()
+
+
+def open_queue(program: bytes, environ: dict[bytes, bytes], deadline: float | None) -> "QueueClient | LoadedQueue":
+    """Begin a message: in this process where the program is loaded and offers that, else by starting the program.
+
+    Raises OSError if there are no pipes or no process.
+    """
+    from tcpserver import chain  # a session without a message does not need it
+
+    loaded = chain.loaded_program(program) if chain.programs else None
+    open_message = loaded.offer("open_message") if loaded else None
+    if open_message:
+        return LoadedQueue(open_message(environ))
+    return QueueClient(program, environ, deadline)
 
 
 def spawn(program: bytes, environ: dict[bytes, bytes], message: int, envelope: int, error: int) -> int:

@@ -34,6 +34,7 @@ MEMORY_LIMIT = 262144  # bytes of a message kept in memory: the process stays sm
 
 # sig_misc.c: no signal from a terminal or a resource limit interrupts the storing of a message
 IGNORED = ("SIGVTALRM", "SIGPROF", "SIGQUIT", "SIGINT", "SIGHUP", "SIGXCPU", "SIGXFSZ")
+IGNORED_NUMBERS = [getattr(_signal, name) for name in IGNORED]
 
 
 class Failure(Exception):
@@ -47,8 +48,8 @@ class Failure(Exception):
 
 def run(program: str, deliver: "Callable[[float], None]") -> "NoReturn":
     """Call `deliver` with its deadline (monotonic seconds), and exit with the code of the outcome."""
-    for name in IGNORED:
-        _signal.signal(getattr(_signal, name), _signal.SIG_IGN)
+    for number in IGNORED_NUMBERS:
+        _signal.signal(number, _signal.SIG_IGN)
     try:
         check_descriptors()
         deliver(time.monotonic() + DEATH)

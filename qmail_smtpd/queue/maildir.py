@@ -12,7 +12,10 @@ from tcprules.termination import delay, delayed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
+
+    from qmail_smtpd.queue.inprocess import Message
 
 # qmail-queue.8's exit codes for failures of this program alone.
 NOT_CONFIGURED = 55
@@ -33,20 +36,32 @@ def main() -> "NoReturn":
 
 def deliver(deadline: float) -> None:
     """Read one message with its envelope, and store it."""
-    maildir = os.environb.get(b"QUEUE_MAILDIR")
-    if not maildir:
-        raise Failure(NOT_CONFIGURED, "$QUEUE_MAILDIR is not set")
-    enter(maildir)
+    enter(os.environb.get(b"QUEUE_MAILDIR"))
     message, spooled = read_message(deadline, open_spool)
     sender, *recipients = read_envelope(deadline)
-    store(header(sender, recipients) + message, spooled)
+    deliver_message(sender, recipients, message, spooled)
 
 
-def enter(maildir: bytes) -> None:
+def open_message(environ: "Mapping[bytes, bytes]") -> "Message":
+    """Begin a message in the process of the session that has it (inprocess.py)."""
+    from qmail_smtpd.queue.inprocess import Message  # the program itself does not need it
+
+    maildir = environ.get(b"QUEUE_MAILDIR")
+    return Message("maildir-queue", lambda: enter(maildir), open_spool, deliver_message)
+
+
+def deliver_message(sender: bytes, recipients: list[bytes], text: bytes, spooled: int | None) -> None:
+    """Store one message, with the rest of it in a file, in the current directory."""
+    store(header(sender, recipients) + text, spooled)
+
+
+def enter(maildir: bytes | None) -> None:
     """Make the Maildir the current directory. Create its missing parts, and sync them before any mail is stored.
 
     tmp is created last: another process that finds all three parts can then rely on new and cur being synced.
     """
+    if not maildir:
+        raise Failure(NOT_CONFIGURED, "$QUEUE_MAILDIR is not set")
     if not os.path.isdir(maildir):
         attempt(NO_MAILDIR, b"unable to create " + maildir, make_directory, maildir)
     attempt(NO_MAILDIR, b"unable to switch to " + maildir, os.chdir, maildir)

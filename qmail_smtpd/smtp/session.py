@@ -41,6 +41,7 @@ class Session:
         self.user: bytes | None = None  # the user who has logged in
         self.senders: frozenset[bytes] | None = None  # that user's entries in authsenders
         self.failed_logins = 0
+        self.saw_secret = False  # whether the client may have sent a password
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
 
     def greet(self) -> None:

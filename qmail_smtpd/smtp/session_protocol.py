@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         user: bytes | None
         senders: frozenset[bytes] | None
         failed_logins: int
+        saw_secret: bool
         counts: dict[bytes, int]
 
         def answer(self, reply: bytes) -> None:

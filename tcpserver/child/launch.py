@@ -48,6 +48,19 @@ def replace(argv: list[bytes], environ: dict[bytes, bytes], connection: int, sig
     return chain.become(argv, environ)
 
 
+def serve(connection: int, closing: list[int], start: "tuple[Any, ...]") -> "NoReturn":
+    """Have a loaded program serve the connection with its environment as the argument (serve_connection)."""
+    announce, serve_connection, environment = start
+    for descriptor in closing:
+        close(descriptor)
+    dup2(connection, 0)
+    dup2(connection, 1)
+    close(connection)
+    if announce:
+        write_log(announce(os.getpid()))
+    perform(lambda: serve_connection(environment), True)
+
+
 def call(connection: int, closing: list[int], start: "tuple[Any, ...]") -> "NoReturn":
     """Run a loaded main on the connection. Its words are in sys.argv already; signals are blocked.
 

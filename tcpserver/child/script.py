@@ -26,8 +26,8 @@ from tcpserver.process import change_environment, open_descriptors, set_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
+    from collections.abc import Callable, Mapping
+    from typing import Any, NoReturn
 
 BROKEN_OUTPUT = 120  # what Python itself exits with when it cannot flush its standard output
 UNCAUGHT = object()  # in place of what a program returns
@@ -38,20 +38,21 @@ replaced: list[object] = []  # streams of programs that have become another: wha
 class Script:
     """A loaded console script: what chain.become calls in place of exec. Never returns, as exec does not."""
 
-    __slots__ = ("main", "serve_client", "serve_connection")
+    __slots__ = ("main", "offers", "serve_client", "serve_connection")
 
     module_descriptors: frozenset[str] = (
         frozenset()
     )  # opened by loaded modules: an exec'd script would have opened its own
 
-    def __init__(
-        self,
-        main: "Callable[[], object]",
-        serve_client: "Callable[[], object] | None" = None,
-        serve_connection: "Callable[[dict[bytes, bytes]], int] | None" = None,
-    ) -> None:
+    def __init__(self, main: "Callable[[], object]", offers: "Mapping[str, Any]") -> None:
         self.main = main
-        self.serve_client, self.serve_connection = serve_client, serve_connection
+        self.offers = offers  # the names of its module; empty where the main is another function of it
+        self.serve_client: Callable[[], object] | None = self.offer("serve_client")
+        self.serve_connection: Callable[[dict[bytes, bytes]], int] | None = self.offer("serve_connection")
+
+    def offer(self, name: str) -> "Any":
+        """The function of this name in the program's module; None without one."""
+        return self.offers.get(name)
 
     @property
     def is_reusable(self) -> bool:

@@ -5,6 +5,7 @@ What is done between two clients stands in reset.py.
 
 import _socket as socket
 import os
+from _signal import SIG_DFL, SIGINT, signal  # type: ignore[import-not-found]  # see process
 
 from tcprules import strerr
 from tcpserver import chain, environ, registry
@@ -80,14 +81,17 @@ class Worker:
         while True:
             code = self.serve(job)
             remaining -= 1
-            if not remaining or not process.is_clean(code):
-                return code
-            process.reset()
             try:
+                if not remaining or not process.is_clean(code):
+                    return code
+                process.reset()
                 send_result(self.plan.results, chain.exit_status(code))
+                job = self.next_client()
             except BrokenPipeError:  # the server has ended
                 return code
-            job = self.next_client()
+            except KeyboardInterrupt:  # the program has returned: it is not the one to be interrupted
+                signal(SIGINT, SIG_DFL)
+                os.kill(os.getpid(), SIGINT)
 
     def serve(self, job: Job) -> object:
         """Serve one client."""

@@ -34,6 +34,7 @@ def preload_all(asked: list[str], found: list[str]) -> list[str]:
         except Unloadable as error:
             failures.append(f"{error}: it is run by exec")
     if registry.programs:
+        sys.excepthook = sys.__excepthook__  # the server's own hook (tcprules/entry.py) is not its programs'
         hooks.before_fork(dict(os.environb))
         Script.module_descriptors |= open_descriptors() - before
         make_streams_without_connection()
@@ -51,6 +52,5 @@ def preload(specification: str) -> None:
     except (ImportError, AttributeError, OSError) as error:
         raise Unloadable(f"unable to preload {os.path.basename(path)}: {error}") from error
     offers = vars(sys.modules[module]) if function == "main" else {}
-    script = Script(program, offers.get("serve_client"), offers.get("serve_connection"))
-    registry.programs[found.st_dev, found.st_ino] = script
+    registry.programs[found.st_dev, found.st_ino] = Script(program, offers)
     hooks.register(sys.modules[module])

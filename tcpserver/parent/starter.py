@@ -110,6 +110,14 @@ class Starter:
     def call(self, batch: list[Pending], program: "registry.Program", path: bytes) -> None:
         """Fork children that call the loaded program."""
         self.prepare(path)
+        if program.serve_connection:
+            environments = [self.environment(one.edits) for one in batch]
+            starts: list[forking.Start] = [
+                (self.announcement(one), program.serve_connection, environment)
+                for one, environment in zip(batch, environments, strict=True)
+            ]
+            self.fork(launch.serve, starts, batch, self.signals.for_call)
+            return
         self.staging.set(batch[0].edits)
         starts = [(self.announcement(one), program.main, self.staging.remaining(one.edits)) for one in batch]
         self.fork(launch.call, starts, batch, self.signals.for_call)
@@ -215,10 +223,15 @@ class Starter:
             one.status_logged = True
             self.children.log_verbose(self.children.status(before + 1))
 
-    def spawn(self, client: Client, connection: int, key: bytes | None, edits: environ.Edits) -> None:
-        """Start the program by exec."""
+    def environment(self, edits: environ.Edits) -> dict[bytes, bytes]:
+        """The environment of one client's program."""
         environment = dict(self.base)
         environ.edit(environment, edits)
+        return environment
+
+    def spawn(self, client: Client, connection: int, key: bytes | None, edits: environ.Edits) -> None:
+        """Start the program by exec."""
+        environment = self.environment(edits)
         try:
             pid = forking.spawn(self.paths, self.program, environment, connection, self.signals.ignored)
         except OSError as error:

@@ -1,8 +1,8 @@
-"""DATA, 50 MB: `python tests/bench/bench_data.py [ROUNDS]`. MB/s from the reply to DATA until the message is accepted.
+"""DATA, 50 MB: `python tests/bench/bench_data.py [ROUNDS [MEGABYTES]]`. MB/s from the reply to DATA until 250.
 
-Our qmail-smtpd, preloaded and exec'd, in plaintext and under TLS, passes the message to `cat > /dev/null`. For
-comparison smtpfront-echo (C, package mailfront), which discards it itself. One client on loopback, the servers in
-turns, medians; also the peak memory of the session.
+Our qmail-smtpd, loaded (the default) and with --exec, in plaintext and under TLS, passes the message to
+`cat > /dev/null`. For comparison smtpfront-echo (C, package mailfront), which discards it itself. One client on
+loopback, the servers in turns, medians; also the peak memory of the session's process.
 """
 
 import os
@@ -14,32 +14,32 @@ import time
 from pathlib import Path
 from statistics import median
 
-from load import Server
+from figures import Row, arguments, installed, show
+from load import Server, expect, tree
 from tlsload import certify, unverified_context
 
 PROGRAMS = Path(sys.executable).parent
-QUICK = ["-1", "-q", "-H", "-R", "-l", "0"]
+THEIRS = "/usr/bin/tcpserver"
+SMTPFRONT = "/usr/sbin/smtpfront-echo"
+QUICK = ["-1", "-q", "-RHl0"]
 WHERE = ["127.0.0.1", "0"]
 LINE = b"The quick brown fox jumps over the lazy dog, and again and again: 0123456789.\r\n"
 MAY_RELAY = ["/usr/bin/env", "PLUGINS=accept", "RELAYCLIENT="]  # without it smtpfront-echo refuses the session at MAIL
-MEGABYTES = 50
-MIN_RATE, MAX_RSS = 120, 20
-
-
-def expect(client: socket.socket, code: bytes) -> None:
-    """Read one reply."""
-    reply = b""
-    while not reply.endswith(b"\n"):
-        reply += client.recv(4096)
-    assert reply.startswith(code), reply
+ECHO = "smtpfront-echo"
+RATE_AIMS = {"loaded": ">= 2.0 x"}
+ANY_RATE_AIM, MEMORY_AIM = ">= 120 MB/s", "<= 20 MB"
 
 
 def peak(server: Server) -> float:
-    """Return the peak memory, in MB, of the server's only child."""
-    with open(f"/proc/{server.process.pid}/task/{server.process.pid}/children") as children:
-        pid = children.read().split()[0]
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    """Return the peak memory, in MB, of the server's largest child: the one that reads the message."""
+    sizes = [0]
+    for pid in tree(server.pid).keys() - {server.pid}:
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        sizes += [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return max(sizes) / 1024
 
 
 def send(server: Server, text: bytes, context: ssl.SSLContext | None) -> tuple[float, float]:
@@ -60,9 +60,11 @@ def send(server: Server, text: bytes, context: ssl.SSLContext | None) -> tuple[f
         return len(text) / seconds / 1e6, memory
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    text = b"Subject: large\r\n\r\n" + LINE * (MEGABYTES * 1_000_000 // len(LINE)) + b".\r\n"
+def rows(rounds: int, megabytes: int) -> list[Row]:
+    text = b"Subject: large\r\n\r\n" + LINE * (megabytes * 1_000_000 // len(LINE)) + b".\r\n"
+    echo = installed(ECHO, SMTPFRONT, "mailfront")
+    if not os.path.exists(THEIRS):
+        echo = echo._replace(missing=f"{THEIRS} is missing")
     with tempfile.TemporaryDirectory() as home:
         os.makedirs(f"{home}/control")
         Path(f"{home}/control/me").write_text("mx.example.com\n")
@@ -75,21 +77,33 @@ def main() -> None:
         smtps = os.environ | {"SMTPS": "1"}
         ours, smtpd = str(PROGRAMS / "tcpserver"), str(PROGRAMS / "qmail-smtpd")
         servers = {
-            "smtpfront-echo": Server([*MAY_RELAY, "/usr/bin/tcpserver", *QUICK, *WHERE, "/usr/sbin/smtpfront-echo"]),
-            "preloaded": Server([ours, *QUICK, "--preload", "qmail-smtpd", *WHERE, smtpd]),
-            "exec'd": Server([ours, *QUICK, *WHERE, smtpd]),
-            "preloaded, TLS": Server([ours, *QUICK, "--preload", "qmail-smtpd", *WHERE, smtpd], smtps),
-            "exec'd, TLS": Server([ours, *QUICK, *WHERE, smtpd], smtps),
+            "loaded": Server([ours, *QUICK, *WHERE, smtpd]),
+            "--exec": Server([ours, *QUICK, "--exec", *WHERE, smtpd]),
+            "loaded, TLS": Server([ours, *QUICK, *WHERE, smtpd], smtps),
+            "--exec, TLS": Server([ours, *QUICK, "--exec", *WHERE, smtpd], smtps),
         }
-        results: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
+        if not echo.missing:
+            servers[ECHO] = Server([*MAY_RELAY, THEIRS, *QUICK, *WHERE, SMTPFRONT])
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
         for _ in range(rounds):
             for name, server in servers.items():
-                results[name].append(send(server, text, unverified_context() if name.endswith("TLS") else None))
+                runs[name].append(send(server, text, unverified_context() if name.endswith("TLS") else None))
         for server in servers.values():
             server.stop()
-    print(f"{MEGABYTES} MB, medians of {rounds} rounds; bounds for ours: >= {MIN_RATE} MB/s, < {MAX_RSS} MB")
-    for name, runs in results.items():
-        print(f"{name:16}{median(run[0] for run in runs):8.0f} MB/s{max(run[1] for run in runs):8.1f} MB of memory")
+    results = {name: (median(run[0] for run in runs[name]), max(run[1] for run in runs[name])) for name in runs}
+    their_rate, _ = results.pop(ECHO, (None, None))
+    found = []
+    for name, (rate, size) in results.items():
+        aim = RATE_AIMS.get(name, ANY_RATE_AIM)
+        beside = (None, "-") if name.endswith("TLS") else (their_rate, str(echo))
+        found.append(Row(f"data: {megabytes} MB, {name}", rate, "MB/s", *beside, aim))
+        found.append(Row(f"data: {megabytes} MB, {name}, memory", size, "MB", aim=MEMORY_AIM))
+    return found
+
+
+def main() -> None:
+    rounds, megabytes = arguments(5, 50)
+    show(rows(rounds, megabytes), f"medians of {rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Logins per second, in sessions of EHLO, AUTH PLAIN, QUIT: `python tests/bench/bench_login.py [ROUNDS [SESSIONS]]`.
 
-tcpserver --preload qmail-smtpd with an exec'd checker, a preloaded one, and $SMTPAUTHFILE in process, for each scheme;
-for comparison the same session without AUTH. 20 clients at once on loopback, medians of the rounds, CPU of the whole
-server. For schemes with an expensive hash only a tenth of the sessions is run.
+qmail-smtpd with a checker, both loaded (the default) and both with --exec, and with $SMTPAUTHFILE in process, for each
+scheme; for comparison the same session without AUTH. 20 clients at once on loopback, medians of the rounds, CPU of the
+whole server. For schemes with an expensive hash only a tenth of the sessions is run.
 """
 
 import os
@@ -13,7 +13,8 @@ import time
 from base64 import b64decode, b64encode
 from pathlib import Path
 
-from load import Server, measure, settle
+from figures import Figure, Row, alone, arguments, show
+from load import Server, measure, settled
 from scramp import ScramClient
 
 from qmail_smtpd.auth.secret import make
@@ -23,9 +24,8 @@ USER, PASSWORD = b"joe@example.com", b"correct horse battery staple"
 LOGIN = b"AUTH PLAIN " + b64encode(b"\0%b\0%b" % (USER, PASSWORD)) + b"\r\n"
 ACCEPTED = 235
 EHLO, QUIT = b"EHLO client.example\r\n", b"QUIT\r\n"
-QUICK = ["-1", "-q", "-c", "100", "-H", "-R", "-l", "0"]
+QUICK = ["-1", "-q", "-c", "100", "-RHl0"]
 WHERE = ["127.0.0.1", "0"]
-PRELOAD = ["--preload", "qmail-smtpd"]
 LIGHT = [("PLAIN", None)]
 HEAVY = [("SCRAM-SHA-256", 4096), ("SCRAM-SHA-256", 600_000), ("BLF-CRYPT", 5), ("BLF-CRYPT", 12), ("ARGON2ID", 3)]
 
@@ -51,32 +51,32 @@ def make_home(home: Path) -> dict[tuple[str, int | None], Path]:
 
 
 def with_checker(checker: str, file: str) -> dict[str, list[str]]:
-    """Return the servers with a checker, exec'd and preloaded.
+    """Return the servers with a checker, exec'd and loaded.
 
     `file` is the variable assignment for the checker's file.
     """
     tcpserver, smtpd, program = (str(PROGRAMS / name) for name in ("tcpserver", "qmail-smtpd", checker))
     last = [*WHERE, smtpd, program, "/usr/bin/true"]
     return {
-        "exec'd": ["/usr/bin/env", file, tcpserver, *QUICK, *PRELOAD, *last],
-        "preloaded": ["/usr/bin/env", file, tcpserver, *QUICK, *PRELOAD, "--preload", checker, *last],
+        "loaded": ["/usr/bin/env", file, tcpserver, *QUICK, *last],
+        "--exec": ["/usr/bin/env", file, tcpserver, *QUICK, "--exec", *last],
     }
 
 
 def in_process(file: Path) -> list[str]:
     tcpserver, smtpd = (str(PROGRAMS / name) for name in ("tcpserver", "qmail-smtpd"))
-    return ["/usr/bin/env", f"SMTPAUTHFILE={file}", tcpserver, *QUICK, *PRELOAD, *WHERE, smtpd]
+    return ["/usr/bin/env", f"SMTPAUTHFILE={file}", tcpserver, *QUICK, *WHERE, smtpd]
 
 
-def show(servers: dict[str, list[str]], rounds: int, sessions: int, script: list[bytes]) -> None:
-    for name, figure in measure(servers, rounds, sessions, script=script).items():
-        print(f"{name:40}{figure.cost:9.2f} ms CPU{figure.rate:9.1f} sessions/s")
+def figures(servers: dict[str, list[str]], rounds: int, sessions: int, script: list[bytes]) -> list[Row]:
+    measured = measure(servers, rounds, sessions, script=script)
+    return [row for name, figure in measured.items() for row in alone(f"login: {name}", figure)]
 
 
-def show_scram(argv: list[str], sessions: int) -> None:
+def scram(argv: list[str], sessions: int) -> list[Row]:
     """Measure SCRAM itself, one client after another. The server neither gets the password nor computes the hash."""
     server = Server(argv)
-    before, started = server.cpu(), time.perf_counter()
+    before, started = settled(server.pid), time.perf_counter()
     for _ in range(sessions):
         client = ScramClient(["SCRAM-SHA-256"], USER.decode(), PASSWORD.decode())
         with smtplib.SMTP("127.0.0.1", server.port, "client.example") as smtp:
@@ -85,35 +85,35 @@ def show_scram(argv: list[str], sessions: int) -> None:
             smtp.docmd(b64(client.get_client_final()))
             assert smtp.docmd("")[0] == ACCEPTED
     seconds = time.perf_counter() - started
-    settle(server)
-    cost = (server.cpu() - before) / sessions * 1000
+    cost = (settled(server.pid) - before) / sessions * 1000
     server.stop()
-    print(
-        f"{'in process, SCRAM-SHA-256 by SCRAM':40}{cost:9.2f} ms CPU{sessions / seconds:9.1f} sessions/s, one by one"
-    )
+    return alone("login: in process, SCRAM-SHA-256 by SCRAM, one by one", Figure(sessions / seconds, cost))
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    sessions = int(sys.argv[2]) if len(sys.argv) > 2 else 500
+def rows(rounds: int, sessions: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         files = make_home(home)
         os.environ.update(QMAILHOME=folder, SMTPAUTH="", SMTPD_LOG="none")
-        print(f"medians of {rounds} rounds, {sessions} sessions each (a tenth of it for hashes), 20 at once")
-        show({"no login": in_process(home / "none")}, rounds, sessions, [EHLO, QUIT])
-        servers_by_mode = with_checker("cmd5checkpw", f"POPPASSWD={home}/poppasswd")
-        servers = {f"cmd5checkpw, {mode}": argv for mode, argv in servers_by_mode.items()}
-        show(servers, rounds, sessions, [EHLO, LOGIN, QUIT])
+        found = figures({"no login": in_process(home / "none")}, rounds, sessions, [EHLO, QUIT])
+        checkers = with_checker("cmd5checkpw", f"POPPASSWD={home}/poppasswd")
+        servers = {f"cmd5checkpw, {way}": argv for way, argv in checkers.items()}
+        found += figures(servers, rounds, sessions, [EHLO, LOGIN, QUIT])
         for (scheme, work), file in files.items():
             name = f"{scheme} {work}" if work else scheme
-            servers = {
-                f"checkusers, {name}, {mode}": argv
-                for mode, argv in with_checker("checkusers", f"CHECKUSERS_FILE={file}").items()
-            }
+            checkers = with_checker("checkusers", f"CHECKUSERS_FILE={file}")
+            servers = {f"checkusers, {name}, {way}": argv for way, argv in checkers.items()}
             servers[f"in process, {name}"] = in_process(file)
-            show(servers, rounds, sessions if work is None else sessions // 10, [EHLO, LOGIN, QUIT])
-        show_scram(in_process(files["SCRAM-SHA-256", 4096]), sessions)
+            count = sessions if work is None else max(sessions // 10, 1)
+            found += figures(servers, rounds, count, [EHLO, LOGIN, QUIT])
+        found += scram(in_process(files["SCRAM-SHA-256", 4096]), sessions)
+    return found
+
+
+def main() -> None:
+    rounds, sessions = arguments(5, 500)
+    note = f"medians of {rounds} rounds, {sessions} sessions each (a tenth of it for hashes), 20 at once"
+    show(rows(rounds, sessions), note)
 
 
 if __name__ == "__main__":

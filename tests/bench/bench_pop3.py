@@ -2,9 +2,9 @@
 
 Logins: USER, PASS, QUIT in a mailbox with one message, each sent after the reply to the one before, 20 clients at once.
 Messages: a single client requests all messages of 4 kB in one write, and reads them. Ours is `qmail-popup HOST
-checkusers qmail-pop3d Maildir` under our tcpserver. Dovecot is Debian's, with its default configuration and with login
-processes that serve more than one client. Passwords are stored as PLAIN everywhere. Medians of the rounds, the servers
-in turns, CPU of the whole process tree.
+checkusers qmail-pop3d Maildir` under our tcpserver, loaded (the default) and with --exec. Dovecot is Debian's, with its
+default configuration and with login processes that serve more than one client. Passwords are stored as PLAIN
+everywhere. Medians of the rounds, the servers in turns, CPU of the whole process tree.
 """
 
 import os
@@ -13,23 +13,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from load import TICK, Server, visit
+from figures import Figure, Peer, Row, arguments, installed, pair, show
+from load import Server, settled, visit
 
-from tests.kit.dovecotserver import Dovecot
 from tests.kit.maildrop import AS_NON_ROOT
+from tests.kit.peers.dovecotserver import DOVECOT, Dovecot
 
 PROGRAMS = Path(sys.executable).parent
 LOGIN = [b"USER joe\r\n", b"PASS secret\r\n", b"QUIT\r\n"]
 MESSAGE = b"Subject: t\nFrom: a@example.com\n\n" + b"The quick brown fox jumps over the lazy dog.\n" * 90
-QUICK = ["-1", "-q", "-c", "100", "-b", "100", "-H", "-R", "-l", "0"]
-PRELOAD = [word for name in ("qmail-popup", "checkusers", "qmail-pop3d") for word in ("--preload", name)]
+QUICK = ["-1", "-q", "-c", "100", "-b", "100", "-RHl0"]
 MANY = "mail_max_userip_connections = 1000\n"
 REUSED = "service pop3-login {\n  service_count = 0\n}\nservice pop3 {\n  service_count = 1000\n}\n"
+DOVECOTS = {"": "", ", login processes reused": REUSED}  # what their names end with -> configuration
 
 
 class Ours:
@@ -47,7 +50,7 @@ class Ours:
         chain = ["qmail-popup", "mx", "checkusers", "qmail-pop3d", "Maildir"]
         words = [str(PROGRAMS / "tcpserver"), *QUICK, *options, "127.0.0.1", "0", *chain]
         self.server = Server([*AS_NON_ROOT, *words], environ)
-        self.port, self.pid = self.server.port, self.server.process.pid
+        self.port, self.pid = self.server.port, self.server.pid
 
     def own(self) -> None:
         """Do nothing: the mail belongs to root, and so does the server."""
@@ -68,38 +71,6 @@ class Theirs:
 
     def stop(self) -> None:
         self.server.__exit__()
-
-
-def process_tree(pid: int) -> list[int]:
-    """Return the pids of a process and its descendants."""
-    pids = [pid]
-    for parent in pids:
-        try:
-            pids += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
-        except OSError:
-            continue
-    return pids
-
-
-def cpu(pid: int) -> float:
-    """Return the CPU seconds so far of a process, its descendants, and the children that they have waited for."""
-    total = 0
-    for member in process_tree(pid):
-        try:
-            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += sum(int(ticks) for ticks in fields[11:15])
-    return total / TICK
-
-
-def settled(pid: int) -> float:
-    """Return the CPU seconds once they no longer change."""
-    before = -1.0
-    while before != (now := cpu(pid)):
-        before = now
-        time.sleep(0.2)
-    return now
 
 
 def fetch(port: int, messages: int) -> float:
@@ -129,36 +100,62 @@ def fill(server: Ours | Theirs, messages: int) -> None:
     server.own()
 
 
-def main() -> None:
-    rounds, logins, messages = (int(word) for word in (*sys.argv[1:4], *("5", "300", "2000")[len(sys.argv) - 1 :]))
-    kinds = {
-        "Dovecot": lambda: Theirs(""),
-        "Dovecot, reused": lambda: Theirs(REUSED),
-        "exec'd": lambda: Ours([]),
-        "preloaded": lambda: Ours(PRELOAD),
-    }
-    figures: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in kinds}
+class Speed(NamedTuple):
+    """What one round measures: logins with their CPU, messages with theirs in microseconds."""
+
+    logins: float
+    login_cost: float
+    messages: float
+    message_cost: float
+
+
+def measure(server: Ours | Theirs, logins: int, messages: int) -> Speed:
+    """Run one round with a server, and stop it."""
+    fill(server, 1)
+    visit(server.port, 20, 5, LOGIN)  # warm-up
+    before = settled(server.pid)
+    rate = logins / visit(server.port, logins, 20, LOGIN)
+    cost = (settled(server.pid) - before) / logins * 1000
+    fill(server, messages)
+    fetch(server.port, messages)
+    before = settled(server.pid)
+    speed = messages / fetch(server.port, messages)
+    price = (settled(server.pid) - before) / messages * 1e6
+    server.stop()
+    return Speed(rate, cost, speed, price)
+
+
+def rows(rounds: int, logins: int, messages: int) -> list[Row]:
+    subprocess.run([*AS_NON_ROOT, "true"], check=True)
+    peer = installed("Dovecot", DOVECOT, "dovecot-core")
+    if not peer.missing and os.geteuid():
+        peer = peer._replace(missing="only root can start it")
+    ways: dict[str, Callable[[], Ours | Theirs]] = {"loaded": lambda: Ours([]), "--exec": lambda: Ours(["--exec"])}
+    if not peer.missing:
+        ways |= {name: lambda more=more: Theirs(more) for name, more in DOVECOTS.items()}
+    runs: dict[str, list[Speed]] = {name: [] for name in ways}
     for _ in range(rounds):
-        for name, start in kinds.items():
-            server = start()
-            fill(server, 1)
-            visit(server.port, 20, 5, LOGIN)  # warm-up
-            before = settled(server.pid)
-            rate = logins / visit(server.port, logins, 20, LOGIN)
-            cost = (settled(server.pid) - before) / logins * 1000
-            fill(server, messages)
-            fetch(server.port, messages)
-            before = settled(server.pid)
-            speed = messages / fetch(server.port, messages)
-            price = (settled(server.pid) - before) / messages * 1e6
-            server.stop()
-            figures[name].append((cost, rate, price, speed))
-    print(f"medians of {rounds} rounds, {logins} logins, 20 at once; {messages} messages of {len(MESSAGE)} bytes")
-    for name, rows in figures.items():
-        cost, rate, price, speed = (median(column) for column in zip(*rows, strict=True))
-        print(f"{name:18}{cost:8.2f} ms CPU{rate:7.0f} logins/s{price:8.0f} us CPU{speed:8.0f} messages/s")
+        for name, start in ways.items():
+            runs[name].append(measure(start(), logins, messages))
+    results = {name: Speed(*map(median, zip(*of_way, strict=True))) for name, of_way in runs.items()}
+    found = []
+    for name in ("loaded", "--exec"):
+        ours = results[name]
+        for dovecot in DOVECOTS:
+            theirs, named = results.get(dovecot), Peer(f"{peer.name}{dovecot}", peer.missing)
+            figure = Figure(theirs.logins, theirs.login_cost) if theirs else None
+            found += pair(f"pop3: login, {name}", Figure(ours.logins, ours.login_cost), figure, named)
+            for kind, unit, index in (("rate", "/s", 2), ("CPU", "us", 3)):
+                number = theirs[index] if theirs else None
+                found.append(Row(f"pop3: message, {name}, {kind}", ours[index], unit, number, str(named)))
+    return found
+
+
+def main() -> None:
+    rounds, logins, messages = arguments(5, 300, 2000)
+    note = f"medians of {rounds} rounds, {logins} logins, 20 at once; {messages} messages of {len(MESSAGE)} bytes"
+    show(rows(rounds, logins, messages), note)
 
 
 if __name__ == "__main__":
-    subprocess.run([*AS_NON_ROOT, "true"], check=True)
     main()

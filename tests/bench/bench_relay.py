@@ -1,9 +1,9 @@
-"""POP-before-SMTP: `python tests/bench/bench_relay.py [stores | session [BATCHES] | stress [SECONDS]]`, or all three.
+"""POP-before-SMTP: `python tests/bench/bench_relay.py [ROUNDS [BATCHES [ENTRIES [SECONDS]]]]`.
 
-stores: logins and checks per second in one process, with 10, 1,000 and 100,000 entries, in both kinds of store.
-session: what a preloaded relay-check adds to bench_smtp's session and to one that stores a message of 4 kB, the servers
-in turns, batch by batch. stress: eight writers and an expiring process at full speed for SECONDS (60), and the entries
-that they lost.
+Logins and checks per second in one process, with 10, 1,000 and 100,000 entries (at most ENTRIES), in both kinds of
+store; medians of ROUNDS. What relay-check adds to bench_smtp's session and to one that stores a message of 4 kB, all
+programs loaded, the servers in turns, BATCHES of them in each round. Eight writers and an expiring process at full
+speed for SECONDS, and the entries that they lost.
 """
 
 import os
@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from bench_smtp import QUICK, SCRIPT, WHERE
 from bench_store import MESSAGE
-from load import Server, settle, visit
+from figures import Row, arguments, show
+from load import Server, settled, try_out, visit
 
 from qmail_smtpd.relay.entry import Entry, compose
 from qmail_smtpd.relay.openlist import RULE
@@ -29,11 +30,13 @@ from tests.kit.relaystress import stress
 
 PROGRAMS = Path(sys.executable).parent
 SIZES = (10, 1000, 100_000)
+CALLS = ("login again", "new address", "check, live", "check, none")
+ALONE = "qmail-smtpd alone"
 WINDOW = 2400
-MIN_SECONDS = 1.0  # for which each figure is measured
+MIN_SECONDS = 0.3  # for which each figure is measured in each round
 MIN_CALLS = 3
-BATCHES, BATCH, AT_ONCE = 100, 50, 20
-MAX_ADDED = 5  # percent of a session's CPU
+BATCH, AT_ONCE = 50, 20
+CPU_AIM = "<= 1.05 x"  # what relay-check may add
 RULES = '10.:allow,SCAN="1"\n:allow\n'
 
 
@@ -63,7 +66,7 @@ def rate(call: Callable[[int], object]) -> float:
     return done / passed
 
 
-def figures(store: Store, count: int) -> list[float]:
+def rates(store: Store, count: int) -> list[float]:
     """Measure repeated logins, logins from new addresses, checks with and without an entry."""
     known = [address(random.randrange(count)) for _ in range(1000)]
     return [
@@ -74,32 +77,28 @@ def figures(store: Store, count: int) -> list[float]:
     ]
 
 
-def stores() -> None:
-    print(
-        f"calls a second, {'entries':>14}{'login again':>14}{'new address':>14}{'check, live':>14}{'check, none':>14}"
-    )
+def stores(rounds: int, most: int) -> list[Row]:
+    found = []
     for kind in ("directory", "open-smtp"):
-        for count in SIZES:
+        for count in (size for size in SIZES if size <= most):
             with tempfile.TemporaryDirectory() as folder:
                 home = Home(Path(folder) / "home", kind)
                 fill(home, count)
                 os.sync()  # otherwise the first login would wait for these writes
-                rates = figures(home.open(None), count)
-            print(f"{kind:16}{count:>14}" + "".join(f"{figure:>14,.0f}" for figure in rates), flush=True)
+                measured = [rates(home.open(None), count) for _ in range(rounds)]
+            for call, column in zip(CALLS, zip(*measured, strict=True), strict=True):
+                found.append(Row(f"relay: {kind}, {count:,} entries, {call}", median(column), "/s"))
+    return found
 
 
 def servers(home: Path) -> dict[str, list[str]]:
     """Return tcpserver with qmail-smtpd alone, and after relay-check, for clients without and with an entry."""
     ours, smtpd, check = (str(PROGRAMS / name) for name in ("tcpserver", "qmail-smtpd", "relay-check"))
-    loaded = ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
-    both = [*loaded, "--preload", "relay-check"]
+    with_check = [ours, *QUICK, *WHERE, check, smtpd]
     return {
-        "qmail-smtpd alone": [ours, *QUICK, *loaded, *WHERE, smtpd],
-        "relay-check, no entry": [
-            *("/usr/bin/env", f"RELAY_DIR={home}/empty"),
-            *(ours, *QUICK, *both, *WHERE, check, smtpd),
-        ],
-        "relay-check, live entry": [ours, *QUICK, *both, *WHERE, check, smtpd],
+        ALONE: [ours, *QUICK, *WHERE, smtpd],
+        "relay-check, no entry": ["/usr/bin/env", f"RELAY_DIR={home}/empty", *with_check],
+        "relay-check, live entry": with_check,
     }
 
 
@@ -107,23 +106,23 @@ def in_turns(commands: dict[str, list[str]], script: list[bytes], batches: int) 
     """Return the milliseconds of CPU and of time per session. All servers run at once, and are used in turns."""
     running = {name: Server(command) for name, command in commands.items()}
     for server in running.values():
+        try_out(server.port, script)
         visit(server.port, BATCH, AT_ONCE, script)
-        settle(server)
-    before = {name: server.cpu() for name, server in running.items()}
+    before = {name: settled(server.pid) for name, server in running.items()}
     times: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(batches):
         for name in random.sample(list(running), len(running)):
             times[name].append(visit(running[name].port, BATCH, AT_ONCE, script))
     results = {}
     for name, server in running.items():
-        settle(server)
-        cpu = (server.cpu() - before[name]) / batches / BATCH * 1000
+        cpu = (settled(server.pid) - before[name]) / batches / BATCH * 1000
         results[name] = cpu, median(times[name]) / BATCH * 1000
         server.stop()
     return results
 
 
-def session(batches: int = BATCHES) -> None:
+def session(batches: int) -> list[Row]:
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for name in ("control", "relay", "empty"):
@@ -135,39 +134,45 @@ def session(batches: int = BATCHES) -> None:
         os.environ.update(QMAILHOME=folder, SMTPD_LOG="none", RELAY_DIR=f"{home}/relay", RELAY_PROXIES="::1")
         os.environ.update(QMAILQUEUE=str(PROGRAMS / "maildir-queue"), QUEUE_MAILDIR=f"{home}/Maildir")
         scripts = {
-            "bench_smtp's session": (SCRIPT, batches),
+            "no message": (SCRIPT, batches),
             "one message stored": ([b"HELO client.example\r\n", *MESSAGE, b"QUIT\r\n"], max(batches // 3, 1)),
         }
         for title, (script, count) in scripts.items():
             results = in_turns(servers(home), script, count)
-            alone, _ = results["qmail-smtpd alone"]
-            print(f"{title}, {count * BATCH} sessions each, {AT_ONCE} at once; bound for the addition: {MAX_ADDED} %")
-            for name, (cpu, seconds) in results.items():
-                added = (cpu / alone - 1) * 100
-                print(f"    {name:26}{cpu:8.3f} ms CPU{seconds:8.3f} ms a session   added {added:5.1f} %", flush=True)
+            cpu_alone, time_alone = results.pop(ALONE)
+            for name, (cpu, milliseconds) in results.items():
+                found += [
+                    Row(f"relay: {title}, {name}, CPU", cpu, "ms", cpu_alone, ALONE, CPU_AIM),
+                    Row(f"relay: {title}, {name}, time", milliseconds, "ms", time_alone, ALONE),
+                ]
+    return found
 
 
-def run_stress(seconds: float = 60) -> None:
+def run_stress(seconds: int) -> list[Row]:
+    found = []
     for kind, vchkpw in (("directory", 0), ("open-smtp", 2)):
         with tempfile.TemporaryDirectory() as folder:
             home = Home(Path(folder) / "home", kind)
             if vchkpw:
                 (home.store / "tcp.smtp").write_text(RULES)
             outcome = stress(home, seconds, 8, vchkpw)
-        text = f"{outcome.logins} logins, {outcome.refused} refused without the lock, {outcome.clears} clearings"
-        print(
-            f"{kind:12} {seconds:.0f} s, 8 writers ({vchkpw} as vchkpw), 1 expiring: {text}, {len(outcome.lost)} lost"
-        )
+        title = f"relay: {kind}, 8 writers, {seconds} s"
+        found += [
+            Row(f"{title}, logins", outcome.logins / seconds, "/s"),
+            Row(f"{title}, refused without the lock", outcome.refused, "logins"),
+            Row(f"{title}, lost", len(outcome.lost), "entries", aim="<= 0 entries"),
+        ]
+    return found
+
+
+def rows(rounds: int, batches: int, entries: int, seconds: int) -> list[Row]:
+    return stores(rounds, entries) + session(rounds * batches) + run_stress(seconds)
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    if not words or words[0] == "stores":
-        stores()
-    if not words or words[0] == "session":
-        session(*(int(word) for word in words[1:]))
-    if not words or words[0] == "stress":
-        run_stress(*(float(word) for word in words[1:]))
+    rounds, batches, entries, seconds = arguments(5, 20, 100_000, 20)
+    note = f"{rounds} rounds, {batches} batches of {BATCH} sessions each, {AT_ONCE} at once"
+    show(rows(rounds, batches, entries, seconds), note)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Messages of 4 kB stored durably per second: `python tests/bench/bench_store.py [ROUNDS [MESSAGES]]`.
 
-tcpserver, qmail-smtpd and maildir-queue, preloaded and exec'd. aiosmtpd with a handler that does the same fsyncs
-(aiosmtpd_store.py; $AIOSMTPD is a Python that has it, by default this one). Postfix's smtpd, as root (postfix.py). 20
-clients at once on loopback, with one message and with 20 per session, in turns, medians. The stored messages are
-counted after each run.
+tcpserver, qmail-smtpd and maildir-queue, loaded (the default), loaded with --reuse 1, and with --exec. aiosmtpd with a
+handler that does the same fsyncs (aiosmtpd_store.py; $AIOSMTPD is a Python that has it, by default this one). Postfix's
+smtpd, as root (postfix.py). 20 clients at once on loopback, with one message and with 20 per session, in turns,
+medians. The stored messages are counted after each run.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,20 +14,24 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from figures import Peer, Row, arguments, show
 from load import Server, visit
-from postfix import Postfix
+from postfix import Postfix, postfix_peer
 
 PROGRAMS = Path(sys.executable).parent
 HERE = Path(__file__).parent
 AIOSMTPD = os.environ.get("AIOSMTPD", sys.executable)
-QUICK = ["-1", "-q", "-c", "100", "-b", "100", "-H", "-R", "-l", "0"]
-PRELOAD = ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
+QUICK = ["-1", "-q", "-c", "100", "-b", "100", "-RHl0"]
 WHERE = ["127.0.0.1", "0", str(PROGRAMS / "qmail-smtpd")]
 AT_ONCE = 20
 SESSIONS = (1, 20)  # messages in one session
 LINE = b"The quick brown fox jumps over the lazy dog, and again and again: 0123456789.\r\n"
 TEXT = b"Subject: small\r\n\r\n" + LINE * (4096 // len(LINE)) + b".\r\n"
 MESSAGE = [b"MAIL FROM:<a@client.example>\r\n", b"RCPT TO:<b@example.com>\r\n", b"DATA\r\n", TEXT]
+OURS: dict[str, list[str]] = {"loaded": [], "--reuse 1": ["--reuse", "1"], "--exec": ["--exec"]}  # and their options
+POSTFIX, AIOSMTPD_NAME = "Postfix", "aiosmtpd"
+BESIDE = [("loaded", POSTFIX, ">= 1.0 x"), ("loaded", AIOSMTPD_NAME, "-")]
+BESIDE += [(name, POSTFIX, "-") for name in ("--reuse 1", "--exec")]
 HELO, QUIT = b"HELO client.example\r\n", b"QUIT\r\n"  # not EHLO, whose reply may arrive in two parts
 
 
@@ -56,8 +59,20 @@ class Candidate:
         self.rates: dict[int, list[float]] = {count: [] for count in SESSIONS}
 
 
-def candidates(folder: str) -> dict[str, Candidate]:
-    """Return everything that can be run here. The rest is named on stderr."""
+def aiosmtpd_peer() -> Peer:
+    """Return aiosmtpd as a peer, with its version, or with the reason why it cannot be run here."""
+    code = "import aiosmtpd; print(aiosmtpd.__version__)"
+    try:
+        done = subprocess.run([AIOSMTPD, "-c", code], capture_output=True, text=True, check=False)
+    except OSError:
+        return Peer(AIOSMTPD_NAME, "$AIOSMTPD cannot be run")
+    if done.returncode:
+        return Peer(AIOSMTPD_NAME, "pip install aiosmtpd, or $AIOSMTPD: a Python that has it")
+    return Peer(f"{AIOSMTPD_NAME} {done.stdout.strip()}")
+
+
+def candidates(folder: str, peers: dict[str, Peer]) -> dict[str, Candidate]:
+    """Return everything that can be run here."""
     os.makedirs(f"{folder}/control")
     Path(f"{folder}/control/me").write_text("mx.example.com\n")
     Path(f"{folder}/control/rcpthosts").write_text("example.com\n")
@@ -66,19 +81,13 @@ def candidates(folder: str) -> dict[str, Candidate]:
     os.environ["QUEUE_MAILDIR"] = maildir.path
     ours = str(PROGRAMS / "tcpserver")
     available = {
-        "preloaded": Candidate(lambda: Server([ours, *QUICK, *PRELOAD, *WHERE]), maildir.take),
-        "exec'd": Candidate(lambda: Server([ours, *QUICK, *WHERE]), maildir.take),
+        name: Candidate(lambda options=options: Server([ours, *QUICK, *options, *WHERE]), maildir.take)
+        for name, options in OURS.items()
     }
-    if subprocess.run([AIOSMTPD, "-c", "import aiosmtpd"], capture_output=True, check=False).returncode:
-        print("left out: aiosmtpd (pip install aiosmtpd, or AIOSMTPD=a Python that has it)", file=sys.stderr)
-    else:
-        command = [AIOSMTPD, str(HERE / "aiosmtpd_store.py"), maildir.path]
-        available["aiosmtpd"] = Candidate(lambda: Server(command), maildir.take)
-    if os.geteuid() or not shutil.which("postfix"):
-        print("left out: Postfix (only root can start it)", file=sys.stderr)
-    else:
-        available["Postfix"] = Candidate(Postfix, Postfix.take)
-    return available
+    command = [AIOSMTPD, str(HERE / "aiosmtpd_store.py"), maildir.path]
+    available[AIOSMTPD_NAME] = Candidate(lambda: Server(command), maildir.take)
+    available[POSTFIX] = Candidate(Postfix, Postfix.take)
+    return {name: way for name, way in available.items() if name not in peers or not peers[name].missing}
 
 
 def run(candidate: Candidate, messages: int) -> None:
@@ -94,18 +103,28 @@ def run(candidate: Candidate, messages: int) -> None:
     server.stop()
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    messages = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
+def rows(rounds: int, messages: int) -> list[Row]:
+    peers = {POSTFIX: postfix_peer(), AIOSMTPD_NAME: aiosmtpd_peer()}
     with tempfile.TemporaryDirectory() as folder:
-        available = candidates(folder)
+        available = candidates(folder, peers)
         for _ in range(rounds):
             for candidate in available.values():
                 run(candidate, messages)
-    print(f"medians of {rounds} rounds, {messages} messages of {len(TEXT)} bytes, {AT_ONCE} clients at once")
-    for name, candidate in available.items():
-        figures = [f"{median(rates):8.0f}/s {count} a session" for count, rates in candidate.rates.items()]
-        print(f"{name:16}{''.join(figures)}")
+    rates = {(name, count): median(available[name].rates[count]) for name in available for count in SESSIONS}
+    return [
+        Row(
+            *(f"store: {name}, {count} a session", rates[name, count], "/s"),
+            *(rates.get((peer, count)), str(peers[peer]), aim),
+        )
+        for name, peer, aim in BESIDE
+        for count in SESSIONS
+    ]
+
+
+def main() -> None:
+    rounds, messages = arguments(5, 1000)
+    note = f"medians of {rounds} rounds, {messages} messages of {len(TEXT)} bytes, {AT_ONCE} clients at once"
+    show(rows(rounds, messages), note)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""The cost of tcprules compared with Debian's: seconds, CPU, memory and microseconds per rule, for 1,000 to 1,000,000
-rules.
+"""The cost of tcprules compared with Debian's: `python tests/bench/bench_tcprules.py [ROUNDS [RULES]]`.
 
-    .venv/bin/python tests/bench/bench_tcprules.py [ROUNDS]
-
-Medians of ROUNDS (3) rounds, all in one run. It checks that both write the same bytes. The CPU time per rule is without
-the start-up (an empty rules file). Further figures: tcprulescheck --replay for 10,000 log lines, and cdblib's writer
-alone for a million records.
+Seconds, CPU, memory and microseconds per rule, for 1,000 to 1,000,000 rules (at most RULES). Medians of the rounds, all
+in one run. It checks that both write the same bytes. The CPU time per rule is without the start-up (an empty rules
+file). Further figures: tcprulescheck --replay for 10,000 log lines, and cdblib's writer alone for RULES records.
 """
 
 import io
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -19,11 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cdblib
+from figures import Row, arguments, installed, show
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-
-from tests.kit.support import peer, script
-
+PROGRAMS = Path(sys.executable).parent
+ORIGINAL = "/usr/bin/tcprules"
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 LOG_LINES = 10_000
 MEGABYTE = 1024  # in the units of ru_maxrss
@@ -80,45 +77,55 @@ def cdblib_alone(count: int) -> float:
     return time.process_time() - start
 
 
-def compare(directory: Path, rounds: int) -> None:
-    original, program = peer("/usr/bin/tcprules"), script("tcprules")
+def compare(directory: Path, rounds: int, most: int) -> list[Row]:
+    peer = installed("C tcprules", ORIGINAL, "ucspi-tcp")
+    program = str(PROGRAMS / "tcprules")
     source = directory / "rules"
+    found = []
     start = 0.0
-    print("               seconds                    CPU seconds              ours:")
-    columns = ("0.88", "ours", "ratio", "0.88", "ours", "ratio", "us/rule")
-    print(f"{'rules':>9} {' '.join(f'{name:>8}' for name in columns)} {'MB':>5}")
-    for count in (0, *SIZES):
+    for count in (0, *(size for size in SIZES if size <= most)):
         write_rules(source, count)
-        theirs = median(lambda: run([original, "0.88.cdb", "0.88.tmp"], source, directory), rounds)
+        theirs = None
+        if not peer.missing:
+            theirs = median(lambda: run([ORIGINAL, "0.88.cdb", "0.88.tmp"], source, directory), rounds)
         ours = median(lambda: run([program, "ours.cdb", "ours.tmp"], source, directory), rounds)
-        assert (directory / "0.88.cdb").read_bytes() == (directory / "ours.cdb").read_bytes()
+        assert not theirs or (directory / "0.88.cdb").read_bytes() == (directory / "ours.cdb").read_bytes()
         start = start or ours.cpu
-        each = f"{(ours.cpu - start) / count * 1e6:.2f}" if count else ""
-        print(
-            f"{count:9,} {theirs.seconds:8.3f} {ours.seconds:8.3f} {ours.seconds / theirs.seconds:7.1f}x"
-            f" {theirs.cpu:8.3f} {ours.cpu:8.3f} {ours.cpu / theirs.cpu:7.1f}x {each:>8} {ours.memory:5.0f}",
-            flush=True,
-        )
+        title = f"tcprules: {count:,} rules"
+        found += [
+            Row(title, ours.seconds, "s", theirs.seconds if theirs else None, str(peer)),
+            Row(f"{title}, CPU", ours.cpu, "s", theirs.cpu if theirs else None, str(peer)),
+            Row(f"{title}, memory", ours.memory, "MB"),
+        ]
+        if count:
+            found.append(Row(f"{title}, CPU of a rule", (ours.cpu - start) / count * 1e6, "us"))
+    return found
 
 
-def replay(directory: Path, rounds: int) -> None:
+def replay(directory: Path, rounds: int) -> list[Row]:
     log = directory / "log"
     line = b"tcpserver: ok %d 0:192.0.2.9:25 host%d.example.com:%b:joe:40000\n"
     log.write_bytes(b"".join(line % (n, n, address(n * 997 % 1_500_000)) for n in range(LOG_LINES)))
-    for options in (["--replay"], ["--replay", "--against", "0.88.cdb"]):
-        command = [script("tcprulescheck"), *options, "ours.cdb"]
+    found = []
+    for options in (["--replay"], ["--replay", "--against", "old.cdb"]):
+        command = [str(PROGRAMS / "tcprulescheck"), *options, "ours.cdb"]
         cost = median(lambda command=command: run(command, log, directory), rounds)
-        print(
-            f"tcprulescheck {' '.join(options)}, {LOG_LINES:,} log lines: {cost.seconds:.2f} s, {cost.cpu:.2f} s of CPU"
-        )
+        found.append(Row(f"tcprules: tcprulescheck {' '.join(options)}, {LOG_LINES:,} log lines", cost.seconds, "s"))
+    return found
+
+
+def rows(rounds: int, most: int) -> list[Row]:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        found = compare(directory, rounds, most)
+        shutil.copy(directory / "ours.cdb", directory / "old.cdb")
+        found += replay(directory, rounds)
+    return [*found, Row(f"tcprules: cdblib's writer alone, {most:,} records, CPU", cdblib_alone(most), "s")]
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    with tempfile.TemporaryDirectory() as name:
-        compare(Path(name), rounds)
-        replay(Path(name), rounds)
-    print(f"cdblib's writer alone, {SIZES[-1]:,} records: {cdblib_alone(SIZES[-1]):.2f} s of CPU")
+    rounds, most = arguments(3, SIZES[-1])
+    show(rows(rounds, most), f"medians of {rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """tcpserver compared with Debian's, in one run: `python tests/bench/bench_tcpserver.py [ROUNDS [CONNECTIONS]]`.
 
 20 clients at once on loopback, medians of the rounds. The CPU per connection is that of the whole process tree without
-the start-up. Prints the ratios of ours to theirs, and their bounds.
+the start-up.
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from figures import Row, arguments, installed, pair, show
 from load import measure
 
 THEIRS = "/usr/bin/tcpserver"
@@ -18,7 +19,7 @@ TCPRULES = str(Path(sys.executable).parent / "tcprules")
 QUICK = ["-1", "-q", "-c", "100", "-R", "-l", "0"]
 WHERE = ["127.0.0.1", "0"]
 C_PROGRAM = "/bin/true"
-NOOP = "noop"  # a console script that install_noop creates
+ENTRY_POINTS = "[console_scripts]\nnoop = noop:main\n[tcpserver.programs]\nnoop = noop:main\n"
 
 
 def rules(folder: str, text: str, name: str) -> str:
@@ -35,12 +36,12 @@ def many_rules(folder: str) -> str:
 
 
 def install_noop(folder: str) -> None:
-    """Install a console script whose main does nothing, as a package on PYTHONPATH."""
+    """Install a console script whose main does nothing, and which tcpserver loads, as a package on PYTHONPATH."""
     os.makedirs(f"{folder}/noop-1.dist-info")
     os.makedirs(f"{folder}/bin")
     Path(f"{folder}/noop.py").write_text("def main():\n    pass\n\nserve_client = main\n")
     Path(f"{folder}/noop-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: noop\nVersion: 1\n")
-    Path(f"{folder}/noop-1.dist-info/entry_points.txt").write_text("[console_scripts]\nnoop = noop:main\n")
+    Path(f"{folder}/noop-1.dist-info/entry_points.txt").write_text(ENTRY_POINTS)
     Path(f"{folder}/noop-1.dist-info/RECORD").write_text("bin/noop,,\n")
     script = Path(f"{folder}/bin/noop")
     script.write_text(f"#!{sys.executable}\nimport sys\nfrom noop import main\nsys.exit(main())\n")
@@ -48,38 +49,40 @@ def install_noop(folder: str) -> None:
     os.environ["PYTHONPATH"] = folder
 
 
-def scenarios(folder: str) -> dict[str, tuple[list[str], list[str], float, float]]:
-    """Return name -> their command, ours, the upper bound of the CPU ratio, the lower bound of the rate ratio."""
+def scenarios(folder: str) -> dict[str, tuple[list[str], list[str], str, str]]:
+    """Return name -> their command, ours, the aims for the ratios of rate and CPU."""
     many, deny = many_rules(folder), rules(folder, "127.:deny\n:allow\n", "deny")
     install_noop(folder)
     plain = [*QUICK, "-H", *WHERE, C_PROGRAM]
     ruled = [*QUICK, "-H", "-x", many, *WHERE, C_PROGRAM]
     denied = [*QUICK, "-H", "-x", deny, *WHERE, C_PROGRAM]
     named = [*QUICK, "-h", *WHERE, C_PROGRAM]
-    called = [*QUICK, "-H", "--preload", NOOP, *WHERE, f"{folder}/bin/noop"]
-    reused = [*QUICK, "-H", "--preload", NOOP, "--reuse", "100", *WHERE, f"{folder}/bin/noop"]
+    called = [*QUICK, "-H", *WHERE, f"{folder}/bin/noop"]
+    own_process = [*QUICK, "-H", "--reuse", "1", *WHERE, f"{folder}/bin/noop"]
     return {
-        "a. spawn, C program": ([THEIRS, *plain], [OURS, *plain], 1.05, 0.8),
-        "a. the same, -x 20,000 rules": ([THEIRS, *ruled], [OURS, *ruled], 1.05, 0.8),
-        "b. refused by a rule": ([THEIRS, *denied], [OURS, *denied], 1.0, 2.0),
-        "c. --preload, trivial program": ([THEIRS, *plain], [OURS, *called], 0.8, 1.3),
-        "c. the same, --reuse 100": ([THEIRS, *plain], [OURS, *reused], 0.8, 1.3),
-        "d. -h from /etc/hosts (theirs: -H)": ([THEIRS, *plain], [OURS, *named], 2.5, 0.0),
+        "C program spawned": ([THEIRS, *plain], [OURS, *plain], ">= 1.0 x", "<= 0.9 x"),
+        "the same, -x 20,000 rules": ([THEIRS, *ruled], [OURS, *ruled], ">= 1.0 x", "<= 0.9 x"),
+        "refused by a rule": ([THEIRS, *denied], [OURS, *denied], ">= 4.0 x", "<= 1.0 x"),
+        "loaded trivial program (theirs: C)": ([THEIRS, *plain], [OURS, *called], ">= 1.3 x", "<= 0.8 x"),
+        "the same, --reuse 1": ([THEIRS, *plain], [OURS, *own_process], ">= 1.3 x", "<= 0.8 x"),
+        "C program, -h from /etc/hosts (theirs: -H)": ([THEIRS, *plain], [OURS, *named], "-", "<= 2.5 x"),
     }
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    connections = int(sys.argv[2]) if len(sys.argv) > 2 else 3000
-    print(f"medians of {rounds} rounds, {connections} connections each, 20 at once")
-    print(f"{'':36}{'theirs':>18}{'ours':>18}{'CPU ratio':>16}{'rate ratio':>16}")
+def rows(rounds: int, connections: int) -> list[Row]:
+    peer = installed("C tcpserver", THEIRS, "ucspi-tcp")
+    found = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, (theirs, ours, max_cpu, min_rate) in scenarios(folder).items():
-            figures = measure({"theirs": theirs, "ours": ours}, rounds, connections)
-            c, python = figures["theirs"], figures["ours"]
-            cells = [f"{figure.cost:.3f} ms {figure.rate:5.0f}/s" for figure in (c, python)]
-            cpu, rate = python.cost / c.cost, python.rate / c.rate
-            print(f"{name:36}{cells[0]:>18}{cells[1]:>18}{cpu:9.2f} <={max_cpu:4}{rate:9.2f} >={min_rate:4}")
+        for name, (theirs, ours, rate, cost) in scenarios(folder).items():
+            servers = {"ours": ours} if peer.missing else {"theirs": theirs, "ours": ours}
+            figures = measure(servers, rounds, connections)
+            found += pair(f"tcpserver: {name}", figures["ours"], figures.get("theirs"), peer, rate, cost)
+    return found
+
+
+def main() -> None:
+    rounds, connections = arguments(5, 3000)
+    show(rows(rounds, connections), f"medians of {rounds} rounds, {connections} connections each, 20 at once")
 
 
 if __name__ == "__main__":

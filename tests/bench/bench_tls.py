@@ -3,27 +3,28 @@
 
 Handshakes: EHLO, STARTTLS, QUIT. Resumed: the same, but each client resumes its previous TLS session. Submissions:
 EHLO, STARTTLS, AUTH PLAIN, one message of 4 kB, which is stored durably before it is accepted. Our qmail-smtpd,
-preloaded with its queue program and exec'd, checks the password in $SMTPAUTHFILE; Postfix, as root, uses Dovecot. A
-certificate of P-256, TLS 1.3, four clients at once on loopback, in turns, medians; CPU of all processes.
+loaded with its queue program (the default) and with --exec, checks the password in $SMTPAUTHFILE; Postfix, as root,
+uses Dovecot. A certificate of P-256, TLS 1.3, four clients at once on loopback, in turns, medians; CPU of all
+processes.
 """
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from load import Server
-from postfix import Postfix
-from tlsload import LOGIN, certify, settled, visit
+from figures import Figure, Row, arguments, pair, show
+from load import Server, settled
+from postfix import Postfix, postfix_peer
+from tlsload import LOGIN, certify, visit
 
 PROGRAMS = Path(sys.executable).parent
-QUICK = ["-1", "-q", "-c", "100", "-b", "100", "-H", "-R", "-l", "0"]
-PRELOAD = ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
+QUICK = ["-1", "-q", "-c", "100", "-b", "100", "-RHl0"]
 WHERE = ["127.0.0.1", "0", str(PROGRAMS / "qmail-smtpd")]
 AT_ONCE = 4
+POSTFIX = "Postfix"
 USER = "joe:{PLAIN}secret"
 LINE = b"The quick brown fox jumps over the lazy dog, and again and again: 0123456789.\r\n"
 TEXT = b"Subject: small\r\n\r\n" + LINE * (4096 // len(LINE)) + b".\r\n"
@@ -33,6 +34,8 @@ KINDS: dict[str, tuple[list[bytes], bool]] = {
     "resumed": ([], True),
     "submissions": (MESSAGE, False),
 }
+
+AIMS = {("loaded", "handshakes"): ">= 0.8 x", ("loaded", "submissions"): ">= 0.8 x"}  # for the rate
 
 Started = tuple[int, list[int], Callable[[], int], Callable[[], None]]  # port, processes, take the mail, stop
 
@@ -56,27 +59,37 @@ def theirs(tls: tuple[Path, Path, str]) -> Started:
     return postfix.port, postfix.processes(), Postfix.take, postfix.stop
 
 
-def run(start: Callable[[], Started], sessions: int) -> dict[str, tuple[float, float]]:
-    """Run one round. Return sessions per second, and milliseconds of CPU per session, for each kind."""
+def run(start: Callable[[], Started], sessions: int) -> dict[str, Figure | None]:
+    """Run one round. Return the figures of each kind; None if the server does not resume sessions."""
     port, processes, take, stop = start()
-    figures = {}
+    figures: dict[str, Figure | None] = {}
     for kind, (script, resume) in KINDS.items():
         visit(port, AT_ONCE * 3, AT_ONCE, script, resume)
         take()
-        before = sum(map(settled, processes))
+        before = settled(*processes)
         seconds, resumed = visit(port, sessions, AT_ONCE, script, resume)
-        spent = sum(map(settled, processes)) - before
+        spent = settled(*processes) - before
         assert take() == (sessions if script else 0), "messages are missing"
-        figures[kind] = sessions / seconds, spent / sessions * 1000
-        if resume and resumed < sessions - AT_ONCE:
-            figures[kind] = 0.0, 0.0  # it does not resume sessions
+        resumes = not resume or resumed >= sessions - AT_ONCE
+        figures[kind] = Figure(sessions / seconds, spent / sessions * 1000) if resumes else None
     stop()
     return figures
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    sessions = (int(sys.argv[2]) if len(sys.argv) > 2 else 400) // AT_ONCE * AT_ONCE
+def medians(runs: list[dict[str, Figure | None]]) -> dict[str, Figure | None]:
+    """Return the medians of the rounds for each kind; None if the server did not resume sessions in all of them."""
+    results: dict[str, Figure | None] = {}
+    for kind in KINDS:
+        found = [figures[kind] for figures in runs]
+        whole = [figure for figure in found if figure]
+        complete = len(whole) == len(found)
+        results[kind] = Figure(*map(median, zip(*whole, strict=True))) if complete else None
+    return results
+
+
+def rows(rounds: int, sessions: int) -> list[Row]:
+    sessions = max(sessions // AT_ONCE, 1) * AT_ONCE
+    peer = postfix_peer(with_tls=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "control").mkdir()
@@ -86,23 +99,29 @@ def main() -> None:
         tls = (*certify(folder), USER + "\n")
         os.environ.update(QMAILHOME=name, QMAILQUEUE=str(PROGRAMS / "maildir-queue"), SMTPD_LOG="none")
         os.environ.update(QUEUE_MAILDIR=f"{name}/Maildir", SMTPAUTHFILE="control/users")
-        available: dict[str, Callable[[], Started]] = {
-            "preloaded": lambda: ours(folder, PRELOAD),
-            "exec'd": lambda: ours(folder, []),
+        ways: dict[str, Callable[[], Started]] = {
+            "loaded": lambda: ours(folder, []),
+            "--exec": lambda: ours(folder, ["--exec"]),
         }
-        if os.geteuid() or not (shutil.which("postfix") and shutil.which("dovecot")):
-            print("left out: Postfix and Dovecot (only root can start them)", file=sys.stderr)
-        else:
-            available["Postfix"] = lambda: theirs(tls)
-        results: dict[str, list[dict[str, tuple[float, float]]]] = {name: [] for name in available}
+        if not peer.missing:
+            ways[POSTFIX] = lambda: theirs(tls)
+        runs: dict[str, list[dict[str, Figure | None]]] = {name: [] for name in ways}
         for _ in range(rounds):
-            for name, start in available.items():
-                results[name].append(run(start, sessions))
-    print(f"medians of {rounds} rounds, {sessions} sessions each, {AT_ONCE} clients at once; sessions/s, ms of CPU")
-    for name, runs in results.items():
-        for kind in KINDS:
-            rate, cost = (median(figures[kind][index] for figures in runs) for index in (0, 1))
-            print(f"{name:12}{kind:14}" + (f"{rate:8.0f}/s{cost:10.2f} ms" if rate else "     none"))
+            for name, start in ways.items():
+                runs[name].append(run(start, sessions))
+    results = {name: medians(of_way) for name, of_way in runs.items()}
+    their = results.pop(POSTFIX, {})
+    return [
+        row
+        for name, figures in results.items()
+        for kind, figure in figures.items()
+        for row in pair(f"tls: {kind}, {name}", figure, their.get(kind), peer, AIMS.get((name, kind), "-"))
+    ]
+
+
+def main() -> None:
+    rounds, sessions = arguments(5, 400)
+    show(rows(rounds, sessions), f"medians of {rounds} rounds, {sessions} sessions each, {AT_ONCE} clients at once")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Load for the benchmarks: clients in one process with epoll, and the CPU time of a server's whole process tree."""
 
+import atexit
 import os
 import select
 import socket
@@ -7,8 +8,11 @@ import subprocess
 import time
 from statistics import median
 
+from figures import Figure
+
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed by pip, with compiled modules, which need less memory
 TICK = os.sysconf("SC_CLK_TCK")
+PATIENCE = 60.0  # seconds for a reply on a busy machine
 
 
 def fields(pid: str) -> list[int]:
@@ -21,24 +25,63 @@ def fields(pid: str) -> list[int]:
     return [int(pid), *map(int, words[1:])]
 
 
+def tree(*roots: int) -> dict[int, list[int]]:
+    """Return the fields of these processes and of all their living descendants, by pid."""
+    left = {stat[0]: stat for stat in (fields(pid) for pid in os.listdir("/proc") if pid.isdigit())}
+    found = {pid: left.pop(pid) for pid in roots if pid in left}
+    while children := [pid for pid, stat in left.items() if stat[1] in found]:
+        found |= {pid: left.pop(pid) for pid in children}
+    return found
+
+
+def cpu(*roots: int) -> float:
+    """Return the CPU seconds so far of process trees: of the living processes, and of those that were waited for."""
+    return sum(sum(stat[11:15]) for stat in tree(*roots).values()) / TICK
+
+
+def settled(*roots: int) -> float:
+    """Return the same once it no longer changes: then the last processes have been waited for."""
+    before = -1.0
+    while before != (now := cpu(*roots)):
+        before = now
+        time.sleep(0.1)
+    return now
+
+
 class Server:
     """A tcpserver (theirs or ours) started with -1. It listens on `port`."""
 
     def __init__(self, argv: list[str], env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
+        atexit.register(self.stop)
         assert self.process.stdout
+        self.pid = self.process.pid
         self.port = int(self.process.stdout.readline())
         time.sleep(0.3)  # the rest of its start-up is not to be measured
 
-    def cpu(self) -> float:
-        """Return the CPU seconds so far of the server and its children, including those that have ended."""
-        server = self.process.pid
-        stats = [fields(pid) for pid in os.listdir("/proc") if pid.isdigit()]
-        return sum(sum(stat[11:15]) for stat in stats if server in (stat[0], stat[1])) / TICK
-
     def stop(self) -> None:
+        atexit.unregister(self.stop)
         self.process.terminate()
         self.process.wait()
+
+
+def expect(client: socket.socket, codes: bytes | tuple[bytes, ...]) -> None:
+    """Read one SMTP reply, of one line or more, which begins with one of these codes."""
+    reply = b""
+    while not (reply.endswith(b"\n") and reply[reply.rfind(b"\n", 0, -1) + 4 :][:1] == b" "):
+        part = client.recv(4096)
+        assert part, f"the server has closed the connection after {reply!r}"
+        reply += part
+    assert reply.startswith(codes), reply
+
+
+def try_out(port: int, script: list[bytes]) -> None:
+    """Run one session, in which the server must accept everything: refusals are fast, and must not be measured."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        expect(client, b"220")
+        for line in script:
+            client.sendall(line)
+            expect(client, (b"2", b"3"))
 
 
 class Visit:
@@ -76,41 +119,32 @@ def visit(port: int, connections: int, at_once: int, script: list[bytes]) -> flo
             open_visits[client.socket.fileno()] = client
             poll.register(client.socket, select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR)
             begun += 1
-        for descriptor, _ in poll.poll():
+        events = poll.poll(PATIENCE)
+        assert events, f"no reply for {PATIENCE:.0f} seconds"
+        for descriptor, _ in events:
             if open_visits[descriptor].ready():
                 open_visits.pop(descriptor).socket.close()
                 done += 1
     return time.perf_counter() - started
 
 
-class Figure:
-    """Medians of the rounds: connections per second, milliseconds of CPU per connection."""
-
-    def __init__(self, rates: list[float], costs: list[float]) -> None:
-        self.rate, self.cost = median(rates), median(costs)
-
-
 def measure(
     servers: dict[str, list[str]], rounds: int, connections: int, at_once: int = 20, script: list[bytes] | None = None
 ) -> dict[str, Figure]:
-    """Run every server in every round, one after another, so that a slow minute of the machine affects all of them."""
+    """Run every server in every round, one after another, so that a slow minute of the machine affects all of them.
+
+    Return the medians of the rounds.
+    """
     rates: dict[str, list[float]] = {name: [] for name in servers}
     costs: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(rounds):
         for name, argv in servers.items():
             server = Server(argv)
-            before = server.cpu()
+            if script:
+                try_out(server.port, script)
+            before = settled(server.pid)
             seconds = visit(server.port, connections, at_once, script or [])
-            settle(server)
             rates[name].append(connections / seconds)
-            costs[name].append((server.cpu() - before) / connections * 1000)
+            costs[name].append((settled(server.pid) - before) / connections * 1000)
             server.stop()
-    return {name: Figure(rates[name], costs[name]) for name in servers}
-
-
-def settle(server: Server) -> None:
-    """Wait until the CPU time no longer changes: then the last children have been waited for."""
-    before = -1.0
-    while before != (now := server.cpu()):
-        before = now
-        time.sleep(0.1)
+    return {name: Figure(median(rates[name]), median(costs[name])) for name in servers}

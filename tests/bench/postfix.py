@@ -5,6 +5,7 @@ cleanup's fsync of its file, and no delivery uses the machine. smtpd does not fs
 aiosmtpd_store.py do.
 """
 
+import atexit
 import os
 import pwd
 import shutil
@@ -12,6 +13,8 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
+
+from figures import Peer, installed
 
 MAIN = """\
 compatibility_level = 3.6
@@ -76,6 +79,23 @@ service anvil {{
 """
 
 
+def postfix_peer(with_tls: bool = False) -> Peer:
+    """Return Postfix as a peer, with Dovecot for its logins, or with the reason why it cannot be run here."""
+    peer = installed("Postfix", "/usr/sbin/postfix", "postfix")
+    if not peer.missing and os.geteuid():
+        return peer._replace(missing="only root can start it")
+    if not peer.missing and with_tls and not dovecot_is_2_3():
+        return peer._replace(missing="it needs Dovecot 2.3 for logins")
+    return peer
+
+
+def dovecot_is_2_3() -> bool:
+    """Whether the installed Dovecot understands the configuration above."""
+    if not shutil.which("dovecot"):
+        return False
+    return subprocess.run(["dovecot", "--version"], capture_output=True, check=True).stdout.startswith(b"2.3.")
+
+
 class Postfix:
     """A running instance on `port`. `tls` has a certificate, its key, and a line of a passwd-file."""
 
@@ -102,6 +122,7 @@ class Postfix:
         (self.top / "conf" / "main.cf").write_text(main)
         (self.top / "conf" / "master.cf").write_text(master)
         self.control("start")
+        atexit.register(self.stop)
 
     def processes(self) -> list[int]:
         """Return the first process of each tree."""
@@ -120,6 +141,7 @@ class Postfix:
         return len(files)
 
     def stop(self) -> None:
+        atexit.unregister(self.stop)
         self.control("stop")
         if self.dovecot:
             subprocess.run(["doveadm", "-c", self.top / "dovecot.conf", "stop"], check=True)

@@ -1,4 +1,4 @@
-"""TLS clients for the benchmarks, in their own processes, and the CPU time of a process tree."""
+"""TLS clients for the benchmarks, in their own processes."""
 
 import base64
 import os
@@ -8,17 +8,20 @@ import subprocess
 import time
 from pathlib import Path
 
-TICK = os.sysconf("SC_CLK_TCK")
+from load import expect
+
+SETTLED = 2.1  # seconds, a little more than qmail_smtpd.net.certificate.SETTLED
 LOGIN = b"AUTH PLAIN " + base64.b64encode(b"\0joe\0secret") + b"\r\n"
 
 
 def certify(home: Path) -> tuple[Path, Path]:
-    """Create a certificate of P-256 for a home, and its key."""
+    """Create a certificate of P-256 for a home, and its key. Wait until a server keeps a context for them."""
     certificate, key = home / "control/servercert.pem", home / "control/serverkey.pem"
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=mx.example.com"]
     command = ["openssl", "req", "-x509", *kind, "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
     key.chmod(0o600)
+    time.sleep(SETTLED)
     return certificate, key
 
 
@@ -50,21 +53,11 @@ class Visitor:
                 self.resumed += client.session_reused
                 for line in script:
                     client.sendall(line)
-                    expect(client, b"")
+                    expect(client, (b"2", b"3"))
                 client.sendall(b"QUIT\r\n")
                 expect(client, b"221")
                 if self.resume:
                     self.session = client.session
-
-
-def expect(client: socket.socket, code: bytes) -> None:
-    """Read one reply, of one line or more."""
-    reply = b""
-    while not (reply.endswith(b"\r\n") and reply[reply.rfind(b"\n", 0, -1) + 4 :][:1] == b" "):
-        part = client.recv(4096)
-        assert part, reply
-        reply += part
-    assert reply.startswith(code or (b"2", b"3")), reply
 
 
 def visit(port: int, sessions: int, processes: int, script: list[bytes], resume: bool = False) -> tuple[float, int]:
@@ -91,22 +84,3 @@ def visit(port: int, sessions: int, processes: int, script: list[bytes], resume:
     with os.fdopen(ends[0], "rb") as pipe:
         resumed = sum(int(number) for number in iter(lambda: pipe.read(9), b""))
     return seconds, resumed
-
-
-def cpu(pid: int) -> float:
-    """Return the CPU seconds of a process, its living descendants, and the children that were waited for."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return sum(int(ticks) for ticks in fields[11:15]) / TICK + sum(cpu(int(child)) for child in below)
-
-
-def settled(pid: int) -> float:
-    """Return the same, once it no longer changes."""
-    before = -1.0
-    while before != (now := cpu(pid)):
-        before = now
-        time.sleep(0.1)
-    return now

@@ -22,7 +22,7 @@ from tests.kit.mailhome import make_home
 from tests.kit.server import Server, children, until
 from tests.kit.support import script
 
-MODES = {"preloaded": ["--preload", "qmail-smtpd", "--preload", "maildir-queue"], "exec'd": []}
+MODES = {"preloaded": ["--preload", "qmail-smtpd", "--preload", "maildir-queue"], "exec'd": ["--exec"]}
 CLIENTS = 12
 SIZES = (10, 4_000, 300_000)  # bytes of a message: the last is spooled
 PAUSE = 0.03  # seconds between two kills at most

@@ -20,9 +20,9 @@ from tests.kit.server import PATIENCE, Server, read_all, until
 from tests.kit.support import script
 
 WAYS = {
-    "exec": [],
-    "preload": ["--preload", "qmail-smtpd", "--preload", "maildir-queue"],
-    "reuse": ["--preload", "qmail-smtpd", "--preload", "maildir-queue", "--reuse", "100"],
+    "exec": ["--exec"],
+    "plain": [],
+    "preload": ["--preload", "qmail-smtpd", "--preload", "maildir-queue", "--reuse", "1"],
 }
 UNKNOWN = {"TCPREMOTEIP": "unknown", "TCPLOCALHOST": "unknown"}  # what qmail-smtpd takes for the unset ones
 

@@ -27,7 +27,7 @@ SOCKETS = (
     "qmail_smtpd.ownaddress",
     "qmail_smtpd.pop3.tunnel",
 )
-SOCKETS_BELOW = ("tcpserver.tools.", "qmail_smtpd.probe.", "qmail_smtpd.relay.")
+SOCKETS_BELOW = ("qmail_smtpd.probe.", "qmail_smtpd.relay.")
 
 FORKING = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
 EXECUTING = ("execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "execlpe")

@@ -53,7 +53,7 @@ def name_servers() -> Iterator[None]:
     tables = {NAME_SERVER: zone(), SILENT: {}}
     running = [
         subprocess.Popen(
-            [sys.executable, ROOT / "tests/kit/nameserver.py", address, json.dumps(table)], stdout=subprocess.PIPE
+            [sys.executable, ROOT / "tests/kit/peers/nameserver.py", address, json.dumps(table)], stdout=subprocess.PIPE
         )
         for address, table in tables.items()
     ]

@@ -99,7 +99,7 @@ def test_without_reuse_or_for_a_program_that_does_not_offer_it_each_client_has_a
 
 def test_nothing_of_one_client_is_there_for_the_next(home: Path, tmp_path: Path) -> None:
     rules = compiled(tmp_path / "rules.cdb", '127.0.0.2:allow,RELAYCLIENT="",BASE="two"\n127.:allow,BASE="any"\n')
-    with serving(home, "-x", str(rules)) as server:
+    with serving(home, "-x", str(rules), "--reuse", "1") as server:
         expected = ask(server, LOOK, b"mine", "127.0.0.3")
     with serving(home, "-x", str(rules), "--reuse", "9") as server:
         pid = ask(server, source="127.0.0.3")
@@ -224,27 +224,37 @@ def test_messages_of_several_clients_are_queued_by_one_process(tmp_path: Path) -
     assert [file.read_bytes() for file in queued] == [b"F%d@b.example\0Tu@example.com\0\0" % n for n in range(5)]
 
 
-def test_a_process_that_may_have_seen_a_secret_serves_nobody_else(tmp_path: Path) -> None:
+def test_a_process_to_which_a_password_may_have_been_sent_serves_nobody_else(tmp_path: Path) -> None:
     mail = make_home(tmp_path / "home", CONTROL)
-    certify(mail / "control")
     rules = compiled(tmp_path / "rules.cdb", '127.0.0.2:allow,SMTPAUTHFILE="/nonexistent"\n:allow\n')
     with smtp(mail, "-x", str(rules)) as server:
         session(server, "127.0.0.3", "QUIT")
-        session(server, "127.0.0.2", "QUIT")  # AUTH was offered
+        session(server, "127.0.0.2", "EHLO x", "QUIT")  # AUTH is offered, and not used
+        session(server, "127.0.0.2", "AUTH PLAIN AGpvZQBzZWNyZXQ=", "QUIT")
+        session(server, "127.0.0.3", "AUTH PLAIN AGpvZQBzZWNyZXQ=", "QUIT")  # not offered, and sent all the same
         session(server, "127.0.0.3", "QUIT")
-        assert pids(server)[0] == pids(server)[1] != pids(server)[2]
-        before = server.log().count(b"tcpserver: end ")
-        with server.connect(source="127.0.0.3") as connection:
-            connection.sendall(b"EHLO x\r\nSTARTTLS\r\n")
-            heard = b""
-            while b"220 ready for tls\r\n" not in heard:
-                heard += connection.recv(1000)
-            client = Client((connection.fileno(),) * 2, trusting(mail / "control/servercert.pem")).handshake()
-            client.send(b"QUIT\r\n")
-            assert client.receive_all().startswith(b"221 ")
-        server.wait_for_log(rb"^tcpserver: end ", before + 1)
-        session(server, "127.0.0.3", "QUIT")
-        assert pids(server)[2] == pids(server)[3] != pids(server)[4]
+        found = pids(server)
+        assert found[0] == found[1] == found[2]
+        assert len({found[0], found[3], found[4]}) == 3
+
+
+def test_a_process_that_has_seen_tls_alone_serves_on(tmp_path: Path) -> None:
+    mail = make_home(tmp_path / "home", CONTROL)
+    certify(mail / "control")
+    with smtp(mail) as server:
+        for _ in range(2):
+            before = server.log().count(b"tcpserver: end ")
+            with server.connect(source="127.0.0.3") as connection:
+                connection.sendall(b"EHLO x\r\nSTARTTLS\r\n")
+                heard = b""
+                while b"220 ready for tls\r\n" not in heard:
+                    heard += connection.recv(1000)
+                client = Client((connection.fileno(),) * 2, trusting(mail / "control/servercert.pem")).handshake()
+                client.send(b"QUIT\r\n")
+                assert client.receive_all().startswith(b"221 ")
+            server.wait_for_log(rb"^tcpserver: end ", before + 1)
+        session(server, "127.0.0.3", "EHLO x", "QUIT")
+        assert len(set(pids(server))) == 1
 
 
 def test_an_idle_process_that_dies_is_no_client_and_is_replaced(home: Path) -> None:
@@ -444,9 +454,9 @@ def test_idle_processes_die_of_an_interrupt_without_a_word(home: Path) -> None:
         assert server.log() == before
 
 
-@pytest.mark.parametrize("options", [[], ["--reuse", "9"]], ids=["call", "reuse"])
+@pytest.mark.parametrize("options", [["--reuse", "1"], ["--reuse", "9"]], ids=["call", "reuse"])
 def test_the_server_speaks_of_a_client_before_its_program_does(home: Path, options: list[str]) -> None:
-    """However many come at once. What is given to a process that waits is told right after, so once is not always."""
+    """However many come at once, and also where a waiting process gets the client."""
     with serving(home, *options, "-c", "70", "-b", "100") as server, crowd_of(server, 64) as crowd:
         for client in crowd:
             client.sendall(b"import os; os.write(2, b'program %d\\n' % os.getpid())\n\n")
@@ -468,7 +478,7 @@ def test_a_crowd_that_needs_all_descriptors_does_not_make_the_server_pause(home:
         assert b"unable to accept" not in server.log()
 
 
-@pytest.mark.parametrize("options", [[], ["--reuse", "5"]], ids=["call", "reuse"])
+@pytest.mark.parametrize("options", [["--reuse", "1"], ["--reuse", "5"]], ids=["call", "reuse"])
 def test_processes_that_are_killed_at_any_moment_take_only_their_own_client_with_them(
     home: Path, options: list[str]
 ) -> None:

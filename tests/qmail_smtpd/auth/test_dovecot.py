@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.kit.dovecotserver import Dovecot, dovecot_version, needs_root
+from tests.kit.peers.dovecotserver import Dovecot, dovecot_version, needs_root
 from tests.kit.support import ROOT, peer, script
 
 pytestmark = [pytest.mark.peer, needs_root]

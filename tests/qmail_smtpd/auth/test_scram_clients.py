@@ -7,7 +7,7 @@ import pytest
 
 from qmail_smtpd.auth.scram import Malformed, Scram, WrongProof
 from qmail_smtpd.auth.secret import make
-from tests.kit.saslclients import Client, ClientFailed, cyrus, gsasl
+from tests.kit.peers.saslclients import Client, ClientFailed, cyrus, gsasl
 
 pytestmark = pytest.mark.peer
 CYRUS_LIMIT = 65_536  # iterations: libsasl2 2.1.28, plugins/scram.c

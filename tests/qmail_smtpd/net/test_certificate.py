@@ -341,7 +341,8 @@ def test_the_context_is_not_used_for_another_home(
     (tmp_path / "other/control").mkdir(parents=True)
     certify(tmp_path / "other/control")
     monkeypatch.chdir(tmp_path / "other")
-    assert certificate.context() is not Cache.context
+    kept = Cache.context
+    assert certificate.context() is not kept
 
 
 def test_no_context_is_kept_for_files_that_have_just_changed(control: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from tests.kit.tracer import traced
 
 SCRIPTS = str(Path(script("qmail-popup")).parent)
 PRELOAD = [word for name in ("qmail-popup", "checkusers", "qmail-pop3d") for word in ("--preload", name)]
-MODES = {"exec'd": [], "preloaded": PRELOAD}
+MODES = {"exec'd": ["--exec"], "preloaded": PRELOAD}
 USERS = "joe:{{PLAIN}}secret::::{home}\nann:{{SCRAM-SHA-256}}4096,b2tMQlo=,x,y\n"
 MESSAGES = {
     "cur/1.host:2,S": b"Subject: one\nFrom: a@example.com\n\nthe first\n.\n..two dots\n",
@@ -297,7 +297,8 @@ def test_fetchmail_fetches_and_removes_and_then_finds_no_mail(protocol: str, pop
 
 def test_mail_that_came_by_smtp_is_read_unchanged(pop: Pop, tmp_path: Path) -> None:
     body = bytes(range(1, 256)).replace(b"\r", b"").replace(b"\n", b"") * 40
-    message = b"Subject: t\r\n\r\n.\r\n..\r\n.x\r\n\r\n" + body + b"\r\na\rb\r\r\n\0\r\n" + b"y" * 100_000 + b"\r\n"
+    """But for a CR before a line end: the file then has CR LF, which POP3 takes for one line end, as Dovecot does."""
+    message = b"Subject: t\r\n\r\n.\r\n..\r\n.x\r\n\r\n" + body + b"\r\na\rb\r\n\0\r\n" + b"y" * 100_000 + b"\r\n"
     qmail = make_home(tmp_path / "qmail")
     environ = {
         "PATH": os.environ["PATH"],

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.dovecotserver import Dovecot, dovecot_version, needs_root
 from tests.kit.mailhome import CONTROL, make_home
+from tests.kit.peers.dovecotserver import Dovecot, dovecot_version, needs_root
 from tests.kit.server import Server, until
 from tests.kit.support import ROOT, is_world_readable, peer, script
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.dovecotserver import Dovecot, needs_root
 from tests.kit.maildrop import Maildir, talk
+from tests.kit.peers.dovecotserver import Dovecot, needs_root
 from tests.kit.server import PATIENCE, read_all
 
 FILES = [

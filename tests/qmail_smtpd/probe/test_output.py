@@ -16,9 +16,9 @@ from hypothesis import strategies as some
 
 from qmail_smtpd.probe.text import printable
 from tests.kit.mailhome import make_home
+from tests.kit.peers.standin import StandIn, behave
 from tests.kit.relaytest import FAST, over_network, relaytest
 from tests.kit.server import PATIENCE, has_ended, until
-from tests.kit.standin import StandIn, behave
 from tests.kit.support import script
 
 EVIL = b"<script>alert(1)</script> [red]x[/red] \x1b[2J\x1b]0;t\x07 \r \x9b31m \xe2\x80\xae & \"'\\ \x00 end"

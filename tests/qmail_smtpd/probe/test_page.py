@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import make_home
+from tests.kit.peers.standin import StandIn, behave
 from tests.kit.relaytest import over_network, relaytest
 from tests.kit.server import compiled
-from tests.kit.standin import StandIn, behave
 from tests.kit.support import peer
 
 pytestmark = pytest.mark.peer

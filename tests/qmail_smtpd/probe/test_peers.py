@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import make_home
-from tests.kit.postfixserver import Postfix
+from tests.kit.peers.postfixserver import Postfix
 from tests.kit.relaytest import FAST, Outcome, over_network, relaytest
 from tests.kit.support import peer
 

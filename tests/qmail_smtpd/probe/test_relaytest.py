@@ -9,9 +9,9 @@ import pytest
 from qmail_smtpd.probe.vantage import Inside
 from tests.kit.mailhome import make_home
 from tests.kit.mailserver import Server
+from tests.kit.peers.standin import END, StandIn, Visit, behave
 from tests.kit.relaytest import FAST, over_network, relaytest
 from tests.kit.server import compiled
-from tests.kit.standin import END, StandIn, Visit, behave
 from tests.kit.support import ROOT, script
 
 QMAIL_SMTPD = script("qmail-smtpd")

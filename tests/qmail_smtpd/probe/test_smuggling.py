@@ -10,8 +10,8 @@ from qmail_smtpd.probe.judge import BROKEN, REFUSED, TAKEN
 from qmail_smtpd.probe.probes import Names
 from qmail_smtpd.probe.transport import ConnectionLost, TimedOut
 from qmail_smtpd.probe.tricks import smuggling_probes
+from tests.kit.peers.standin import StandIn, Visit
 from tests.kit.relaytest import Outcome, over_network
-from tests.kit.standin import StandIn, Visit
 
 PROBE = smuggling_probes()[0]
 NAME = PROBE.name

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import make_home
+from tests.kit.peers.standin import StandIn, behave
 from tests.kit.relaytest import Outcome, over_network, relaytest
-from tests.kit.standin import StandIn, behave
 from tests.kit.support import script
 from tests.kit.tlspeer import certify
 

@@ -24,8 +24,8 @@ from qmail_smtpd.probe.judge import (
 )
 from qmail_smtpd.probe.transport import ConnectionLost, TimedOut
 from qmail_smtpd.probe.tricks import trick_probes
+from tests.kit.peers.standin import StandIn, behave
 from tests.kit.relaytest import FAST, over_network, relaytest
-from tests.kit.standin import StandIn, behave
 
 LISTED = ("--listed", "example.com")
 PROBES = {probe.name: probe for probe in (*address_probes(), *trick_probes())}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.smarthost import CLOSE, GREETING, MESSAGE, Smarthost
+from tests.kit.peers.smarthost import CLOSE, GREETING, MESSAGE, Smarthost
 from tests.kit.support import free_port, peer, script
 
 pytestmark = pytest.mark.peer

@@ -17,7 +17,7 @@ from tests.kit.server import Server, compiled, until
 from tests.kit.support import ROOT, script
 
 MODES = {
-    "exec'd": [],
+    "exec'd": ["--exec"],
     "called": ["--preload", "relay-allow", "--preload", "relay-check", "--preload", "show"],
     "called, with names": ["-h", "--preload", "relay-allow", "--preload", "relay-check", "--preload", "show"],
 }
