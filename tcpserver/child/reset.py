@@ -90,7 +90,9 @@ class FullReset:
     def call(self, environment: dict[bytes, bytes]) -> object:
         """Call the program for one client."""
         change_environment(environment)
-        return self.program()
+        code = self.program()
+        signal(SIGINT, SIG_DFL)  # from here on the death of the process is no error of the program's
+        return code
 
     def is_clean(self, code: object) -> bool:
         """May this process go on? Not with something to do at its end, or where the program has left something."""

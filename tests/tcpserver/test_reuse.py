@@ -15,6 +15,8 @@ from pathlib import Path
 import cdblib
 import pytest
 
+from tcpserver.child.reset import FullReset
+from tests.kit import forked
 from tests.kit.consolescript import EXECUTE, install_script
 from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, children, compiled, has_ended, needs_root, open_to_all, read_all, until
@@ -448,7 +450,7 @@ def test_a_cdb_of_domains_does_not_keep_a_process_from_being_used_again(tmp_path
 def test_idle_processes_die_of_an_interrupt_without_a_word(home: Path) -> None:
     with serving(home, "--reuse", "9") as server:
         pid = int(ask(server))
-        before = server.log()
+        before = server.wait_for_log(rb"^tcpserver: status: 0/")
         os.kill(pid, signal.SIGINT)
         until(lambda: pid not in children(server.pid))
         assert server.log() == before
@@ -494,6 +496,16 @@ def test_processes_that_are_killed_at_any_moment_take_only_their_own_client_with
                 for client in crowd:
                     assert read_all(client) in (b"here\n", b"")
         until(lambda: server.log().endswith(b"tcpserver: status: 0/40\n"))
-        assert b"Traceback" not in server.log()
+        assert server.log().count(b"Traceback") == server.log().count(b"\nKeyboardInterrupt\n")  # the program's
         assert b"dropping" not in server.log()
         assert ask(server, "print('still')") == b"still\n"
+
+
+def test_an_interrupt_after_the_program_has_returned_is_no_error_of_the_program() -> None:
+    def main() -> None:
+        process = FullReset(lambda: 7)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert process.call({}) == 7
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert forked.run(main, ["program"]) == (b"", b"", -signal.SIGINT)
