@@ -155,8 +155,8 @@ class Attempt:
         self.report(passed, command, f"expected {expected!r}\n{done.stdout}", time.monotonic() - began)
         return done.stdout
 
-    def page(self, page: str) -> None:
-        """Run the commands of a page."""
+    def page(self, page: str, restart: bool = False) -> None:
+        """Run the commands of a page. `restart`: an earlier page has started a service on port 25."""
         answers = iter(ANSWERS.get(page, []))
         for block in commands(page):
             if self.machine.suite == "forky":
@@ -165,6 +165,8 @@ class Attempt:
                 for line in filter(None, block.splitlines()):
                     self.do(line, "client", next(answers), check=False)
             elif "install --check" in block:
+                if restart:
+                    self.do("sv restart smtp || svc -t /etc/service/smtp")
                 self.wait_for_services(page)
                 self.do(block)
             elif re.search(r"apt-get|examples/(install$|\w+ --check)", block, re.MULTILINE):
@@ -198,9 +200,7 @@ def attempt(suite: str, folder: Path, scenario: str) -> int:
         for number, page in enumerate(pages):
             if page in BEFORE:
                 one.do(BEFORE[page], "outside" if "apt-get" in BEFORE[page] else "machine")
-            if number:
-                one.do("sleep 6; sv restart smtp || svc -t /etc/service/smtp")
-            one.page(page)
+            one.page(page, restart=number > 0)
         for page in pages[:-1]:
             for check in BOTH[page]:
                 one.do(check.command, check.place, check.expected)
