@@ -110,7 +110,7 @@ def test_a_whole_session(session: Session, checker: Checker, tmp_path: Path) -> 
     file = (tmp_path / "Maildir/new/2.host").read_bytes()
     assert session.ask(b"RETR 1", b"\r\n.\r\n") == OK + b"Subject: one\r\n\r\n..\r\n.\r\n"
     big = session.ask(b"RETR 2", b"\r\n.\r\n")
-    assert big == OK + file.replace(b"\n", b"\r\n").replace(b"\n.", b"\n..") + b"\r\n.\r\n"
+    assert big == OK + file.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n").replace(b"\n.", b"\n..") + b"\r\n.\r\n"
     assert session.ask(b"DELE 3") == OK
     assert session.ask(b"QUIT") == OK
     assert session.client.receive() == b""  # close_notify
