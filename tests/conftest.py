@@ -26,6 +26,14 @@ for _number, _action in (
         signal.signal(_number, _action)
 
 
+# Their fixtures install the project. The workers take tests from the end of each other's lists: these stay together.
+FIRST = ("test_quickstart.py", "test_install.py", "test_wheel.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not ("system" in item.path.parts and item.path.name in FIRST))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
