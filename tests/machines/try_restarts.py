@@ -31,7 +31,7 @@ def greeted():
     assert client.recv(100).startswith(b"220 ")
     return client
 
-for _ in range(100):
+for _ in range(300):
     try:
         idle = greeted()
         break
