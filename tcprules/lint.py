@@ -6,8 +6,11 @@ tcprules 0.88 accepts `10.0:deny` and `1.2.3.4 deny` without a message, and then
 import re
 from functools import lru_cache
 
-from tcprules.network import dotted_quad, ipv4
+from tcprules import exposure
+from tcprules.exposure import RELAYCLIENT, relayclient_column
+from tcprules.forms import OCTET, means_all, right_form
 from tcprules.rules import (
+    ENDS,
     INSTRUCTION_CACHE_SIZE,
     OCTET_MAX,
     PLAIN,
@@ -20,17 +23,13 @@ from tcprules.rules import (
 
 WARNINGS_MAX = 20  # further ones are only counted
 BOM = b"\xef\xbb\xbf"
-RELAYCLIENT = b"RELAYCLIENT"
 NO_CLIENTS = (b"0.0.0.0", b"::")  # addresses that are meant as every client
 NUMBERS = (b"DATABYTES", b"MAXCONIP")  # variables that are numbers
 DIGITS_SHOWN = 18
 OPEN_RELAYS = {b"": b"every client", b"=": b"every client with a name"}  # key -> who may relay
 
-OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 is_address = re.compile(rb"(?:%b\.){3}%b" % (OCTET, OCTET)).fullmatch
 is_address_or_prefix = re.compile(rb"%b\.(?:%b\.(?:%b\.(?:%b)?)?)?" % (OCTET, OCTET, OCTET, OCTET)).fullmatch
-match_wildcard = re.compile(rb"((?:%b\.){1,3})\*(?:\.\*)*" % OCTET).fullmatch
-match_long_range = re.compile(rb"(%b(?:\.%b){3})-(%b(?:\.%b){3})" % ((OCTET,) * 4)).fullmatch
 is_host = re.compile(rb"=[^.].*", re.DOTALL).fullmatch
 
 # The first key and the instructions of nearly every rule match these, and need no further checks.
@@ -63,12 +62,14 @@ HOST_FAULTS = (
 class Lint:
     """Gets each line of a rules file, and collects the warnings."""
 
-    __slots__ = ("_lines", "_texts", "count")
+    __slots__ = ("_lines", "_relays", "_suspects", "_texts", "count")
 
     def __init__(self) -> None:
         self.count = 0
         self._texts: list[bytes] = []
         self._lines: dict[bytes, int] = {}  # key -> the first line that sets it
+        self._relays: list[bytes] = []  # warnings about rules that let too many relay: further ones do not hide them
+        self._suspects: list[tuple[int, Rule]] = []  # rules that are judged when all lines are known
 
     def ignored(self, number: int, line: bytes) -> None:
         """Check a line without a rule: a comment, a blank line, or a mistake."""
@@ -86,6 +87,8 @@ class Lint:
             self._check_address(number, rule)
         for column, text in _instruction_faults(rule.instructions):
             self._warn(number, len(rule.address) + 1 + column, text.encode())
+        if RELAYCLIENT in rule.instructions and first not in NO_CLIENTS and exposure.is_suspect(rule):
+            self._suspects.append((number, rule))
         lines = self._lines
         duplicates = 0
         for key in rule.keys:
@@ -98,8 +101,11 @@ class Lint:
 
     def bad(self, bad: BadLine) -> None:
         """Add the fatal line, which is listed even after WARNINGS_MAX warnings."""
+        ends = [end for end in map(bad.line.find, ENDS) if end >= 0]
+        form = right_form(bad.line[: min(ends)]) if ends else b""
+        why = bad.why.encode()
         self.count += 1
-        self._texts.append(_at(bad.number, bad.column, bad.why.encode()))
+        self._texts.append(_at(bad.number, bad.column, why + b": write " + form if form and form not in why else why))
 
     def file(self, text: bytes) -> None:
         """Add a warning about the file as a whole."""
@@ -107,24 +113,30 @@ class Lint:
 
     def finish(self, want_default: bool) -> None:
         """Check the file as a whole, after its last line."""
+        for number, rule in self._suspects:
+            fault = exposure.fault(number, rule, self._lines)
+            if fault:
+                self._relays.append(_at(number, *fault))
+        self.count += len(self._relays)
         if not self._lines:
             self.file(b"no rule: all clients are allowed")
         elif want_default and b"" not in self._lines:
             self.file(b"no default rule: all other clients are allowed")
 
     def texts(self) -> list[bytes]:
-        """Return the warnings, at most WARNINGS_MAX and the number of the others."""
-        hidden = self.count - len(self._texts)
-        return self._texts + ([b"file: and %d more" % hidden] if hidden else [])
+        """Return the warnings: at most WARNINGS_MAX, as many about relaying, and the number of the others."""
+        texts = self._texts + self._relays[:WARNINGS_MAX]
+        hidden = self.count - len(texts)
+        return texts + ([b"file: and %d more" % hidden] if hidden else [])
 
     def _check_address(self, number: int, rule: Rule) -> None:
         for column, text in _address_faults(number, rule.address):
             self._warn(number, column, text.encode())
         clients = OPEN_RELAYS.get(rule.keys[0]) if rule.keys else None
         if clients and rule.instructions.startswith(b"allow"):
-            for column, name, _ in variables(rule.instructions):
-                if name == RELAYCLIENT:
-                    self._warn(number, len(rule.address) + 1 + column, b"an open relay: %b may relay" % clients)
+            column = relayclient_column(rule)
+            if column:
+                self._warn(number, column, b"an open relay: %b may relay" % clients)
 
     def _warn_duplicates(self, number: int, keys: list[bytes], duplicates: int) -> None:
         key = next(key for key in keys if self._lines[key] != number)
@@ -151,10 +163,14 @@ def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
         return [(1, "a byte order mark: the rule matches no client")]
     if not address or looks_like_network(address):
         return []
+    if means_all(address):
+        return [(1, _dead_rule("a rule for all clients has no address"))]
+    span = _range(address)
     form = right_form(address)
     if form:
-        return [(1, _dead_rule("write " + form.decode()))]
-    span = split_range(address)
+        is_alive = span and is_address_or_prefix(b"%b%d%b" % (span[0], span[1], span[3]))  # `172.16-172.31.`
+        text = f"write {form.decode()}"
+        return [(1, f"a range counts within one octet: {text}" if is_alive else _dead_rule(text))]
     if span:
         return _range_faults(*span)
     info, at, place = address.rpartition(b"@")
@@ -165,6 +181,14 @@ def _address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
     if not (is_host(place) or is_address(place) or b":" in place):
         return faults + [(offset + 1, _dead_rule("info@ must be followed by a whole address or =host"))]
     return faults + [(offset + column, text) for column, text in _place_faults(place)]
+
+
+def _range(address: bytes) -> tuple[bytes, int, int, bytes] | None:
+    """Return the parts of a range, None if the address is none."""
+    try:
+        return split_range(address)
+    except ValueError:
+        return None
 
 
 def _range_faults(before: bytes, low: int, high: int, after: bytes) -> list[tuple[int, str]]:
@@ -189,23 +213,6 @@ def _place_faults(place: bytes) -> list[tuple[int, str]]:
         if match:
             return [(match.start(1) + 1, _dead_rule(text))]
     return []
-
-
-def right_form(address: bytes) -> bytes:
-    """Return the right form of a prefix or range that is written as in other programs; empty if it is no such thing."""
-    wildcard = match_wildcard(address)
-    if wildcard:
-        return wildcard[1]
-    span = match_long_range(address)
-    if not span:
-        return b""
-    low, high = ipv4(span[1]) or 0, ipv4(span[2]) or 0
-    if low >> 8 == high >> 8 and low <= high:
-        return b"%b-%d" % (span[1], high & OCTET_MAX)
-    size = high - low + 1
-    if size > 0 and not size & (size - 1) and not low % size:  # a power of two, at a multiple of it
-        return b"%b/%d" % (dotted_quad(low), 33 - size.bit_length())
-    return b"one network a line, such as 10.0.0.0/8"
 
 
 def _octet_faults(place: bytes) -> list[tuple[int, str]]:

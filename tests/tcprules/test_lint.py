@@ -74,7 +74,7 @@ def test_a_working_rule_gets_no_warning(line: bytes) -> None:
         (b" #x:deny", 1, "blank"),
         (b"host.example:deny", 1, "must begin with ="),
         (b".example:deny", 1, "must begin with ="),
-        (b"localhost:deny", 1, "must begin with ="),
+        (b"localhost:deny", 1, "no client: write 127.0.0.1, and on a line of its own ::1"),
         (b"=Host.example:deny", 2, "lower case"),
         (b"=host.eXample:deny", 8, "lower case"),
         (b"=*.example:deny", 2, "all names below a domain are written =.example.com"),
@@ -92,6 +92,14 @@ def test_a_working_rule_gets_no_warning(line: bytes) -> None:
         (b"192.168.0.0-192.168.255.255:deny", 1, "no client: write 192.168.0.0/16"),
         (b"172.16.0.0-172.31.255.255:deny", 1, "no client: write 172.16.0.0/12"),
         (b"0.0.0.0-255.255.255.255:deny", 1, "no client: write 0.0.0.0/0"),
+        (b"192.168.1.x:deny", 1, "no client: write 192.168.1."),
+        (b"172.16.-172.31.:deny", 1, "no client: write 172.16-31."),
+        (b"172.16-172.31.:deny", 1, "a range counts within one octet: write 172.16-31."),
+        (b"10.0.0-10.0.3.:deny", 1, "no client: write 10.0.0-3."),
+        (b"[192.168.1.0]/24:deny", 1, "no client: write 192.168.1.0/24"),
+        (b"192.168.1.0/24,10.0.0.0/8:deny", 1, "no client: write one network a line, such as 10.0.0.0/8"),
+        (b"ALL:deny", 1, "no client: a rule for all clients has no address"),
+        (b".:deny", 1, "no client: a rule for all clients has no address"),
         (b"10.0.0.5-10.0.1.9:deny", 1, "no client: write one network a line, such as 10.0.0.0/8"),
         (b"10.0.0.9-10.0.0.1:deny", 1, "no client: write one network a line, such as 10.0.0.0/8"),
         (b"10.0.1.0-10.0.0.255:deny", 1, "no client: write one network a line, such as 10.0.0.0/8"),
@@ -219,6 +227,32 @@ def test_a_byte_order_mark_is_reported_before_a_comment_and_before_a_rule() -> N
 def test_the_fatal_line_is_reported_last() -> None:
     actual = warnings(b"10.0:deny\n1.2.3.4:alow\n10.1:deny\n")
     assert [text.split(": ")[0] for text in actual] == ["line 1, column 5", "line 2, column 9"]
+
+
+@pytest.mark.parametrize(
+    ("address", "form"),
+    [
+        (b"192.168.1.0/255.255.255.0", "192.168.1.0/24"),
+        (b"10.1.2.3/0.0.255.255", "10.1.0.0/16"),
+        (b"10.0.0.0/255.0.255.0", ""),
+        (b"10/8", ""),  # the message has it
+        (b"172.16/12", "172.16.0.0/12"),
+        (b"192.168./16", "192.168.0.0/16"),
+        (b"10/99999999999999", ""),
+        (b"[::1]", "::1"),
+        (b"[2a00:1450::]/32", "2a00:1450::/32"),
+        (b"IPv6:2a00:1450::1", "2a00:1450::1"),
+        (b"2a00:1450:1:2::*", "2a00:1450:1:2::/64"),
+        (b"2a00:1450:", "2a00:1450::/32"),
+        (b"fe80::1%eth0", "fe80::1"),
+        (b"127.0.0.1:25", "127.0.0.1"),
+        (b"[::1::]", ""),
+    ],
+)
+def test_a_refused_line_is_reported_with_the_right_form(address: bytes, form: str) -> None:
+    actual = warnings(address + b":deny\n")
+    assert len(actual) == 1
+    assert actual[0].partition(": write ")[2] == form
 
 
 def test_a_crlf_file_gets_a_clear_warning() -> None:
