@@ -236,7 +236,18 @@ class Setup(Reader):
         settings.local = environ.get(b"TCPLOCALHOST", environ.get(b"TCPLOCALIP", settings.local))
         settings.remotehost = environ.get(b"TCPREMOTEHOST", settings.remotehost)
         settings.remoteinfo = environ.get(b"TCPREMOTEINFO")
+        if b"NORELAY" in environ:
+            self.forbid_relaying(environ)
         settings.relayclient = environ.get(b"RELAYCLIENT")
+
+    def forbid_relaying(self, environ: dict[bytes, bytes]) -> None:
+        """Never let this client relay (tcpserver --proxy-from: its proxy has not named it), unless it logs in.
+
+        Without rcpthosts the strict rules hold: they accept no foreign recipient.
+        """
+        environ.pop(b"RELAYCLIENT", None)  # the queue program must not see it either
+        if self.settings.rcpthosts is None:
+            self.settings.relaystrict = True
 
     def read_auth(self, environ: dict[bytes, bytes], arguments: list[bytes]) -> None:
         """Configure SMTP AUTH."""

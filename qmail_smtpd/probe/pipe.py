@@ -16,7 +16,18 @@ GRACE = 1.0  # seconds from QUIT to SIGTERM, and from there to SIGKILL
 LOG_TAIL = 4096  # bytes
 
 # Variables of another client that this process may have inherited.
-OF_CLIENT = ("PROTO", "REMOTE_HOST", "RELAYCLIENT", "RBLSMTPD", "DATABYTES", "SMTPAUTHUSER", "AUTHENTICATED")
+OF_CLIENT = (
+    "PROTO",
+    "REMOTE_HOST",
+    "RELAYCLIENT",
+    "NORELAY",
+    "RBLSMTPD",
+    "DATABYTES",
+    "SMTPAUTHUSER",
+    "AUTHENTICATED",
+    "PROXYREMOTEIP",
+    "PROXYREMOTEPORT",
+)
 SERVER_IP = "127.0.0.1"
 
 

@@ -37,10 +37,15 @@ def main() -> "NoReturn":
 
 
 def record(environ: "Mapping[bytes, bytes]") -> None:
-    """Record the client, unless its user may not relay. Raise StoreError if that fails."""
+    """Record the client, unless its user may not relay. Raise StoreError if that fails.
+
+    With NORELAY the address is that of a proxy, whose client is unknown.
+    """
     user = environ.get(b"USER")
     if not user:
         raise StoreError(b"USER is not set: is there a password checker before this program?")
+    if b"NORELAY" in environ:
+        return
     store = store_for(environ)
     if store.settings.may_relay(user):
         store.allow(environ.get(b"TCPREMOTEIP", b""), escaped(user), service(environ.get(b"TCPLOCALPORT", b"")))

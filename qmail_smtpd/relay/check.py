@@ -56,8 +56,11 @@ def fail(error: OSError) -> "NoReturn":
 
 
 def allow_relaying(environ: "MutableMapping[bytes, bytes]") -> None:
-    """Set RELAYCLIENT if the client has a live entry, unless it is already set. Raise StoreError if the store fails."""
-    if b"RELAYCLIENT" in environ:
+    """Set RELAYCLIENT if the client has a live entry, unless it is already set. Raise StoreError if the store fails.
+
+    With NORELAY the address is that of a proxy, whose client is unknown.
+    """
+    if b"RELAYCLIENT" in environ or b"NORELAY" in environ:
         return
     entry = store_for(environ).check(environ.get(b"TCPREMOTEIP", b""))
     if not entry:

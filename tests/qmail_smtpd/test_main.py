@@ -80,6 +80,18 @@ TRANSACTION = "MAIL FROM:<s@sender.test>\r\nRCPT TO:<u@example.com>\r\n"
             "250 553 553 250",
         ),
         ({"relaystrict": ""}, {"RELAYCLIENT": ""}, "MAIL\r\nRCPT <a%b@evil.test>\r\n", "250 250"),
+        (
+            {},
+            {"RELAYCLIENT": "", "NORELAY": "1"},
+            "MAIL\r\nRCPT <a@evil.test>\r\nRCPT <a@example.com>\r\n",
+            "250 553 250",
+        ),
+        (
+            {},
+            {"RELAYCLIENT": "", "NORELAY": ""},
+            "MAIL\r\nRCPT <a@evil.test>\r\nRCPT <a%b@example.com>\r\n",
+            "250 553 250",
+        ),
         ({"badmailfrom": "@sender.test\n"}, {"RELAYCLIENT": ""}, TRANSACTION, "250 553"),
         ({"badmailfrom": "@sender.test\n", "badmailfromrelay": "skip\n"}, {"RELAYCLIENT": ""}, TRANSACTION, "250 250"),
         ({"badmailfrom": "@sender.test\n", "badmailfromrelay": "skip\n"}, {}, TRANSACTION, "250 553"),
@@ -94,6 +106,17 @@ def test_settings_in_control_files_and_environment(
 ) -> None:
     home = make_home(tmp_path / "home", {**CONTROL, "localiphost": "example.com\n", **control})
     assert " ".join(talk(home, text, {**CLIENT, **env}).codes[1:]) == codes
+
+
+def test_a_client_that_never_relays_does_not_even_without_rcpthosts_and_the_queue_program_sees_it(home: Path) -> None:
+    (home / "control/rcpthosts").unlink()
+    (home / "bin/qmail-queue").write_text("#!/bin/sh\nenv >report\ncat >/dev/null\nexit 31\n")
+    environ = {**CLIENT, "RELAYCLIENT": "", "NORELAY": "1"}
+    text = "MAIL\r\nRCPT <a@example.com>\r\nRCPT <>\r\nRCPT <postmaster>\r\nDATA\r\n.\r\n"
+    assert talk(home, text, environ).codes[1:] == ["250", "553", "553", "250", "354", "554"]
+    names = [line.partition("=")[0] for line in (home / "report").read_text().splitlines()]
+    assert "NORELAY" in names
+    assert "RELAYCLIENT" not in names
 
 
 OUR_FILES = ["maxrcpt", "maxerrors", "timeoutsession", "barecr", "relaystrict", "badmailfromrelay"]

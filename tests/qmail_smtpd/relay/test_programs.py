@@ -150,6 +150,12 @@ def test_a_login_from_a_proxy_is_not_recorded_and_not_reported(home: Home) -> No
     assert os.listdir(home.store) == []
 
 
+def test_a_login_through_a_proxy_that_does_not_name_its_client_is_not_recorded(home: Home) -> None:
+    done = home.run(allow.main, b"true", TCPREMOTEIP=V4, USER=b"joe@example.com", NORELAY=b"1")
+    assert done == SILENT
+    assert os.listdir(home.store) == []
+
+
 def replace_by_file(home: Home) -> None:
     home.store.rmdir()
     home.store.touch()
@@ -291,6 +297,13 @@ def test_variables_that_the_rules_set_are_kept(home: Home) -> None:
     assert home.check(V4, RBLSMTPD=b"-listed") == b",-listed,joe@example.com\n"
     assert home.check(V4, RELAY_USER=b"root") == LIVE
     assert home.check(b"192.0.2.8", RELAY_USER=b"x", RBLSMTPD=b"y") == b"unset,y,x\n"
+
+
+def test_a_client_that_its_proxy_does_not_name_may_not_relay_by_a_login(home: Home) -> None:
+    home.login(V4)
+    assert home.check(V4, NORELAY=b"1") == NOT_LIVE
+    assert home.check(V4, NORELAY=b"") == NOT_LIVE
+    assert home.check(V4) == LIVE
 
 
 def test_a_store_without_users_sets_an_empty_relay_user(tmp_path: Path) -> None:
