@@ -13,7 +13,7 @@ import click
 
 from tcprules import strerr
 from tcpserver import environ
-from tcpserver.parent import inherited, listen, loadable
+from tcpserver.parent import inherited, listen, loadable, proxy_networks
 from tcpserver.parent.account import Account, account
 from tcpserver.settings import Settings
 
@@ -63,6 +63,17 @@ def rate(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[
     return bounded(1, MAX_LIMIT)(ctx, param, number) or 0, bounded(1, MAX_LIMIT)(ctx, param, seconds) or 0
 
 
+def networks(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> list[str]:
+    """--proxy-from, a list of networks each time."""
+    found = [text for item in texts for text in item.split(",")]
+    for text in found:
+        try:
+            proxy_networks.parse(os.fsencode(text))
+        except ValueError as error:
+            raise click.BadParameter(f"needs networks, such as 10.0.0.0/8,::1: {text}: {error}", ctx, param) from None
+    return found
+
+
 class Command(click.Command):
     """A click command that remembers in which order the options came: of -h and -H, -u and -U the later one counts."""
 
@@ -91,6 +102,8 @@ def options() -> list[click.Parameter]:
         click.Option(["--preload", "preload"], multiple=True),
         click.Option(["--reuse", "reuse"], callback=bounded(1, MAX_INT)),
         click.Option(["--exec", "exec_only"], is_flag=True),
+        click.Option(["--proxy-from", "proxy_from"], multiple=True, callback=networks),
+        click.Option(["--proxy-timeout", "proxy_timeout"], callback=bounded(1, MAX_INT), default="5"),
         click.Option(["--log-format", "log_format"], type=click.Choice(["text", "json"]), default="text"),
         click.Argument(["operands"], nargs=-1, type=click.UNPROCESSED),
     ]
@@ -194,6 +207,8 @@ def settle(params: dict[str, Any], order: list[str], verbosity: int) -> Settings
         log_format=params["log_format"],
         kill_ip_options=int(last(order, "Oo") == "O"),
         nodelay=int(last(order, "dD") == "D"),
+        proxy_from=params["proxy_from"],
+        proxy_timeout=params["proxy_timeout"],
     )
 
 

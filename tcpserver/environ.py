@@ -29,7 +29,8 @@ IPV6_NAMES = (  # ucspi-tcp-ipv6's; programs that read ${PROTO}REMOTEIP (mailfro
     b"TCP6REMOTEINFO",
     b"TCP6INTERFACE",
 )
-NOT_PASSED_ON = frozenset(SERVICE_NAMES + IPV6_NAMES)
+PROXY_NAMES = (b"PROXYREMOTEIP", b"PROXYREMOTEPORT", b"NORELAY")  # of a client behind a proxy (--proxy-from) alone
+NOT_PASSED_ON = frozenset(SERVICE_NAMES + IPV6_NAMES + PROXY_NAMES)
 
 
 def base(inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
@@ -43,7 +44,9 @@ def base(inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
 class Facts:
     """Both ends of a connection: addresses as text, ports, names and ident's answer (None: not known, or not asked).
 
-    `interface` is the name of the network interface of a link-local IPv6 client.
+    `interface` is the name of the network interface of a link-local IPv6 client. `proxy_ip` and `proxy_port` are the
+    proxy's end of the connection, if a PROXY header has named the others. With `never_relays` it has named none: the
+    ends are those of the connection, and whoever sends through it may not relay.
     """
 
     __slots__ = (
@@ -51,6 +54,9 @@ class Facts:
         "local_host",
         "local_ip",
         "local_port",
+        "never_relays",
+        "proxy_ip",
+        "proxy_port",
         "remote_host",
         "remote_info",
         "remote_ip",
@@ -64,6 +70,9 @@ class Facts:
         self.remote_host: bytes | None = None
         self.remote_info: bytes | None = None
         self.interface: bytes | None = None
+        self.proxy_ip: bytes | None = None
+        self.proxy_port = 0
+        self.never_relays = False
 
 
 Edits = list[tuple[bytes, bytes | None]]
@@ -88,6 +97,19 @@ def variables(facts: Facts) -> Edits:
     if ipv6:
         edits += [(b"TCP6" + name[3:], value) for name, value in edits[1:]]
         edits.append((b"TCP6INTERFACE", facts.interface))
+    if facts.proxy_ip is not None:
+        edits += [(b"PROXYREMOTEIP", facts.proxy_ip), (b"PROXYREMOTEPORT", b"%d" % facts.proxy_port)]
+    return edits
+
+
+def with_rule(facts: Facts, of_rule: "list[tuple[bytes, bytes]]") -> Edits:
+    """The variables of one connection, then those of the client's rule, which override them.
+
+    No rule lets a client relay that is unknown behind its proxy.
+    """
+    edits = variables(facts) + list(of_rule)
+    if facts.never_relays:
+        edits += [(b"RELAYCLIENT", None), (b"NORELAY", b"1")]
     return edits
 
 

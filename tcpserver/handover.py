@@ -35,7 +35,8 @@ def encode(job: Job) -> bytes:
     facts = job.facts
     known = None
     if facts is not None:
-        known = facts.local_ip, facts.local_port, facts.remote_ip, facts.remote_port, facts.interface
+        ends = facts.local_ip, facts.local_port, facts.remote_ip, facts.remote_port
+        known = *ends, facts.interface, facts.proxy_ip, facts.proxy_port, facts.never_relays
     return marshal.dumps((job.announcement, job.edits, known, job.others))
 
 
@@ -44,9 +45,8 @@ def decode(message: bytes) -> Job:
     announcement, edits, known, others = marshal.loads(message)  # noqa: S302  (see above)
     facts = None
     if known is not None:
-        *ends, interface = known
-        facts = Facts(*ends)
-        facts.interface = interface
+        facts = Facts(*known[:4])
+        facts.interface, facts.proxy_ip, facts.proxy_port, facts.never_relays = known[4:]
     return Job(announcement, edits, facts, others)
 
 

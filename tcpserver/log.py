@@ -69,6 +69,10 @@ class Lines:
         """How many lines nobody could be given."""
         return self.warning(b"dropped %d log lines: nobody read them" % lines)
 
+    def waiting(self, headers: int, turns: int) -> bytes:
+        """Another, with --proxy-from: connections without their whole PROXY header, and those that wait for -c."""
+        return b"tcpserver: waiting: %d for a PROXY header, %d for their turn\n" % (headers, turns)
+
     def connected(self, pid: int, facts: Facts, seconds: float) -> bytes:
         """One line of the answer to SIGUSR1."""
         return b"tcpserver: connected %d %s %d seconds\n" % (pid, facts.remote_ip, seconds)

@@ -29,6 +29,8 @@ def ends(facts: Facts) -> dict[str, object]:
         "remote_port": facts.remote_port,
         "remote_host": readable(facts.remote_host),
         "remote_info": readable(facts.remote_info),
+        "proxy_ip": readable(facts.proxy_ip),
+        "proxy_port": facts.proxy_port or None,
     }
 
 
@@ -62,6 +64,9 @@ class JsonLines(Lines):
 
     def warning(self, text: bytes) -> bytes:
         return line("warning", text=readable(text))
+
+    def waiting(self, headers: int, turns: int) -> bytes:
+        return line("waiting", headers=headers, turns=turns)
 
     def connected(self, pid: int, facts: Facts, seconds: float) -> bytes:
         return line("connected", pid=pid, remote_ip=readable(facts.remote_ip), duration=round(seconds, 6))

@@ -29,10 +29,11 @@ WORDY = {  # how a field that is not plain text is read back from its word
     "ask_info": int,
     "kill_ip_options": int,
     "nodelay": int,
+    "proxy_timeout": int,
 }
 
 
-LISTS = ("command", "groups", "loadable", "preload", "program")
+LISTS = ("command", "groups", "loadable", "preload", "program", "proxy_from")
 
 
 class Settings:
@@ -63,6 +64,8 @@ class Settings:
         "prepare_timeout",
         "print_port",
         "program",
+        "proxy_from",
+        "proxy_timeout",
         "rate",
         "rate_period",
         "reuse",
@@ -105,6 +108,8 @@ class Settings:
     log_format: str  # --log-format: text or json
     kill_ip_options: int  # -O
     nodelay: int  # -D
+    proxy_from: list[str]  # --proxy-from, networks from which a connection begins with a PROXY header
+    proxy_timeout: int  # --proxy-timeout, seconds for the header
 
     def __init__(self, **values: object) -> None:
         for name in self.__slots__:

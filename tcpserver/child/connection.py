@@ -76,7 +76,7 @@ class Connection:
             self.write_banner(octets(self.settings.banner))
         self.ask()
         verdict = self.judge()
-        return environ.variables(self.facts) + list(verdict.environment)
+        return environ.with_rule(self.facts, verdict.environment)
 
     def write_banner(self, banner: bytes) -> None:
         """Send the banner before anything is asked. Raises Refused for a client that does not read it."""
@@ -107,7 +107,7 @@ class Connection:
             registry.programs.clear()  # a thread still waits in the resolver: exec, which ends it, in place of a call
         facts.local_host = found.local if settings.local_name is None else octets(settings.local_name)
         facts.remote_host = found.remote
-        if settings.ask_info:
+        if settings.ask_info and facts.proxy_ip is None:  # the client's host knows no connection of ours
             try:
                 facts.remote_info = ident.ask(facts, settings.ident_timeout, self.deadline)
             except names.Unasked:

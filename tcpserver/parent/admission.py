@@ -19,6 +19,7 @@ from tcpserver.settings import Settings, octets
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tcpserver.parent.linger import Linger
+    from tcpserver.parent.proxied import Proxied
 
 MAPPED = "::ffff:"  # how an IPv6 socket shows an IPv4 client
 
@@ -33,20 +34,26 @@ class Admission:
         self.rules = RulesFile(octets(settings.rules)) if settings.rules is not None else None
         self.local_host = None if settings.local_name is None else octets(settings.local_name)
         self.loop_descriptors: list[int] = []
+        self.proxied = self.proxies() if settings.proxy_from else None
 
-    def admit(self, connection: "socket.socket", peer: "tuple[str, int] | tuple[str, int, int, int]") -> None:
+    def facts(self, connection: "socket.socket", peer: "tuple[str, int] | tuple[str, int, int, int]") -> Facts | None:
+        """Both ends of a connection. None if the other end is gone already, and so is our address."""
+        try:
+            name = connection.getsockname()
+        except OSError as error:
+            self.starter.drop(b"get local address", strerr.reason(error), None)
+            return None
+        facts = Facts(text(name[0]), name[1], text(peer[0]), peer[1])
+        facts.interface = interface(peer)
+        return facts
+
+    def admit(self, connection: "socket.socket", facts: Facts) -> None:
         """Let the client in, or refuse it. The caller closes the connection unless it lingers.
 
         A client that is to have a forked child stays pending until start_pending().
         """
-        try:
-            name = connection.getsockname()
-        except OSError as error:  # the client is gone already, and so is its address
-            self.starter.drop(b"get local address", strerr.reason(error), None)
-            return
-        client = Client(Facts(text(name[0]), name[1], text(peer[0]), peer[1]), time.monotonic())
-        client.facts.local_host = self.local_host
-        client.facts.interface = interface(peer)
+        client = Client(facts, time.monotonic())
+        facts.local_host = self.local_host
         reason = self.children.limits.refusal(client.group, client.started)
         if reason:
             self.refuse(client, connection, reason)
@@ -75,9 +82,30 @@ class Admission:
             self.starter.start(client, connection, verdict)
 
     def own_descriptors(self) -> list[int]:
-        """What a forked child must not keep: the loop's, the rules file, clients that linger."""
+        """What a forked child must not keep: the loop's, the rules file, clients that linger or wait."""
         rules = [self.rules.descriptor] if self.rules and self.rules.descriptor >= 0 else []
-        return self.loop_descriptors + rules + list(self.linger.sockets)
+        waiting = self.proxied.descriptors() if self.proxied else []
+        return self.loop_descriptors + rules + list(self.linger.sockets) + waiting
+
+    def proxies(self) -> "Proxied":
+        """Where connections wait for their PROXY header."""
+        from tcpserver.parent.proxied import Proxied  # start.py has loaded it
+
+        networks = [octets(text) for text in self.settings.proxy_from]
+        most = self.children.pool.share(self.settings.limit)
+        return Proxied(networks, self.settings.proxy_timeout, most, self.drop_proxied, self.drop_more)
+
+    def drop_proxied(self, facts: Facts, why: str, is_fault: bool) -> None:
+        """Log that a connection from a proxy is given up. Only with -v where the other end did not want more."""
+        if is_fault or self.children.verbose:
+            what = b"read PROXY header from " if facts.proxy_ip is None else b"serve client of proxy "
+            self.starter.drop(what + (facts.proxy_ip or facts.remote_ip), why, Client(facts, 0.0))
+
+    def drop_more(self, count: int) -> None:
+        """Log how many others were given up."""
+        if self.settings.verbosity:
+            text = b"dropping %d more connections without a PROXY header" % count
+            self.children.journal.write(self.children.lines.warning(text))
 
     def start_pending(self) -> None:
         """Fork for all who have come by now and are to have a forked child."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_IDLE = 50  # workers that may wait for a client; one more is retired
+MIN_WAITING, MAX_WAITING = 16, 20_000  # connections without a PROXY header: the least, and what memory should bear
 RESERVED = 256  # of the descriptors that the system allows, those that are not for workers: a batch needs 192
 
 
@@ -33,6 +34,15 @@ class Pool:
         if max_clients > 1:
             self.results = move_both_up(os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
             os.set_blocking(self.results[1], True)
+
+    def share(self, clients: int) -> int:
+        """Leave room to connections that wait for a PROXY header, and return for how many.
+
+        Workers for `clients` at once have theirs, or half of all.
+        """
+        room = max(0, self.capacity)
+        self.capacity = min(clients + MAX_IDLE, room // 2) if self.max_clients > 1 else 0
+        return min(max(room - self.capacity, MIN_WAITING), MAX_WAITING)
 
     def descriptors(self) -> list[int]:
         """What a forked child must not keep."""

@@ -12,6 +12,7 @@ import select
 import time
 
 from tcprules import strerr
+from tcpserver.environ import Facts
 from tcpserver.parent.admission import Admission
 from tcpserver.settings import Settings
 
@@ -37,6 +38,7 @@ class Server:
         self.family = listener.family
         self.children, self.linger, self.journal = admission.children, admission.linger, admission.children.journal
         self.pool = self.children.pool
+        self.proxied = admission.proxied
         self.poll = select.poll()
         self.accepting = False  # is the listener in the poll set?
         self.logging = False  # is the journal's descriptor?
@@ -54,6 +56,8 @@ class Server:
         self.poll.register(self.wake, select.POLLIN)
         if self.pool.max_clients > 1:
             self.poll.register(self.pool.results[0], select.POLLIN)
+        if self.proxied:
+            self.poll.register(self.proxied.epoll, select.POLLIN)
         self.listener.setblocking(False)
         self.children.log_verbose(self.children.status())
         gc.freeze()  # what is loaded now is never garbage; without this each child would copy it to find that out
@@ -61,6 +65,8 @@ class Server:
             self.arm()
             for descriptor, _ in self.poll.poll(self.timeout()):
                 self.serve(descriptor)
+            if self.has_turn():
+                self.admit_proxied()
             self.on_clock()
 
     def serve(self, descriptor: int) -> None:
@@ -74,6 +80,9 @@ class Server:
             self.leave_if_drained()
         elif descriptor == self.journal.descriptor:
             self.journal.flush()
+        elif self.proxied and descriptor == self.proxied.epoll.fileno():
+            self.proxied.serve(time.monotonic())
+            self.admit_proxied()
         elif descriptor in self.linger.sockets and self.linger.drain(descriptor):
             self.stop_lingering(descriptor)
 
@@ -95,15 +104,20 @@ class Server:
 
     def timeout(self) -> float | None:
         """Milliseconds until something is due by the clock; None if nothing is."""
+        if self.has_turn():
+            return 0
         if not self.has_deadline():
             return None
         now = time.monotonic()
         due = [self.linger.next_deadline(), self.drain_until, self.paused_until or None]
+        if self.proxied:
+            due.append(self.proxied.next_deadline())
         return max(0.0, min(moment for moment in due if moment is not None) - now) * 1000 + 1
 
     def has_deadline(self) -> bool:
         """Whether anything is due by the clock."""
-        return bool(self.paused_until or self.drain_until or self.linger.sockets)
+        waiting = self.proxied is not None and self.proxied.is_waiting()
+        return bool(self.paused_until or self.drain_until or self.linger.sockets or waiting)
 
     def on_clock(self) -> None:
         """Do what is due by the clock."""
@@ -112,6 +126,8 @@ class Server:
         now = time.monotonic()
         for descriptor in self.linger.late(now):
             self.stop_lingering(descriptor)
+        if self.proxied:
+            self.proxied.on_clock(now)
         if self.paused_until and self.paused_until <= now:
             self.paused_until = 0.0
         if self.drain_until and self.drain_until <= now:
@@ -122,7 +138,7 @@ class Server:
     def accept_all(self) -> None:
         """Accept the waiting clients, as far as there is room, and at most a batch, so that signals have their turn."""
         for _ in range(BATCH):
-            if self.children.full() or not self.accept_one():
+            if self.children.full() or self.has_turn() or not self.accept_one():
                 break
         self.admission.start_pending()
 
@@ -139,12 +155,38 @@ class Server:
         connection = socket.socket(self.family, socket.SOCK_STREAM, 0, descriptor)
         if self.settings.kill_ip_options:
             clear_ip_options(connection)
-        self.admission.admit(connection, peer)
+        facts = self.admission.facts(connection, peer)
+        if facts is None:
+            connection.close()
+        elif self.proxied and self.proxied.expects(facts):
+            self.proxied.add(connection, facts, time.monotonic())
+            if self.proxied.ready:
+                self.admit(*self.proxied.ready.popleft())
+        else:
+            self.admit(connection, facts)
+        return True
+
+    def admit(self, connection: socket.socket, facts: Facts) -> None:
+        """Let a client in, or refuse it."""
+        descriptor = connection.fileno()
+        self.admission.admit(connection, facts)
         if descriptor in self.linger.sockets:
             self.poll.register(descriptor, select.POLLIN)
         else:
             connection.close()
-        return True
+
+    def has_turn(self) -> bool:
+        """Whether there is room for a client whose PROXY header is whole: it has been waiting for that."""
+        return self.proxied is not None and bool(self.proxied.ready) and not self.children.full()
+
+    def admit_proxied(self) -> None:
+        """Admit those whose PROXY header is whole, as far as there is room, and at most a batch."""
+        assert self.proxied
+        for _ in range(min(BATCH, len(self.proxied.ready))):
+            if self.children.full():
+                break
+            self.admit(*self.proxied.ready.popleft())
+        self.admission.start_pending()
 
     def not_accepted(self, error: OSError) -> None:
         """No client is the normal end of a batch. Any other error is logged once, and followed by a pause."""
@@ -171,6 +213,8 @@ class Server:
             self.children.reap()
         if signal.SIGUSR1 in numbers and self.settings.verbosity:
             self.children.log_connected()
+            if self.proxied:
+                self.journal.write(self.children.lines.waiting(len(self.proxied.waiting), len(self.proxied.ready)))
         if signal.SIGTERM in numbers:
             self.terminate()
         self.leave_if_drained()
@@ -188,6 +232,8 @@ class Server:
             self.drain_until = time.monotonic() + self.settings.drain
             self.arm()
             self.listener.close()
+            if self.proxied:
+                self.proxied.stop(time.monotonic())
 
     def end_sessions(self, now: float) -> None:
         """--drain: the time is over. TERM for every child that is left, then KILL, then leave."""

@@ -19,7 +19,7 @@ from tcpserver.parent.linger import Linger
 from tcpserver.parent.preload import Unloadable, preload_all
 from tcpserver.parent.serve import SIGNALS, Server
 from tcpserver.process import change_environment, set_title
-from tcpserver.settings import Settings
+from tcpserver.settings import Settings, octets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def main() -> "NoReturn":
         journal = Journal(lines.lost)
         if settings.rules is not None:
             import cdblib  # noqa: F401  (lookup would load it for the first client)
+        if settings.proxy_from:
+            from tcpserver.parent import proxied, proxy_networks  # noqa: F401  (for admission)
         if settings.preload or settings.loadable:
             import fcntl  # noqa: F401  (what is loaded each fork copies, and many servers have no workers)
 
@@ -60,6 +62,8 @@ def main() -> "NoReturn":
         names.warm_up()
     children = Children(settings, journal, lines)
     admission = Admission(settings, children, Linger(), environ.base(given))
+    if settings.verbosity and settings.proxy_from:
+        warn_of_everybody(settings, journal, lines)
     server = Server(settings, listener, admission, wake)
     ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
     server.run()
@@ -77,6 +81,15 @@ def load(settings: Settings, journal: Journal, lines: Lines) -> None:
         settings.reuse = 1
     for failure in failures if settings.verbosity else ():
         journal.write(lines.warning(failure.encode("utf-8", "backslashreplace")))
+
+
+def warn_of_everybody(settings: Settings, journal: Journal, lines: Lines) -> None:
+    """Warn of networks in --proxy-from that are a whole family."""
+    from tcpserver.parent import proxy_networks
+
+    for text in settings.proxy_from:
+        if proxy_networks.is_everybody(octets(text)):
+            journal.write(lines.warning(b"--proxy-from %b: every client may claim any address" % octets(text)))
 
 
 def can_return() -> bool:

@@ -67,7 +67,7 @@ class Starter:
     def start(self, client: Client, connection: "socket.socket", verdict: "Verdict") -> None:
         """Run the program for a client about whom everything is known."""
         self.children.expect(client)
-        edits = environ.variables(client.facts) + list(verdict.environment)
+        edits = environ.with_rule(client.facts, verdict.environment)
         if registry.programs:
             self.pending.append(Pending(client, connection.detach(), verdict.key, edits))
         else:

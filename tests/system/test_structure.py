@@ -19,6 +19,7 @@ SOCKETS = (
     "tcpserver.parent.listen",
     "tcpserver.parent.serve",
     "tcpserver.parent.pool",
+    "tcpserver.parent.proxied",
     "tcpserver.child.names",
     "tcpserver.child.ident",
     "tcpserver.child.worker",

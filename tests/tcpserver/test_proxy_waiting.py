@@ -1,0 +1,221 @@
+"""Connections that wait for their PROXY header: bounded in time, number and log lines; they delay nobody."""
+
+import os
+import re
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kit import proxyheader as made
+from tests.kit.server import PATIENCE, Server, children, compiled, descriptors, read_all, until
+from tests.kit.support import script
+
+HEADER = made.v1("192.0.2.7")
+DROPPED = b"tcpserver: warning: dropping connection, unable to read PROXY header from 127.0.0.1: %b\n"
+MORE = re.compile(rb"^tcpserver: warning: dropping (\d+) more connections without a PROXY header$", re.MULTILINE)
+NEVER = "100000"  # seconds: longer than a test
+
+
+@contextmanager
+def serving(
+    *options: str, program: Sequence[str] = ("cat",), preexec: Callable[[], object] | None = None
+) -> Iterator[Server]:
+    words = ["-RHl0", "--proxy-from", "127.0.0.0/8", *options, "127.0.0.1", "0", *program]
+    with Server(words, preexec=preexec) as server:
+        yield server
+
+
+def signalled(server: Server, headers: int, turns: int) -> bytes:
+    """Send SIGUSR1 until the server says how many wait."""
+    line = b"tcpserver: waiting: %d for a PROXY header, %d for their turn\n" % (headers, turns)
+
+    def says() -> bool:
+        server.send(signal.SIGUSR1)
+        return line in server.log()
+
+    until(says, server.log)
+    return server.log()
+
+
+@pytest.mark.parametrize("sent", [b"", b"P", b"PROXY UNKNOWN", made.SIGNATURE, made.v2(bytes(40))[:-1]])
+def test_a_header_that_does_not_become_whole_is_dropped_after_its_time(sent: bytes) -> None:
+    with serving("--proxy-timeout", "1") as server, server.connect() as client:
+        client.sendall(sent)
+        assert read_all(client) == b""
+        assert server.log() == DROPPED % b"timed out"
+        assert not children(server.pid)
+
+
+def test_bytes_that_trickle_in_do_not_extend_the_time() -> None:
+    with serving("--proxy-timeout", "1") as server, server.connect() as client:
+        client.settimeout(0.2)
+        ended, sent = False, 0
+        while not ended and sent < 100:
+            client.sendall(HEADER[sent % 13 : sent % 13 + 1] if sent < 6 else b"x")
+            sent += 1
+            try:
+                ended = client.recv(1) == b""
+            except TimeoutError:
+                continue
+            except ConnectionResetError:
+                ended = True
+        assert ended
+        assert server.log() in (DROPPED % b"timed out", DROPPED % b"no PROXY header")
+
+
+@pytest.mark.parametrize(("option", "lines"), [("-v", 1), ("-Q", 0)])
+def test_a_connection_that_says_nothing_and_ends_is_logged_only_with_v(option: str, lines: int) -> None:
+    with serving(option, "--proxy-timeout", NEVER) as server:
+        for sent in (b"", b"PROXY TCP4"):
+            assert server.ask(sent) == b""
+        until(lambda: descriptors(server.pid) < 12)
+        assert server.log().count(DROPPED % b"connection closed") == 2 * lines
+
+
+def test_a_header_and_the_end_of_the_connection_are_served() -> None:
+    with serving() as server:
+        for _ in range(20):
+            assert server.ask(HEADER + b"x") == b"x"
+
+
+def test_at_the_limit_whole_headers_wait_in_their_order(tmp_path: Path) -> None:
+    rules = compiled(tmp_path / "cdb", "192.0.2.9:deny\n:allow\n")
+    with (
+        serving("-v", "-c1", "-x", str(rules), "--proxy-timeout", NEVER) as server,
+        server.connect() as first,
+        server.connect() as second,
+        server.connect() as denied,
+        server.connect() as third,
+        server.connect() as silent,
+    ):
+        signalled(server, 5, 0)
+        for turns, (client, last) in enumerate(((first, 1), (third, 3), (denied, 9), (second, 2))):
+            client.sendall(made.v1(f"192.0.2.{last}") + b"x")
+            signalled(server, 4 - turns, turns)
+        assert first.recv(10) == b"x"
+        assert len(children(server.pid)) == 1
+        for client, following in ((first, third), (third, second)):
+            client.close()
+            assert following.recv(10) == b"x"
+        assert read_all(denied) == b""
+        log = server.wait_for_log(rb" from 192.0.2.2$")
+        order = [b" from 192.0.2.1\n", b" from 192.0.2.3\n", b":192.0.2.9::40312\n", b" from 192.0.2.2\n"]
+        places = [log.index(part) for part in order]
+        assert places == sorted(places)
+        assert b"2/1" not in log
+        second.close()
+        silent.sendall(made.v1("192.0.2.4") + b"x")
+        assert silent.recv(10) == b"x"
+
+
+def test_of_too_many_the_oldest_is_dropped() -> None:
+    limited = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))  # noqa: E731  # 256 are reserved
+    with serving("-c100", "--proxy-timeout", NEVER, preexec=limited) as server, ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(50)]
+        assert [read_all(client) for client in clients[:6]] == [b""] * 6
+        assert server.log() == DROPPED % b"too many wait for theirs" * 6
+        assert server.ask(HEADER + b"x") == b"x"  # in place of the next one, if the header has come too late
+        for client in clients[7:]:
+            client.sendall(HEADER + b"y")
+            assert client.recv(1) == b"y"
+
+
+def test_a_flood_is_logged_in_few_lines_that_count_it() -> None:
+    with serving("--proxy-timeout", NEVER) as server:
+        for _ in range(100):
+            assert server.ask(b"EHLO\r\n") == b""
+
+        def counted() -> int:
+            log = server.log()
+            return log.count(DROPPED % b"no PROXY header") + sum(map(int, MORE.findall(log)))
+
+        until(lambda: counted() == 100, server.log)
+        assert server.log().count(b"\n") < 100
+
+
+def most_connections() -> int:
+    """3,000, or as many as this system allows to two processes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(3000, hard - 600)
+
+
+@pytest.fixture
+def many() -> Iterator[int]:
+    """As many connections, with the descriptors for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = most_connections()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, number + 600)), hard))
+    yield number
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_thousands_that_say_nothing_or_little_delay_nobody(many: int, is_loaded: bool) -> None:
+    """Clients in front of them, among them and behind them are served; those that wait cost no process."""
+    program = [script("relay-check"), "cat"] if is_loaded else ["cat"]
+    with serving("-b", "4096", "--proxy-timeout", NEVER, program=program) as server, ExitStack() as stack:
+        before = stack.enter_context(server.connect())
+        before.sendall(HEADER)
+        waiting = [socket.socket() for _ in range(many)]
+        for client in waiting:
+            stack.enter_context(client)
+            client.connect(("127.0.0.1", server.port))
+        slow, between = waiting[: many // 3], waiting[many // 2]
+        for octet in HEADER[:4]:
+            for client in slow:
+                client.sendall(bytes([octet]))
+            assert server.ask(HEADER + b"x") == b"x"
+        before.sendall(b"x")
+        assert before.recv(1) == b"x"
+        between.settimeout(PATIENCE)
+        between.sendall(HEADER + b"x")
+        assert between.recv(1) == b"x"
+        until(lambda: len(children(server.pid)) == 2)
+        signalled(server, many - 1, 0)
+
+
+def test_those_that_wait_cost_no_time_of_the_processor() -> None:
+    """Level-triggered polling would make the loop spin on a header that is half there."""
+    with serving("--proxy-timeout", "2") as server, server.connect() as client:
+        client.sendall(HEADER[:-1])
+        assert read_all(client) == b""
+        ticks = sum(map(int, Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+        assert ticks < os.sysconf("SC_CLK_TCK")  # two seconds of spinning would be twice as many
+
+
+# -- the end
+
+
+def test_term_ends_the_server_whoever_waits() -> None:
+    with serving("--proxy-timeout", NEVER) as server, server.connect() as client:
+        signalled(server, 1, 0)
+        assert server.stop() == 0
+        assert read_all(client) == b""
+
+
+def test_drain_drops_those_that_wait_and_waits_for_sessions() -> None:
+    with (
+        serving("-v", "-c1", "--drain", NEVER, "--proxy-timeout", NEVER) as server,
+        server.connect() as session,
+        server.connect() as silent,
+        server.connect() as turn,
+    ):
+        signalled(server, 3, 0)
+        session.sendall(HEADER + b"x")
+        assert session.recv(1) == b"x"
+        turn.sendall(HEADER)
+        signalled(server, 1, 1)
+        server.send(signal.SIGTERM)
+        assert read_all(silent) == b""
+        assert read_all(turn) == b""
+        assert DROPPED % b"the server is stopping" in server.log()
+        assert b"unable to serve client of proxy 127.0.0.1: the server is stopping\n" in server.log()
+        session.sendall(b"y")
+        assert session.recv(1) == b"y"
+        session.close()
+        assert server.process.wait(20) == 0
