@@ -24,7 +24,8 @@ RIGHT = {
     "an office": f"8.8.4.4{RELAY}9.9.9.16/28{RELAY}62.40.1.{RELAY}2a00:1450:4::/48{RELAY}:allow\n",
     "an organisation": f"130.149.{RELAY}2a00:1450::/32{RELAY}:allow\n",
     "a wide network without RELAYCLIENT": '172.:allow,RBLSMTPD=""\n192.:deny\n224-255.:deny\n0.:deny\n:allow\n',
-    "a wide network whose public parts have rules": f"172.0-15.:allow\n172.32-255.:allow\n172.{RELAY}:allow\n5.0-254.:allow\n5.{RELAY}",
+    "a wide network whose public parts have rules": f"5.0-254.:allow\n5.{RELAY}"
+    f"172.0-15.:allow\n172.32-255.:allow\n172.{RELAY}:allow\n",
     "one customer of carrier NAT": f"100.64.7.9{RELAY}100.100.{RELAY}:allow\n",
     "names, users and POP before SMTP": f"=mail.example.org{RELAY}198.18.0.0/15:deny\n81.2.69.160-169{RELAY}:allow\n",
 }
