@@ -76,6 +76,18 @@ VALID: dict[str, tuple[bytes, Ends | None]] = {
     "v2, AF_UNIX": (made.v2(b"/run/x".ljust(216, b"\0"), made.UNIX), None),
 }
 
+# haproxy 2.6.12, proxy-v2-options crc32c,authority,unique-id,ssl,cert-cn,ssl-cipher,cert-sig,cert-key; its own check
+VALID["haproxy, TLS"] = (
+    bytes.fromhex(
+        "0d0a0d0a000d0a515549540a212100a40000000000000000000000000000000100000000000000000000000000000001"
+        "9ae4a3430300043b2a73f702000e6d782e6578616d706c652e6f726705001e3a3a313a33393635322d3a3a313a343137"
+        "39352d313739353937373331352000440100000000210007544c5376312e33250005454332353624001165636473612d"
+        "776974682d534841323536230016544c535f4145535f3235365f47434d5f534841333834"
+    ),
+    (b"::1", 39652, b"::1", 41795),
+)
+VALID["haproxy, check"] = (bytes.fromhex("0d0a0d0a000d0a515549540a20000007030004a9b87e8f"), None)
+
 
 @pytest.mark.parametrize("case", VALID)
 @pytest.mark.parametrize("behind", [b"", b"EHLO me\r\nQUIT\r\n", b"\x16\x03\x01", b"PROXY ", b"\n"])
