@@ -91,6 +91,22 @@ def enter(directory: bytes) -> None:
         current_cache[:] = find_cache(directory)
 
 
+def leave() -> None:
+    """Forget the home that was entered, because the current directory is no longer it. The cache stays."""
+    current_cache.clear()
+
+
+def total_size(names: "Collection[bytes]") -> int:
+    """Return the bytes of these files. One that does not exist, or cannot be looked at, has none."""
+    size = 0
+    for name in names:
+        try:
+            size += os.stat(b"control/" + name).st_size
+        except OSError:
+            continue
+    return size
+
+
 def find_cache(directory: bytes) -> list[HomeCache]:
     """Return the cache of the home that is the current directory, or none if the directory has just changed."""
     try:

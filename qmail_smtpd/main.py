@@ -179,6 +179,7 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
         preload.warm_up(SessionBackend)
         warn_of_files(environ)
     preload.prepare(environ)
+    preload.read_control_files(environ)
 
 
 def warn_of_files(environ: "Mapping[bytes, bytes]") -> None:

@@ -5,12 +5,14 @@ that does this itself writes to memory that it shares with its parent, which is 
 the parent runs some warm-up sessions without a client: they send, queue and log nothing.
 """
 
+import os
+
 from qmail_smtpd import control
 from qmail_smtpd.log import NONE, Log
 from qmail_smtpd.net.wire import Wire
-from qmail_smtpd.setup import TIMEOUT
+from qmail_smtpd.setup import TIMEOUT, ControlFiles
 from qmail_smtpd.smtp.session import Session
-from qmail_smtpd.smtp.settings import Settings
+from qmail_smtpd.smtp.settings import Settings, Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     MakeBackend = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
 
+LONG_LISTS = 65536  # bytes of lists: to parse longer ones would keep the server's clients waiting
 WARM_UP_SESSIONS = 40  # an instruction is specialized some 20 calls after the first
 WARM_UP_COMMANDS = (
     b"EHLO client.example\r\n",
@@ -41,6 +44,27 @@ def warm_up(make_backend: "MakeBackend") -> None:
         session.greet()
         for line in WARM_UP_COMMANDS:
             session.feed(line)
+
+
+def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
+    """Read the control files into the cache for all children, unless they are long or cannot be read.
+
+    A child checks that nothing has changed since, and reads the files itself if something has.
+    """
+    try:
+        directory = os.open(b".", os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        control.enter(control.home(environ))
+        if control.total_size((b"rcpthosts", b"badmailfrom")) <= LONG_LISTS:
+            control.cached("settings", ControlFiles)
+    except Unreadable:
+        pass  # each child reports it
+    finally:
+        os.fchdir(directory)
+        os.close(directory)
+        control.leave()
 
 
 def prepare(environ: "Mapping[bytes, bytes]") -> None:

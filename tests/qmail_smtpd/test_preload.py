@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qmail_smtpd import main, preload
+from qmail_smtpd import control, main, preload
+from qmail_smtpd.setup import ControlFiles
 from qmail_smtpd.smtp.session import Session
 from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, children
@@ -58,3 +59,60 @@ def test_the_server_starts_without_a_qmail_home(tmp_path: Path) -> None:
     with Server(words, environ={"QMAILHOME": str(home)}) as server:
         server.ask(SHORT)
         assert server.wait_for_log(rb"tcpserver: end ").count(b"qmail-smtpd: ") == 1  # for the refused recipient
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, control.HomeCache]:
+    """The cache of control files, empty and enabled; a file that has just been written can be cached, too."""
+    monkeypatch.setattr(control, "cache_enabled", [True])
+    monkeypatch.setattr(control, "current_cache", [])
+    monkeypatch.setattr(control, "SETTLED", 0.0)
+    caches: dict[bytes, control.HomeCache] = {}
+    monkeypatch.setattr(control, "caches", caches)
+    return caches
+
+
+def domains(home: Path) -> frozenset[bytes] | None:
+    """Return rcpthosts as a session of a child reads it."""
+    before = Path.cwd()
+    control.enter(os.fsencode(home))
+    try:
+        return control.cached("settings", ControlFiles).settings.rcpthosts
+    finally:
+        os.chdir(before)
+        control.leave()
+
+
+def test_the_children_find_the_control_files_read(
+    tmp_path: Path, cache: dict[bytes, control.HomeCache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path / "home", CONTROL)
+    before = Path.cwd()
+    preload.read_control_files({b"QMAILHOME": os.fsencode(home)})
+    assert Path.cwd() == before
+    assert not control.current_cache
+    assert cache[os.fsencode(home)].files
+    with monkeypatch.context() as patched:
+        patched.setattr(control, "open_control", None)
+        assert b"example.com" in (domains(home) or ())
+    (home / "control/rcpthosts").write_text("changed.example\n")
+    assert domains(home) == {b"changed.example"}
+
+
+@pytest.mark.parametrize("trouble", ["no home", "no control/me", "long list", "dangling link"])
+def test_control_files_that_a_child_has_to_read_itself_are_no_trouble_for_the_server(
+    tmp_path: Path, cache: dict[bytes, control.HomeCache], trouble: str
+) -> None:
+    home = make_home(tmp_path / "home", CONTROL)
+    if trouble == "no home":
+        home = tmp_path / "missing"
+    elif trouble == "no control/me":
+        (home / "control/me").unlink()
+    elif trouble == "long list":
+        (home / "control/rcpthosts").write_text("".join(f"d{number}.example.com\n" for number in range(5000)))
+    else:
+        (home / "control/badmailfrom").symlink_to("missing")
+    before = Path.cwd()
+    preload.read_control_files({b"QMAILHOME": os.fsencode(home)})
+    assert Path.cwd() == before
+    assert not any("settings" in known.values for known in cache.values())
