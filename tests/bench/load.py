@@ -36,7 +36,22 @@ def tree(*roots: int) -> dict[int, list[int]]:
 
 def cpu(*roots: int) -> float:
     """Return the CPU seconds so far of process trees: of the living processes, and of those that were waited for."""
-    return sum(sum(stat[11:15]) for stat in tree(*roots).values()) / TICK
+    return sum(running_time(pid) + sum(stat[13:15]) / TICK for pid, stat in tree(*roots).items())
+
+
+def running_time(pid: int) -> float:
+    """Return the CPU seconds of a living process by the scheduler's clock; 0 if it has ended.
+
+    /proc/PID/stat rounds down to hundredths of a second, which hides half of what twenty workers use in a short run.
+    """
+    nanoseconds = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+                nanoseconds += int(file.read().split()[0])
+    except OSError:
+        return nanoseconds / 1e9
+    return nanoseconds / 1e9
 
 
 def settled(*roots: int) -> float:
