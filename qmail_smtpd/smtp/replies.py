@@ -19,6 +19,11 @@ MAIL_FIRST = b"503 MAIL first (#5.5.1)"
 RCPT_FIRST = b"503 RCPT first (#5.5.1)"
 SYNTAX = b"555 syntax error (#5.5.4)"
 
+XCLIENT_SYNTAX = b"501 XCLIENT attribute=value expected (#5.5.4)"  # codes: Postfix's XCLIENT_README
+XCLIENT_ATTRIBUTE = b"501 bad XCLIENT attribute (#5.5.4)"
+XCLIENT_VALUE = b"501 bad %b syntax (#5.5.4)"
+XCLIENT_IN_MAIL = b"503 no xclient during mail transaction (#5.5.1)"
+
 BADMAILFROM = b"553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)"
 RCPTHOSTS = b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
 STRICT = b"553 we don't relay (#5.7.1)"  # the text of John Simpson's RELAYREJ
@@ -44,6 +49,7 @@ NOT_YOUR_SENDER = b"553 sorry, that sender isn't yours (#5.7.1)"
 
 # Replies that end the session.
 TOO_MANY_LOGINS = b"421 too many failed logins (#4.7.0)"
+XCLIENT_DENIED = b"554 access denied (#5.7.1)"
 STRAY_NEWLINE = b"451 See https://cr.yp.to/docs/smtplf.html."
 TIMEOUT = b"451 timeout (#4.4.2)"
 SESSION_TIMEOUT = b"421 timeout (#4.4.2)"
