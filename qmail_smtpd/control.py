@@ -132,6 +132,12 @@ def cached(name: str, compute: "Callable[[], Value]") -> "Value":
     return value
 
 
+def do_not_cache() -> None:
+    """Keep nothing of what is computed from now on until the next home is entered."""
+    if current_cache:
+        current_cache[0].settled = False
+
+
 def identity(status: os.stat_result) -> "Identity":
     """Return a value that changes when the file changes."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -15,7 +15,7 @@ ESCAPES = {byte: b"\\x%02x" % byte for byte in range(256) if not 0x21 <= byte <=
 NONE, REFUSALS, ALL = range(3)
 LEVELS = {b"none": NONE, b"refusals": REFUSALS, b"all": ALL}
 SUCCESSES = (b"accepted", b"queued", b"end")
-LOGINS = (b"login",)  # successful ones too: they are logged with the refusals
+LOGINS = (b"login", b"xclient")  # successful ones too: they are logged with the refusals
 FAILURES = (b"refused", b"rejected", b"aborted")
 IGNORED_EVENTS = {
     NONE: frozenset(SUCCESSES + LOGINS + FAILURES),
@@ -46,10 +46,14 @@ class Log:
     __slots__ = ("facts", "ignored_events", "level", "patience")
 
     def __init__(self, level: int, facts: dict[bytes, bytes]) -> None:
-        self.level = level
-        self.ignored_events: frozenset[bytes] = IGNORED_EVENTS[level]  # `decision` need not be called for these
+        self.set_level(level)
         self.facts = facts
         self.patience = PATIENCE
+
+    def set_level(self, level: int) -> None:
+        """Set what is logged."""
+        self.level = level
+        self.ignored_events: frozenset[bytes] = IGNORED_EVENTS[level]  # `decision` need not be called for these
 
     def decision(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         """Log a decision."""

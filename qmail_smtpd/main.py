@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from qmail_smtpd.auth.authenticator import Authenticator
     from qmail_smtpd.queue.client import LoadedQueue, QueueClient
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
+    from qmail_smtpd.smtp.settings import Settings
+    from qmail_smtpd.smtp.xclient import Attributes
 
+TLS_VARIABLES = (b"TLS_PROTOCOL", b"TLS_CIPHER")
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the qmail home, the current directory
 ACCEPTANCES = (b"accepted", b"queued")  # events that are logged with relay_user if relay-check has set RELAY_USER
 
@@ -41,14 +44,17 @@ class SessionBackend:
 
     __slots__ = (
         "authenticator",
+        "destination",
         "environ",
         "ignored_events",
         "journal",
         "morercpthosts",
         "own_addresses",
+        "proxy_environ",
         "queue",
         "tls_context",
         "tls_failed",
+        "warnings",
         "wire",
     )
 
@@ -61,6 +67,9 @@ class SessionBackend:
         journal: Log,
     ) -> None:
         self.environ = environ
+        self.proxy_environ: dict[bytes, bytes] = {}  # of a listed proxy's connection, as it began
+        self.destination: bytes | None = None  # octets of the address that the client of a proxy has connected to
+        self.warnings: list[bytes] = []  # that have been logged
         self.wire = wire
         self.morercpthosts = morercpthosts
         self.authenticator = authenticator
@@ -82,7 +91,7 @@ class SessionBackend:
             from qmail_smtpd.ownaddress import own_addresses
 
             self.own_addresses = own_addresses()
-        return octets in self.own_addresses
+        return octets in self.own_addresses or octets == self.destination
 
     def in_morercpthosts(self, key: bytes) -> bool:
         return self.morercpthosts.has(key)
@@ -143,6 +152,42 @@ class SessionBackend:
             else:
                 self.environ[name] = value
 
+    def canonical_address(self, text: bytes) -> bytes | None:
+        from qmail_smtpd.xclient.client import canonical_address
+
+        return canonical_address(text)
+
+    def become_client(self, attributes: "Attributes") -> "Settings | None":
+        from qmail_smtpd.xclient import client
+
+        home = control.home(self.environ)
+        encryption = {name: self.environ[name] for name in TLS_VARIABLES if name in self.environ}
+        self.environ, allowed = client.environment(self.proxy_environ, attributes)
+        self.environ.update(encryption)
+        self.journal.facts[b"ip"] = self.environ.get(b"TCPREMOTEIP", b"unknown")
+        if not allowed:
+            return None
+        if control.home(self.environ) != home:
+            control.enter(control.home(self.environ))
+        self.destination = client.octets(attributes.get(b"DESTADDR"))
+        settings = self.set_up()
+        if b"ADDR" in attributes:  # from here on the proxy may pass on what its client sends
+            settings.xclient = ()
+        return settings
+
+    def set_up(self) -> "Settings":
+        """Read the settings again, and return them. Raises Unreadable."""
+        self.morercpthosts.close()
+        self.journal.set_level(log_level(self.environ))
+        self.ignored_events = self.journal.ignored_events
+        setup = Setup(self.environ, arguments())
+        for warning in setup.warnings:
+            if warning not in self.warnings:
+                self.journal.warning(warning)
+        self.morercpthosts, self.authenticator = setup.morercpthosts, setup.authenticator
+        self.tls_context, self.tls_failed = None, False
+        return setup.settings
+
     def prepare_tls(self) -> bool:
         if not self.tls_failed:
             from qmail_smtpd.net import certificate
@@ -184,9 +229,19 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
 
 def warn_of_files(environ: "Mapping[bytes, bytes]") -> None:
     """Log once for all sessions which control files are not read."""
-    journal = Log(LEVELS.get(environ.get(b"SMTPD_LOG") or b"refusals", REFUSALS), {})
+    journal = Log(log_level(environ), {})
     for warning in unread_files(control.home(environ)):
         journal.warning(warning)
+
+
+def log_level(environ: "Mapping[bytes, bytes]") -> int:
+    """Return the level that $SMTPD_LOG names."""
+    return LEVELS.get(environ.get(b"SMTPD_LOG") or b"refusals", REFUSALS)
+
+
+def arguments() -> list[bytes]:
+    """Return the words of the command line behind this program's name."""
+    return [os.fsencode(word) for word in sys.argv[1:]]
 
 
 def main() -> "NoReturn":
@@ -207,15 +262,14 @@ def serve_connection(environ: dict[bytes, bytes]) -> int:
     client may have sent a password, it ends the process instead.
     """
     wire = Wire(TIMEOUT)
-    level = environ.get(b"SMTPD_LOG") or b"refusals"
-    journal = Log(LEVELS.get(level, REFUSALS), {b"pid": b"%d" % os.getpid()})
-    if level not in LEVELS:
+    journal = Log(log_level(environ), {b"pid": b"%d" % os.getpid()})
+    if (environ.get(b"SMTPD_LOG") or b"refusals") not in LEVELS:
         journal.warning(b"SMTPD_LOG must be none, refusals or all: using refusals")
     smtps = bool(environ.get(b"SMTPS"))  # an empty value is off, as in netqmail's TLS patch
     try:
-        session, setup = prepare(environ, wire, journal)
+        session, backend = prepare(environ, wire, journal)
         status = converse(session, wire, smtps)
-        setup.morercpthosts.close()
+        backend.morercpthosts.close()
         if session.saw_secret:  # Python cannot wipe it from memory
             os._exit(status)
         return status
@@ -238,16 +292,18 @@ def send_final_reply(wire: Wire, reply: bytes) -> int:
     return 1
 
 
-def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Session, Setup]:
+def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Session, SessionBackend]:
     """Read the settings, log the warnings about them, and make a session. Raises Unreadable."""
     control.enter(control.home(environ))
-    setup = Setup(environ, [os.fsencode(word) for word in sys.argv[1:]])
+    setup = Setup(environ, arguments())
     wire.set_limits(setup.timeout, setup.session_seconds)
     journal.facts[b"ip"] = setup.settings.remoteip
     for warning in setup.warnings if warmed_up else setup.warnings + setup.unread:
         journal.warning(warning)
     backend = SessionBackend(environ, wire, setup.morercpthosts, setup.authenticator, journal)
-    return Session(setup.settings, backend), setup
+    if setup.settings.xclient:
+        backend.proxy_environ, backend.warnings = dict(environ), setup.warnings
+    return Session(setup.settings, backend), backend
 
 
 def converse(session: Session, wire: Wire, smtps: bool) -> int:

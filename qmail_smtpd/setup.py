@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qmail_smtpd.auth.authenticator import Authenticator
+    from qmail_smtpd.xclient.hosts import Hosts
 
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
 INT_MAX = 0x7FFFFFFF  # a larger value is negative in C's `int timeout`. A negative one counts as 1, and so does 0
@@ -165,6 +166,7 @@ class ControlFiles(Reader):
         self.read_limits()
         self.settings.starttls = control.exists(b"servercert.pem")
         self.unread = unread_files()  # warnings
+        self.xclienthosts = self.read_xclienthosts()
         self.has_morercpthosts = self.settings.rcpthosts is not None and control.exists(b"morercpthosts.cdb")
 
     def read_greeting(self) -> None:
@@ -201,6 +203,24 @@ class ControlFiles(Reader):
             effect = b"only mail for postmaster is accepted" if settings.relaystrict else b"open relay"
             self.warn(b"rcpthosts", b"is missing: " + effect)
 
+    def read_xclienthosts(self) -> "Hosts | None":
+        """Read the proxies that may give XCLIENT, None if there are none. An unreadable file lists nobody."""
+        try:
+            content = control.read(b"xclienthosts")
+        except Unreadable as error:
+            control.do_not_cache()  # the cache would not notice that the file has become readable
+            self.warnings.append(error.why + b": XCLIENT is not offered")
+            return None
+        if content is None:
+            return None
+        from qmail_smtpd.xclient.hosts import Hosts
+
+        hosts = Hosts(control.list_entries(content))
+        if hosts.faults:
+            line, why = hosts.faults[0]
+            self.warn(b"xclienthosts", b"has lines without effect: %b: %b" % (escaped(line), why.encode()))
+        return hosts
+
 
 class Setup(Reader):
     """Everything that a session and its backend need at the start. Raises Unreadable."""
@@ -216,6 +236,8 @@ class Setup(Reader):
             control.open_control(b"morercpthosts.cdb") if files.has_morercpthosts else -1
         )
         self.read_environment(environ)
+        if files.xclienthosts is not None:
+            self.settings.xclient = files.xclienthosts.attributes(environ.get(b"TCPREMOTEIP", b""))
         self.authenticator: Authenticator | None = None
         if arguments or b"SMTPAUTHFILE" in environ or environ.get(b"SMTPAUTH", b"-") != b"-":
             self.read_auth(environ, arguments)

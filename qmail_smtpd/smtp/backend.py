@@ -5,6 +5,8 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
+    from qmail_smtpd.smtp.settings import Settings
+    from qmail_smtpd.smtp.xclient import Attributes
 
     class Backend(Protocol):
         """What one session needs from outside."""
@@ -57,6 +59,15 @@ if TYPE_CHECKING:
 
         def set_identity(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
             """Set RELAYCLIENT and TCPREMOTEINFO, which tell the queue program who the client is; None: unset."""
+
+        def canonical_address(self, text: bytes) -> bytes | None:
+            """Return the canonical text of an IPv4 or IPv6 address, None for other texts."""
+
+        def become_client(self, attributes: Attributes) -> Settings | None:
+            """Return the settings for the client that a proxy speaks for, None if the rules deny it.
+
+            `attributes`: of all XCLIENT commands of the session. May raise settings.Unreadable.
+            """
 
         def prepare_tls(self) -> bool:
             """Whether TLS is available. If it is not, the backend logs why."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.smtp.backend import Backend
     from qmail_smtpd.smtp.settings import Settings
+    from qmail_smtpd.smtp.xclient import Attributes
 
     Consumer = Callable[["Session", bytes, int], int]
 
@@ -41,6 +42,7 @@ class Session:
         self.user: bytes | None = None  # the user who has logged in
         self.senders: frozenset[bytes] | None = None  # that user's entries in authsenders
         self.failed_logins = 0
+        self.attributes: Attributes = {}  # of the client, from its proxy's XCLIENT commands
         self.saw_secret = False  # whether the client may have sent a password
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
 
@@ -97,12 +99,43 @@ class Session:
             self.finish(1, error.reply, b"unreadable")
 
     def start_tls(self) -> None:
-        """Switch to TLS and discard all state from before (RFC 3207 section 4.2), except the numbers of errors."""
+        """Switch to TLS and discard all state from before (RFC 3207 section 4.2), except the numbers of errors.
+
+        What XCLIENT has said about the client also stays, except LOGIN and HELO: it may be this client that starts TLS,
+        and without it the client would have the rights of its proxy.
+        """
         self.cipher = self.backend.start_tls()
         self.helo, self.envelope, self.size_offered = None, Envelope(), False
         self.user = self.senders = None
+        self.attributes.pop(b"HELO", None)
         self.settings.relayclient, self.settings.remoteinfo = self.initial_identity
         self.backend.set_identity(*self.initial_identity)
+
+    def become_client(self, attributes: "Attributes") -> None:
+        """Begin again with the client that the proxy speaks for, or end the session if the rules deny that client.
+
+        The attributes of several commands add up, but LOGIN counts for its own command only. The numbers of errors and
+        failed logins stay those of the connection.
+        """
+        self.attributes.update(attributes)
+        proxy = self.settings.remoteip
+        self.helo, self.envelope, self.size_offered = None, Envelope(), False
+        self.user = self.senders = None
+        settings = self.backend.become_client(self.attributes)
+        self.log(b"xclient", {b"proxy": proxy})
+        if settings is None:
+            self.log(b"refused", {b"reason": b"rules"})
+            self.finish(1, replies.XCLIENT_DENIED, b"rules")
+            return
+        self.settings = settings
+        self.initial_identity = settings.relayclient, settings.remoteinfo
+        helo, user = self.attributes.get(b"HELO"), attributes.get(b"LOGIN")
+        if helo is not None and helo.lower() != settings.remotehost.lower():
+            self.helo = helo
+        if user is not None:
+            self.log_in(user)
+            self.log(b"login", {b"result": b"yes", b"mechanism": b"XCLIENT", b"user": user})
+        self.greet()
 
     def may_log_in(self) -> bool:
         """Whether AUTH is allowed at this point: under TLS, or if it is allowed in clear."""

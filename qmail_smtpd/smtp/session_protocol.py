@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.smtp.backend import Backend
     from qmail_smtpd.smtp.envelope import Envelope
     from qmail_smtpd.smtp.settings import Settings
+    from qmail_smtpd.smtp.xclient import Attributes
 
     class SessionProtocol(Protocol):
         """One client's session, as the commands see it. session.py describes the attributes."""
@@ -48,3 +49,6 @@ if TYPE_CHECKING:
 
         def start_tls(self) -> None:
             """Switch to TLS."""
+
+        def become_client(self, attributes: Attributes) -> None:
+            """Treat the client as the one that its proxy speaks for."""

@@ -34,6 +34,7 @@ class Settings:
     maxauth = 3  # failed logins before the session ends
     auth_in_clear = True  # whether AUTH is also available without TLS
     starttls = False  # whether there is a certificate
+    xclient: tuple[bytes, ...] = ()  # the attributes that this client may send with XCLIENT; none: it may not
 
     def copy(self) -> "Settings":
         """Return a copy for a session that may change it."""

@@ -34,6 +34,8 @@ def ehlo(session: "Session", argument: bytes) -> None:
     if session.settings.databytes:
         lines.append(b"SIZE %d" % session.settings.databytes)
         session.size_offered = True
+    if session.settings.xclient:
+        lines.append(b"XCLIENT " + b" ".join(session.settings.xclient))
     for line in lines[:-1]:
         session.answer(b"250-" + line)
     session.answer(b"250 " + lines[-1])
@@ -145,6 +147,24 @@ def starttls(session: "Session", argument: bytes) -> None:
         session.start_tls()
 
 
+def xclient(session: "Session", argument: bytes) -> None:
+    """Begin again with the client that a listed proxy speaks for."""
+    if not session.settings.xclient:
+        unimplemented(session, argument)
+        return
+    if session.envelope.sender is not None:
+        session.answer(replies.XCLIENT_IN_MAIL)
+        return
+    from qmail_smtpd.smtp.xclient import Malformed, parse  # loaded only by sessions of listed proxies
+
+    try:
+        attributes = parse(argument, session.settings.xclient, session.backend.canonical_address)
+    except Malformed as error:
+        session.answer(error.reply)
+    else:
+        session.become_client(attributes)
+
+
 def rset(session: "Session", argument: bytes) -> None:
     session.envelope = Envelope()
     session.answer(replies.FLUSHED)
@@ -171,6 +191,7 @@ VERBS: "dict[bytes, Verb]" = {
     b"data": data,
     b"auth": auth,
     b"starttls": starttls,
+    b"xclient": xclient,
     b"rset": rset,
     b"quit": quit_,
     b"noop": fixed(replies.OK),

@@ -5,6 +5,8 @@ from qmail_smtpd.smtp.message import Message
 from qmail_smtpd.smtp.sasl import Credentials, LoginRefused, Malformed
 from qmail_smtpd.smtp.session import Session
 from qmail_smtpd.smtp.settings import Settings
+from qmail_smtpd.smtp.xclient import ATTRIBUTES
+from qmail_smtpd.xclient.client import canonical_address
 
 LOCAL = bytes((127, 0, 0, 1))
 
@@ -49,6 +51,10 @@ class Echo:
         self.certificate = True
         self.handshakes = 0
         self.before_tls: list[bytes] = []  # the replies sent in plaintext
+        self.clients: list[dict[bytes, bytes | None]] = []  # the attributes that a proxy has sent
+        self.relaying_clients: dict[bytes | None, bytes] = {}  # address: RELAYCLIENT
+        self.denied_clients: tuple[bytes, ...] = ()
+        self.changes: dict[str, object] = {}  # of the settings for all clients
 
     def reply(self, line: bytes) -> None:
         self.replies.append(line)
@@ -114,6 +120,24 @@ class Echo:
         self.identity = (relayclient, remoteinfo)
         self.identities.append(self.identity)
 
+    def canonical_address(self, text: bytes) -> bytes | None:
+        return canonical_address(text)
+
+    def become_client(self, attributes: dict[bytes, bytes | None]) -> Settings | None:
+        if self.failure:
+            raise self.failure
+        self.clients.append(dict(attributes))
+        address = attributes.get(b"ADDR")
+        if address in self.denied_clients:
+            return None
+        client = {
+            "remoteip": address or b"unknown",
+            "remotehost": attributes.get(b"NAME") or b"unknown",
+            "relayclient": self.relaying_clients.get(address),
+            "xclient": () if b"ADDR" in attributes else ATTRIBUTES,
+        }
+        return settings(**{**self.changes, **client})
+
     def prepare_tls(self) -> bool:
         return self.certificate
 
@@ -140,6 +164,7 @@ def settings(**changes: object) -> Settings:
 def converse(data: bytes, size: int = 0, echo: Echo | None = None, **changes: object) -> tuple[Session, Echo]:
     """Return a session that was fed the data, whole or in pieces of `size`."""
     echo = echo or Echo()
+    echo.changes = changes
     session = Session(settings(**changes), echo)
     session.greet()
     for start in range(0, len(data), size or len(data) or 1):
