@@ -236,7 +236,7 @@ class Setup(Reader):
             control.open_control(b"morercpthosts.cdb") if files.has_morercpthosts else -1
         )
         self.read_environment(environ)
-        if files.xclienthosts is not None:
+        if files.xclienthosts is not None and b"NORELAY" not in environ:  # with it, the address is a proxy's
             self.settings.xclient = files.xclienthosts.attributes(environ.get(b"TCPREMOTEIP", b""))
         self.authenticator: Authenticator | None = None
         if arguments or b"SMTPAUTHFILE" in environ or environ.get(b"SMTPAUTH", b"-") != b"-":

@@ -64,8 +64,6 @@ def environment(proxy: "Environ", attributes: "Attributes") -> "tuple[Environ, b
         if rules is not None:
             rules.close()
     environ.update(rule.environment)
-    if b"TCPREMOTEIP" not in environ:  # the default rule is for addresses
-        environ.pop(b"RELAYCLIENT", None)
     return environ, not rule.deny
 
 
@@ -83,8 +81,9 @@ def undo(environ: "Environ", rule: "Verdict") -> None:
 def set_facts(environ: "Environ", attributes: "Attributes") -> None:
     """Set the UCSPI variables as tcpserver/environ.py does for a client with these attributes."""
     if b"ADDR" in attributes:
-        for name in OF_THE_PROXY:
-            environ.pop(name, None)
+        set_proxy(environ)
+        if attributes[b"ADDR"] is None:
+            environ[b"NORELAY"] = b"1"  # as from tcpserver for a client that its proxy does not name
     for attribute, variable in VARIABLES:
         if attribute in attributes:
             value = attributes[attribute]
@@ -99,6 +98,16 @@ def set_facts(environ: "Environ", attributes: "Attributes") -> None:
         environ.pop(b"TCP6" + name, None)
         if ipv6 and b"TCP" + name in environ:
             environ[b"TCP6" + name] = environ[b"TCP" + name]
+
+
+def set_proxy(environ: "Environ") -> None:
+    """Move what is known of the proxy's end to the variables that tcpserver --proxy-from has for it."""
+    for name, variable in ((b"PROXYREMOTEIP", b"TCPREMOTEIP"), (b"PROXYREMOTEPORT", b"TCPREMOTEPORT")):
+        environ.pop(name, None)
+        if variable in environ:
+            environ[name] = environ[variable]
+    for name in OF_THE_PROXY:
+        environ.pop(name, None)
 
 
 def verdict(rules: "Rules", environ: "Environ") -> "Verdict":

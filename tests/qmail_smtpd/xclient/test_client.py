@@ -19,6 +19,7 @@ PROXY = {
     b"TCPREMOTEHOST": b"proxy.example.org",
     b"TCPREMOTEINFO": b"nginx",
 }
+BEHIND = {b"PROXYREMOTEIP": b"10.0.0.1", b"PROXYREMOTEPORT": b"4711"}
 RULES = """10.0.0.1:allow,RELAYCLIENT="",QMAILQUEUE="/filter",QMAILHOME="/proxied",SMTPAUTH="!",XCLIENTRULES="x"
 192.0.2.7:allow,RELAYCLIENT="@r",DATABYTES="7"
 192.0.2.8:deny
@@ -53,6 +54,7 @@ def test_an_ipv4_client_has_nothing_of_the_proxys_end() -> None:
         b"TCPLOCALPORT": b"25",
         b"TCPLOCALHOST": b"mx.example.org",
         b"TCPREMOTEIP": b"192.0.2.5",
+        **BEHIND,
     }
 
 
@@ -77,7 +79,7 @@ def test_every_attribute_has_its_variable() -> None:
         b"REMOTEHOST": b"client.example",
     }
     both = {prefix + name: value for prefix in (b"TCP", b"TCP6") for name, value in expected.items()}
-    assert environ == {b"PATH": b"/bin", b"PROTO": b"TCP6", **both}
+    assert environ == {b"PATH": b"/bin", b"PROTO": b"TCP6", **both, **BEHIND}
 
 
 def test_an_ipv6_proxy_leaves_nothing_in_the_names_of_ipv6() -> None:
@@ -91,7 +93,8 @@ def test_an_ipv6_proxy_leaves_nothing_in_the_names_of_ipv6() -> None:
 def test_what_the_proxy_does_not_know_is_unset() -> None:
     names = (b"ADDR", b"NAME", b"PORT", b"DESTADDR", b"DESTPORT")
     environ, _ = environment(PROXY, dict.fromkeys(names))
-    assert environ == {b"PATH": b"/bin", b"PROTO": b"TCP", b"TCPLOCALHOST": b"mx.example.org"}
+    known = {b"PATH": b"/bin", b"PROTO": b"TCP", b"TCPLOCALHOST": b"mx.example.org", b"NORELAY": b"1"}
+    assert environ == {**known, **BEHIND}
 
 
 def test_without_addr_the_proxys_address_stays() -> None:
@@ -141,13 +144,15 @@ def test_rules_are_asked_for_the_client(
     assert {name: environ[name] for name in (b"RELAYCLIENT", b"ANY", b"NET") if name in environ} == variables
 
 
-def test_rules_that_let_everybody_relay_do_not_let_a_client_without_an_address(tmp_path: Path) -> None:
+def test_a_client_without_an_address_never_relays_by_a_rule(tmp_path: Path) -> None:
     rules = bytes(compiled(tmp_path / "open.cdb", OPEN))
-    assert environment(proxy(rules), {b"ADDR": b"192.0.2.5"})[0][b"RELAYCLIENT"] == b""
+    environ, _ = environment(proxy(rules), {b"ADDR": b"192.0.2.5"})
+    assert environ[b"RELAYCLIENT"] == b""
+    assert b"NORELAY" not in environ
     environ, allowed = environment(proxy(rules), {b"ADDR": None})
     assert allowed
     assert environ[b"ANY"] == b"any"
-    assert b"RELAYCLIENT" not in environ
+    assert environ[b"NORELAY"] == b"1"  # qmail-smtpd then ignores RELAYCLIENT
 
 
 def test_rules_deny_the_client_and_its_environment_says_whom(rules: bytes) -> None:

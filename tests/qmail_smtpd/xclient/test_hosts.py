@@ -109,5 +109,6 @@ def test_a_dangling_link_lists_nobody(tmp_path: Path) -> None:
 
 def test_a_session_without_an_address_is_not_listed(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", {**CONTROL, "xclienthosts": "192.0.2.1\n"})
-    for environ in ({}, {"TCPREMOTEIP": ""}, {**CLIENT, "TCPREMOTEIP": "192.0.2.2"}):
+    unnamed = {**CLIENT, "TCPREMOTEIP": "192.0.2.1", "NORELAY": ""}  # a proxy's client that the proxy does not name
+    for environ in ({}, {"TCPREMOTEIP": ""}, {**CLIENT, "TCPREMOTEIP": "192.0.2.2"}, unnamed):
         assert talk(home, "XCLIENT ADDR=192.0.2.9\r\nQUIT\r\n", environ).codes == ["220", "502", "221"]

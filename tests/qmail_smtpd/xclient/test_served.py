@@ -117,7 +117,8 @@ def test_the_queue_program_sees_the_client(server: Server, home: Path) -> None:
     text = shown(home)
     assert text.startswith("Received: from c.test (192.0.2.7)\n  by 0 with SMTP; ")
     variables = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z_0-9]+=", line))
-    assert {name: value for name, value in variables.items() if name.startswith(("TCP", "RELAY"))} == {
+    assert {name: value for name, value in variables.items() if name.startswith(("TCP", "RELAY", "PROXYREMOTEIP"))} == {
+        "PROXYREMOTEIP": "127.0.0.1",
         "TCPREMOTEIP": "192.0.2.7",
         "TCPREMOTEHOST": "c.test",
         "TCPREMOTEPORT": "99",
@@ -168,6 +169,24 @@ def test_without_xclientrules_no_client_relays(home: Path, rules: Path) -> None:
         for client in ("192.0.2.7", "192.0.2.8", "127.0.0.1", "[UNAVAILABLE]"):
             codes = ask(server, f"XCLIENT ADDR={client}", TO_OUTSIDE.strip())
             assert codes == ["220", "220", "250", "553", "221"]
+
+
+def test_a_client_whose_address_the_proxy_does_not_know_never_relays_by_a_rule(home: Path, tmp_path: Path) -> None:
+    (home / "control/rcpthosts").unlink()
+    with serving(home, compiled(tmp_path / "open.cdb", ':allow,RELAYCLIENT=""\n')) as server:
+        assert ask(server, "XCLIENT ADDR=192.0.2.5", TO_OUTSIDE.strip()) == ["220", "220", "250", "250", "221"]
+        assert ask(server, "XCLIENT ADDR=[UNAVAILABLE]", TO_OUTSIDE.strip()) == ["220", "220", "250", "553", "221"]
+
+
+def test_a_client_that_a_proxy_header_names_is_listed_by_that_address(home: Path, rules: Path) -> None:
+    with serving(home, rules, "--proxy-from", "127.0.0.0/8") as server:
+        for header, codes in (
+            ("TCP4 127.0.0.1 127.0.0.1 1 25", ["220", "220", "250", "250", "221"]),
+            ("TCP4 192.0.2.7 127.0.0.1 1 25", ["220", "502", "250", "250", "221"]),  # relays by its own rule
+            ("UNKNOWN", ["220", "502", "250", "553", "221"]),
+        ):
+            data = f"PROXY {header}\r\nXCLIENT ADDR=192.0.2.7\r\n{TO_OUTSIDE}QUIT\r\n"
+            assert Result(server.ask(data.encode()), b"", 0, Path()).codes == codes
 
 
 def test_rules_that_have_gone_end_the_session(server: Server, rules: Path) -> None:
