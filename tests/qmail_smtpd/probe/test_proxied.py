@@ -1,4 +1,7 @@
-"""Behind a proxy every client has the proxy's address: relaytest finds rules that let this address relay."""
+"""Behind a proxy every client has the proxy's address: relaytest finds rules that let this address relay.
+
+With the PROXY header the clients have their own addresses, and the same rules are closed.
+"""
 
 import subprocess
 from pathlib import Path
@@ -72,11 +75,11 @@ defaults
     timeout server 30s
 listen smtp
     bind {server}:25
-    server qmail 127.0.0.1:2525
+    server qmail 127.0.0.1:2525 {header}
 """
 SCRIPT = """\
 ip link set lo up && ip addr add {server}/32 dev lo && ip addr add {client}/32 dev lo || exit 99
-{tcpserver} -q -RHl0 {rules} 127.0.0.1 2525 {program} &
+{tcpserver} -q -RHl0 {options} 127.0.0.1 2525 {program} &
 server=$!
 {haproxy} -f {configuration} &
 proxy=$!
@@ -89,9 +92,10 @@ exit $status
 """
 
 
-def through_haproxy(home: Path, rules: Path | None) -> Outcome:
+def through_haproxy(home: Path, options: str, header: str = "") -> Outcome:
+    """Run relaytest from an outside address. `header` is what haproxy is told to send."""
     configuration = home / "haproxy.cfg"
-    configuration.write_text(HAPROXY.format(server=SERVER))
+    configuration.write_text(HAPROXY.format(server=SERVER, header=header))
     words = [
         script("relaytest"),
         "--from-ip",
@@ -107,7 +111,7 @@ def through_haproxy(home: Path, rules: Path | None) -> Outcome:
         server=SERVER,
         client=CLIENT,
         tcpserver=script("tcpserver"),
-        rules=f"-x {rules}" if rules else "",
+        options=options,
         program=script("qmail-smtpd"),
         haproxy=peer("/usr/sbin/haproxy"),
         configuration=configuration,
@@ -121,7 +125,7 @@ def through_haproxy(home: Path, rules: Path | None) -> Outcome:
 @needs_root
 @pytest.mark.peer
 def test_behind_haproxy_the_example_rules_let_everybody_relay(home: Path, rules: Path) -> None:
-    done = through_haproxy(home, rules)
+    done = through_haproxy(home, f"-x {rules}")
     assert done.verdict.startswith("open: "), done
     assert done.exit == 1
 
@@ -129,6 +133,25 @@ def test_behind_haproxy_the_example_rules_let_everybody_relay(home: Path, rules:
 @needs_root
 @pytest.mark.peer
 def test_a_second_server_without_rules_is_closed_behind_haproxy(home: Path) -> None:
-    done = through_haproxy(home, None)
+    done = through_haproxy(home, "")
     assert done.verdict.startswith("closed: "), done
     assert done.exit == 0
+
+
+@needs_root
+@pytest.mark.peer
+@pytest.mark.parametrize("header", ["send-proxy", "send-proxy-v2 proxy-v2-options crc32c"], ids=["v1", "v2"])
+def test_with_the_proxy_header_the_example_rules_are_closed_behind_haproxy(
+    home: Path, rules: Path, header: str
+) -> None:
+    done = through_haproxy(home, f"-x {rules} --proxy-from 127.0.0.1", header)
+    assert done.verdict.startswith("closed: "), done
+    assert done.exit == 0
+
+
+@needs_root
+@pytest.mark.peer
+def test_a_client_whose_own_address_may_relay_does_so_behind_haproxy(home: Path, tmp_path: Path) -> None:
+    rules = compiled(tmp_path / "own.cdb", f'{CLIENT}:allow,RELAYCLIENT=""\n127.0.0.1:deny\n:allow\n')
+    done = through_haproxy(home, f"-x {rules} --proxy-from 127.0.0.1", "send-proxy-v2")
+    assert done.verdict.startswith("open: "), done  # relaytest takes an outside address that may relay for a fault
