@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tcpserver.environ import Facts
+from tcpserver.parent.proxied import MAX_LINES, Proxied
 from tests.kit import proxyheader as made
 from tests.kit.server import PATIENCE, Server, children, compiled, descriptors, read_all, until
 from tests.kit.support import script
@@ -18,6 +20,7 @@ from tests.kit.support import script
 HEADER = made.v1("192.0.2.7")
 DROPPED = b"tcpserver: warning: dropping connection, unable to read PROXY header from 127.0.0.1: %b\n"
 MORE = re.compile(rb"^tcpserver: warning: dropping (\d+) more connections without a PROXY header$", re.MULTILINE)
+FACTS = Facts(b"127.0.0.1", 25, b"127.0.0.1", 40000)
 NEVER = "100000"  # seconds: longer than a test
 
 
@@ -125,7 +128,7 @@ def test_of_too_many_the_oldest_is_dropped() -> None:
             assert client.recv(1) == b"y"
 
 
-def test_a_flood_is_logged_in_few_lines_that_count_it() -> None:
+def test_a_flood_is_counted_to_the_last() -> None:
     with serving("--proxy-timeout", NEVER) as server:
         for _ in range(100):
             assert server.ask(b"EHLO\r\n") == b""
@@ -135,7 +138,55 @@ def test_a_flood_is_logged_in_few_lines_that_count_it() -> None:
             return log.count(DROPPED % b"no PROXY header") + sum(map(int, MORE.findall(log)))
 
         until(lambda: counted() == 100, server.log)
-        assert server.log().count(b"\n") < 100
+
+
+def test_no_more_than_some_lines_a_second_are_logged() -> None:
+    """With a clock of its own: every connection says something else than a header."""
+    lines: list[str] = []
+    proxied = Proxied(
+        [b"0.0.0.0/0"], 5, 100, lambda facts, why, is_fault: lines.append(why), lambda n: lines.append(str(n))
+    )
+
+    def flood(number: int, now: float) -> None:
+        for _ in range(number):
+            client, connection = socket.socketpair()
+            with client:
+                client.sendall(b"EHLO")
+                proxied.add(connection, FACTS, now)
+
+    flood(MAX_LINES + 7, 100.0)
+    assert lines == ["no PROXY header"] * MAX_LINES
+    assert proxied.next_deadline() == 101.0
+    proxied.on_clock(100.9)
+    assert len(lines) == MAX_LINES
+    proxied.on_clock(101.0)
+    assert lines.pop() == "7"
+    assert proxied.next_deadline() is None
+    flood(MAX_LINES + 3, 102.0)
+    flood(1, 103.5)
+    assert lines == ["no PROXY header"] * MAX_LINES * 2 + ["3", "no PROXY header"]
+    proxied.epoll.close()
+
+
+def test_each_connection_has_its_own_time() -> None:
+    lines: list[str] = []
+    proxied = Proxied([b"0.0.0.0/0"], 5, 100, lambda facts, why, is_fault: lines.append(why), lambda n: None)
+    pairs = [socket.socketpair() for _ in range(3)]
+    for number, (_, connection) in enumerate(pairs):
+        proxied.add(connection, FACTS, 100.0 + number)
+    assert proxied.next_deadline() == 105.0
+    pairs[1][0].sendall(HEADER)
+    proxied.serve(103.0)
+    (ready,) = proxied.ready
+    assert (ready[1].remote_ip, ready[1].proxy_ip) == (b"192.0.2.7", b"127.0.0.1")
+    proxied.on_clock(106.5)
+    assert (lines, proxied.next_deadline()) == (["timed out"], 107.0)
+    assert read_all(pairs[0][0]) == b""
+    proxied.stop(106.5)
+    assert proxied.next_deadline() is None
+    for client, _ in pairs:
+        client.close()
+    proxied.epoll.close()
 
 
 def most_connections() -> int:
