@@ -93,13 +93,13 @@ class Admission:
 
         networks = [octets(text) for text in self.settings.proxy_from]
         most = self.children.pool.share(self.settings.limit)
-        return Proxied(networks, self.settings.proxy_timeout, most, self.drop_proxied, self.drop_more)
+        timeout, only_faults = self.settings.proxy_timeout, not self.children.verbose
+        return Proxied(networks, timeout, most, self.drop_proxied, self.drop_more, only_faults)
 
-    def drop_proxied(self, facts: Facts, why: str, is_fault: bool) -> None:
-        """Log that a connection from a proxy is given up. Only with -v where the other end did not want more."""
-        if is_fault or self.children.verbose:
-            what = b"read PROXY header from " if facts.proxy_ip is None else b"serve client of proxy "
-            self.starter.drop(what + (facts.proxy_ip or facts.remote_ip), why, Client(facts, 0.0))
+    def drop_proxied(self, facts: Facts, why: str) -> None:
+        """Log that a connection from a proxy is given up."""
+        what = b"read PROXY header from " if facts.proxy_ip is None else b"serve client of proxy "
+        self.starter.drop(what + (facts.proxy_ip or facts.remote_ip), why, Client(facts, 0.0))
 
     def drop_more(self, count: int) -> None:
         """Log how many others were given up."""

@@ -39,8 +39,9 @@ class Dropped(Exception):
 class Proxied:
     """The connections whose header is not whole, and those that wait for a free place (-c), each in their order.
 
-    `log(facts, why, is_fault)` logs that a connection is dropped, `log_more(count)` how many were not logged. `timeout`
-    is in seconds, moments are those of time.monotonic().
+    `log(facts, why)` logs that a connection is dropped, `log_more(count)` how many were not logged. With `only_faults`
+    those are neither logged nor counted that the other end has closed. `timeout` is in seconds, moments are those of
+    time.monotonic().
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Proxied:
         "log_more",
         "most",
         "networks",
+        "only_faults",
         "ready",
         "second_ends",
         "timeout",
@@ -62,11 +64,12 @@ class Proxied:
         networks: list[bytes],
         timeout: int,
         most: int,
-        log: "Callable[[Facts, str, bool], None]",
+        log: "Callable[[Facts, str], None]",
         log_more: "Callable[[int], None]",
+        only_faults: bool = False,
     ) -> None:
         self.networks, self.timeout, self.most = Networks(networks), timeout, most
-        self.log, self.log_more = log, log_more
+        self.log, self.log_more, self.only_faults = log, log_more, only_faults
         self.epoll = select.epoll()
         self.waiting: dict[int, tuple[socket.socket, Facts, float]] = {}  # by descriptor, with the deadline
         self.ready: deque[tuple[socket.socket, Facts]] = deque()
@@ -84,7 +87,7 @@ class Proxied:
                 self.ready.append((connection, facts))
                 return
             if len(self.waiting) + len(self.ready) >= self.most and self.waiting:
-                self.drop(next(iter(self.waiting)), Dropped("too many wait for theirs", is_fault=True), now)
+                self.drop(next(iter(self.waiting)), Dropped("too many connections wait", is_fault=True), now)
             self.epoll.register(connection, EVENTS)
         except Dropped as dropped:
             self.log_drop(own, dropped, now)
@@ -122,12 +125,14 @@ class Proxied:
 
     def log_drop(self, own: Facts, dropped: "Dropped", now: float) -> None:
         """Log a dropped connection, or count it."""
+        if self.only_faults and not dropped.is_fault:
+            return
         if now >= self.second_ends:
             self.log_unlogged()
             self.lines_in_second, self.second_ends = 0, now + 1
         if self.lines_in_second < MAX_LINES:
             self.lines_in_second += 1
-            self.log(own, str(dropped), dropped.is_fault)
+            self.log(own, str(dropped))
         else:
             self.unlogged += 1
 

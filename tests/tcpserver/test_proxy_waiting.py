@@ -121,7 +121,7 @@ def test_of_too_many_the_oldest_is_dropped() -> None:
     with serving("-c100", "--proxy-timeout", NEVER, preexec=limited) as server, ExitStack() as stack:
         clients = [stack.enter_context(server.connect()) for _ in range(50)]
         assert [read_all(client) for client in clients[:6]] == [b""] * 6
-        assert server.log() == DROPPED % b"too many wait for theirs" * 6
+        assert server.log() == DROPPED % b"too many connections wait" * 6
         assert server.ask(HEADER + b"x") == b"x"  # in place of the next one, if the header has come too late
         for client in clients[7:]:
             client.sendall(HEADER + b"y")
@@ -143,9 +143,7 @@ def test_a_flood_is_counted_to_the_last() -> None:
 def test_no_more_than_some_lines_a_second_are_logged() -> None:
     """With a clock of its own: every connection says something else than a header."""
     lines: list[str] = []
-    proxied = Proxied(
-        [b"0.0.0.0/0"], 5, 100, lambda facts, why, is_fault: lines.append(why), lambda n: lines.append(str(n))
-    )
+    proxied = Proxied([b"0.0.0.0/0"], 5, 100, lambda facts, why: lines.append(why), lambda n: lines.append(str(n)))
 
     def flood(number: int, now: float) -> None:
         for _ in range(number):
@@ -168,9 +166,23 @@ def test_no_more_than_some_lines_a_second_are_logged() -> None:
     proxied.epoll.close()
 
 
+def test_connections_that_end_by_themselves_are_not_counted_where_they_are_not_logged() -> None:
+    lines: list[str] = []
+    log = lambda facts, why: lines.append(why)  # noqa: E731
+    for only_faults in (True, False):
+        proxied = Proxied([b"0.0.0.0/0"], 5, 100, log, lambda n: lines.append(str(n)), only_faults)
+        for _ in range(MAX_LINES + 1):
+            client, connection = socket.socketpair()
+            client.close()
+            proxied.add(connection, FACTS, 100.0)
+        proxied.on_clock(102.0)
+        proxied.epoll.close()
+        assert lines == ([] if only_faults else ["connection closed"] * MAX_LINES + ["1"])
+
+
 def test_each_connection_has_its_own_time() -> None:
     lines: list[str] = []
-    proxied = Proxied([b"0.0.0.0/0"], 5, 100, lambda facts, why, is_fault: lines.append(why), lambda n: None)
+    proxied = Proxied([b"0.0.0.0/0"], 5, 100, lambda facts, why: lines.append(why), lambda n: None)
     pairs = [socket.socketpair() for _ in range(3)]
     for number, (_, connection) in enumerate(pairs):
         proxied.add(connection, FACTS, 100.0 + number)
