@@ -46,7 +46,7 @@ class Facts:
 
     `interface` is the name of the network interface of a link-local IPv6 client. `proxy_ip` and `proxy_port` are the
     proxy's end of the connection, if a PROXY header has named the others. With `never_relays` it has named none: the
-    ends are those of the connection, and whoever sends through it may not relay.
+    ends are those of the connection, and its client may not relay.
     """
 
     __slots__ = (

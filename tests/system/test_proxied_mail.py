@@ -2,6 +2,7 @@
 
 import os
 import re
+import smtplib
 import socket
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from tests.kit import proxyheader as made
 from tests.kit.login import plain
 from tests.kit.mailhome import CONTROL, make_home
-from tests.kit.server import Server, compiled
+from tests.kit.server import PATIENCE, Server, compiled
 from tests.kit.support import script
 from tests.kit.tlspeer import Client, certify, trusting
 
@@ -64,6 +65,37 @@ def test_only_a_client_that_the_proxy_names_relays_by_its_address(home: Path, wa
         assert server.ask(made.v1("192.0.2.8") + b"QUIT\r\n") == b""
         log = server.wait_for_log(rb"^tcpserver: deny .*:192.0.2.8::40312$")
         assert re.search(rb"^qmail-smtpd: event=accepted pid=\d+ ip=192.0.2.7 ", log, re.MULTILINE)
+
+
+class Behind(smtplib.SMTP):
+    """A client whose header comes byte by byte before all else."""
+
+    header = b""
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        found = socket.create_connection((host, port), timeout)
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for octet in self.header:
+            found.sendall(bytes([octet]))
+        return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_message_behind_a_header_that_comes_byte_by_byte_names_the_client(home: Path, way: str) -> None:
+    headers = {
+        "192.0.2.7": made.v1("192.0.2.7"),
+        "192.0.2.9": made.v2(made.ends("192.0.2.9", "192.0.2.25")),
+        "2001:db8::7": made.v2(made.ends("2001:db8::7", "2001:db8::25"), made.TCP6),
+    }
+    before = set((home / "dump").glob("*.m"))
+    words = [*WAYS[way], "-x", str(home / "cdb"), "127.0.0.1", "0", script("qmail-smtpd")]
+    with serving(home, *words) as server:
+        for header in headers.values():
+            Behind.header = header
+            with Behind("127.0.0.1", server.port, "client.example", PATIENCE) as client:
+                client.sendmail("s@sender.test", ["u@example.com"], "Subject: t\r\n\r\nhello\r\n")
+    texts = [path.read_bytes() for path in sorted(set((home / "dump").glob("*.m")) - before)]
+    assert [text.split(b"(")[2].partition(b")")[0].decode() for text in texts] == list(headers)
 
 
 @pytest.mark.parametrize("way", WAYS)

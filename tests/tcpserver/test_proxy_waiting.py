@@ -10,8 +10,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tcpserver.environ import Facts
+from tcpserver.parent import proxy_header
 from tcpserver.parent.proxied import MAX_LINES, Proxied
 from tests.kit import proxyheader as made
 from tests.kit.server import PATIENCE, Server, children, compiled, descriptors, read_all, until
@@ -180,6 +183,41 @@ def test_connections_that_end_by_themselves_are_not_counted_where_they_are_not_l
         assert lines == ([] if only_faults else ["connection closed"] * MAX_LINES + ["1"])
 
 
+HEADERS = [
+    HEADER,
+    b"PROXY UNKNOWN\r\n",
+    made.v2(made.ends("192.0.2.7", "192.0.2.25")),
+    made.summed(
+        made.v2(made.ends("::1", "::1") + made.tlv(made.CRC32C, made.NO_SUM) + made.tlv(4, b"x" * 99), made.TCP6)
+    ),
+    made.v2(b"", made.UNSPEC, made.LOCAL),
+]
+
+
+@given(st.sampled_from(HEADERS), st.binary(max_size=40), st.data())
+def test_however_a_header_is_cut_only_its_own_bytes_are_read(header: bytes, behind: bytes, data: st.DataObject) -> None:
+    whole = header + behind
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(whole) - 1), max_size=6)))
+    proxied = Proxied([b"0.0.0.0/0"], 5, 100, lambda facts, why: None, lambda n: None)
+    client, connection = socket.socketpair()
+    with client:
+        for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+            client.sendall(whole[start:end])
+            if not start:
+                proxied.add(connection, Facts(b"127.0.0.1", 25, b"127.0.0.1", 40000), 100.0)
+            proxied.serve(100.0)
+            assert bool(proxied.ready) == (end >= len(header))
+        ((found, facts),) = proxied.ready
+        client.shutdown(socket.SHUT_WR)
+        with found:
+            assert read_all(found) == behind
+    named = proxy_header.parse(header)
+    assert facts.remote_ip == (named.remote_ip if named else b"127.0.0.1")
+    assert facts.never_relays == (named is None)
+    assert not proxied.waiting
+    proxied.epoll.close()
+
+
 def test_each_connection_has_its_own_time() -> None:
     lines: list[str] = []
     proxied = Proxied([b"0.0.0.0/0"], 5, 100, lambda facts, why: lines.append(why), lambda n: None)
@@ -254,7 +292,7 @@ def test_those_that_wait_cost_no_time_of_the_processor() -> None:
 # -- the end
 
 
-def test_term_ends_the_server_whoever_waits() -> None:
+def test_term_ends_the_server_while_connections_wait() -> None:
     with serving("--proxy-timeout", NEVER) as server, server.connect() as client:
         signalled(server, 1, 0)
         assert server.stop() == 0
