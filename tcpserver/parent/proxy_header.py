@@ -7,7 +7,7 @@ from tcprules.network import canonical, ipv4
 from tcpserver.environ import Facts
 
 MAX_V1 = 107  # proxy-protocol.txt 2.1: the longest line, with its CRLF
-MAX_V2 = 8192  # bytes with TLVs: a client certificate has 1 to 4 kB. Nobody waits for more
+MAX_V2 = 8192  # bytes with TLVs: a client certificate has 1 to 4 kB. More is refused
 V1 = b"PROXY "
 V2 = b"\r\n\r\n\0\r\nQUIT\n"  # proxy-protocol.txt 2.2
 V2_FIXED = 16  # bytes before the addresses: signature, version and command, family, length

@@ -51,6 +51,6 @@ class Networks:
         )
 
 
-def is_everybody(text: bytes) -> bool:
+def is_whole_family(text: bytes) -> bool:
     """Whether a network is every address of its family."""
     return parse(text)[2] == 0

@@ -63,7 +63,7 @@ def main() -> "NoReturn":
     children = Children(settings, journal, lines)
     admission = Admission(settings, children, Linger(), environ.base(given))
     if settings.verbosity and settings.proxy_from:
-        warn_of_everybody(settings, journal, lines)
+        warn_of_whole_families(settings, journal, lines)
     server = Server(settings, listener, admission, wake)
     ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
     server.run()
@@ -83,12 +83,12 @@ def load(settings: Settings, journal: Journal, lines: Lines) -> None:
         journal.write(lines.warning(failure.encode("utf-8", "backslashreplace")))
 
 
-def warn_of_everybody(settings: Settings, journal: Journal, lines: Lines) -> None:
+def warn_of_whole_families(settings: Settings, journal: Journal, lines: Lines) -> None:
     """Warn of networks in --proxy-from that are a whole family."""
     from tcpserver.parent import proxy_networks
 
     for text in settings.proxy_from:
-        if proxy_networks.is_everybody(octets(text)):
+        if proxy_networks.is_whole_family(octets(text)):
             journal.write(lines.warning(b"--proxy-from %b: every client may claim any address" % octets(text)))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tcpserver.environ import Facts
 from tcpserver.parent import proxy_header
 from tcpserver.parent.proxy_header import MAX_V2, Invalid, header_length, parse
-from tcpserver.parent.proxy_networks import Networks, is_everybody
+from tcpserver.parent.proxy_networks import Networks, is_whole_family
 from tests.kit import proxyheader as made
 
 Ends = tuple[bytes, int, bytes, int]
@@ -285,6 +285,6 @@ def test_what_is_no_network_is_refused(text: str) -> None:
         Networks([text.encode()])
 
 
-def test_a_whole_family_is_everybody() -> None:
+def test_a_whole_family_is_whole_family() -> None:
     texts = (b"0.0.0.0/0", b"::/0", b"::ffff:0.0.0.0/96", b"0.0.0.0/1", b"::1")
-    assert [is_everybody(text) for text in texts] == [True, True, True, False, False]
+    assert [is_whole_family(text) for text in texts] == [True, True, True, False, False]
