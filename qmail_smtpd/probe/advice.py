@@ -27,7 +27,8 @@ CHANGES = {
     "state": ("the server", "it accepts a recipient without the checks of its own transaction: update it"),
     "proxy": (
         "the list of proxies",
-        "accept XCLIENT, XFORWARD and the PROXY line only from proxies (Postfix: smtpd_authorized_xclient_hosts)",
+        "accept XCLIENT, XFORWARD and the PROXY line only from proxies"
+        " (control/xclienthosts; Postfix: smtpd_authorized_xclient_hosts)",
     ),
     "tls": ("the server", "it executes within TLS a command that was sent before TLS: update it (CVE-2011-0411)"),
     "auth": (
