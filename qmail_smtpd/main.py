@@ -185,7 +185,7 @@ class SessionBackend:
             if warning not in self.warnings:
                 self.journal.warning(warning)
         self.morercpthosts, self.authenticator = setup.morercpthosts, setup.authenticator
-        self.tls_context, self.tls_failed = None, False
+        self.tls_failed = False
         return setup.settings
 
     def prepare_tls(self) -> bool:

@@ -57,7 +57,7 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
         return
     try:
         control.enter(control.home(environ))
-        if control.total_size((b"rcpthosts", b"badmailfrom")) <= LONG_LISTS:
+        if control.total_size((b"rcpthosts", b"badmailfrom", b"xclienthosts")) <= LONG_LISTS:
             control.cached("settings", ControlFiles)
     except Unreadable:
         pass  # each child reports it

@@ -22,6 +22,7 @@ with atheris.instrument_imports(include=["qmail_smtpd"]):
     from qmail_smtpd.smtp import replies
     from qmail_smtpd.smtp.message import MAX_HOPS
     from qmail_smtpd.smtp.offer import Offer
+    from qmail_smtpd.smtp.xclient import ATTRIBUTES, WITHOUT_LOGIN
     from tests.kit.echo import Echo, converse
 
 TRANSACTION = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@ok.test>\r\n"
@@ -37,6 +38,8 @@ KNOWN = {value for value in vars(replies).values() if isinstance(value, bytes)} 
     b"250 ok 1 qp 2",
     b"250-AUTH LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256",
     b"250 AUTH LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256",
+    b"250 XCLIENT " + b" ".join(WITHOUT_LOGIN),
+    *(replies.XCLIENT_VALUE % name for name in ATTRIBUTES),
 }
 EVERY_MECHANISM = Offer((b"LOGIN", b"PLAIN", b"CRAM-MD5", b"SCRAM-SHA-256"))
 SEEDS = ("smtpd.jsonl", "smtpd-auth.jsonl")
@@ -51,6 +54,7 @@ CHOICES = [
     {"localiphost": None, "badmailfrom": frozenset({b"@s.test", b"x"})},
     {"auth": EVERY_MECHANISM},
     {"auth": Offer(EVERY_MECHANISM.mechanisms, required=True), "maxauth": 2},
+    {"xclient": WITHOUT_LOGIN},
 ]
 
 

@@ -5,7 +5,6 @@ from qmail_smtpd.smtp.message import Message
 from qmail_smtpd.smtp.sasl import Credentials, LoginRefused, Malformed
 from qmail_smtpd.smtp.session import Session
 from qmail_smtpd.smtp.settings import Settings
-from qmail_smtpd.smtp.xclient import ATTRIBUTES
 from qmail_smtpd.xclient.client import canonical_address
 
 LOCAL = bytes((127, 0, 0, 1))
@@ -130,11 +129,11 @@ class Echo:
         address = attributes.get(b"ADDR")
         if address in self.denied_clients:
             return None
-        client = {
+        client: dict[str, object] = {
             "remoteip": address or b"unknown",
             "remotehost": attributes.get(b"NAME") or b"unknown",
             "relayclient": self.relaying_clients.get(address),
-            "xclient": () if b"ADDR" in attributes else ATTRIBUTES,
+            "xclient": () if b"ADDR" in attributes else self.changes["xclient"],
         }
         return settings(**{**self.changes, **client})
 

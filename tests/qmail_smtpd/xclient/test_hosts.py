@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from qmail_smtpd import control
+from qmail_smtpd.setup import ControlFiles
 from qmail_smtpd.smtp.xclient import ATTRIBUTES, WITHOUT_LOGIN
 from qmail_smtpd.xclient.hosts import Hosts
 from tests.kit.mailhome import CLIENT, CONTROL, make_home, talk
@@ -112,3 +114,21 @@ def test_a_session_without_an_address_is_not_listed(tmp_path: Path) -> None:
     unnamed = {**CLIENT, "TCPREMOTEIP": "192.0.2.1", "NORELAY": ""}  # a proxy's client that the proxy does not name
     for environ in ({}, {"TCPREMOTEIP": ""}, {**CLIENT, "TCPREMOTEIP": "192.0.2.2"}, unnamed):
         assert talk(home, "XCLIENT ADDR=192.0.2.9\r\nQUIT\r\n", environ).codes == ["220", "502", "221"]
+
+
+def test_a_failure_to_read_the_file_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link can come to lead somewhere, which its own directory does not show."""
+    home = make_home(tmp_path / "home")
+    (home / "control/xclienthosts").symlink_to(tmp_path / "later")
+    monkeypatch.chdir(home)
+    for name, value in (("caches", {}), ("current_cache", []), ("cache_enabled", [True]), ("SETTLED", 0.0)):
+        monkeypatch.setattr(control, name, value)
+    control.enter(bytes(home))
+    assert control.cached("settings", ControlFiles).xclienthosts is None
+    (tmp_path / "later").write_text("192.0.2.1\n")
+    control.enter(bytes(home))
+    hosts = control.cached("settings", ControlFiles).xclienthosts
+    assert hosts is not None
+    assert hosts.attributes(b"192.0.2.1")
+    control.enter(bytes(home))
+    assert control.cached("settings", ControlFiles).xclienthosts is hosts
