@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 TLS_VARIABLES = (b"TLS_PROTOCOL", b"TLS_CIPHER")
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the qmail home, the current directory
+VIA = b"TCPREMOTEVIA"  # tcpserver: the client has the address of this host's gateway or bridge
 ACCEPTANCES = (b"accepted", b"queued")  # events that are logged with relay_user if relay-check has set RELAY_USER
 
 warmed_up: list[bool] = []  # not empty once before_fork() has warmed up
@@ -54,6 +55,7 @@ class SessionBackend:
         "queue",
         "tls_context",
         "tls_failed",
+        "via",
         "warnings",
         "wire",
     )
@@ -75,6 +77,7 @@ class SessionBackend:
         self.authenticator = authenticator
         self.journal = journal
         self.ignored_events = journal.ignored_events
+        self.via = relays_via(environ)
         self.own_addresses: frozenset[bytes] | None = None
         self.queue: QueueClient | LoadedQueue | None = None
         self.tls_context: SSLContext | None = None
@@ -171,6 +174,7 @@ class SessionBackend:
             control.enter(control.home(self.environ))
         self.destination = client.octets(attributes.get(b"DESTADDR"))
         settings = self.set_up()
+        self.via = relays_via(self.environ)
         if b"ADDR" in attributes:  # from here on the proxy may pass on what its client sends
             settings.xclient = ()
         return settings
@@ -211,7 +215,14 @@ class SessionBackend:
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         if event in ACCEPTANCES and b"RELAYCLIENT" in self.environ and b"RELAY_USER" in self.environ:
             facts = {**facts, b"relay_user": self.environ[b"RELAY_USER"]}
+        if self.via is not None:
+            facts = {**facts, b"via": self.via}
         self.journal.decision(event, facts)
+
+
+def relays_via(environ: dict[bytes, bytes]) -> bytes | None:
+    """Return what a client comes through that relays without a login: this host's gateway or bridge. Else None."""
+    return environ.get(VIA) if b"RELAYCLIENT" in environ else None
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:

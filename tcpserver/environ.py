@@ -30,7 +30,8 @@ IPV6_NAMES = (  # ucspi-tcp-ipv6's; programs that read ${PROTO}REMOTEIP (mailfro
     b"TCP6INTERFACE",
 )
 PROXY_NAMES = (b"PROXYREMOTEIP", b"PROXYREMOTEPORT", b"NORELAY")  # of a client behind a proxy (--proxy-from) alone
-NOT_PASSED_ON = frozenset(SERVICE_NAMES + IPV6_NAMES + PROXY_NAMES)
+VIA = b"TCPREMOTEVIA"  # of a client that has the address of this host's gateway or bridge alone
+NOT_PASSED_ON = frozenset((*SERVICE_NAMES, *IPV6_NAMES, *PROXY_NAMES, VIA))
 
 
 def base(inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
@@ -46,7 +47,8 @@ class Facts:
 
     `interface` is the name of the network interface of a link-local IPv6 client. `proxy_ip` and `proxy_port` are the
     proxy's end of the connection, if a PROXY header has named the others. With `never_relays` it has named none: the
-    ends are those of the connection, and its client may not relay.
+    ends are those of the connection, and its client may not relay. `via` is `gateway` or `bridge` for a client that has
+    the address of this host's gateway or bridge.
     """
 
     __slots__ = (
@@ -61,6 +63,7 @@ class Facts:
         "remote_info",
         "remote_ip",
         "remote_port",
+        "via",
     )
 
     def __init__(self, local_ip: bytes, local_port: int, remote_ip: bytes, remote_port: int) -> None:
@@ -73,6 +76,7 @@ class Facts:
         self.proxy_ip: bytes | None = None
         self.proxy_port = 0
         self.never_relays = False
+        self.via: bytes | None = None
 
 
 Edits = list[tuple[bytes, bytes | None]]
@@ -99,6 +103,8 @@ def variables(facts: Facts) -> Edits:
         edits.append((b"TCP6INTERFACE", facts.interface))
     if facts.proxy_ip is not None:
         edits += [(b"PROXYREMOTEIP", facts.proxy_ip), (b"PROXYREMOTEPORT", b"%d" % facts.proxy_port)]
+    if facts.via is not None:
+        edits.append((VIA, facts.via))
     return edits
 
 

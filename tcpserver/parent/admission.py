@@ -35,6 +35,7 @@ class Admission:
         self.local_host = None if settings.local_name is None else octets(settings.local_name)
         self.loop_descriptors: list[int] = []
         self.proxied = self.proxies() if settings.proxy_from else None
+        self.via: dict[bytes, bytes] = {}  # what the clients of some addresses come through: a gateway or a bridge
 
     def facts(self, connection: "socket.socket", peer: "tuple[str, int] | tuple[str, int, int, int]") -> Facts | None:
         """Both ends of a connection. None if the other end is gone already, and so is our address."""
@@ -54,6 +55,8 @@ class Admission:
         """
         client = Client(facts, time.monotonic())
         facts.local_host = self.local_host
+        if self.via:
+            facts.via = self.via.get(facts.remote_ip)
         reason = self.children.limits.refusal(client.group, client.started)
         if reason:
             self.refuse(client, connection, reason)

@@ -45,6 +45,8 @@ def main() -> "NoReturn":
         journal = Journal(lines.lost)
         if settings.rules is not None:
             import cdblib  # noqa: F401  (lookup would load it for the first client)
+
+            from tcpserver.parent import gateways
         if settings.proxy_from:
             from tcpserver.parent import proxied, proxy_networks  # noqa: F401  (for admission)
         if settings.preload or settings.loadable:
@@ -66,6 +68,8 @@ def main() -> "NoReturn":
         warn_of_whole_families(settings, journal, lines)
     server = Server(settings, listener, admission, wake)
     ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
+    if settings.rules is not None:  # what is ready by now need not wait for this
+        admission.via = gateways.look(settings, journal, lines)
     server.run()
 
 

@@ -57,6 +57,23 @@ def test_the_user_whose_recent_login_allows_relaying_is_logged(home: Path) -> No
     assert not [text for text in log_lines(home, "HELO me\r\n" + MESSAGE, **env) if "relay_user" in text]
 
 
+def test_a_session_that_relays_from_a_gateway_is_marked_at_the_end_of_each_line(home: Path) -> None:
+    env = {"SMTPD_LOG": "all", "RELAYCLIENT": "", "RELAY_USER": "joe", "TCPREMOTEVIA": "gateway"}
+    assert log_lines(home, "HELO me\r\n" + MESSAGE + "MAIL FROM:<\r\nQUIT\r\n", **env) == [
+        EVENT.format("accepted", "s@sender.test recipient=u@example.com relay_user=joe via=gateway"),
+        EVENT.format("queued", "s@sender.test recipients=1 bytes=18 relay_user=joe via=gateway"),
+        "qmail-smtpd: event=end ip=192.0.2.1 helo=me reason=quit messages=1 recipients=1 refused=0 errors=0 "
+        "via=gateway",
+    ]
+
+
+@pytest.mark.parametrize("env", [{}, {"RELAYCLIENT": "", "NORELAY": ""}])
+def test_a_session_that_does_not_relay_is_not_marked(env: dict[str, str], home: Path) -> None:
+    lines = log_lines(home, SMTPD_LOG="all", TCPREMOTEVIA="gateway", **env)
+    assert len(lines) == 4
+    assert not [text for text in lines if "via" in text]
+
+
 @pytest.mark.parametrize("level", [{}, {"SMTPD_LOG": ""}, {"SMTPD_LOG": "refusals"}])
 def test_level_refusals_is_the_default(level: dict[str, str], home: Path) -> None:
     assert log_lines(home, **level) == [EVENT.format("refused", "s@s recipient=u@evil.test reason=rcpthosts")]
