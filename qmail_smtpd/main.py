@@ -168,6 +168,7 @@ class SessionBackend:
         self.environ, allowed = client.environment(self.proxy_environ, attributes)
         self.environ.update(encryption)
         self.journal.facts[b"ip"] = self.environ.get(b"TCPREMOTEIP", b"unknown")
+        self.via = None
         if not allowed:
             return None
         if control.home(self.environ) != home:

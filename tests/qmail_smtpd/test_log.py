@@ -67,6 +67,14 @@ def test_a_session_that_relays_from_a_gateway_is_marked_at_the_end_of_each_line(
     ]
 
 
+def test_the_client_of_a_proxy_that_has_come_through_a_gateway_is_not_marked(home: Path) -> None:
+    (home / "control/xclienthosts").write_text("192.0.2.1\n")
+    env = {"SMTPD_LOG": "all", "RELAYCLIENT": "", "TCPREMOTEVIA": "gateway"}
+    lines = log_lines(home, "EHLO p\r\nXCLIENT ADDR=192.0.2.5\r\nEHLO c\r\nQUIT\r\n", **env)
+    assert [text.partition("event=")[2].partition(" ")[0] for text in lines] == ["xclient", "end"]
+    assert not [text for text in lines if "via" in text]
+
+
 @pytest.mark.parametrize("env", [{}, {"RELAYCLIENT": "", "NORELAY": ""}])
 def test_a_session_that_does_not_relay_is_not_marked(env: dict[str, str], home: Path) -> None:
     lines = log_lines(home, SMTPD_LOG="all", TCPREMOTEVIA="gateway", **env)

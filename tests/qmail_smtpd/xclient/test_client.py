@@ -97,6 +97,12 @@ def test_what_the_proxy_does_not_know_is_unset() -> None:
     assert environ == {**known, **BEHIND}
 
 
+@pytest.mark.parametrize(("attributes", "stays"), [({b"ADDR": b"192.0.2.5"}, False), ({b"HELO": b"h"}, True)])
+def test_what_the_proxy_came_through_is_not_its_clients(attributes: dict[bytes, bytes | None], stays: bool) -> None:
+    environ, _ = environment({**PROXY, b"TCPREMOTEVIA": b"gateway"}, attributes)
+    assert (b"TCPREMOTEVIA" in environ) == stays
+
+
 def test_without_addr_the_proxys_address_stays() -> None:
     environ, _ = environment(proxy(), {b"HELO": b"h"})
     assert environ[b"TCPREMOTEIP"] == b"10.0.0.1"
