@@ -3,6 +3,7 @@
 The session's access to the outside world; the conversation itself is in smtp/session.py.
 """
 
+import gc
 import os
 import sys
 import time
@@ -270,9 +271,21 @@ def main() -> "NoReturn":
 def serve_connection(environ: dict[bytes, bytes]) -> int:
     """Run one session on descriptors 0 and 1, and return its exit status.
 
-    Returns only if this process may serve another client (tcpserver --reuse). After an error, or a session in which the
-    client may have sent a password, it ends the process instead.
+    Returns only if this process may serve another client (tcpserver --reuse). After an error it ends the process, and
+    so it does if the client may have sent a password, unless freed memory is overwritten.
     """
+    status, saw_secret = serve(environ)
+    if saw_secret:
+        from tcpserver.chain import freed_memory_is_wiped
+
+        if not freed_memory_is_wiped:
+            os._exit(status)
+        gc.collect()  # what refers to itself is freed now
+    return status
+
+
+def serve(environ: dict[bytes, bytes]) -> tuple[int, bool]:
+    """Run the session. Return its exit status, and whether the client may have sent a password. Exits on an error."""
     wire = Wire(TIMEOUT)
     journal = Log(log_level(environ), {b"pid": b"%d" % os.getpid()})
     if (environ.get(b"SMTPD_LOG") or b"refusals") not in LEVELS:
@@ -282,9 +295,7 @@ def serve_connection(environ: dict[bytes, bytes]) -> int:
         session, backend = prepare(environ, wire, journal)
         status = converse(session, wire, smtps)
         backend.morercpthosts.close()
-        if session.saw_secret:  # Python cannot wipe it from memory
-            os._exit(status)
-        return status
+        return status, session.saw_secret
     except Unreadable as error:
         journal.warning(error.why)
         reply = error.reply

@@ -11,7 +11,7 @@ from qmail_smtpd.smtp.settings import Settings, Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from qmail_smtpd.auth.authenticator import Authenticator
     from qmail_smtpd.xclient.hosts import Hosts
@@ -76,6 +76,11 @@ def sender_form(entry: bytes) -> bytes:
 def bare_entry(entry: bytes) -> bytes:
     """Return an entry without a byte order mark, comment, CR and blanks."""
     return entry.removeprefix(control.BYTE_ORDER_MARK).partition(b"#")[0].strip(b" \t\r")
+
+
+def offers_logins(words: list[bytes], environ: "Mapping[bytes, bytes]") -> bool:
+    """Whether qmail-smtpd, started with these words, may offer SMTP AUTH."""
+    return len(words) > 1 or b"SMTPAUTHFILE" in environ or environ.get(b"SMTPAUTH", b"-") != b"-"
 
 
 class Reader:
@@ -239,7 +244,7 @@ class Setup(Reader):
         if files.xclienthosts is not None and b"NORELAY" not in environ:  # with it, the address is a proxy's
             self.settings.xclient = files.xclienthosts.attributes(environ.get(b"TCPREMOTEIP", b""))
         self.authenticator: Authenticator | None = None
-        if arguments or b"SMTPAUTHFILE" in environ or environ.get(b"SMTPAUTH", b"-") != b"-":
+        if offers_logins([b"qmail-smtpd", *arguments], environ):
             self.read_auth(environ, arguments)
         self.read_tls(environ)
 

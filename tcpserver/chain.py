@@ -10,6 +10,7 @@ import sys
 from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]  # the free half of signal
 
 from tcpserver.registry import find_loaded
+from tcpserver.registry import freed_memory_is_wiped as freed_memory_is_wiped
 from tcpserver.registry import loaded_program as loaded_program
 from tcpserver.registry import programs as programs
 

@@ -267,6 +267,9 @@ def become_server(settings: Settings) -> NoReturn:
     """Exec a fresh interpreter that serves. -P: nothing is imported from the directory it was started in."""
     given = inherited.environ()
     given.setdefault(environ.BIND_NOW, environ.OURS)
+    loads = bool(settings.loadable or settings.preload)
+    if loads and not given.keys() & environ.WIPING.keys() and loadable.sees_secrets(settings.program, given):
+        given |= environ.WIPING
     try:
         os.execve(sys.executable, [sys.executable, "-P", "-c", SERVE, *settings.words()], given)
     except OSError as error:

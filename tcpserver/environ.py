@@ -19,6 +19,12 @@ SERVICE_NAMES = (  # of the service manager's for tcpserver's own process (the t
 BIND_NOW = b"LD_BIND_NOW"
 OURS = b"tcpserver"
 
+# With these the allocator overwrites what is freed, so that no password is there for the next client: Python takes
+# its memory from malloc (PYTHONMALLOC), and glibc fills it when it is freed (mallopt(3), M_PERTURB), but not what stays
+# in a thread's cache. cli.py sets both for a server that loads a program that sees passwords, if the administrator has
+# set neither.
+WIPING = {b"PYTHONMALLOC": b"malloc", b"GLIBC_TUNABLES": b"glibc.malloc.perturb=173:glibc.malloc.tcache_count=0"}
+
 IPV6_NAMES = (  # ucspi-tcp-ipv6's; programs that read ${PROTO}REMOTEIP (mailfront) believe an inherited one
     b"TCP6LOCALIP",
     b"TCP6LOCALPORT",
@@ -39,7 +45,15 @@ def base(inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
     theirs = {name: value for name, value in inherited.items() if name not in NOT_PASSED_ON}
     if theirs.get(BIND_NOW) == OURS:
         del theirs[BIND_NOW]
+    if is_wiping(theirs):
+        for name in WIPING:
+            del theirs[name]
     return theirs
+
+
+def is_wiping(inherited: dict[bytes, bytes]) -> bool:
+    """Whether cli.py has set WIPING. In /proc/self/environ glibc has ended the value at its first colon."""
+    return all(inherited.get(name, b"").startswith(value.partition(b":")[0]) for name, value in WIPING.items())
 
 
 class Facts:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
             """Run with these words, where everything else is right already."""
 
 
+freed_memory_is_wiped: list[bool] = []  # not empty if the allocator overwrites what this process frees (environ.py)
 programs: "dict[tuple[int, int], Program]" = {}  # (device, inode) of a script -> what runs it in this process
 
 

@@ -1,7 +1,7 @@
 """Which console scripts the server can load before the first client, and call: found for the command line.
 
 A package declares its own in the entry-point group tcpserver.programs: the name of a console script, the function to
-call. Loads nothing (preload.py).
+call. The group tcpserver.secrets has a predicate for those that may see passwords. Loads no program (preload.py).
 """
 
 import os
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 GROUP = "tcpserver.programs"
+SECRETS = "tcpserver.secrets"
 
 Specification = str  # MODULE:FUNCTION:PATH
 
@@ -44,6 +45,20 @@ def in_use(words: list[bytes], environ: "Mapping[bytes, bytes]") -> list[Specifi
         if spec:
             found[spec] = None
     return list(found)
+
+
+def sees_secrets(program: list[str], environ: "Mapping[bytes, bytes]") -> bool:
+    """Whether a program of the command line may get passwords from its clients, by its package's own predicate.
+
+    The predicate is a function of the words from the program's name on, and of the environment.
+    """
+    predicates = {entry.name: entry for entry in entry_points(group=SECRETS)}
+    words = [os.fsencode(word) for word in program]
+    for number, word in enumerate(program):
+        entry = predicates.get(os.path.basename(word))
+        if entry and entry.load()(words[number:], environ):
+            return True
+    return False
 
 
 def all_declared() -> "Iterator[tuple[Specification, tuple[int, int]]]":

@@ -53,6 +53,10 @@ def main() -> "NoReturn":
             import fcntl  # noqa: F401  (what is loaded each fork copies, and many servers have no workers)
 
             from tcpserver.child import worker  # noqa: F401
+        if environ.is_wiping(given):
+            from tcpserver.parent import wiping
+
+            registry.freed_memory_is_wiped[:] = [True] if wiping.works() else []
         listen.become_user(settings.uid, settings.gid, settings.groups)
         change_environment(environ.base(given))
         load(settings, journal, lines)
