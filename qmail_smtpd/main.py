@@ -3,7 +3,6 @@
 The session's access to the outside world; the conversation itself is in smtp/session.py.
 """
 
-import gc
 import os
 import sys
 import time
@@ -276,6 +275,8 @@ def serve_connection(environ: dict[bytes, bytes]) -> int:
     """
     status, saw_secret = serve(environ)
     if saw_secret:
+        import gc
+
         from tcpserver.chain import freed_memory_is_wiped
 
         if not freed_memory_is_wiped:
