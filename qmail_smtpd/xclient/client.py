@@ -6,7 +6,7 @@ be undone. Reads nothing but the rules that $XCLIENTRULES names.
 
 from qmail_smtpd.smtp.replies import CONTROLS_UNREADABLE
 from qmail_smtpd.smtp.settings import Unreadable
-from tcprules.lookup import ALLOWED, canonical, ipv4, judge, open_rules
+from tcprules.lookup import canonical, ipv4, judge, open_rules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RULES = b"XCLIENTRULES"
 REVOKED = (b"RELAYCLIENT", b"RELAY_USER", b"RBLSMTPD")  # rules set the first and the last, relay-check all three
-UNKNOWN = b"unknown"  # no rule's key but the default one matches it
+UNKNOWN = b"unknown"  # the word of qmail-smtpd.c: no address, so that only the default rule applies
 VARIABLES = (
     (b"ADDR", b"TCPREMOTEIP"),
     (b"NAME", b"TCPREMOTEHOST"),
@@ -48,22 +48,19 @@ def environment(proxy: "Environ", attributes: "Attributes") -> "tuple[Environ, b
     `proxy` is the environment of the proxy's connection as it began. Raises Unreadable for the rules.
     """
     environ = {name: value for name, value in proxy.items() if name not in REVOKED}
-    own_rule, rule = ALLOWED, ALLOWED
     if RULES not in proxy:
         set_facts(environ, attributes)
         return environ, True
-    rules = None
     try:
         rules = open_rules(proxy[RULES])
-        own_rule = verdict(rules, proxy)
-        undo(environ, own_rule)
-        set_facts(environ, attributes)
-        rule = verdict(rules, environ)
+        try:
+            undo(environ, verdict(rules, proxy))
+            set_facts(environ, attributes)
+            rule = verdict(rules, environ)
+        finally:
+            rules.close()
     except OSError as error:
         raise unreadable(error) from error
-    finally:
-        if rules is not None:
-            rules.close()
     environ.update(rule.environment)
     return environ, not rule.deny
 
