@@ -31,12 +31,12 @@ FORBIDDEN = {
 }
 
 
-def imported(argv: list[str], home: Path, first: bytes, second: Path | None = None) -> set[str]:
+def imported(argv: list[str], home: Path, first: bytes, second: Path | None = None, **more: str) -> set[str]:
     """Return the modules that a Python program loads.
 
-    `first` is its descriptor 0, the file `second` its descriptor 1.
+    `first` is its descriptor 0, the file `second` its descriptor 1, `more` further variables.
     """
-    environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home), "QUEUE_MAILDIR": str(home / "Maildir")}
+    environ = {"PATH": os.environ["PATH"], "QMAILHOME": str(home), "QUEUE_MAILDIR": str(home / "Maildir")} | more
     with open(second, "rb") if second else open(os.devnull, "wb") as descriptor_1:
         command = [sys.executable, "-X", "importtime", *argv]
         done = subprocess.run(

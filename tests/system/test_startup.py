@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.kit.imports import check, imported
-from tests.kit.mailhome import MESSAGE, make_home
+from tests.kit.mailhome import CONTROL, MESSAGE, make_home
 from tests.kit.support import script
 
 SMTPD_MODULES = 28  # measured: 24 before the greeting, 28 with a message; 26 of them are our own
+XCLIENT_MODULES = 32  # measured: 32 without $XCLIENTRULES, whose cdb needs cdblib
 QUEUE_MODULES = 11  # measured: 11
 
 
@@ -22,6 +23,14 @@ def test_qmail_smtpd_loads_only_cheap_modules_and_few(text: str, bare: set[str],
     home = make_home(tmp_path / "home")
     check(imported([script("qmail-smtpd")], home, text.encode() + b"QUIT\r\n") - bare, SMTPD_MODULES)
     assert len(list((home / "dump").glob("*.m"))) == bool(text)
+
+
+def test_a_session_with_xclient_loads_only_cheap_modules_and_few(bare: set[str], tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", {**CONTROL, "xclienthosts": "192.0.2.1\n"})
+    commands = b"EHLO x\r\nXCLIENT ADDR=192.0.2.7\r\nQUIT\r\n"
+    loaded = imported([script("qmail-smtpd")], home, commands, TCPREMOTEIP="192.0.2.1") - bare
+    assert "qmail_smtpd.xclient.client" in loaded
+    check(loaded, XCLIENT_MODULES)
 
 
 def test_maildir_queue_loads_only_cheap_modules_and_few(bare: set[str], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
-from tests.kit.peers.proxies import Proxy
+from tests.kit.peers.proxies import Proxy, address
 from tests.kit.support import free_port, peer
 
 MODULE = "/usr/lib/nginx/modules/ngx_mail_module.so"
@@ -21,7 +21,7 @@ mail {{
     server_name proxy.example.com;
     auth_http 127.0.0.1:{service}/auth;
     server {{
-        listen 127.0.0.1:{port};
+        listen {listen};
         protocol smtp;
         smtp_auth {mechanisms};
         xclient {xclient};
@@ -52,25 +52,27 @@ def make_handler(server: int) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def nginx_mail(home: Path, server: int, xclient: str = "on", mechanisms: str = "none") -> Iterator[Proxy]:
+def nginx_mail(
+    home: Path, server: int, xclient: str = "on", mechanisms: str = "none", host: str = "127.0.0.1"
+) -> Iterator[Proxy]:
     """nginx in front of the server. `mechanisms`: with which clients log in; `none` for clients without a login."""
     service = HTTPServer(("127.0.0.1", 0), make_handler(server))
     thread = Thread(target=service.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    file, port = home / "nginx-mail.conf", free_port()
+    file, port = home / "nginx-mail.conf", free_port(host)
     file.write_text(
         CONFIGURATION.format(
             module=peer(MODULE),
             home=home,
             service=service.server_port,
-            port=port,
+            listen=address(host, port),
             mechanisms=mechanisms,
             xclient=xclient,
         )
     )
     command = [peer("/usr/sbin/nginx"), "-e", "stderr", "-p", str(home), "-c", str(file)]
     try:
-        with Proxy(command, "127.0.0.1", port) as proxy:
+        with Proxy(command, host, port) as proxy:
             yield proxy
     finally:
         service.shutdown()

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.peer
 RULES = """127.0.0.1:allow
 127.0.0.2:allow,RELAYCLIENT=""
 127.0.0.4:deny
+::1:allow,RELAYCLIENT=""
 :allow
 """
 RELAYING, OTHER, DENIED = "127.0.0.2", "127.0.0.3", "127.0.0.4"
@@ -86,6 +87,13 @@ def test_nginxs_clients_relay_by_the_rules_of_their_own_addresses(server: Server
         DENIED.encode(),
     }
     assert not re.findall(rb"event=(?!end )\S+ pid=\d+ ip=127.0.0.1 ", log)
+
+
+def test_an_ipv6_client_of_nginx_has_its_own_rule_too(server: Server, home: Path) -> None:
+    with nginx_mail(home, server.port, host="::1") as proxy:
+        answers = ask(proxy, "::1", *OUTSIDE)
+    assert [answer[:3] for answer in answers] == ["220", "250", "250", "250"]
+    server.wait_for_log(rb"event=xclient pid=\d+ ip=::1 proxy=127.0.0.1$")
 
 
 def test_a_client_that_nginx_has_connected_cannot_take_another_address(server: Server, home: Path) -> None:
