@@ -1,9 +1,10 @@
 """Many connections of all kinds to one tcpserver: its memory and its descriptors must not grow.
 
-    .venv/bin/python tests/fuzz/soak_tcpserver.py [CONNECTIONS]        (default 100,000: some minutes)
+    .venv/bin/python tests/fuzz/soak_tcpserver.py [CONNECTIONS [WAY]]        (default 100,000: some minutes)
 
-After the first tenth the server is in its steady state; after each further tenth a line reports memory and descriptors.
-Exits 1 if either has grown, or if the log has a traceback.
+The ways to run a program share the connections, or one WAY has them all: spawn, fork, call (a process for each client),
+default (programs are loaded and reused). After the first tenth the server is in its steady state; after each further
+tenth a line reports memory and descriptors. Exits 1 if either has grown, or if the log has a traceback.
 """
 
 import os
@@ -25,7 +26,7 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends a reset
 GROWTH = 512  # kB for the allocator's arenas; a leak at each of 100,000 connections would be larger
 CLIENT_PROCESSES = 4  # processes that connect
 SMTPD = str(Path(sys.executable).parent / "qmail-smtpd")
-IDLE = {"reuse": 50}  # idle workers, each of which holds a descriptor of the server
+IDLE = {"default": 50}  # idle workers, each of which holds a descriptor of the server
 
 
 def read_to_end(client: socket.socket) -> None:
@@ -98,9 +99,10 @@ def main() -> None:
         settings = {
             "spawn": [*OPTIONS, "-x", cdb, "127.0.0.1", "0", "true"],
             "fork": [*OPTIONS, "-B.", "-x", cdb, "127.0.0.1", "0", "true"],
-            "call": [*OPTIONS, "-x", cdb, "--preload", "qmail-smtpd", "127.0.0.1", "0", SMTPD],
-            "reuse": [*OPTIONS, "-x", cdb, "--preload", "qmail-smtpd", "--reuse", "100", "127.0.0.1", "0", SMTPD],
+            "call": [*OPTIONS, "-x", cdb, "--reuse", "1", "127.0.0.1", "0", SMTPD],
+            "default": [*OPTIONS, "-x", cdb, "127.0.0.1", "0", SMTPD],
         }
+        settings = {name: settings[name] for name in sys.argv[2:] or settings}
         flat = [soak(name, words, connections // len(settings), environ) for name, words in settings.items()]
     sys.exit(0 if all(flat) else 1)
 
