@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 
+from tcprules import audit, hostnet
 from tcprules.dump import comment, rule_text
 from tcprules.install import Unable, trying
 from tcprules.lines import read_file, read_lines
@@ -11,6 +12,7 @@ from tcprules.replay import Client, replay
 from tcprules.report import format_keys, format_source, format_verdict
 
 DEFAULT_IP = b"0.0.0.0"  # tcprulescheck.c
+DEFAULT_CDB = b"/etc/tcp.smtp.cdb"  # for --audit, whose file most hosts have there
 BUFFER_SIZE = 1 << 16  # bytes of output that are collected before a write
 
 
@@ -89,6 +91,18 @@ def dump(file: bytes, out: Output) -> int:
                 status = 1
                 line = comment(key, data)
             out.write(line + b"\n")
+    return status
+
+
+def audit_relaying(file: bytes, out: Output) -> int:
+    """Print who may relay, and whether this host's gateways and bridges are among them. Return 1 for a warning."""
+    status = 0
+    judge_client = open_judge(file)
+    with trying(b"read " + file):
+        rules = open_rules(file)
+        for line, is_warning in audit.report(rules.records(), lambda ip: judge_client(Client(ip)), hostnet.read()):
+            out.write(line)
+            status |= is_warning
     return status
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
 
 CHECK, STRICT, QUIET = "--check", "--strict", "--quiet"
-CHECK_OPTIONS = ("--explain", "--source", "--dump", "--replay", "--against")
+CHECK_OPTIONS = ("--explain", "--source", "--dump", "--replay", "--against", "--audit")
 USAGE = "tcprules: usage: tcprules rules.cdb rules.tmp"
 CHECK_USAGE = "tcprulescheck: usage: tcprulescheck rules.cdb"
 CHECK_OPTIONS_USAGE = (
     "tcprulescheck: usage: tcprulescheck "
-    "[ --explain [ --source rules ] | --dump | --replay [ --against old.cdb ] ] rules.cdb"
+    "[ --explain [ --source rules ] | --dump | --replay [ --against old.cdb ] | --audit ] rules.cdb"
 )
 PATIENCE = 1.0  # seconds of work after which a terminal shows progress
 
@@ -182,17 +182,27 @@ def tcprulescheck() -> NoReturn:
 @click.option("--dump", is_flag=True)
 @click.option("--replay", is_flag=True)
 @click.option("--against", type=click.UNPROCESSED)
+@click.option("--audit", is_flag=True)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def check_rules(
-    explain: bool, source: str | None, dump: bool, replay: bool, against: str | None, words: tuple[str, ...]
+    explain: bool,
+    source: str | None,
+    dump: bool,
+    replay: bool,
+    against: str | None,
+    audit: bool,
+    words: tuple[str, ...],
 ) -> int:
     """Print what a rules file decides about the client in the environment or those of a log, or print its rules."""
-    if not words or explain + dump + replay > 1 or (source and not explain) or (against and not replay):
+    words = words or ((os.fsdecode(check.DEFAULT_CDB),) if audit else ())
+    if not words or explain + dump + replay + audit > 1 or (source and not explain) or (against and not replay):
         raise click.UsageError("")
     out = check.Output()
     file = os.fsencode(words[0])
     try:
-        if dump:
+        if audit:
+            status = check.audit_relaying(file, out)
+        elif dump:
             status = check.dump(file, out)
         elif replay:
             status = check.replay_input(file, _path(against), out)

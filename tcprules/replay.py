@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 
+from tcprules.audit import may_relay
 from tcprules.dump import quote_value
 from tcprules.lookup import Verdict, canonical
 from tcprules.network import ipv4
@@ -13,6 +14,9 @@ LOG_LINE = re.compile(
     rb"(?P<host>[^ :]*):(?:\[(?P<ip6>[^ \]]*)\]|(?P<ip>[^ :]*)):(?P<info>[^ :]*):[^ :]*(?:\s|$)"
 )
 LOSS_MARKS = (b"?", b"...")  # tcpserver.c safeappend: `?` replaces other bytes, `...` ends a cut field
+
+
+COUNTED_MAX = 100_000  # addresses whose clients are counted: a log of more has no single one that matters
 
 
 class Undecidable(ValueError):
@@ -60,8 +64,12 @@ def _plain(address: bytes) -> Client:
 
 
 def replay(lines: Iterable[bytes], judge: Judge, old: Judge | None) -> Iterator[bytes]:
-    """Yield a line for each client, and the counts. With `old` rules yield only the clients whose verdict differs."""
+    """Yield a line for each client, the share of the address that relays most, and the counts.
+
+    With `old` rules yield only the clients whose verdict differs, and the counts.
+    """
     clients = differ = undecidable = 0
+    relaying: dict[bytes, int] = {}  # address -> how many clients that may relay
     for line in lines:
         try:
             log_client = client(line)
@@ -71,7 +79,10 @@ def replay(lines: Iterable[bytes], judge: Judge, old: Judge | None) -> Iterator[
         if log_client is None:
             continue
         clients += 1
-        text = verdict_text(judge(log_client))
+        verdict = judge(log_client)
+        if may_relay(verdict) and (log_client.ip in relaying or len(relaying) < COUNTED_MAX):
+            relaying[log_client.ip] = relaying.get(log_client.ip, 0) + 1
+        text = verdict_text(verdict)
         if old:
             before = verdict_text(old(log_client))
             if before == text:
@@ -79,6 +90,9 @@ def replay(lines: Iterable[bytes], judge: Judge, old: Judge | None) -> Iterator[
             differ += 1
             text = b"%b -> %b" % (before, text)
         yield b"%b: %b" % (log_client.text(), text)
+    if relaying and not old:
+        ip, count = max(relaying.items(), key=lambda item: item[1])
+        yield b"%d of %d clients (%d%%) came from %b, which may relay" % (count, clients, 100 * count // clients, ip)
     changed = b", %d differ" % differ if old else b""
     yield b"%d clients%b, %d not decidable" % (clients, changed, undecidable)
 

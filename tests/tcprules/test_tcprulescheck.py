@@ -56,6 +56,8 @@ def test_the_first_word_is_always_a_file(name: str, tmp_path: Path) -> None:
     [
         ["--explain"],
         ["--explain", "--dump", "r.cdb"],
+        ["--audit", "--dump", "r.cdb"],
+        ["--audit", "--source", "rules", "r.cdb"],
         ["--dump", "--replay", "r.cdb"],
         ["--source", "rules", "r.cdb"],
         ["--against", "r.cdb", "r.cdb"],
@@ -77,7 +79,7 @@ def test_without_options_a_failed_write_is_ignored(rules: Path) -> None:
         assert (done.stderr, done.returncode) == (b"", 0)
 
 
-@pytest.mark.parametrize("options", [["--explain"], ["--dump"], ["--replay"]])
+@pytest.mark.parametrize("options", [["--explain"], ["--dump"], ["--replay"], ["--audit"]])
 @pytest.mark.parametrize(("where", "why"), [(">/dev/full", b"out of disk space"), (">&-", b"file descriptor not open")])
 def test_with_options_a_failed_write_is_an_error(options: list[str], where: str, why: bytes, rules: Path) -> None:
     command = ["sh", "-c", f'exec "$@" {where}', "sh", script("tcprulescheck"), *options, "r.cdb"]
@@ -340,17 +342,26 @@ def test_replay_judges_the_clients_of_a_log(rules: Path) -> None:
         b"""192.0.2.1 host=h.example.com: allow,A="b",C='d "e"'\n"""
         b'2001:db8::5: allow,RELAYCLIENT=""\n'
         b'10.0.3.4: allow,RELAYCLIENT=""\n'
+        b"1 of 5 clients (20%) came from 2001:db8::5, which may relay\n"
         b"5 clients, 3 not decidable\n",
         b"",
         0,
     )
 
 
+def test_replay_says_which_relaying_address_has_the_most_clients(rules: Path) -> None:
+    log = b"10.0.1.8\n" * 6 + b"10.0.2.9\n" * 2 + b"192.0.2.1\n" * 7 + b"10.0.1.7\n" * 9
+    lines = run(rules, "--replay", "r.cdb", stdin=log).stdout.splitlines()
+    assert lines[-2:] == [b"6 of 24 clients (25%) came from 10.0.1.8, which may relay", b"24 clients, 0 not decidable"]
+    lines = run(rules, "--replay", "r.cdb", stdin=b"192.0.2.1\n10.0.1.7\n").stdout.splitlines()
+    assert lines[1:] == [b"10.0.1.7: deny", b"2 clients, 0 not decidable"]
+
+
 def test_replay_judges_plain_addresses(rules: Path) -> None:
     addresses = b"10.0.0.1\n\n 10.0.1.7 \n2001:DB8:0::5\n::ffff:10.0.1.7\n1.2.3\n1.2.3.?\n"
     assert run(rules, "--replay", "r.cdb", stdin=addresses).stdout == (
         b'10.0.0.1: allow,RELAYCLIENT=""\n10.0.1.7: deny\n2001:db8::5: allow,RELAYCLIENT=""\n10.0.1.7: deny\n'
-        b"4 clients, 2 not decidable\n"
+        b"1 of 4 clients (25%) came from 10.0.0.1, which may relay\n4 clients, 2 not decidable\n"
     )
 
 
