@@ -60,14 +60,15 @@ def parse_quad(text: bytes) -> bytes | None:
     return text if len(parts) == 4 and all(part in OCTETS for part in parts) else None
 
 
-def default_clients(rules: Rules) -> list[Client]:
-    """Return the clients to test if none is named, without repetitions."""
+def default_clients(rules: Rules, of_host: Iterable[Client] = ()) -> list[Client]:
+    """Return the clients to test if none is named, without repetitions. `of_host` are further ones."""
     outside_ip = first_by_default_rule(rules, OUTSIDE_IPS) or unruled_ipv4(b"", 4, rules) or OUTSIDE_IPS[0]
     outside_ip6 = first_by_default_rule(rules, OUTSIDE_IPS6) or OUTSIDE_IPS6[0]
     found = [
         Client(outside_ip, reason="an outside client"),
         Client(outside_ip6, reason="an outside client, IPv6"),
         Client(LOOPBACK, reason="this host"),
+        *of_host,
     ]
     for key in dict.fromkeys(key for key, _ in rules.records()):
         found += clients_of(key, outside_ip, rules)

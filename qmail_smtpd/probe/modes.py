@@ -6,7 +6,7 @@ import shutil
 import sys
 from email.utils import formatdate
 
-from qmail_smtpd.probe import clients
+from qmail_smtpd.probe import clients, gateways
 from qmail_smtpd.probe.advice import Source, changes, proxy_notes, source_of
 from qmail_smtpd.probe.home import Home
 from qmail_smtpd.probe.judge import verdict
@@ -68,7 +68,12 @@ def ask_network(options: Options, progress: Progress) -> Report:
     is_inside = not options.as_outside and (inside.includes(client) or client == server)
     reason = "the address that relaytest connects from"
     asked = f"{printable(octets(host))} ({server}) port {port}, asked from {describe(client)}"
-    return report(part(describe(client), reason, examination, is_inside), home, asked, options, mailbox)
+    only = part(describe(client), reason, examination, is_inside)
+    notes = gateways.note_on_client(client, only)
+    if not options.from_ip and not options.as_outside:
+        plain_plan = plan._replace(mailbox=None)
+        notes += gateways.ask_bridges(dialer, plain_plan, options.plain(), listed)
+    return report(only, home, asked, options, mailbox, notes)
 
 
 def ask_pipe(options: Options, progress: Progress) -> Report:
@@ -110,7 +115,8 @@ def ask_rules(options: Options, cdb: str, progress: Progress) -> Report:
     named = options.clients()
     try:
         rules = open_rules(octets(cdb))
-        parts = ask_clients(rules, named or clients.default_clients(rules), setup, progress)
+        chosen = named or clients.default_clients(rules, gateways.relaying_clients(rules))
+        parts = ask_clients(rules, chosen, setup, progress)
     except OSError as error:
         raise unable(f"read {printable(octets(cdb))}", error) from error
     command = printable(octets(" ".join(words)))
@@ -118,6 +124,8 @@ def ask_rules(options: Options, cdb: str, progress: Progress) -> Report:
     source = read_source(options, cdb)
     advice = changes(parts, home, source, printable(octets(cdb)))
     notes = (*options.notes(None), *proxy_notes(parts, os.path.exists(home.control_path("authcleartext"))))
+    if not options.as_outside:
+        notes += gateways.notes_on_clients(parts)
     return Report(combine(parts), asked, tuple(parts), advice, notes, formatdate())
 
 
@@ -128,10 +136,12 @@ def part(client: str, reason: str, examination: Examination, is_inside: bool) ->
     return Part(client, reason, word, why, names, controls, results)
 
 
-def report(only: Part, home: Home | None, asked: str, options: Options, mailbox: Mailbox | None) -> Report:
+def report(
+    only: Part, home: Home | None, asked: str, options: Options, mailbox: Mailbox | None, notes: tuple[str, ...] = ()
+) -> Report:
     """Return the report on a single client."""
     advice = changes([only], home, None, "")
-    return Report(combine([only]), asked, (only,), advice, options.notes(mailbox), formatdate())
+    return Report(combine([only]), asked, (only,), advice, options.notes(mailbox) + notes, formatdate())
 
 
 def home_of(options: Options) -> Home | None:

@@ -35,11 +35,11 @@ class Outcome(NamedTuple):
         return {probe["name"]: probe["result"] for client in self.json["clients"] for probe in client["probes"]}
 
 
-def relaytest(*words: object, **environ: str) -> Outcome:
-    """Run it with these arguments. Variables of a qmail home are not inherited."""
+def relaytest(*words: object, program: str | None = None, **environ: str) -> Outcome:
+    """Run it, or another program, with these arguments. Variables of a qmail home are not inherited."""
     kept = {name: value for name, value in os.environ.items() if name not in ("QMAILHOME", "RELAYCLIENT")}
     done = subprocess.run(
-        [script("relaytest"), *map(str, words)],
+        [program or script("relaytest"), *map(str, words)],
         env=kept | environ,
         capture_output=True,
         text=True,
