@@ -40,7 +40,7 @@ def record(number: int, case: dict, home: Path) -> tuple[bytes, bytes]:
     return address(number).encode(), b"".join(latin(f"+{name}={value}\0") for name, value in environ.items())
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=[pytest.param("exec", marks=pytest.mark.slow), "plain", "preload"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
     root = tmp_path_factory.mktemp(f"served-{request.param}")
     with open(root / "rules.cdb", "wb") as file, cdblib.Writer(file) as rules:

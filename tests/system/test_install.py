@@ -14,6 +14,8 @@ from tests.kit.examples import copy_tree
 from tests.kit.server import needs_root, open_to_all
 from tests.kit.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
 ACCOUNT = pwd.getpwuid(os.getuid()).pw_name
 CHECK = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pathlib import Path; import install_check as c"

@@ -19,7 +19,7 @@ from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import PATIENCE, Server, children, compiled
 from tests.kit.support import script
 
-SESSIONS = 4000 * int(os.environ.get("EXAMPLES", "1"))
+SESSIONS = 2000 * int(os.environ.get("EXAMPLES", "1"))
 AT_ONCE = 8
 ADDRESSES = [f"127.0.1.{number}" for number in range(1, 41)]
 COMMANDS = [

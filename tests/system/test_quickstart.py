@@ -16,6 +16,8 @@ import pytest
 from tests.kit.examples import copy_tree, programs_of
 from tests.kit.support import ROOT, free_port
 
+pytestmark = pytest.mark.slow
+
 OUTSIDE = "someone@elsewhere.example"
 REFUSED = "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
 PATIENCE = 30  # seconds after which something that should happen will not

@@ -14,6 +14,8 @@ PEER_TESTS = """
 import pytest
 from tests.kit.support import peer
 
+pytestmark = pytest.mark.slow
+
 @pytest.mark.peer
 def test_first():
     peer("/nonexistent/peer")

@@ -13,6 +13,8 @@ import pytest
 from tests.kit.mailserver import Server
 from tests.kit.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 WITHOUT_COMPILER = {**os.environ, "ENABLE_DJB_HASH_CEXT": "0", "CC": "/bin/false"}
 PIP = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check"]
 ASK = "import json, os, sys, venv; print(json.dumps([*sys.version_info[:3], os.path.realpath(sys.executable)]))"

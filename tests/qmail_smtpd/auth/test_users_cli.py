@@ -19,6 +19,8 @@ from tests.kit.checkerrun import ask, fields
 from tests.kit.server import PATIENCE, needs_root, until
 from tests.kit.support import script
 
+pytestmark = pytest.mark.slow
+
 LEAST_WORK = ("--rounds", "4096")
 OTHER_LINES = b"# users of example.com\n\nann:{PLAIN}x:1000:1000::/home/ann\r\n:\nbob:{MD5}y::::\xff\n  odd line\n"
 

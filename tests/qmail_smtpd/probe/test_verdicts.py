@@ -27,6 +27,8 @@ from qmail_smtpd.probe.tricks import trick_probes
 from tests.kit.peers.standin import StandIn, behave
 from tests.kit.relaytest import FAST, over_network, relaytest
 
+pytestmark = pytest.mark.slow
+
 LISTED = ("--listed", "example.com")
 PROBES = {probe.name: probe for probe in (*address_probes(), *trick_probes())}
 FINE = (Control("greeting", True, ""),)
