@@ -245,7 +245,12 @@ def too_large() -> OSError:
 def read_line(name: bytes) -> bytes | None:
     """Return the first line without trailing spaces and tabs. No comments, and a CR is data (control_readline)."""
     content = read(name)
-    return None if content is None else content.partition(b"\n")[0].rstrip(b" \t")
+    return None if content is None else first_line(content)
+
+
+def first_line(content: bytes) -> bytes:
+    """Return the first line of a content without trailing spaces and tabs."""
+    return content.partition(b"\n")[0].rstrip(b" \t")
 
 
 def leading_digits(text: bytes) -> bytes:

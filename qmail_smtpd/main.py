@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from qmail_smtpd.auth.authenticator import Authenticator
+    from qmail_smtpd.net.names import Names
     from qmail_smtpd.queue.client import LoadedQueue, QueueClient
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
     from qmail_smtpd.smtp.settings import Settings
@@ -53,6 +54,7 @@ class SessionBackend:
         "own_addresses",
         "proxy_environ",
         "queue",
+        "sni",
         "tls_context",
         "tls_failed",
         "via",
@@ -81,6 +83,7 @@ class SessionBackend:
         self.own_addresses: frozenset[bytes] | None = None
         self.queue: QueueClient | LoadedQueue | None = None
         self.tls_context: SSLContext | None = None
+        self.sni = b""  # the name that the client has asked for, if there are certificates for several names
         self.tls_failed = False  # the certificate is checked, which takes 0.6 ms, and the failure logged, only once
 
     def reply(self, line: bytes) -> None:
@@ -205,19 +208,32 @@ class SessionBackend:
         return self.tls_context is not None
 
     def start_tls(self) -> bytes:
-        from qmail_smtpd.net import tls
+        from qmail_smtpd.net import names, tls
 
         assert self.tls_context is not None
-        layer = tls.accept(self.wire, self.tls_context)
+        certificates = names.find()
+        try:
+            layer = tls.accept(self.wire, self.tls_context, certificates.context if certificates else None)
+        finally:
+            self.note_name(certificates)
         self.environ[b"TLS_PROTOCOL"] = self.journal.facts[b"tls"] = layer.protocol
         self.environ[b"TLS_CIPHER"] = layer.cipher
         return layer.cipher
+
+    def note_name(self, certificates: "Names | None") -> None:
+        """Note the name that the client has asked for, and log why its certificate cannot be used."""
+        if certificates is not None:
+            self.sni = certificates.name
+            if certificates.trouble:
+                self.journal.warning(b"no certificate for " + self.sni + b": " + certificates.trouble)
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         if event in ACCEPTANCES and b"RELAYCLIENT" in self.environ and b"RELAY_USER" in self.environ:
             facts = {**facts, b"relay_user": self.environ[b"RELAY_USER"]}
         if self.via is not None:
             facts = {**facts, b"via": self.via}
+        if self.sni:
+            facts = {**facts, b"sni": self.sni}
         self.journal.decision(event, facts)
 
 

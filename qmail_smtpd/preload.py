@@ -72,6 +72,7 @@ def prepare(environ: "Mapping[bytes, bytes]") -> None:
     if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
         load_auth()
     if control.exists(b"servercert.pem", control.home(environ)):
+        import qmail_smtpd.net.names  # noqa: F401
         from qmail_smtpd.net.certificate import prepare_context
 
         prepare_context(control.home(environ))

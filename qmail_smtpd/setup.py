@@ -47,9 +47,17 @@ UNREAD = (
 
 def unread_files(home: bytes = b".") -> list[bytes]:
     """Return a warning for each control file that an administrator may expect to have an effect."""
-    warnings = [b"control/" + name + b" is not read" for name in control.present(UNREAD, home)]
-    if control.present((b"morercpthosts", b"morercpthosts.cdb"), home) == [b"morercpthosts"]:
+    found = control.present((*UNREAD, b"morercpthosts", b"morercpthosts.cdb", b"servercerts"), home)
+    warnings = [b"control/" + name + b" is not read" for name in found if name in UNREAD]
+    if b"morercpthosts" in found and b"morercpthosts.cdb" not in found:
         warnings.append(b"control/morercpthosts is not read without morercpthosts.cdb: run qmail-newmrh")
+    if b"servercerts" in found:
+        from qmail_smtpd.net.names import FOLDER, ineffective
+
+        dead = b" ".join(escaped(name) for name in ineffective(home))
+        if dead:
+            form = b" has names that no client asks for (a wildcard is _.example.org): "
+            warnings.append(FOLDER + form + dead)
     return warnings
 
 
@@ -170,6 +178,8 @@ class ControlFiles(Reader):
         self.settings.databytes = self.read_number(b"databytes", 0)
         self.read_limits()
         self.settings.starttls = control.exists(b"servercert.pem")
+        if self.settings.starttls:
+            self.has_word(b"tlstickets", b"off")  # read by net/certificate.py
         self.unread = unread_files()  # warnings
         self.xclienthosts = self.read_xclienthosts()
         self.has_morercpthosts = self.settings.rcpthosts is not None and control.exists(b"morercpthosts.cdb")

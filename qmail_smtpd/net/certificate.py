@@ -2,14 +2,16 @@
 
 A process that was exec'd builds a context when its client requests TLS. A parent that preloads keeps one for its
 children, who check whether the files are still the same: a renewed certificate takes effect with the next connection.
-OpenSSL (tls.py) is loaded only when a context is built.
+OpenSSL (tls.py) is loaded only when a context is built. names.py does the same for the certificates of other names.
 """
 
 import errno
 import os
 from time import time
 
+from qmail_smtpd import control
 from qmail_smtpd.net.tls_error import TlsUnavailable as TlsUnavailable  # what context() raises
+from qmail_smtpd.smtp.settings import Unreadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
 
     FileIdentity = tuple[int, int, int, int, int]
 
-CERTIFICATE = b"control/servercert.pem"  # netqmail's TLS patch: certificate, chain and key
-KEY = b"control/serverkey.pem"  # the key, if it is not in that file
+FOLDER = b"control"
+CERTIFICATE = b"servercert.pem"  # netqmail's TLS patch: certificate, chain and key
+KEY = b"serverkey.pem"  # the key, if it is not in that file
+TICKETS = b"tlstickets"  # a control file: `off` if no session tickets are sent
 KEY_MARK = b"PRIVATE KEY-----"
 LARGEST = 1 << 20  # bytes of each of the two files: a certificate with its chain and key has less than 20,000
 WORLD_ACCESS = 0o006  # the mode's bits for others, to read and to write
@@ -29,8 +33,12 @@ NO_FILE = (0, 0, 0, 0, 0)
 
 
 class Cache:
-    """The context that a parent keeps for its children."""
+    """The context that a parent keeps for its children. `prepared`: whether this process is such a child, or a parent.
 
+    Nobody else sends session tickets: a process that was exec'd takes their keys with it.
+    """
+
+    prepared = False
     context: "_ssl._SSLContext | None" = None
     files: "tuple[FileIdentity, ...]" = ()
     built = 0.0  # seconds since 1970
@@ -44,7 +52,7 @@ def context(home: bytes = b".") -> "_ssl._SSLContext":
     files = identities(home)
     if Cache.context is not None and files == Cache.files and time() - Cache.built < OLDEST:
         return Cache.context
-    made = build(home)
+    made = build(path_of(home, FOLDER), sends_tickets(home))
     if time() - last_change(files) >= SETTLED:
         Cache.context, Cache.files, Cache.built = made, files, time()
     return made
@@ -53,6 +61,7 @@ def context(home: bytes = b".") -> "_ssl._SSLContext":
 def prepare_context(home: bytes) -> None:
     """Build the context in a parent before it forks. On failure do nothing: the children will report the reason."""
     now = time()
+    Cache.prepared = True
     files = identities(home)
     if files == Cache.files and now - Cache.built < OLDEST:
         return
@@ -61,7 +70,7 @@ def prepare_context(home: bytes) -> None:
         load_tls()
         if now - last_change(files) < SETTLED:
             return
-        Cache.context = build(home)
+        Cache.context = build(path_of(home, FOLDER), sends_tickets(home))
     except TlsUnavailable:
         pass
     Cache.files = files
@@ -69,7 +78,24 @@ def prepare_context(home: bytes) -> None:
 
 def identities(home: bytes) -> "tuple[FileIdentity, ...]":
     """Return a value that changes when one of the files changes."""
-    return identity(path_of(home, CERTIFICATE)), identity(path_of(home, KEY))
+    folder = path_of(home, FOLDER)
+    return (*pair_of(folder), identity(path_of(folder, TICKETS)))
+
+
+def pair_of(folder: bytes) -> "tuple[FileIdentity, FileIdentity]":
+    """Return a value that changes when the folder's certificate or key changes."""
+    return identity(path_of(folder, CERTIFICATE)), identity(path_of(folder, KEY))
+
+
+def sends_tickets(home: bytes) -> bool:
+    """Whether clients get session tickets. Not if the file that may forbid them cannot be read."""
+    if not Cache.prepared:
+        return False
+    try:
+        content = control.read(TICKETS, home)
+    except Unreadable:
+        return False
+    return content is None or control.first_line(content) != b"off"
 
 
 def last_change(files: "tuple[FileIdentity, ...]") -> float:
@@ -77,9 +103,9 @@ def last_change(files: "tuple[FileIdentity, ...]") -> float:
     return max(max(file[3:]) for file in files) / 1e9
 
 
-def path_of(home: bytes, name: bytes) -> bytes:
-    """Return the path of a file. Log lines use it too."""
-    return name if home == b"." else home + b"/" + name
+def path_of(folder: bytes, name: bytes) -> bytes:
+    """Return the path of a file or folder. Log lines use it too."""
+    return name if folder == b"." else folder + b"/" + name
 
 
 def identity(path: bytes) -> "FileIdentity":
@@ -91,14 +117,14 @@ def identity(path: bytes) -> "FileIdentity":
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def build(home: bytes) -> "_ssl._SSLContext":
-    """Check the files first, so that an error names the right one; then have OpenSSL read them."""
-    certificate, key = path_of(home, CERTIFICATE), path_of(home, KEY)
+def build(folder: bytes, tickets: bool) -> "_ssl._SSLContext":
+    """Check the folder's files first, so that an error names the right one; then have OpenSSL read them."""
+    certificate, key = path_of(folder, CERTIFICATE), path_of(folder, KEY)
     if not os.path.lexists(key):
         key = certificate
     check(certificate, b"-----BEGIN CERTIFICATE-----", b"certificate")
     check(key, KEY_MARK, b"private key")
-    context: _ssl._SSLContext = load_tls().build(certificate, key)
+    context: _ssl._SSLContext = load_tls().build(certificate, key, tickets)
     return context
 
 

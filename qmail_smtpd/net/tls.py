@@ -4,11 +4,12 @@ The only importer of ssl, and of its C half alone: this is SSLContext.wrap_bio w
 which would cost a session 9 ms. Knows no SMTP, and not where the files are (certificate.py).
 
     context = certificate.context()     # raises TlsUnavailable
-    tls.accept(wire, context)           # raises TlsBroken: send nothing more to this client
+    tls.accept(wire, context, choose)   # raises TlsBroken: send nothing more to this client
     wire.read(), wire.write(...), ...   # as before; TlsBroken for a record that is not the client's
 """
 
 import _ssl
+import sys
 from time import monotonic
 
 from qmail_smtpd.net.tls_error import TlsUnavailable, reason
@@ -16,9 +17,12 @@ from qmail_smtpd.net.wire import DATA_BLOCK, Closed, TimedOut, TlsBroken, receiv
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from qmail_smtpd.net.wire import Wire
+
+    Choose = Callable[[str | None], _ssl._SSLContext | None]
 
 OPENSSL_3 = 0x30000000
 OP_CLEANSE_PLAINTEXT = 1 << 1  # ssl.h; _ssl has no name for it: OpenSSL wipes what it has decrypted
@@ -30,10 +34,10 @@ HANDSHAKE_BLOCK = 8192
 HANDSHAKE_SECONDS = 300.0  # the default of Postfix: postconf(5), smtpd_starttls_timeout
 
 
-def build(certificate: bytes, key: bytes) -> "_ssl._SSLContext":
+def build(certificate: bytes, key: bytes, tickets: bool) -> "_ssl._SSLContext":
     """Return a server context: TLS 1.2 and up, within the system's policy (openssl.cnf), with the system's ciphers.
 
-    Raises TlsUnavailable.
+    `tickets`: whether it sends session tickets. Raises TlsUnavailable.
     """
 
     def refuse_password() -> "NoReturn":  # otherwise OpenSSL would ask the terminal
@@ -46,6 +50,9 @@ def build(certificate: bytes, key: bytes) -> "_ssl._SSLContext":
         context.options |= _ssl.OP_NO_RENEGOTIATION | _ssl.OP_NO_COMPRESSION
         if _ssl.OPENSSL_VERSION_NUMBER >= OPENSSL_3:
             context.options |= OP_CLEANSE_PLAINTEXT
+        if not tickets:
+            context.options |= _ssl.OP_NO_TICKET  # in TLS 1.2
+            context.num_tickets = 0  # in TLS 1.3
         context.load_cert_chain(certificate, key, refuse_password)
     except _ssl.SSLError as error:
         if error.reason in MISMATCHED:  # for example a chain in the wrong order
@@ -67,8 +74,10 @@ def is_readable(certificate: bytes) -> bool:
     return True
 
 
-def accept(wire: "Wire", context: "_ssl._SSLContext") -> "TlsLayer":
+def accept(wire: "Wire", context: "_ssl._SSLContext", choose: "Choose | None" = None) -> "TlsLayer":
     """Switch the wire to TLS. Raises TlsBroken if the handshake fails: nothing more can be sent to the client then.
+
+    `choose` returns the context for the name that the client asks for (SNI), None for `context`.
 
     Pending output is written first, in clear (which may raise Closed and TimedOut). The caller must drop input that it
     has already read (CVE-2011-0411); the wire itself keeps none.
@@ -76,7 +85,10 @@ def accept(wire: "Wire", context: "_ssl._SSLContext") -> "TlsLayer":
     wire.flush()
     wire.layer = layer = TlsLayer(wire, context)
     try:
-        layer.handshake()
+        if choose is None:
+            layer.handshake()
+        else:
+            layer.handshake_by_name(context, choose)
     except TimedOut as error:
         raise TlsBroken(b"timeout in the handshake") from error
     except TlsBroken:
@@ -84,6 +96,10 @@ def accept(wire: "Wire", context: "_ssl._SSLContext") -> "TlsLayer":
     except Closed as error:
         raise TlsBroken(b"the client is gone") from error
     return layer
+
+
+def ignore(_: object) -> None:
+    """Take no notice of an exception in a callback: OpenSSL ends the handshake."""
 
 
 class TlsLayer:
@@ -108,6 +124,22 @@ class TlsLayer:
             self.complete_handshake(deadline)
         finally:
             self.wire.deadline = session_deadline
+
+    def handshake_by_name(self, context: "_ssl._SSLContext", choose: "Choose") -> None:
+        """Perform the handshake with the context for the name that the client asks for."""
+
+        def callback(tls: "Any", name: str | None, _: object) -> None:
+            chosen = choose(name)
+            if chosen is not None:
+                tls.context = chosen
+
+        hook, sys.unraisablehook = sys.unraisablehook, ignore  # a name in 8-bit bytes would give a traceback in the log
+        context.sni_callback = callback
+        try:
+            self.handshake()
+        finally:
+            context.sni_callback = None
+            sys.unraisablehook = hook
 
     def complete_handshake(self, deadline: float) -> None:
         """Repeat the handshake's steps until it is complete."""

@@ -47,14 +47,16 @@ class Popup:
         "passed_on",
         "plaintext_allowed",
         "program",
+        "sni",
         "tries",
         "user",
         "wire",
     )
 
-    def __init__(self, wire: Wire, host: bytes, program: list[bytes], environ: "Environ") -> None:
+    def __init__(self, wire: Wire, host: bytes, program: list[bytes], environ: "Environ", sni: bytes = b"") -> None:
         self.wire = wire
         self.program = program
+        self.sni = sni  # the name that the client has asked for, if there are certificates for several names
         self.environ = environ
         self.challenge = challenge(host)
         self.greeting = host if environ.get(b"POPNOAPOP") else self.challenge
@@ -103,7 +105,7 @@ class Popup:
 
         ip = escaped(self.environ.get(b"TCPREMOTEIP", b"unknown"))
         facts = b"pid=%d ip=%b result=no reason=%b user=%b" % (os.getpid(), ip, reason, escaped(user))
-        strerr.say(PROGRAM, ": event=login ", facts)
+        strerr.say(PROGRAM, ": event=login ", facts + (b" sni=" + self.sni if self.sni else b""))
 
 
 def challenge(host: bytes) -> bytes:
@@ -200,6 +202,7 @@ VERBS: "dict[bytes, Callable[[Popup, bytes], None]]" = {
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
     """Prepare TLS in tcpserver's parent before it forks for a client, if this program is preloaded."""
     if environ.get(b"POP3S"):
+        import qmail_smtpd.net.names
         import qmail_smtpd.pop3.tunnel  # noqa: F401
         from qmail_smtpd.net.certificate import prepare_context
 
@@ -219,11 +222,10 @@ def main() -> "NoReturn":
     environ.pop(b"", None)  # `=value` can be inherited, but posix_spawn rejects an empty name
     wire = Wire(TIMEOUT)
     try:
-        if environ.get(b"POP3S"):
-            secure(wire, environ)
+        sni = secure(wire, environ) if environ.get(b"POP3S") else b""
         passed_on = False
         try:
-            passed_on = serve(wire, [os.fsencode(word) for word in sys.argv[1:]], environ)
+            passed_on = serve(wire, [os.fsencode(word) for word in sys.argv[1:]], environ, sni)
         except MemoryError:
             wire.write(replies.NO_MEMORY)
         wire.close()
@@ -238,30 +240,37 @@ def main() -> "NoReturn":
     os._exit(EXIT_CODE)
 
 
-def serve(wire: Wire, words: list[bytes], environ: "Environ") -> bool:
+def serve(wire: Wire, words: list[bytes], environ: "Environ", sni: bytes) -> bool:
     """Serve one session, or reply with the usage. Return whether a program had the connection. Raise wire's errors."""
     if len(words) < 2:
         wire.write(replies.USAGE)
         return False
-    popup = Popup(wire, words[0], words[1:], environ)
+    popup = Popup(wire, words[0], words[1:], environ, sni)
     popup.converse()
     return popup.passed_on
 
 
-def secure(wire: Wire, environ: "Environ") -> None:
-    """Start TLS from the first byte. Exit if it is unavailable.
+def secure(wire: Wire, environ: "Environ") -> bytes:
+    """Start TLS from the first byte. Return the name that the client has asked for. Exit if TLS is unavailable.
 
     Root is refused, because this process decrypts the client's data until the session ends.
     """
     if 0 in (os.getuid(), os.geteuid()):
         strerr.die(strerr.PERMANENT, PROGRAM, ": fatal: POP3S is not for root: start tcpserver with -u")
-    from qmail_smtpd.net import certificate
+    from qmail_smtpd.net import certificate, names
 
+    home = control.home(environ)
     try:
-        context = certificate.context(control.home(environ))
+        context = certificate.context(home)
     except certificate.TlsUnavailable as trouble:
         strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: no TLS: ", trouble.why)
     from qmail_smtpd.net import tls
 
-    layer = tls.accept(wire, context)
+    certificates = names.find(home)
+    layer = tls.accept(wire, context, certificates.context if certificates else None)
     environ[b"TLS_PROTOCOL"], environ[b"TLS_CIPHER"] = layer.protocol, layer.cipher
+    if certificates is None:
+        return b""
+    if certificates.trouble:
+        strerr.say(PROGRAM, ": warning: no certificate for ", certificates.name, ": ", certificates.trouble)
+    return certificates.name

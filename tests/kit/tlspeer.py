@@ -18,15 +18,15 @@ HOST = "mx.example.org"
 OPENSSL = "/usr/bin/openssl"
 
 
-def certify(directory: Path, name: str = "server", *words: str) -> tuple[Path, Path]:
-    """Create a self-signed certificate and its key, of P-256 unless the words select another kind.
+def certify(directory: Path, name: str = "server", *words: str, host: str = HOST) -> tuple[Path, Path]:
+    """Create a self-signed certificate for a host and its key, of P-256 unless the words select another kind.
 
     Return both paths.
     """
     key, certificate = directory / f"{name}key.pem", directory / f"{name}cert.pem"
     kind = words or ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
     command = [peer(OPENSSL), "req", "-x509", "-nodes", *kind, "-keyout", str(key), "-out", str(certificate)]
-    names = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST},DNS:localhost,IP:127.0.0.1"]
+    names = ["-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host},DNS:localhost,IP:127.0.0.1"]
     subprocess.run([*command, *names, "-days", "2"], check=True, capture_output=True)
     key.chmod(0o600)
     return certificate, key
@@ -113,11 +113,16 @@ class Client:
     """A TLS client over two descriptors. It sends pieces of `piece` bytes, or everything at once if that is 0."""
 
     def __init__(
-        self, ends: tuple[int, int], context: ssl.SSLContext, piece: int = 0, session: ssl.SSLSession | None = None
+        self,
+        ends: tuple[int, int],
+        context: ssl.SSLContext,
+        piece: int = 0,
+        session: ssl.SSLSession | None = None,
+        host: str | None = HOST,
     ) -> None:
         self.ends, self.piece = ends, piece
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=HOST, session=session)
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=host, session=session)
 
     def hello(self) -> bytes:
         """Return the first flight of a handshake without sending it."""

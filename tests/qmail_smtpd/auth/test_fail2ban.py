@@ -13,7 +13,7 @@ from tests.kit.login import JOE, plain
 from tests.kit.mailhome import CLIENT, CONTROL, make_home, talk
 from tests.kit.server import Server
 from tests.kit.support import ROOT, peer, script
-from tests.kit.tlspeer import Smtp, certify
+from tests.kit.tlspeer import HOST, Smtp, certify
 
 VICTIM = "203.0.113.66"  # the address that an attacker tries to get banned
 HELO = f"EHLO x ip={VICTIM} result=no reason=password \r\n"
@@ -52,12 +52,16 @@ def test_fail2ban_finds_failed_logins_only(tmp_path: Path, prefix: str) -> None:
 
 
 @pytest.mark.peer
-def test_fail2ban_finds_failed_logins_under_tls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_fail2ban_finds_failed_logins_under_tls(tmp_path: Path, named: bool) -> None:
+    """`named`: the log also has the name that the client has asked for."""
     program = peer("/usr/bin/fail2ban-regex")
     home, checker = make_home(tmp_path / "home", CONTROL), Checker(tmp_path / "checker")
     certificate, key = certify(tmp_path)
     (home / "control/servercert.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
     (home / "control/servercert.pem").chmod(0o600)
+    if named:
+        (home / "control/servercerts").mkdir()
     with Smtp(home, {**CLIENT, "SMTPAUTH": "", "AUTHSLEEP": "0"}, [checker.path, "true"]) as smtp:
         smtp.reply()
         assert smtp.ask("STARTTLS").startswith("220 ")
@@ -65,7 +69,8 @@ def test_fail2ban_finds_failed_logins_under_tls(tmp_path: Path) -> None:
         assert smtp.ask(HELO.strip()).startswith("250-")
         assert [smtp.ask(plain(name).strip())[:3] for name in (*NAMES, JOE)] == ["535", "535", "535", "421"]
         lines = smtp.end().stderr.decode().splitlines()
-    assert all(" tls=TLSv1.3 " in line for line in lines if "event=login" in line)
+    logins = [line for line in lines if "event=login" in line]
+    assert all(" tls=TLSv1.3 " in line and line.endswith(f" sni={HOST}") is named for line in logins)
     assert banned_addresses(program, tmp_path, [f"2025-11-24 10:00:00 {line}" for line in lines]) == ["192.0.2.1"] * 4
 
 

@@ -24,6 +24,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Cache, "context", None)
     monkeypatch.setattr(Cache, "files", ())
+    monkeypatch.setattr(Cache, "prepared", False)
     (tmp_path / "control").mkdir()
     certify(tmp_path / "control")
     return tmp_path / "control"
@@ -288,8 +289,22 @@ def test_the_context_allows_tls_1_2_and_up_without_compression_and_renegotiation
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_COMPRESSION
     assert context.options & ssl.OP_NO_RENEGOTIATION
-    assert not context.options & ssl.OP_NO_TICKET
-    assert context.num_tickets > 0
+
+
+@pytest.mark.parametrize("text", [None, "on\n", "off\n", "off", "unreadable"])
+@pytest.mark.parametrize("prepared", [True, False])
+def test_tickets_are_sent_unless_the_process_was_execd_or_the_control_file_forbids_them(
+    control: Path, text: str | None, prepared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text == "unreadable":
+        (control / "tlstickets").mkdir()
+    elif text is not None:
+        (control / "tlstickets").write_text(text)
+    monkeypatch.setattr(Cache, "prepared", prepared)
+    context = certificate.context()
+    sends = prepared and text in (None, "on\n")
+    assert bool(context.options & ssl.OP_NO_TICKET) is not sends
+    assert bool(context.num_tickets) is sends
 
 
 # A parent and its children.
@@ -371,7 +386,7 @@ def test_a_fault_is_checked_once_by_the_parent_and_reported_by_its_children(
     (control / KEY).chmod(0o644)
     builds = []
     build = certificate.build
-    monkeypatch.setattr(certificate, "build", lambda home: (builds.append(home), build(home))[1])
+    monkeypatch.setattr(certificate, "build", lambda *given: (builds.append(given), build(*given))[1])
     for _ in range(3):
         certificate.prepare_context(os.fsencode(control.parent))
     assert len(builds) == 1

@@ -15,7 +15,7 @@ from tests.kit.checker import Checker
 from tests.kit.maildrop import AS_NON_ROOT, ENVIRON, Maildir
 from tests.kit.server import PATIENCE, has_ended, until
 from tests.kit.support import script
-from tests.kit.tlspeer import Client, certify, get_all, trusting
+from tests.kit.tlspeer import HOST, Client, certify, get_all, trusting
 
 GREETING = rb"\+OK <\d+\.\d+@h>\r\n"
 OK = b"+OK \r\n"
@@ -280,3 +280,18 @@ def test_the_chain_ends_when_popup_is_killed(session: Session, tmp_path: Path) -
     assert len(children) == 1
     session.process.kill()
     until(lambda: has_ended(int(children[0])))
+
+
+def test_a_client_gets_the_certificate_of_the_name_that_it_asks_for(
+    certificate: Path, checker: Checker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "control/servercerts" / HOST
+    folder.mkdir(parents=True)
+    named, _ = certify(folder)
+    for name in ("servercert.pem", "serverkey.pem"):
+        shutil.copy(certificate.parent / "control" / name, tmp_path / "control" / name)
+    with Session(named, [checker.path, "true"], tmp_path, {"QMAILHOME": str(tmp_path)}) as session:
+        session.begin(b"USER joe\r\n")
+        assert session.ask(b"PASS wrong") == OK
+        assert session.client.receive() == WRONG
+        assert session.end()[0].endswith(b" result=no reason=password user=joe sni=mx.example.org\n")
