@@ -23,8 +23,8 @@ SEARCH_ON = (errno.EACCES, errno.EPERM, errno.EISDIR)  # pathexec_run.c: remembe
 PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # from its start on; a C program of the chain leaves them alone
 
 
-def become(argv: list[bytes], environ: dict[bytes, bytes] | None) -> OSError:
-    """Replace this process by argv[0], run with `environ`. Returns only on failure, with the error.
+def become(argv: list[bytes], environ: dict[bytes, bytes] | None, name: bytes | None = None) -> OSError:
+    """Replace this process by argv[0], or by the program `name`, run with `environ`. Returns the error if that fails.
 
     None for `environ`: run it with os.environ. The caller then promises that it has touched neither streams nor signals
     and has left no descriptor open; a loaded program starts 0.3 ms faster.
@@ -33,7 +33,7 @@ def become(argv: list[bytes], environ: dict[bytes, bytes] | None) -> OSError:
     that sets PATH changes what the program sees, never which program is run.
     """
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for path in candidates(argv[0]):
+    for path in candidates(argv[0] if name is None else name):
         if programs and (program := loaded_program(path)):
             program(path, argv, environ)
         try:

@@ -36,6 +36,7 @@ MAY_FORK_OR_EXEC = (
     "tcpserver.cli",
     "tcpserver.chain",
     "tcpserver.parent.forking",
+    "tcpserver.tools.plumbing",
     "qmail_smtpd.child",  # for the queue client, auth/checkpassword and pop3/popup
 )
 MAY_FORK_OR_EXEC_BELOW = ("qmail_smtpd.queue.", "qmail_smtpd.probe.")
