@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from qmail_smtpd.auth.authenticator import Authenticator
     from qmail_smtpd.net.names import Names
     from qmail_smtpd.queue.client import LoadedQueue, QueueClient
+    from qmail_smtpd.services.consultant import Consultant
+    from qmail_smtpd.services.listing import Services
+    from qmail_smtpd.smtp.ruling import Ruling
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
@@ -46,6 +49,7 @@ class SessionBackend:
 
     __slots__ = (
         "authenticator",
+        "consultant",
         "destination",
         "environ",
         "ignored_events",
@@ -54,6 +58,7 @@ class SessionBackend:
         "own_addresses",
         "proxy_environ",
         "queue",
+        "services",
         "sni",
         "tls_context",
         "tls_failed",
@@ -77,6 +82,8 @@ class SessionBackend:
         self.wire = wire
         self.morercpthosts = morercpthosts
         self.authenticator = authenticator
+        self.services: Services | None = None
+        self.consultant: Consultant | None = None
         self.journal = journal
         self.ignored_events = journal.ignored_events
         self.via = relays_via(environ)
@@ -101,6 +108,18 @@ class SessionBackend:
 
     def in_morercpthosts(self, key: bytes) -> bool:
         return self.morercpthosts.has(key)
+
+    def consult(self, question: dict[bytes, bytes], may_relay: bool) -> "Ruling":
+        self.wire.flush()  # so that a slow service does not delay the replies to earlier commands
+        if self.consultant is None:
+            from qmail_smtpd.services.consultant import Consultant
+
+            assert self.services is not None
+            self.consultant = Consultant(self.services)
+        ruling = self.consultant.consult(question, self.environ, may_relay, self.wire.deadline)
+        for warning in ruling.warnings:
+            self.journal.warning(warning)
+        return ruling
 
     def open_queue(self) -> bool:
         self.wire.start_data()
@@ -193,6 +212,7 @@ class SessionBackend:
             if warning not in self.warnings:
                 self.journal.warning(warning)
         self.morercpthosts, self.authenticator = setup.morercpthosts, setup.authenticator
+        self.services, self.consultant = setup.services, None
         self.tls_failed = False
         return setup.settings
 
@@ -341,6 +361,7 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Sess
     for warning in setup.warnings if warmed_up else setup.warnings + setup.unread:
         journal.warning(warning)
     backend = SessionBackend(environ, wire, setup.morercpthosts, setup.authenticator, journal)
+    backend.services = setup.services
     if setup.settings.xclient:
         backend.proxy_environ, backend.warnings = dict(environ), setup.warnings
     return Session(setup.settings, backend), backend

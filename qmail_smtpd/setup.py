@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qmail_smtpd.auth.authenticator import Authenticator
+    from qmail_smtpd.services.listing import Services
     from qmail_smtpd.xclient.hosts import Hosts
 
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
@@ -182,6 +183,7 @@ class ControlFiles(Reader):
             self.has_word(b"tlstickets", b"off")  # read by net/certificate.py
         self.unread = unread_files()  # warnings
         self.xclienthosts = self.read_xclienthosts()
+        self.services = self.read_services()
         self.has_morercpthosts = self.settings.rcpthosts is not None and control.exists(b"morercpthosts.cdb")
 
     def read_greeting(self) -> None:
@@ -218,6 +220,20 @@ class ControlFiles(Reader):
             effect = b"only mail for postmaster is accepted" if settings.relaystrict else b"open relay"
             self.warn(b"rcpthosts", b"is missing: " + effect)
 
+    def read_services(self) -> "Services | None":
+        """Read the policy services, None if there are none."""
+        content = control.read(b"policyservice")
+        if content is None:
+            return None
+        from qmail_smtpd.services.listing import Services
+
+        services = Services(control.list_entries(content), self.has_word(b"policyfailure", b"open"))
+        for service in services.faults():
+            text = b"has a line that is not understood, so that no recipient is accepted: %b: %b"
+            self.warn(b"policyservice", text % (escaped(service.name), service.fault.encode()))
+        self.settings.policy_services = bool(services.entries)
+        return services
+
     def read_xclienthosts(self) -> "Hosts | None":
         """Read the proxies that may give XCLIENT, None if there are none. An unreadable file lists nobody."""
         try:
@@ -245,6 +261,7 @@ class Setup(Reader):
         files = control.cached("settings", ControlFiles)
         self.warnings += files.warnings
         self.unread = files.unread
+        self.services = files.services
         self.settings = files.settings.copy()
         self.timeout, self.session_seconds = files.timeout, files.session_seconds
         self.morercpthosts = control.MoreRcpthosts(

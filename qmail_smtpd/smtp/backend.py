@@ -4,6 +4,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from qmail_smtpd.smtp.ruling import Ruling
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
         def in_morercpthosts(self, key: bytes) -> bool:
             """Whether morercpthosts.cdb has the key. May raise settings.Unreadable."""
+
+        def consult(self, question: dict[bytes, bytes], may_relay: bool) -> Ruling:
+            """Ask the policy services about a recipient that would be accepted.
+
+            `question`: attributes of the protocol. Their `instance` is the number of the transaction in the session.
+            """
 
         def open_queue(self) -> bool:
             """Begin a message. Return False if no queue process can be started."""

@@ -33,6 +33,9 @@ class Session:
         self.consume: Consumer = Session.consume_command  # unbound, to avoid a reference cycle
         self.pending = b""  # the incomplete command
         self.helo: bytes | None = None  # the client's name for itself; None if it only repeats `remotehost`
+        self.hello: bytes | None = None  # the argument of HELO or EHLO as it was given
+        self.protocol = b"SMTP"  # ESMTP after EHLO
+        self.transactions = 0
         self.envelope = Envelope()
         self.message: Message | None = None  # set during DATA
         self.size_offered = False
@@ -40,6 +43,7 @@ class Session:
         self.initial_identity = settings.relayclient, settings.remoteinfo  # from the environment
         self.exchange: Callable[[bytes], None] | None = None  # during AUTH: takes the client's next line
         self.user: bytes | None = None  # the user who has logged in
+        self.mechanism = b""  # by which the user has logged in
         self.senders: frozenset[bytes] | None = None  # that user's entries in authsenders
         self.failed_logins = 0
         self.attributes: Attributes = {}  # of the client, from its proxy's XCLIENT commands
@@ -105,7 +109,7 @@ class Session:
         and without it the client would have the rights of its proxy.
         """
         self.cipher = self.backend.start_tls()
-        self.helo, self.envelope, self.size_offered = None, Envelope(), False
+        self.forget_hello()
         self.user = self.senders = None
         self.attributes.pop(b"HELO", None)
         self.settings.relayclient, self.settings.remoteinfo = self.initial_identity
@@ -119,7 +123,7 @@ class Session:
         """
         self.attributes.update(attributes)
         proxy = self.settings.remoteip
-        self.helo, self.envelope, self.size_offered = None, Envelope(), False
+        self.forget_hello()
         self.user = self.senders = None
         settings = self.backend.become_client(self.attributes)
         self.log(b"xclient", {b"proxy": proxy})
@@ -130,12 +134,18 @@ class Session:
         self.settings = settings
         self.initial_identity = settings.relayclient, settings.remoteinfo
         helo, user = self.attributes.get(b"HELO"), attributes.get(b"LOGIN")
+        self.hello = helo
         if helo is not None and helo.lower() != settings.remotehost.lower():
             self.helo = helo
         if user is not None:
-            self.log_in(user)
+            self.log_in(user, b"XCLIENT")
             self.log(b"login", {b"result": b"yes", b"mechanism": b"XCLIENT", b"user": user})
         self.greet()
+
+    def forget_hello(self) -> None:
+        """Discard the client's HELO or EHLO, and the transaction."""
+        self.helo = self.hello = None
+        self.protocol, self.size_offered, self.envelope = b"SMTP", False, Envelope()
 
     def may_log_in(self) -> bool:
         """Whether AUTH is allowed at this point: under TLS, or if it is allowed in clear."""
@@ -147,10 +157,10 @@ class Session:
         if offer is not None and offer.scram_if_used:
             self.settings.auth = offer.settled(self.backend.scram_is_used())
 
-    def log_in(self, user: bytes) -> None:
+    def log_in(self, user: bytes, mechanism: bytes) -> None:
         """Let the user relay, and name the user in the Received line and to the queue program."""
         self.senders = self.backend.senders(user)
-        self.user = user
+        self.user, self.mechanism = user, mechanism
         self.settings.relayclient = b""
         self.settings.remoteinfo = user
         self.backend.set_identity(b"", user)

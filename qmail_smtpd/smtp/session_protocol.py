@@ -16,11 +16,15 @@ if TYPE_CHECKING:
         settings: Settings
         backend: Backend
         helo: bytes | None
+        hello: bytes | None
+        protocol: bytes
+        transactions: int
         envelope: Envelope
         size_offered: bool
         cipher: bytes | None
         exchange: Callable[[bytes], None] | None
         user: bytes | None
+        mechanism: bytes
         senders: frozenset[bytes] | None
         failed_logins: int
         saw_secret: bool
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
         def may_log_in(self) -> bool:
             """Whether AUTH is allowed at this point."""
 
-        def log_in(self, user: bytes) -> None:
+        def log_in(self, user: bytes, mechanism: bytes) -> None:
             """Treat the client as this user from now on."""
 
         def start_tls(self) -> None:

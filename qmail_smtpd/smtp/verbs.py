@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 def helo(session: "Session", argument: bytes) -> None:
     """Reply with the greeting alone."""
     reset(session, argument)
+    session.protocol = b"SMTP"
     session.answer(b"250 " + session.settings.greeting)
 
 
 def ehlo(session: "Session", argument: bytes) -> None:
     """Reply with the greeting and the extensions. SIZE only if there is a limit: the original does not offer it."""
     reset(session, argument)
+    session.protocol = b"ESMTP"
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
     if session.settings.auth and session.may_log_in():
         session.settle_offer()
@@ -44,6 +46,7 @@ def ehlo(session: "Session", argument: bytes) -> None:
 def reset(session: "Session", name: bytes) -> None:
     """Discard the transaction, and store the client's name unless it equals `remotehost` (qmail-smtpd.c, dohelo)."""
     session.envelope = Envelope()
+    session.hello = name
     session.helo = None if name.lower() == session.settings.remotehost.lower() else name
 
 
@@ -59,7 +62,8 @@ def mail(session: "Session", argument: bytes) -> None:
         session.log(b"refused", {b"sender": sender, b"reason": refusal[1]})
         session.answer(refusal[0])
         return
-    session.envelope = Envelope(sender, is_bad_sender(session.settings, sender))
+    session.envelope = Envelope(sender, is_bad_sender(session.settings, sender), parameters)
+    session.transactions += 1
     session.answer(replies.OK)
 
 
@@ -77,6 +81,11 @@ def rcpt(session: "Session", argument: bytes) -> None:
         session.log(b"refused", {**facts, b"reason": refusal[1]})
         session.answer(refusal[0])
         return
+    if settings.policy_services:
+        from qmail_smtpd.smtp.delegation import is_refused  # loaded only where policy services are asked
+
+        if is_refused(session, facts):
+            return
     envelope.add(recipient + (settings.relayclient or b""))
     session.counts[b"recipients"] += 1
     session.log(b"accepted", facts)
@@ -108,7 +117,7 @@ def data(session: "Session", argument: bytes) -> None:
         when = session.backend.date()
         protocol_name = protocol(session.cipher, session.user)
         lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, protocol_name, when)
-        session.backend.write_message(lines)
+        session.backend.write_message(session.envelope.headers + lines)
         session.begin_message()
 
 

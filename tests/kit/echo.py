@@ -2,6 +2,7 @@
 
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.message import Message
+from qmail_smtpd.smtp.ruling import Ruling
 from qmail_smtpd.smtp.sasl import Credentials, LoginRefused, Malformed
 from qmail_smtpd.smtp.session import Session
 from qmail_smtpd.smtp.settings import Settings
@@ -44,6 +45,8 @@ class Echo:
         self.sender_lists: dict[bytes, frozenset[bytes]] = {}
         self.identity: tuple[bytes | None, bytes | None] | None = None
         self.identities: list[tuple[bytes | None, bytes | None]] = []
+        self.rulings: list[Ruling] = []  # of the policy services, for one recipient after the other
+        self.policy_questions: list[tuple[dict[bytes, bytes], bool]] = []
         self.message: bytearray | None = None
         self.scram_users = False
         self.questions = 0  # how often scram_is_used was called
@@ -70,6 +73,10 @@ class Echo:
         if self.failure:
             raise self.failure
         return key in self.more
+
+    def consult(self, question: dict[bytes, bytes], may_relay: bool) -> Ruling:
+        self.policy_questions.append((question, may_relay))
+        return self.rulings.pop(0) if self.rulings else Ruling()
 
     def open_queue(self) -> bool:
         assert self.message is None

@@ -6,10 +6,12 @@ import pytest
 
 from tests.kit.imports import check, imported
 from tests.kit.mailhome import CONTROL, MESSAGE, make_home
+from tests.kit.policyserver import PolicyServer, says
 from tests.kit.support import script
 
 SMTPD_MODULES = 28  # measured: 24 before the greeting, 28 with a message; 26 of them are our own
 XCLIENT_MODULES = 32  # measured: 32 without $XCLIENTRULES, whose cdb needs cdblib
+POLICY_MODULES = 37  # measured: 37 with a recipient that the service refuses
 QUEUE_MODULES = 11  # measured: 11
 
 
@@ -31,6 +33,14 @@ def test_a_session_with_xclient_loads_only_cheap_modules_and_few(bare: set[str],
     loaded = imported([script("qmail-smtpd")], home, commands, TCPREMOTEIP="192.0.2.1") - bare
     assert "qmail_smtpd.xclient.client" in loaded
     check(loaded, XCLIENT_MODULES)
+
+
+def test_a_session_with_a_policy_service_loads_only_cheap_modules_and_few(bare: set[str], tmp_path: Path) -> None:
+    with PolicyServer(says("REJECT")) as server:
+        home = make_home(tmp_path / "home", {**CONTROL, "policyservice": f"{server.name}\n"})
+        loaded = imported([script("qmail-smtpd")], home, MESSAGE.encode() + b"QUIT\r\n") - bare
+    assert len(server.questions) == 1
+    check(loaded, POLICY_MODULES)
 
 
 def test_maildir_queue_loads_only_cheap_modules_and_few(bare: set[str], tmp_path: Path) -> None:
