@@ -63,7 +63,7 @@ def parse(lines: "Iterable[bytes]") -> list[Service]:
             read_address(service, address)
             read_words(service, [word for word in words if word])
         except ValueError as error:
-            service.fault = str(error)
+            service.fault, service.relaying = str(error), None
         services.append(service)
         if len(services) > MOST_SERVICES:
             break

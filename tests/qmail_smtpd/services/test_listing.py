@@ -45,12 +45,15 @@ def test_an_address_is_a_path_or_a_host_and_a_port(line: bytes, path: bytes, hos
         b" inet:127.0.0.1:10023",
         b"inet:127.0.0.1:10023 # postgrey",
         b"inet:127.0.0.1:10023 relay norelay",
+        b"inet:127.0.0.1:10023 relay and more",
         b"inet:127.0.0.1:10023 policy_context=a policy_context=b",
     ],
 )
 def test_a_line_that_is_not_understood_is_a_fault(line: bytes) -> None:
     (service,) = parse([line])
     assert service.fault
+    assert service.concerns(True)
+    assert service.concerns(False)
 
 
 def test_words_after_the_address_select_clients_and_set_the_context() -> None:
