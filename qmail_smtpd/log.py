@@ -15,10 +15,10 @@ ESCAPES = {byte: b"\\x%02x" % byte for byte in range(256) if not 0x21 <= byte <=
 NONE, REFUSALS, ALL = range(3)
 LEVELS = {b"none": NONE, b"refusals": REFUSALS, b"all": ALL}
 SUCCESSES = (b"accepted", b"queued", b"end")
-LOGINS = (b"login", b"xclient")  # successful ones too: they are logged with the refusals
+NOTES = (b"login", b"xclient", b"warned")  # successful logins too: they are logged with the refusals
 FAILURES = (b"refused", b"rejected", b"aborted")
 IGNORED_EVENTS = {
-    NONE: frozenset(SUCCESSES + LOGINS + FAILURES),
+    NONE: frozenset(SUCCESSES + NOTES + FAILURES),
     REFUSALS: frozenset(SUCCESSES),
     ALL: frozenset(),
 }

@@ -57,7 +57,7 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
         return
     try:
         control.enter(control.home(environ))
-        if control.total_size((b"rcpthosts", b"badmailfrom", b"xclienthosts", b"relaylimits")) <= LONG_LISTS:
+        if control.total_size((b"rcpthosts", b"badmailfrom", b"xclienthosts", b"policyservice")) <= LONG_LISTS:
             control.cached("settings", ControlFiles)
     except Unreadable:
         pass  # each child reports it
@@ -68,16 +68,17 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
 
 
 def prepare(environ: "Mapping[bytes, bytes]") -> None:
-    """Load and build what sessions with a login or TLS need."""
+    """Load and build what sessions with a login, TLS or policy services need."""
     if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
         load_auth()
-    if control.exists(b"relaylimits", control.home(environ)):
-        from qmail_smtpd.relay import countfiles, meter  # noqa: F401
     if control.exists(b"servercert.pem", control.home(environ)):
         import qmail_smtpd.net.names  # noqa: F401
         from qmail_smtpd.net.certificate import prepare_context
 
         prepare_context(control.home(environ))
+    if control.exists(b"policyservice", control.home(environ)):
+        from qmail_smtpd.services import consultant  # noqa: F401
+        from qmail_smtpd.smtp import delegation  # noqa: F401
 
 
 def load_auth() -> None:

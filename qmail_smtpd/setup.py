@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qmail_smtpd.auth.authenticator import Authenticator
-    from qmail_smtpd.relay.limits import RelayLimits
+    from qmail_smtpd.services.listing import Services
     from qmail_smtpd.xclient.hosts import Hosts
 
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
@@ -183,7 +183,7 @@ class ControlFiles(Reader):
             self.has_word(b"tlstickets", b"off")  # read by net/certificate.py
         self.unread = unread_files()  # warnings
         self.xclienthosts = self.read_xclienthosts()
-        self.relaylimits = self.read_relaylimits()
+        self.services = self.read_services()
         self.has_morercpthosts = self.settings.rcpthosts is not None and control.exists(b"morercpthosts.cdb")
 
     def read_greeting(self) -> None:
@@ -220,6 +220,20 @@ class ControlFiles(Reader):
             effect = b"only mail for postmaster is accepted" if settings.relaystrict else b"open relay"
             self.warn(b"rcpthosts", b"is missing: " + effect)
 
+    def read_services(self) -> "Services | None":
+        """Read the policy services, None if there are none."""
+        content = control.read(b"policyservice")
+        if content is None:
+            return None
+        from qmail_smtpd.services.listing import Services
+
+        services = Services(control.list_entries(content), self.has_word(b"policyfailure", b"open"))
+        for service in services.faults():
+            text = b"has a line that is not understood, so that no recipient is accepted: %b: %b"
+            self.warn(b"policyservice", text % (escaped(service.name), service.fault.encode()))
+        self.settings.policy_services = bool(services.entries)
+        return services
+
     def read_xclienthosts(self) -> "Hosts | None":
         """Read the proxies that may give XCLIENT, None if there are none. An unreadable file lists nobody."""
         try:
@@ -238,29 +252,6 @@ class ControlFiles(Reader):
             self.warn(b"xclienthosts", b"has lines without effect: %b: %b" % (escaped(line), why.encode()))
         return hosts
 
-    def read_relaylimits(self) -> "RelayLimits | None":
-        """Read the limits for relayed mail. Set `relay_limited` if there is such a file, whatever is in it.
-
-        With a file that cannot be used nothing is relayed, and other mail is taken.
-        """
-        try:
-            content = control.read(b"relaylimits")
-        except Unreadable as error:
-            control.do_not_cache()  # as for xclienthosts
-            self.settings.relay_limited = True
-            self.warnings.append(error.why + b": no relaying")
-            return None
-        if content is None:
-            return None
-        self.settings.relay_limited = True
-        from qmail_smtpd.relay.limits import RelayLimits
-
-        try:
-            return RelayLimits(content)
-        except ValueError as error:
-            self.warn(b"relaylimits", str(error).encode() + b": no relaying")
-            return None
-
 
 class Setup(Reader):
     """Everything that a session and its backend need at the start. Raises Unreadable."""
@@ -270,8 +261,8 @@ class Setup(Reader):
         files = control.cached("settings", ControlFiles)
         self.warnings += files.warnings
         self.unread = files.unread
+        self.services = files.services
         self.settings = files.settings.copy()
-        self.relaylimits = files.relaylimits
         self.timeout, self.session_seconds = files.timeout, files.session_seconds
         self.morercpthosts = control.MoreRcpthosts(
             control.open_control(b"morercpthosts.cdb") if files.has_morercpthosts else -1

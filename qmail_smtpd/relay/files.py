@@ -140,13 +140,12 @@ class Lock:
     file.
     """
 
-    __slots__ = ("descriptor", "kind", "mode", "path", "patience")
+    __slots__ = ("descriptor", "kind", "mode", "path")
 
-    def __init__(self, path: bytes, kind: int, mode: int, patience: float = DEADLINE) -> None:
+    def __init__(self, path: bytes, kind: int, mode: int) -> None:
         self.path = path
         self.kind = kind
         self.mode = mode
-        self.patience = patience
         self.descriptor = -1
 
     def __enter__(self) -> None:
@@ -181,8 +180,8 @@ class Lock:
             return descriptor
 
     def wait(self) -> None:
-        """Wait for the lock. Raise OSError; its errno is ETIMEDOUT after `patience` seconds."""
-        deadline = monotonic() + self.patience
+        """Wait for the lock. Raise OSError; its errno is ETIMEDOUT after DEADLINE."""
+        deadline = monotonic() + DEADLINE
         while True:
             try:
                 fcntl.lockf(self.descriptor, self.kind | fcntl.LOCK_NB)

@@ -4,11 +4,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from qmail_smtpd.smtp.ruling import Ruling
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
-
-    Refusal = tuple[bytes, dict[bytes, bytes]]
 
     class Backend(Protocol):
         """What one session needs from outside."""
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
         def in_morercpthosts(self, key: bytes) -> bool:
             """Whether morercpthosts.cdb has the key. May raise settings.Unreadable."""
 
-        def take_relayed(self, user: bytes | None, count: int) -> tuple[int, Refusal | None]:
-            """Count recipients that would be relayed for a user, or for the client without a login (None).
+        def consult(self, question: dict[bytes, bytes], may_relay: bool) -> Ruling:
+            """Ask the policy services about a recipient that would be accepted.
 
-            Return how many of them may be. The others get the refusal: the reply, and facts for the log.
+            `question`: attributes of the protocol. Their `instance` is the number of the transaction in the session.
             """
 
         def open_queue(self) -> bool:

@@ -90,7 +90,7 @@ def conclude(session: "Session", mechanism: bytes, result: "sasl.Credentials | s
         if refusal:
             refuse(session, mechanism, result.user, *refusal)
             return
-    session.log_in(result.user)
+    session.log_in(result.user, mechanism)
     session.log(b"login", {b"result": b"yes", b"mechanism": mechanism, b"user": result.user})
     session.answer(replies.AUTH_OK)
 

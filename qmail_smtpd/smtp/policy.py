@@ -67,15 +67,6 @@ def rcpt_refusal(
     return None
 
 
-def is_relayed(
-    recipient: bytes, rcpthosts: frozenset[bytes] | None, in_morercpthosts: "Callable[[bytes], bool]"
-) -> bool:
-    """Whether the recipient's mail leaves this host: its domain is not listed. Without rcpthosts no domain is."""
-    if rcpthosts is None:
-        return b"@" in recipient
-    return not in_rcpthosts(recipient, rcpthosts, in_morercpthosts)
-
-
 def in_rcpthosts(
     recipient: bytes, rcpthosts: frozenset[bytes] | None, in_morercpthosts: "Callable[[bytes], bool]"
 ) -> bool:

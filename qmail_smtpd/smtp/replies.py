@@ -28,8 +28,7 @@ BADMAILFROM = b"553 sorry, your envelope sender is in my badmailfrom list (#5.7.
 RCPTHOSTS = b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
 STRICT = b"553 we don't relay (#5.7.1)"  # the text of John Simpson's RELAYREJ
 TOO_MANY_RECIPIENTS = b"452 too many recipients (#4.5.3)"
-RELAY_LIMIT = b"452 too much mail relayed, try again later (#4.7.1)"
-RELAY_UNCHECKED = b"451 unable to check how much mail has been relayed (#4.3.0)"
+POLICY_FAILURE = b"451 policy service is not available (#4.3.0)"
 
 TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
 TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"

@@ -7,13 +7,13 @@ from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.envelope import Envelope
 from qmail_smtpd.smtp.message import Message
 from qmail_smtpd.smtp.settings import Unreadable
-from qmail_smtpd.smtp.verbs import VERBS, answer_rcpt, rcpt, unimplemented
+from qmail_smtpd.smtp.verbs import VERBS, unimplemented
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qmail_smtpd.smtp.backend import Backend, Refusal
+    from qmail_smtpd.smtp.backend import Backend
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
 
@@ -33,6 +33,9 @@ class Session:
         self.consume: Consumer = Session.consume_command  # unbound, to avoid a reference cycle
         self.pending = b""  # the incomplete command
         self.helo: bytes | None = None  # the client's name for itself; None if it only repeats `remotehost`
+        self.hello: bytes | None = None  # the argument of HELO or EHLO as it was given
+        self.protocol = b"SMTP"  # ESMTP after EHLO
+        self.transactions = 0
         self.envelope = Envelope()
         self.message: Message | None = None  # set during DATA
         self.size_offered = False
@@ -40,10 +43,10 @@ class Session:
         self.initial_identity = settings.relayclient, settings.remoteinfo  # from the environment
         self.exchange: Callable[[bytes], None] | None = None  # during AUTH: takes the client's next line
         self.user: bytes | None = None  # the user who has logged in
+        self.mechanism = b""  # by which the user has logged in
         self.senders: frozenset[bytes] | None = None  # that user's entries in authsenders
         self.failed_logins = 0
         self.attributes: Attributes = {}  # of the client, from its proxy's XCLIENT commands
-        self.waiting: list[tuple[bytes, Refusal | None, bool]] = []  # recipients: address, refusal, whether it counts
         self.saw_secret = False  # whether the client may have sent a password
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
 
@@ -56,20 +59,6 @@ class Session:
         position = 0
         while position < len(data) and self.status is None:
             position = self.consume(self, data, position)
-        if self.waiting:
-            self.settle()
-
-    def settle(self) -> None:
-        """Answer the recipients that wait for the relay limits, about which the backend is asked once for all."""
-        waiting, self.waiting = self.waiting, []
-        count = sum(counts for _, _, counts in waiting)
-        granted, over = self.backend.take_relayed(self.user, count) if count else (0, None)
-        for recipient, refusal, counts in waiting:
-            if self.status is not None:
-                return  # too many errors
-            if counts:
-                granted -= 1
-            answer_rcpt(self, recipient, over if counts and granted < 0 else refusal)
 
     def finish(self, status: int, reply: bytes, reason: bytes) -> None:
         """End the session and discard an unfinished message. `reply` is empty if the client has disconnected."""
@@ -108,14 +97,8 @@ class Session:
             if self.exchange is not None:
                 self.exchange(line)
                 return
-            command = VERBS.get(verb.lower(), unimplemented)
-            if self.waiting and command is not rcpt:
-                self.settle()
-            if self.status is None:
-                command(self, argument.lstrip(b" "))
+            VERBS.get(verb.lower(), unimplemented)(self, argument.lstrip(b" "))
         except Unreadable as error:
-            if self.waiting:
-                self.settle()
             self.log(b"refused", {b"reason": b"unreadable", b"why": error.why.replace(b" ", b"_")})
             self.finish(1, error.reply, b"unreadable")
 
@@ -126,7 +109,7 @@ class Session:
         and without it the client would have the rights of its proxy.
         """
         self.cipher = self.backend.start_tls()
-        self.helo, self.envelope, self.size_offered = None, Envelope(), False
+        self.forget_hello()
         self.user = self.senders = None
         self.attributes.pop(b"HELO", None)
         self.settings.relayclient, self.settings.remoteinfo = self.initial_identity
@@ -140,7 +123,7 @@ class Session:
         """
         self.attributes.update(attributes)
         proxy = self.settings.remoteip
-        self.helo, self.envelope, self.size_offered = None, Envelope(), False
+        self.forget_hello()
         self.user = self.senders = None
         settings = self.backend.become_client(self.attributes)
         self.log(b"xclient", {b"proxy": proxy})
@@ -151,12 +134,18 @@ class Session:
         self.settings = settings
         self.initial_identity = settings.relayclient, settings.remoteinfo
         helo, user = self.attributes.get(b"HELO"), attributes.get(b"LOGIN")
+        self.hello = helo
         if helo is not None and helo.lower() != settings.remotehost.lower():
             self.helo = helo
         if user is not None:
-            self.log_in(user)
+            self.log_in(user, b"XCLIENT")
             self.log(b"login", {b"result": b"yes", b"mechanism": b"XCLIENT", b"user": user})
         self.greet()
+
+    def forget_hello(self) -> None:
+        """Discard the client's HELO or EHLO, and the transaction."""
+        self.helo = self.hello = None
+        self.protocol, self.size_offered, self.envelope = b"SMTP", False, Envelope()
 
     def may_log_in(self) -> bool:
         """Whether AUTH is allowed at this point: under TLS, or if it is allowed in clear."""
@@ -168,10 +157,10 @@ class Session:
         if offer is not None and offer.scram_if_used:
             self.settings.auth = offer.settled(self.backend.scram_is_used())
 
-    def log_in(self, user: bytes) -> None:
+    def log_in(self, user: bytes, mechanism: bytes) -> None:
         """Let the user relay, and name the user in the Received line and to the queue program."""
         self.senders = self.backend.senders(user)
-        self.user = user
+        self.user, self.mechanism = user, mechanism
         self.settings.relayclient = b""
         self.settings.remoteinfo = user
         self.backend.set_identity(b"", user)

@@ -5,7 +5,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from qmail_smtpd.smtp.backend import Backend, Refusal
+    from qmail_smtpd.smtp.backend import Backend
     from qmail_smtpd.smtp.envelope import Envelope
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
         settings: Settings
         backend: Backend
         helo: bytes | None
+        hello: bytes | None
+        protocol: bytes
+        transactions: int
         envelope: Envelope
         size_offered: bool
         cipher: bytes | None
         exchange: Callable[[bytes], None] | None
         user: bytes | None
+        mechanism: bytes
         senders: frozenset[bytes] | None
         failed_logins: int
         saw_secret: bool
-        waiting: list[tuple[bytes, Refusal | None, bool]]
         counts: dict[bytes, int]
 
         def answer(self, reply: bytes) -> None:
@@ -36,9 +39,6 @@ if TYPE_CHECKING:
         def finish(self, status: int, reply: bytes, reason: bytes) -> None:
             """End the session with this exit status."""
 
-        def settle(self) -> None:
-            """Answer the recipients that wait for the relay limits."""
-
         def begin_message(self) -> None:
             """Treat the following bytes as a message."""
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         def may_log_in(self) -> bool:
             """Whether AUTH is allowed at this point."""
 
-        def log_in(self, user: bytes) -> None:
+        def log_in(self, user: bytes, mechanism: bytes) -> None:
             """Treat the client as this user from now on."""
 
         def start_tls(self) -> None:

@@ -24,7 +24,6 @@ class Settings:
     badmailfrom_relay = True  # whether badmailfrom also applies to clients that may relay
     relayclient: bytes | None = None  # appended to every recipient; None: may not relay
     relaystrict = False
-    relay_limited = False  # whether recipients outside rcpthosts are counted (control/relaylimits)
     refuse_bare_cr = False
     databytes = 0  # 0: no limit, also for the next two
     maxrcpt = 10_000
@@ -34,6 +33,7 @@ class Settings:
     auth: "Offer | None" = None  # None: AUTH is not configured
     maxauth = 3  # failed logins before the session ends
     auth_in_clear = True  # whether AUTH is also available without TLS
+    policy_services = False  # whether policy services are asked about recipients
     starttls = False  # whether there is a certificate
     xclient: tuple[bytes, ...] = ()  # the attributes that this client may send with XCLIENT; none: it may not
 

@@ -3,14 +3,13 @@
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.address import literal_octets, parse
 from qmail_smtpd.smtp.envelope import Envelope
-from qmail_smtpd.smtp.policy import is_bad_sender, is_relayed, mail_refusal, rcpt_refusal
+from qmail_smtpd.smtp.policy import is_bad_sender, mail_refusal, rcpt_refusal
 from qmail_smtpd.smtp.received import protocol, received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qmail_smtpd.smtp.backend import Refusal
     from qmail_smtpd.smtp.session_protocol import SessionProtocol as Session
 
     Verb = Callable[[Session, bytes], None]
@@ -19,12 +18,14 @@ if TYPE_CHECKING:
 def helo(session: "Session", argument: bytes) -> None:
     """Reply with the greeting alone."""
     reset(session, argument)
+    session.protocol = b"SMTP"
     session.answer(b"250 " + session.settings.greeting)
 
 
 def ehlo(session: "Session", argument: bytes) -> None:
     """Reply with the greeting and the extensions. SIZE only if there is a limit: the original does not offer it."""
     reset(session, argument)
+    session.protocol = b"ESMTP"
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
     if session.settings.auth and session.may_log_in():
         session.settle_offer()
@@ -45,6 +46,7 @@ def ehlo(session: "Session", argument: bytes) -> None:
 def reset(session: "Session", name: bytes) -> None:
     """Discard the transaction, and store the client's name unless it equals `remotehost` (qmail-smtpd.c, dohelo)."""
     session.envelope = Envelope()
+    session.hello = name
     session.helo = None if name.lower() == session.settings.remotehost.lower() else name
 
 
@@ -60,46 +62,31 @@ def mail(session: "Session", argument: bytes) -> None:
         session.log(b"refused", {b"sender": sender, b"reason": refusal[1]})
         session.answer(refusal[0])
         return
-    session.envelope = Envelope(sender, is_bad_sender(session.settings, sender))
+    session.envelope = Envelope(sender, is_bad_sender(session.settings, sender), parameters)
+    session.transactions += 1
     session.answer(replies.OK)
 
 
 def rcpt(session: "Session", argument: bytes) -> None:
-    """Accept or refuse a recipient. The value of RELAYCLIENT is appended to each.
-
-    One that counts for the relay limits waits, and so do those after it, until the session asks for all at once.
-    """
+    """Accept or refuse a recipient. The value of RELAYCLIENT is appended to each."""
     envelope, settings = session.envelope, session.settings
     if envelope.sender is None:
         session.answer(replies.MAIL_FIRST)
         return
-    if session.waiting and 0 < settings.maxrcpt <= envelope.count + len(session.waiting):
-        session.settle()  # how many of those before it are accepted decides about this one
     recipient = parse_address(session, argument)[0]
+    facts = {b"sender": envelope.sender, b"recipient": recipient}
     refusal = rcpt_refusal(settings, envelope, recipient, session.backend.in_morercpthosts)
-    counts = (
-        settings.relay_limited
-        and refusal is None
-        and settings.relayclient is not None
-        and is_relayed(recipient, settings.rcpthosts, session.backend.in_morercpthosts)
-    )
-    answer = (refusal[0], {b"reason": refusal[1]}) if refusal else None
-    if counts or session.waiting:
-        session.waiting.append((recipient, answer, counts))
-    else:
-        answer_rcpt(session, recipient, answer)
-
-
-def answer_rcpt(session: "Session", recipient: bytes, refusal: "Refusal | None") -> None:
-    """Add the recipient to the envelope, or refuse it."""
-    envelope = session.envelope
-    facts = {b"sender": envelope.sender or b"", b"recipient": recipient}
     if refusal:
         session.counts[b"refused"] += 1
-        session.log(b"refused", facts | refusal[1])
+        session.log(b"refused", {**facts, b"reason": refusal[1]})
         session.answer(refusal[0])
         return
-    envelope.add(recipient + (session.settings.relayclient or b""))
+    if settings.policy_services:
+        from qmail_smtpd.smtp.delegation import is_refused  # loaded only where policy services are asked
+
+        if is_refused(session, facts):
+            return
+    envelope.add(recipient + (settings.relayclient or b""))
     session.counts[b"recipients"] += 1
     session.log(b"accepted", facts)
     session.answer(replies.OK)
@@ -130,7 +117,7 @@ def data(session: "Session", argument: bytes) -> None:
         when = session.backend.date()
         protocol_name = protocol(session.cipher, session.user)
         lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, protocol_name, when)
-        session.backend.write_message(lines)
+        session.backend.write_message(session.envelope.headers + lines)
         session.begin_message()
 
 

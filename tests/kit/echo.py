@@ -2,6 +2,7 @@
 
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.message import Message
+from qmail_smtpd.smtp.ruling import Ruling
 from qmail_smtpd.smtp.sasl import Credentials, LoginRefused, Malformed
 from qmail_smtpd.smtp.session import Session
 from qmail_smtpd.smtp.settings import Settings
@@ -44,6 +45,8 @@ class Echo:
         self.sender_lists: dict[bytes, frozenset[bytes]] = {}
         self.identity: tuple[bytes | None, bytes | None] | None = None
         self.identities: list[tuple[bytes | None, bytes | None]] = []
+        self.rulings: list[Ruling] = []  # of the policy services, for one recipient after the other
+        self.policy_questions: list[tuple[dict[bytes, bytes], bool]] = []
         self.message: bytearray | None = None
         self.scram_users = False
         self.questions = 0  # how often scram_is_used was called
@@ -53,8 +56,6 @@ class Echo:
         self.clients: list[dict[bytes, bytes | None]] = []  # the attributes that a proxy has sent
         self.relaying_clients: dict[bytes | None, bytes] = {}  # address: RELAYCLIENT
         self.denied_clients: tuple[bytes, ...] = ()
-        self.allowance = 1_000_000  # recipients that may still be relayed
-        self.relayed: list[tuple[bytes | None, int]] = []
         self.changes: dict[str, object] = {}  # of the settings for all clients
 
     def reply(self, line: bytes) -> None:
@@ -73,11 +74,9 @@ class Echo:
             raise self.failure
         return key in self.more
 
-    def take_relayed(self, user: bytes | None, count: int) -> tuple[int, tuple[bytes, dict[bytes, bytes]] | None]:
-        self.relayed.append((user, count))
-        granted = min(count, self.allowance)
-        self.allowance -= granted
-        return granted, (replies.RELAY_LIMIT, {b"reason": b"relaylimit"}) if granted < count else None
+    def consult(self, question: dict[bytes, bytes], may_relay: bool) -> Ruling:
+        self.policy_questions.append((question, may_relay))
+        return self.rulings.pop(0) if self.rulings else Ruling()
 
     def open_queue(self) -> bool:
         assert self.message is None

@@ -11,6 +11,16 @@ from tcprules import hostnet
 from tests.kit.support import script
 
 HEADER = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+# A kernel's own instead: words before a command that is to run in a network namespace. They need root.
+SETUP = """
+mount -t sysfs sysfs /sys
+ip link set lo up
+ip link add weird type bridge && ip addr add 10.88.0.1/24 dev weird && ip link set weird up
+ip link add lan type bridge && ip addr add 192.168.5.2/24 dev lan && ip link set lan up
+ip route add default via 192.168.5.1
+exec "$@"
+"""
+NAMESPACE = ["unshare", "--net", "--mount", "sh", "-ec", SETUP, "sh"]
 PATCHED = """#!{python}
 from tcprules import hostnet
 hostnet.NET, hostnet.DEVICES = {net!r}, {devices!r}

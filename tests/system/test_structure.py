@@ -27,6 +27,8 @@ SOCKETS = (
     "qmail_smtpd.net.wire",  # to shut down one direction
     "qmail_smtpd.ownaddress",
     "qmail_smtpd.pop3.tunnel",
+    "qmail_smtpd.services.connection",
+    "qmail_smtpd.services.resolver",
 )
 SOCKETS_BELOW = ("qmail_smtpd.probe.", "qmail_smtpd.relay.")
 

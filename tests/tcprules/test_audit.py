@@ -1,6 +1,7 @@
 """tcprulescheck --audit: who may relay, how many they are, and which of them are this host's gateways and bridges."""
 
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from tcprules.compile import BadLine, records, write_cdb
 from tcprules.lookup import Rules, judge
 from tcprules.ranges import span, text
 from tests.kit import forked, hostfiles
-from tests.kit.server import compiled
-from tests.kit.support import times
+from tests.kit.server import compiled, needs_root
+from tests.kit.support import peer, script, times
 
 RULES = """127.:allow,RELAYCLIENT=""
 172.16-17.:allow,RELAYCLIENT=""
@@ -127,6 +128,21 @@ def test_of_two_records_with_one_key_the_first_counts(host: Path) -> None:
     write_cdb(bytes(host / "r.cdb"), bytes(host / "r.tmp"), pairs)
     done = forked.run(tcprulescheck, ["tcprulescheck", "--audit", "r.cdb"], cwd=host)
     assert done.stdout.splitlines()[1:] == [b"10.0.0.0/8   16777216  private  10."]
+
+
+@pytest.mark.peer
+@needs_root
+def test_a_host_with_a_gateway_and_a_bridge_of_its_own(tmp_path: Path) -> None:
+    peer("/sbin/ip")
+    cdb = compiled(tmp_path / "r.cdb", f"192.168.5.{RELAY}10.88.0.{RELAY}:allow\n")
+    command = [*hostfiles.NAMESPACE, script("tcprulescheck"), "--audit", str(cdb)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert warnings(done.stdout.splitlines()) == [
+        f"192.168.5.1 (default gateway) may relay: {BEHIND_NAT}",
+        f"10.88.0.1 (bridge weird) may relay: {BEHIND_NAT}",
+    ]
+    assert "10.88.0.1 (bridge weird), 10.88.0.0/24 behind weird\n" in done.stdout
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("seed", range(times(30)))

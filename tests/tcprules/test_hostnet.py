@@ -15,14 +15,6 @@ from tests.kit.support import peer
 GATEWAYS = {"eth0": "192.168.5.1", "eth1": "fe80::1"}
 BRIDGES = {"docker0": "172.17.0.1/16", "br-1a2b": "10.88.0.1/24", "lan6": "fd00:1::1/64"}
 PRINT = "from tcprules import hostnet; print([hostnet.text(place).decode() for place in hostnet.read()[0]])"
-SETUP = """
-mount -t sysfs sysfs /sys
-ip link set lo up
-ip link add weird type bridge && ip addr add 10.88.0.1/24 dev weird && ip link set weird up
-ip link add lan type bridge && ip addr add 192.168.5.2/24 dev lan && ip link set lan up
-ip route add default via 192.168.5.1
-exec "$@"
-"""
 
 
 @pytest.fixture
@@ -104,6 +96,6 @@ def test_an_endless_file_is_read_in_part(host: Path) -> None:
 @needs_root
 def test_the_kernel_s_own_files(tmp_path: Path) -> None:
     peer("/sbin/ip")
-    command = ["unshare", "--net", "--mount", "sh", "-ec", SETUP, "sh", sys.executable, "-c", PRINT]
+    command = [*hostfiles.NAMESPACE, sys.executable, "-c", PRINT]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "['192.168.5.1 (default gateway)', '10.88.0.1 (bridge weird)']\n"

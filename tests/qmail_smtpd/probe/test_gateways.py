@@ -1,5 +1,6 @@
 """relaytest on a host with a gateway and a bridge: whether their addresses, which every client may have, may relay."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from tests.kit import hostfiles
 from tests.kit.mailhome import make_home
 from tests.kit.relaytest import FAST, Outcome, relaytest
-from tests.kit.server import Server, compiled
-from tests.kit.support import script
+from tests.kit.server import Server, compiled, needs_root
+from tests.kit.support import peer, script
 
 CONTROL: dict[str, object] = {"me": "mail.example.com\n", "rcpthosts": "example.com\n"}
 PLAIN = ("--only", "null/plain")  # enough to see whether a client may relay
@@ -100,3 +101,16 @@ def test_a_chosen_address_is_the_only_one(program: str, home: Path) -> None:
             f"relaytest: note: 127.8.0.1 (bridge br-7) {MAY_RELAY}--as-outside"
         ]
         assert over_network(program, server.port, "--as-outside") == []
+
+
+@pytest.mark.peer
+@needs_root
+def test_a_bridge_of_a_host_of_its_own(home: Path) -> None:
+    peer("/sbin/ip")
+    cdb = compiled(home / "r.cdb", '10.88.0.:allow,RELAYCLIENT=""\n:allow\n')
+    words = ["-qRHl0", "-x", str(cdb), "192.168.5.2", "0", script("qmail-smtpd")]
+    with Server(words, environ={"QMAILHOME": str(home)}, before=hostfiles.NAMESPACE) as server:
+        command = ["nsenter", "-t", str(server.pid), "--net", "--mount", script("relaytest"), *FAST, *PLAIN]
+        done = subprocess.run([*command, f"192.168.5.2:{server.port}"], capture_output=True, text=True)
+        note = f"relaytest: note: 10.88.0.1 (bridge weird) {MAY_RELAY}--as-outside --from-ip 10.88.0.1"
+        assert note in done.stdout.splitlines(), (done.stdout, done.stderr)

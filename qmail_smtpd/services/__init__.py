@@ -1,0 +1,1 @@
+"""Policy services: servers that decide about recipients, asked by Postfix's policy delegation protocol."""
