@@ -32,6 +32,7 @@ SIGNIFICANT_DIGITS = 32  # 10**32 is a multiple of 2**32
 SETTLED = 2.0  # seconds; a file that was changed more recently may change again without a newer time stamp
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which editors on Windows begin a file
 PAIR_SIZE = 8  # cdb.txt: two numbers of four bytes
+LONGEST_DATA = 64  # bytes of a record's data that are read: a broken file may say four gigabytes
 LONGEST_DOMAIN = 255  # RFC 1035 section 2.3.4. 900 dots would be 900 keys to hash: 40 ms if cdblib has no hash in C
 
 
@@ -146,6 +147,23 @@ def identity(status: os.stat_result) -> "Identity":
 def is_settled(status: os.stat_result) -> bool:
     """Whether the last change is so long ago that the next one will have a newer time stamp."""
     return time() - max(status.st_mtime, status.st_ctime) >= SETTLED
+
+
+def watch(name: bytes) -> "os.stat_result | None":
+    """Return the status of the file, None if there is none. A change of it makes what has been cached invalid."""
+    try:
+        status = os.stat(b"control/" + name)
+    except OSError as error:
+        if error.errno == errno.ENOENT and not is_dangling(b"control/" + name):
+            return None
+        raise unreadable(b"control/" + name, error) from error
+    if not current_cache:
+        return status
+    if is_settled(status):
+        current_cache[0].files[name] = identity(status)
+    else:
+        current_cache[0].settled = False
+    return status
 
 
 def unreadable(path: bytes, error: OSError) -> Unreadable:
@@ -290,12 +308,13 @@ def authsenders(user: bytes) -> frozenset[bytes] | None:
     return frozenset(senders)
 
 
-class MoreRcpthosts:
-    """control/morercpthosts.cdb: opened at the start (-1: no file), read when a domain is not in rcpthosts."""
+class Cdb:
+    """A cdb in control/, opened at the start of a session. Descriptor -1: there is no file, and no key is found."""
 
-    __slots__ = ("descriptor",)
+    __slots__ = ("descriptor", "name")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, name: bytes, descriptor: int) -> None:
+        self.name = name
         self.descriptor = descriptor
 
     def close(self) -> None:
@@ -306,15 +325,24 @@ class MoreRcpthosts:
 
     def has(self, key: bytes) -> bool:
         """Whether the file has the key. Raises Unreadable for a broken file too."""
-        if self.descriptor < 0 or len(key) > LONGEST_DOMAIN:
-            return False
         try:
-            return self.search(key)
+            return self.descriptor >= 0 and self.locate(key) is not None
         except OSError as error:
-            raise unreadable(b"control/morercpthosts.cdb", error) from error
+            raise unreadable(b"control/" + self.name, error) from error
 
-    def search(self, key: bytes) -> bool:
-        """Search slot by slot like cdb_seek.c: always terminates, and in a truncated file still finds what is left."""
+    def find(self, key: bytes) -> bytes | None:
+        """Return the data of the first record with this key, cut to LONGEST_DATA; None: no such key. As `has`."""
+        try:
+            found = self.locate(key) if self.descriptor >= 0 else None
+            return None if found is None else self.read(found[0], min(found[1], LONGEST_DATA)) if found[1] else b""
+        except OSError as error:
+            raise unreadable(b"control/" + self.name, error) from error
+
+    def locate(self, key: bytes) -> tuple[int, int] | None:
+        """Return position and length of the first record's data, None if the key is not there. Raises OSError.
+
+        Searches slot by slot like cdb_seek.c: always terminates, and in a truncated file still finds what is left.
+        """
         from cdblib import djb_hash  # 0.9 ms, and most sessions never need it
 
         hashed = djb_hash(key)
@@ -323,16 +351,13 @@ class MoreRcpthosts:
         for _ in range(slots):
             record_hash, position = self.read_pair(table + PAIR_SIZE * slot)
             if not position:
-                return False
-            if record_hash == hashed and self.has_key(position, key):
-                return True
+                return None
+            if record_hash == hashed:
+                key_length, length = self.read_pair(position)
+                if key_length == len(key) and self.read(position + PAIR_SIZE, key_length) == key:
+                    return position + PAIR_SIZE + key_length, length
             slot = (slot + 1) % slots
-        return False
-
-    def has_key(self, record: int, key: bytes) -> bool:
-        """Whether the record at this position has this key."""
-        length, _ = self.read_pair(record)
-        return length == len(key) and self.read(record + PAIR_SIZE, length) == key
+        return None
 
     def read_pair(self, position: int) -> tuple[int, int]:
         """Read two numbers of four bytes."""
@@ -345,3 +370,16 @@ class MoreRcpthosts:
         if len(data) < length:
             raise OSError("not a cdb")
         return data
+
+
+class MoreRcpthosts(Cdb):
+    """control/morercpthosts.cdb: read when a domain is not in rcpthosts."""
+
+    __slots__ = ()
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(b"morercpthosts.cdb", descriptor)
+
+    def has(self, key: bytes) -> bool:
+        """Whether the file has the key. Raises Unreadable for a broken file too."""
+        return len(key) <= LONGEST_DOMAIN and super().has(key)
