@@ -28,6 +28,12 @@ if TYPE_CHECKING:
         def in_morercpthosts(self, key: bytes) -> bool:
             """Whether morercpthosts.cdb has the key. May raise settings.Unreadable."""
 
+        def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
+            """Return None if the recipient may exist, else the reply and the reason for the log.
+
+            May raise settings.Unreadable.
+            """
+
         def consult(self, question: dict[bytes, bytes], may_relay: bool) -> Ruling:
             """Ask the policy services about a recipient that would be accepted.
 

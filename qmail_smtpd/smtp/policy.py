@@ -67,6 +67,18 @@ def rcpt_refusal(
     return None
 
 
+def may_be_unknown(settings: "Settings", recipient: bytes, in_morercpthosts: "Callable[[bytes], bool]") -> bool:
+    """Whether the backend is to be asked if a recipient that is accepted so far exists.
+
+    If the client may relay, the recipient may be at another host: it is asked for the domains of rcpthosts only.
+    """
+    if not settings.recipients_are_checked:
+        return False
+    if settings.relayclient is None:
+        return True
+    return settings.rcpthosts is not None and in_rcpthosts(recipient, settings.rcpthosts, in_morercpthosts)
+
+
 def in_rcpthosts(
     recipient: bytes, rcpthosts: frozenset[bytes] | None, in_morercpthosts: "Callable[[bytes], bool]"
 ) -> bool:

@@ -27,6 +27,7 @@ XCLIENT_IN_MAIL = b"503 no xclient during mail transaction (#5.5.1)"
 BADMAILFROM = b"553 sorry, your envelope sender is in my badmailfrom list (#5.7.1)"
 RCPTHOSTS = b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
 STRICT = b"553 we don't relay (#5.7.1)"  # the text of John Simpson's RELAYREJ
+UNKNOWN = b"550 sorry, no mailbox here by that name (#5.1.1)"  # the text of qmail-local.c, without its full stop
 TOO_MANY_RECIPIENTS = b"452 too many recipients (#4.5.3)"
 POLICY_FAILURE = b"451 policy service is not available (#4.3.0)"
 

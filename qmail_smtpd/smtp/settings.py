@@ -24,6 +24,7 @@ class Settings:
     badmailfrom_relay = True  # whether badmailfrom also applies to clients that may relay
     relayclient: bytes | None = None  # appended to every recipient; None: may not relay
     relaystrict = False
+    recipients_are_checked = False  # whether the backend has to be asked which recipients exist
     refuse_bare_cr = False
     databytes = 0  # 0: no limit, also for the next two
     maxrcpt = 10_000

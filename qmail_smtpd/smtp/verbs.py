@@ -3,7 +3,7 @@
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.address import literal_octets, parse
 from qmail_smtpd.smtp.envelope import Envelope
-from qmail_smtpd.smtp.policy import is_bad_sender, mail_refusal, rcpt_refusal
+from qmail_smtpd.smtp.policy import is_bad_sender, mail_refusal, may_be_unknown, rcpt_refusal
 from qmail_smtpd.smtp.received import protocol, received
 
 TYPE_CHECKING = False
@@ -76,6 +76,8 @@ def rcpt(session: "Session", argument: bytes) -> None:
     recipient = parse_address(session, argument)[0]
     facts = {b"sender": envelope.sender, b"recipient": recipient}
     refusal = rcpt_refusal(settings, envelope, recipient, session.backend.in_morercpthosts)
+    if not refusal and may_be_unknown(settings, recipient, session.backend.in_morercpthosts):
+        refusal = session.backend.recipient_refusal(envelope.sender, recipient)
     if refusal:
         session.counts[b"refused"] += 1
         session.log(b"refused", {**facts, b"reason": refusal[1]})

@@ -34,6 +34,8 @@ class Echo:
         self.queue_reply = queue_reply
         self.ignored_events: frozenset[bytes] = frozenset()
         self.queue_starts = True
+        self.asked: list[tuple[bytes, bytes]] = []  # senders and recipients about which the backend was asked
+        self.refusals: dict[bytes, tuple[bytes, bytes]] = {}  # recipient: reply and reason
         self.failure: Exception | None = None
         self.replies: list[bytes] = []
         self.decisions: list[tuple[bytes, dict[bytes, bytes]]] = []
@@ -73,6 +75,12 @@ class Echo:
         if self.failure:
             raise self.failure
         return key in self.more
+
+    def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
+        if self.failure:
+            raise self.failure
+        self.asked.append((sender, recipient))
+        return self.refusals.get(recipient)
 
     def consult(self, question: dict[bytes, bytes], may_relay: bool) -> Ruling:
         self.policy_questions.append((question, may_relay))
