@@ -25,6 +25,10 @@ def qmail_newmrh() -> "NoReturn":
     start("qmail-newmrh", "qmail_smtpd.newmrh")
 
 
+def qmail_newvrt() -> "NoReturn":
+    start("qmail-newvrt", "qmail_smtpd.recipients.newvrt")
+
+
 def cmd5checkpw() -> "NoReturn":
     start("cmd5checkpw", "qmail_smtpd.auth.cmd5checkpw")
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.auth.authenticator import Authenticator
     from qmail_smtpd.net.names import Names
     from qmail_smtpd.queue.client import LoadedQueue, QueueClient
+    from qmail_smtpd.recipients.check import Recipients
     from qmail_smtpd.services.consultant import Consultant
     from qmail_smtpd.services.listing import Services
     from qmail_smtpd.smtp.ruling import Ruling
@@ -58,6 +59,7 @@ class SessionBackend:
         "own_addresses",
         "proxy_environ",
         "queue",
+        "recipients",
         "services",
         "sni",
         "tls_context",
@@ -89,6 +91,7 @@ class SessionBackend:
         self.via = relays_via(environ)
         self.own_addresses: frozenset[bytes] | None = None
         self.queue: QueueClient | LoadedQueue | None = None
+        self.recipients: Recipients | None = None
         self.tls_context: SSLContext | None = None
         self.sni = b""  # the name that the client has asked for, if there are certificates for several names
         self.tls_failed = False  # the certificate is checked, which takes 0.6 ms, and the failure logged, only once
@@ -108,6 +111,9 @@ class SessionBackend:
 
     def in_morercpthosts(self, key: bytes) -> bool:
         return self.morercpthosts.has(key)
+
+    def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
+        return self.recipients.refusal(recipient) if self.recipients else None
 
     def consult(self, question: dict[bytes, bytes], may_relay: bool) -> "Ruling":
         self.wire.flush()  # so that a slow service does not delay the replies to earlier commands
@@ -202,9 +208,15 @@ class SessionBackend:
             settings.xclient = ()
         return settings
 
+    def close(self) -> None:
+        """Close the control files that are open."""
+        self.morercpthosts.close()
+        if self.recipients:
+            self.recipients.close()
+
     def set_up(self) -> "Settings":
         """Read the settings again, and return them. Raises Unreadable."""
-        self.morercpthosts.close()
+        self.close()
         self.journal.set_level(log_level(self.environ))
         self.ignored_events = self.journal.ignored_events
         setup = Setup(self.environ, arguments())
@@ -213,6 +225,7 @@ class SessionBackend:
                 self.journal.warning(warning)
         self.morercpthosts, self.authenticator = setup.morercpthosts, setup.authenticator
         self.services, self.consultant = setup.services, None
+        self.recipients = setup.recipients
         self.tls_failed = False
         return setup.settings
 
@@ -331,7 +344,7 @@ def serve(environ: dict[bytes, bytes]) -> tuple[int, bool]:
     try:
         session, backend = prepare(environ, wire, journal)
         status = converse(session, wire, smtps)
-        backend.morercpthosts.close()
+        backend.close()
         return status, session.saw_secret
     except Unreadable as error:
         journal.warning(error.why)
@@ -362,6 +375,7 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Sess
         journal.warning(warning)
     backend = SessionBackend(environ, wire, setup.morercpthosts, setup.authenticator, journal)
     backend.services = setup.services
+    backend.recipients = setup.recipients
     if setup.settings.xclient:
         backend.proxy_environ, backend.warnings = dict(environ), setup.warnings
     return Session(setup.settings, backend), backend

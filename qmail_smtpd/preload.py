@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     MakeBackend = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
 
+LISTS = (b"rcpthosts", b"badmailfrom", b"validrcptto", b"xclienthosts", b"policyservice")
 LONG_LISTS = 65536  # bytes of lists: to parse longer ones would keep the server's clients waiting
 WARM_UP_SESSIONS = 40  # an instruction is specialized some 20 calls after the first
 WARM_UP_COMMANDS = (
@@ -57,7 +58,7 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
         return
     try:
         control.enter(control.home(environ))
-        if control.total_size((b"rcpthosts", b"badmailfrom", b"xclienthosts", b"policyservice")) <= LONG_LISTS:
+        if control.total_size(LISTS) <= LONG_LISTS:
             control.cached("settings", ControlFiles)
     except Unreadable:
         pass  # each child reports it

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qmail_smtpd.auth.authenticator import Authenticator
+    from qmail_smtpd.recipients.check import Recipients
+    from qmail_smtpd.recipients.listed import Lists
     from qmail_smtpd.services.listing import Services
     from qmail_smtpd.xclient.hosts import Hosts
 
@@ -42,7 +44,7 @@ NEVER_IN_SENDERS = {
 UNREAD = (
     b"badhelo badhelonorelay badloadertypes badmailfromnorelay badmailpatterns badmailto badmailtonorelay badmimetypes "
     b"badrcptpatterns badrcptto badrcptto.cdb badrcpttonorelay brtlimit mfcheck morebadrcptto.cdb recipients "
-    b"relaymailfrom spfbehavior tarpitcount validrcptto validrcptto.cdb"
+    b"relaymailfrom spfbehavior tarpitcount"
 ).split()
 
 
@@ -184,6 +186,7 @@ class ControlFiles(Reader):
         self.unread = unread_files()  # warnings
         self.xclienthosts = self.read_xclienthosts()
         self.services = self.read_services()
+        self.validrcptto = self.read_validrcptto()
         self.has_morercpthosts = self.settings.rcpthosts is not None and control.exists(b"morercpthosts.cdb")
 
     def read_greeting(self) -> None:
@@ -219,6 +222,15 @@ class ControlFiles(Reader):
         if settings.rcpthosts is None:
             effect = b"only mail for postmaster is accepted" if settings.relaystrict else b"open relay"
             self.warn(b"rcpthosts", b"is missing: " + effect)
+
+    def read_validrcptto(self) -> "Lists | None":
+        """Read the recipients that exist, None without such a list."""
+        if not (control.exists(b"validrcptto") or control.exists(b"validrcptto.cdb")):
+            return None
+        from qmail_smtpd.recipients.listed import Lists
+
+        self.settings.recipients_are_checked = True
+        return Lists(self.warn)
 
     def read_services(self) -> "Services | None":
         """Read the policy services, None if there are none."""
@@ -270,6 +282,7 @@ class Setup(Reader):
         self.read_environment(environ)
         if files.xclienthosts is not None and b"NORELAY" not in environ:  # with it, the address is a proxy's
             self.settings.xclient = files.xclienthosts.attributes(environ.get(b"TCPREMOTEIP", b""))
+        self.recipients = self.open_recipients(files.validrcptto)
         self.authenticator: Authenticator | None = None
         if offers_logins([b"qmail-smtpd", *arguments], environ):
             self.read_auth(environ, arguments)
@@ -302,6 +315,14 @@ class Setup(Reader):
         environ.pop(b"RELAYCLIENT", None)  # the queue program must not see it either
         if self.settings.rcpthosts is None:
             self.settings.relaystrict = True
+
+    def open_recipients(self, lists: "Lists | None") -> "Recipients | None":
+        """Return what decides which recipients exist, None if nothing does."""
+        if lists is None:
+            return None
+        from qmail_smtpd.recipients.check import Recipients
+
+        return Recipients(lists)
 
     def read_auth(self, environ: dict[bytes, bytes], arguments: list[bytes]) -> None:
         """Configure SMTP AUTH."""

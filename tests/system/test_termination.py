@@ -20,6 +20,7 @@ from qmail_smtpd import newmrh
 from qmail_smtpd.auth import cli as users
 from qmail_smtpd.probe.pagefile import PageFile
 from qmail_smtpd.queue import maildir
+from qmail_smtpd.recipients import newvrt
 from qmail_smtpd.relay import allow, clear
 from tcprules import termination
 from tcprules.cli import tcprules
@@ -83,6 +84,7 @@ PROGRAMS = {
         {"users": b"ann:{PLAIN}x\n"},
     ),
     "qmail-newmrh": Program(newmrh.main, environ={b"QMAILHOME": b"%(here)b"}, before={"control/morercpthosts": b"a\n"}),
+    "qmail-newvrt": Program(newvrt.main, environ={b"QMAILHOME": b"%(here)b"}, before={"control/validrcptto": b"@a\n"}),
     "relay-allow": Program(allow.main, ("true",), environ={**LOGIN, b"RELAY_DIR": b"%(here)b"}),
     "relay-allow, open-smtp": Program(allow.main, ("true",), environ=LOGIN | STORE, before=OPEN_SMTP),
     "clearopensmtp": Program(clear.main, environ=STORE, before=OPEN_SMTP),

@@ -1,0 +1,1 @@
+"""Which recipients exist: control/validrcptto, the program in $RCPTCHECK, and our own such programs."""
