@@ -1,4 +1,4 @@
-"""A name server for the tests, run as a separate program: answers PTR and A from a table on UDP, or never answers.
+"""A name server for the tests, run as a separate program: answers PTR, A and TXT from a table on UDP, or never answers.
 
     nameserver.py ADDRESS '{"1.0.0.127.in-addr.arpa": ["PTR", "name"], "name": ["A", "127.0.0.1"]}'
 
@@ -10,12 +10,20 @@ import socket
 import struct
 import sys
 
-TYPES = {1: "A", 12: "PTR"}
+TYPES = {1: "A", 12: "PTR", 16: "TXT"}
 NO_SUCH_NAME = 3
 
 
 def encoded(name: str) -> bytes:
     return b"".join(bytes([len(label)]) + label.encode("latin-1") for label in name.split(".")) + b"\0"
+
+
+def text(value: str) -> bytes:
+    """Return one string of a TXT record."""
+    return bytes([len(value)]) + value.encode()
+
+
+ENCODERS = {1: socket.inet_aton, 12: encoded, 16: text}
 
 
 def question(query: bytes) -> tuple[str, int, int]:
@@ -33,7 +41,7 @@ def reply(query: bytes, table: dict[str, list[str]]) -> bytes:
     values = found[1:] if found and found[0] == TYPES.get(kind) else []
     records = b""
     for value in values:
-        data = socket.inet_aton(value) if kind == 1 else encoded(value)
+        data = ENCODERS[kind](value)
         records += b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(data)) + data
     flags = 0x8580 | (0 if found else NO_SUCH_NAME)
     return query[:2] + struct.pack(">HHHHH", flags, 1, len(values), 0, 0) + query[12:end] + records
