@@ -1,17 +1,21 @@
 """Start a program as a child process: by posix_spawn, or by a call in a fork if tcpserver has preloaded it (--preload).
 
-Does not search PATH, and does not wait for the child.
+Does not search PATH. The wait for a child is bounded by its caller.
 """
 
 import os
 from _signal import SIGXFSZ  # type: ignore[import-not-found]  # see main: the C half of signal is free
+from select import POLLIN
+from time import monotonic, sleep
 
+from qmail_smtpd.net.wire import ready
 from tcpserver import chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tcpserver.chain import Program
 
+POLL_INTERVAL = 0.01  # seconds
 NOT_RUN = 120  # qmail.c, qmail_open: the exit code of a child that cannot execute the program
 
 
@@ -48,3 +52,21 @@ def call_in_fork(
         finally:  # a program does not return, and after an error the child must not continue the parent's session
             os._exit(NOT_RUN)
     return pid
+
+
+def ends_in_time(pid: int, seconds: float, deadline: float | None) -> bool:
+    """Wait until the child has ended, for at most `seconds` and not beyond `deadline`, on the monotonic clock.
+
+    Leaves its status to be collected. Raises ChildProcessError if that has happened elsewhere.
+    """
+    try:
+        handle = os.pidfd_open(pid)
+    except (OSError, AttributeError):  # Linux before 5.3, some sandboxes, FreeBSD: poll instead
+        last = monotonic() + seconds if deadline is None else min(monotonic() + seconds, deadline)
+        while not (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and monotonic() < last:
+            sleep(POLL_INTERVAL)
+        return ended is not None
+    try:
+        return ready(handle, POLLIN, seconds, deadline)
+    finally:
+        os.close(handle)

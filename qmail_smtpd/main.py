@@ -113,7 +113,11 @@ class SessionBackend:
         return self.morercpthosts.has(key)
 
     def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
-        return self.recipients.refusal(recipient) if self.recipients else None
+        if self.recipients is None:
+            return None
+        if self.recipients.program is not None:
+            self.wire.flush()  # so that a slow program does not delay the replies to earlier commands
+        return self.recipients.refusal(sender, recipient, self.environ, self.wire.deadline)
 
     def consult(self, question: dict[bytes, bytes], may_relay: bool) -> "Ruling":
         self.wire.flush()  # so that a slow service does not delay the replies to earlier commands

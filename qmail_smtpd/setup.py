@@ -43,7 +43,7 @@ NEVER_IN_SENDERS = {
 # Files of well-known patches (netqmail, qregex, spamcontrol, John Simpson's combined patch) that are not read here.
 UNREAD = (
     b"badhelo badhelonorelay badloadertypes badmailfromnorelay badmailpatterns badmailto badmailtonorelay badmimetypes "
-    b"badrcptpatterns badrcptto badrcptto.cdb badrcpttonorelay brtlimit mfcheck morebadrcptto.cdb recipients "
+    b"badrcptpatterns badrcptto badrcptto.cdb badrcpttonorelay mfcheck morebadrcptto.cdb recipients "
     b"relaymailfrom spfbehavior tarpitcount"
 ).split()
 
@@ -215,6 +215,7 @@ class ControlFiles(Reader):
         settings = self.settings
         settings.maxrcpt = self.read_number(b"maxrcpt", settings.maxrcpt)
         settings.maxerrors = self.read_number(b"maxerrors", settings.maxerrors)
+        settings.brtlimit = self.read_number(b"brtlimit", settings.brtlimit)
         self.session_seconds = self.read_number(b"timeoutsession", 0)
         settings.refuse_bare_cr = self.has_word(b"barecr", b"refuse")
         settings.badmailfrom_relay = not self.has_word(b"badmailfromrelay", b"skip")
@@ -229,7 +230,6 @@ class ControlFiles(Reader):
             return None
         from qmail_smtpd.recipients.listed import Lists
 
-        self.settings.recipients_are_checked = True
         return Lists(self.warn)
 
     def read_services(self) -> "Services | None":
@@ -282,7 +282,7 @@ class Setup(Reader):
         self.read_environment(environ)
         if files.xclienthosts is not None and b"NORELAY" not in environ:  # with it, the address is a proxy's
             self.settings.xclient = files.xclienthosts.attributes(environ.get(b"TCPREMOTEIP", b""))
-        self.recipients = self.open_recipients(files.validrcptto)
+        self.recipients = self.open_recipients(files.validrcptto, environ.get(b"RCPTCHECK"))
         self.authenticator: Authenticator | None = None
         if offers_logins([b"qmail-smtpd", *arguments], environ):
             self.read_auth(environ, arguments)
@@ -316,13 +316,14 @@ class Setup(Reader):
         if self.settings.rcpthosts is None:
             self.settings.relaystrict = True
 
-    def open_recipients(self, lists: "Lists | None") -> "Recipients | None":
+    def open_recipients(self, lists: "Lists | None", program: bytes | None) -> "Recipients | None":
         """Return what decides which recipients exist, None if nothing does."""
-        if lists is None:
+        if lists is None and program is None:
             return None
+        self.settings.recipients_are_checked = True
         from qmail_smtpd.recipients.check import Recipients
 
-        return Recipients(lists)
+        return Recipients(lists, program)
 
     def read_auth(self, environ: dict[bytes, bytes], arguments: list[bytes]) -> None:
         """Configure SMTP AUTH."""

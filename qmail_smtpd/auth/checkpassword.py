@@ -6,18 +6,15 @@ The interface is djb's (cr.yp.to/checkpwd/interface.html). Knows no SMTP.
 import errno
 import os
 from _signal import SIGPIPE, SIGXFSZ  # type: ignore[import-not-found]  # see main: the C half of signal is free
-from select import POLLIN
-from time import monotonic, sleep
 
+from qmail_smtpd import child
 from qmail_smtpd.auth.errors import WRONG_PASSWORD, WRONG_SCHEME
 from qmail_smtpd.child import start
-from qmail_smtpd.net.wire import ready
 from tcpserver import chain
 
 FIELDS_DESCRIPTOR = 3
 LONGEST_FIELDS = 512  # bytes: the limit of the interface. So the fields fit into a pipe before the checker reads it
 TIME_LIMIT = 30.0  # seconds for a checker; DNS and LDAP queries have shorter limits of their own
-POLL_INTERVAL = 0.01  # seconds
 MISUSED = 2  # the checker's exit code for a wrong call
 UNSUITABLE = 79  # the exit code of checkusers if it has only a hash and gets a digest of CRAM-MD5 or APOP
 NO_VERDICT = 100  # exit codes from here on are no verdict: 111 is a temporary failure, 126 and 127 are a shell's
@@ -91,17 +88,7 @@ def wait_for_verdict(pid: int, deadline: float | None) -> bytes | None:
 
 def ends_in_time(pid: int, deadline: float | None) -> bool:
     """Wait until the process has ended, for at most TIME_LIMIT and not beyond the session's deadline."""
-    try:
-        handle = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # Linux before 5.3, some sandboxes, FreeBSD: poll instead
-        last = monotonic() + TIME_LIMIT if deadline is None else min(monotonic() + TIME_LIMIT, deadline)
-        while not (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and monotonic() < last:
-            sleep(POLL_INTERVAL)
-        return ended is not None
-    try:
-        return ready(handle, POLLIN, TIME_LIMIT, deadline)
-    finally:
-        os.close(handle)
+    return child.ends_in_time(pid, TIME_LIMIT, deadline)
 
 
 def verdict_of(status: int | None) -> bytes | None:

@@ -28,6 +28,8 @@ BADMAILFROM = b"553 sorry, your envelope sender is in my badmailfrom list (#5.7.
 RCPTHOSTS = b"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
 STRICT = b"553 we don't relay (#5.7.1)"  # the text of John Simpson's RELAYREJ
 UNKNOWN = b"550 sorry, no mailbox here by that name (#5.1.1)"  # the text of qmail-local.c, without its full stop
+NOT_VERIFIED = b"451 unable to verify recipient (#4.3.0)"  # the rcptcheck patch, with 421
+CHECK_FAILED = b"451 unable to execute recipient check (#4.3.0)"
 TOO_MANY_RECIPIENTS = b"452 too many recipients (#4.5.3)"
 POLICY_FAILURE = b"451 policy service is not available (#4.3.0)"
 
@@ -51,6 +53,7 @@ NOT_YOUR_SENDER = b"553 sorry, that sender isn't yours (#5.7.1)"
 
 # Replies that end the session.
 TOO_MANY_LOGINS = b"421 too many failed logins (#4.7.0)"
+TOO_MANY_UNKNOWN = b"421 too many invalid addresses, goodbye (#4.3.0)"  # the text of the patches with brtlimit
 XCLIENT_DENIED = b"554 access denied (#5.7.1)"
 STRAY_NEWLINE = b"451 See https://cr.yp.to/docs/smtplf.html."
 TIMEOUT = b"451 timeout (#4.4.2)"

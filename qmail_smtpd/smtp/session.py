@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Consumer = Callable[["Session", bytes, int], int]
 
-ERRORS = (replies.TLS_UNAVAILABLE, replies.QQ_FAILURE)
+ERRORS = (replies.TLS_UNAVAILABLE, replies.QQ_FAILURE, replies.NOT_VERIFIED, replies.CHECK_FAILED)
 LINE_LIMIT = 8192  # bytes of a command that are kept. RFC 5321 wants 512; AUTH and parameters need more
 
 
@@ -46,6 +46,7 @@ class Session:
         self.mechanism = b""  # by which the user has logged in
         self.senders: frozenset[bytes] | None = None  # that user's entries in authsenders
         self.failed_logins = 0
+        self.unknown_recipients = 0
         self.attributes: Attributes = {}  # of the client, from its proxy's XCLIENT commands
         self.saw_secret = False  # whether the client may have sent a password
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)

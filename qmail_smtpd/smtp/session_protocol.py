@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         mechanism: bytes
         senders: frozenset[bytes] | None
         failed_logins: int
+        unknown_recipients: int
         saw_secret: bool
         counts: dict[bytes, int]
 

@@ -73,12 +73,17 @@ def rcpt(session: "Session", argument: bytes) -> None:
     if envelope.sender is None:
         session.answer(replies.MAIL_FIRST)
         return
+    if 0 < settings.brtlimit <= session.unknown_recipients:
+        session.log(b"refused", {b"reason": b"brtlimit"})
+        session.finish(1, replies.TOO_MANY_UNKNOWN, b"brtlimit")
+        return
     recipient = parse_address(session, argument)[0]
     facts = {b"sender": envelope.sender, b"recipient": recipient}
     refusal = rcpt_refusal(settings, envelope, recipient, session.backend.in_morercpthosts)
     if not refusal and may_be_unknown(settings, recipient, session.backend.in_morercpthosts):
         refusal = session.backend.recipient_refusal(envelope.sender, recipient)
     if refusal:
+        session.unknown_recipients += refusal[0] == replies.UNKNOWN
         session.counts[b"refused"] += 1
         session.log(b"refused", {**facts, b"reason": refusal[1]})
         session.answer(refusal[0])

@@ -76,3 +76,43 @@ def test_a_list_that_cannot_be_read_ends_the_session() -> None:
     echo.failure = Unreadable(replies.CONTROLS_UNREADABLE, b"unable to read control/validrcptto.cdb: not a cdb")
     session, _ = converse(rcpt(b"u@ok.test"), 0, echo, recipients_are_checked=True)
     assert (echo.replies[2:], session.status) == ([replies.CONTROLS_UNREADABLE], 1)
+
+
+LIMIT = b"421 too many invalid addresses, goodbye (#4.3.0)"
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_after_so_many_unknown_recipients_the_next_one_ends_the_session(size: int) -> None:
+    data = rcpt(b"no@ok.test", b"u@ok.test", b"no@ok.test", b"u@ok.test") + b"NOOP\r\n"
+    session, echo = converse(data, size, refusing(b"no@ok.test"), recipients_are_checked=True, brtlimit=2)
+    assert echo.replies[2:] == [replies.UNKNOWN, replies.OK, replies.UNKNOWN, LIMIT]
+    assert session.status == 1
+    assert echo.decisions[-2:] == [
+        (b"refused", {b"reason": b"brtlimit"}),
+        (b"end", {b"reason": b"brtlimit", b"messages": b"0", b"recipients": b"1", b"refused": b"2", b"errors": b"2"}),
+    ]
+
+
+def test_the_limit_counts_over_transactions_and_after_starttls() -> None:
+    data = (rcpt(b"no@ok.test") + b"RSET\r\nSTARTTLS\r\n", rcpt(b"no@ok.test") + b"EHLO x\r\n" + rcpt(b"u@ok.test"))
+    echo = refusing(b"no@ok.test")
+    session, _ = converse(data[0], 0, echo, recipients_are_checked=True, brtlimit=2, starttls=True)
+    session.feed(data[1])
+    assert echo.handshakes == 1
+    assert echo.replies[-1] == LIMIT
+
+
+def test_other_refusals_do_not_count_for_the_limit() -> None:
+    echo = Echo()
+    echo.refusals = {b"later@ok.test": (replies.NOT_VERIFIED, b"rcptcheck:exit-111")}
+    data = rcpt(b"later@ok.test", b"u@evil.test", b"later@ok.test", b"u@ok.test")
+    converse(data, 0, echo, recipients_are_checked=True, brtlimit=1)
+    assert echo.replies[2:] == [replies.NOT_VERIFIED, replies.RCPTHOSTS, replies.NOT_VERIFIED, replies.OK]
+
+
+@pytest.mark.parametrize("reply", [replies.NOT_VERIFIED, replies.CHECK_FAILED, replies.UNKNOWN])
+def test_each_refusal_that_may_have_run_a_program_counts_as_an_error(reply: bytes) -> None:
+    echo = Echo()
+    echo.refusals = {b"u@ok.test": (reply, b"x")}
+    converse(rcpt(*[b"u@ok.test"] * 3), 0, echo, recipients_are_checked=True, maxerrors=2)
+    assert echo.replies[2:] == [reply, reply, replies.TOO_MANY_ERRORS]
