@@ -9,6 +9,7 @@ import os
 from struct import Struct
 
 from tcprules.network import canonical, containing_networks, expand, ipv4
+from tcprules.network import network_keys as network_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

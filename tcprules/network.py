@@ -14,6 +14,7 @@ NUMBERS = {b"%d" % number: number for number in range(256)}  # octets and length
 OCTETS = list(NUMBERS)
 ZERO_RUNS = [b":0" * groups + b":" for groups in range(8, 1, -1)]  # the longest first
 HEX = b"0123456789abcdefABCDEF"
+HIGHEST_OCTET = 255
 MAPPED = 0xFFFF  # the upper 96 bits of ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
 
@@ -166,3 +167,42 @@ def _refuse_host_bits(number: int, bits: int, width: int) -> None:
     else:
         text = dotted_quad(network) if width == 32 else compress(network)
     raise Refused(f"bits are set after the network's {bits}: {text.decode()}/{bits} is probably meant")
+
+
+def network_keys(text: bytes) -> list[bytes]:
+    """Return the keys of an address or network in one of tcprules' forms, but not of all clients. Raise ValueError."""
+    found = expand(text) if b"/" in text or b":" in text else prefix_keys(text)
+    if b"" in found:
+        raise ValueError("this is every client")
+    return found
+
+
+def prefix_keys(text: bytes) -> list[bytes]:
+    """Return the keys of `10.0.0.1`, of a prefix `10.0.`, or of either with a range in one place: `10.0.0.1-9`."""
+    prefix = text.endswith(b".")
+    octets = text.removesuffix(b".").split(b".")
+    if len(octets) not in ((1, 2, 3) if prefix else (4,)) or text.count(b"-") > 1:
+        raise ValueError("not an address or a network")
+    found = [b""]
+    for place, octet in enumerate(octets):
+        dot = b"." if prefix or place < len(octets) - 1 else b""
+        found = [start + b"%d" % number + dot for start in found for number in octet_range(octet)]
+    return found
+
+
+def octet_range(text: bytes) -> range:
+    """Return the numbers of `7` or `7-9`. Raise ValueError."""
+    low, dash, high = text.partition(b"-")
+    first = octet_number(low)
+    last = octet_number(high) if dash else first
+    if last < first:
+        raise ValueError("a range goes from the lower number to the higher one")
+    return range(first, last + 1)
+
+
+def octet_number(text: bytes) -> int:
+    """Return the number of an octet without leading zeros. Raise ValueError."""
+    number = int(text) if text.isdigit() and len(text) <= len(b"%d" % HIGHEST_OCTET) else HIGHEST_OCTET + 1
+    if number > HIGHEST_OCTET or b"%d" % number != text:
+        raise ValueError("not an address or a network")
+    return number
