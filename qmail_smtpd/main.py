@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from qmail_smtpd.net.names import Names
     from qmail_smtpd.queue.client import LoadedQueue, QueueClient
     from qmail_smtpd.recipients.check import Recipients
+    from qmail_smtpd.relay.meter import Meter
     from qmail_smtpd.services.consultant import Consultant
     from qmail_smtpd.services.listing import Services
+    from qmail_smtpd.smtp.backend import Refusal
     from qmail_smtpd.smtp.ruling import Ruling
     from qmail_smtpd.smtp.sasl import Credentials, ScramServer
     from qmail_smtpd.smtp.settings import Settings
@@ -55,6 +57,7 @@ class SessionBackend:
         "environ",
         "ignored_events",
         "journal",
+        "meter",
         "morercpthosts",
         "own_addresses",
         "proxy_environ",
@@ -90,6 +93,7 @@ class SessionBackend:
         self.ignored_events = journal.ignored_events
         self.via = relays_via(environ)
         self.own_addresses: frozenset[bytes] | None = None
+        self.meter: Meter | None = None  # with control/relaylimits
         self.queue: QueueClient | LoadedQueue | None = None
         self.recipients: Recipients | None = None
         self.tls_context: SSLContext | None = None
@@ -130,6 +134,10 @@ class SessionBackend:
         for warning in ruling.warnings:
             self.journal.warning(warning)
         return ruling
+
+    def take_relayed(self, user: bytes | None, count: int) -> "tuple[int, Refusal | None]":
+        assert self.meter is not None
+        return self.meter.take_relayed(user, count)
 
     def open_queue(self) -> bool:
         self.wire.start_data()
@@ -230,8 +238,17 @@ class SessionBackend:
         self.morercpthosts, self.authenticator = setup.morercpthosts, setup.authenticator
         self.services, self.consultant = setup.services, None
         self.recipients = setup.recipients
+        self.use_limits(setup)
         self.tls_failed = False
         return setup.settings
+
+    def use_limits(self, setup: Setup) -> None:
+        """Use the limits that the control files set."""
+        self.meter = None
+        if setup.settings.relay_limited:
+            from qmail_smtpd.relay.meter import Meter
+
+            self.meter = Meter(self.environ, setup.relaylimits, self.journal.warning)
 
     def prepare_tls(self) -> bool:
         if not self.tls_failed:
@@ -380,6 +397,7 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Sess
     backend = SessionBackend(environ, wire, setup.morercpthosts, setup.authenticator, journal)
     backend.services = setup.services
     backend.recipients = setup.recipients
+    backend.use_limits(setup)
     if setup.settings.xclient:
         backend.proxy_environ, backend.warnings = dict(environ), setup.warnings
     return Session(setup.settings, backend), backend

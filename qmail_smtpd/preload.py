@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     MakeBackend = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
 
-LISTS = (b"rcpthosts", b"badmailfrom", b"validrcptto", b"xclienthosts", b"policyservice")
+LISTS = (b"rcpthosts", b"badmailfrom", b"validrcptto", b"xclienthosts", b"policyservice", b"relaylimits")
 LONG_LISTS = 65536  # bytes of lists: to parse longer ones would keep the server's clients waiting
 WARM_UP_SESSIONS = 40  # an instruction is specialized some 20 calls after the first
 WARM_UP_COMMANDS = (
@@ -72,6 +72,8 @@ def prepare(environ: "Mapping[bytes, bytes]") -> None:
     """Load and build what sessions with a login, TLS or policy services need."""
     if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
         load_auth()
+    if control.exists(b"relaylimits", control.home(environ)):
+        from qmail_smtpd.relay import countfiles, meter  # noqa: F401
     if control.exists(b"servercert.pem", control.home(environ)):
         import qmail_smtpd.net.names  # noqa: F401
         from qmail_smtpd.net.certificate import prepare_context

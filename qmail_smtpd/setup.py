@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.auth.authenticator import Authenticator
     from qmail_smtpd.recipients.check import Recipients
     from qmail_smtpd.recipients.listed import Lists
+    from qmail_smtpd.relay.limits import RelayLimits
     from qmail_smtpd.services.listing import Services
     from qmail_smtpd.xclient.hosts import Hosts
 
@@ -187,6 +188,7 @@ class ControlFiles(Reader):
         self.xclienthosts = self.read_xclienthosts()
         self.services = self.read_services()
         self.validrcptto = self.read_validrcptto()
+        self.relaylimits = self.read_relaylimits()
         self.has_morercpthosts = self.settings.rcpthosts is not None and control.exists(b"morercpthosts.cdb")
 
     def read_greeting(self) -> None:
@@ -264,6 +266,29 @@ class ControlFiles(Reader):
             self.warn(b"xclienthosts", b"has lines without effect: %b: %b" % (escaped(line), why.encode()))
         return hosts
 
+    def read_relaylimits(self) -> "RelayLimits | None":
+        """Read the limits for relayed mail. Set `relay_limited` if there is such a file, whatever is in it.
+
+        With a file that cannot be used nothing is relayed, and other mail is taken.
+        """
+        try:
+            content = control.read(b"relaylimits")
+        except Unreadable as error:
+            control.do_not_cache()  # as for xclienthosts
+            self.settings.relay_limited = True
+            self.warnings.append(error.why + b": no relaying")
+            return None
+        if content is None:
+            return None
+        self.settings.relay_limited = True
+        from qmail_smtpd.relay.limits import RelayLimits
+
+        try:
+            return RelayLimits(content)
+        except ValueError as error:
+            self.warn(b"relaylimits", str(error).encode() + b": no relaying")
+            return None
+
 
 class Setup(Reader):
     """Everything that a session and its backend need at the start. Raises Unreadable."""
@@ -275,6 +300,7 @@ class Setup(Reader):
         self.unread = files.unread
         self.services = files.services
         self.settings = files.settings.copy()
+        self.relaylimits = files.relaylimits
         self.timeout, self.session_seconds = files.timeout, files.session_seconds
         self.morercpthosts = control.MoreRcpthosts(
             control.open_control(b"morercpthosts.cdb") if files.has_morercpthosts else -1

@@ -3,7 +3,7 @@
 import os
 
 from qmail_smtpd.relay.errors import StoreError
-from qmail_smtpd.relay.kinds import open_store
+from qmail_smtpd.relay.kinds import has_counters, open_counters, open_store
 from qmail_smtpd.relay.settings import Settings
 from tcprules import strerr
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 def main() -> "NoReturn":
     """Run the program. It ignores arguments. The exit code is 0, or 111 after a line with the reason."""
     try:
-        open_store(Settings(os.environb)).expire()
+        settings = Settings(os.environb)
+        open_store(settings).expire()
+        if has_counters(settings):
+            open_counters(settings).expire()
     except StoreError as error:
         strerr.die(strerr.TEMPORARY, "clearopensmtp: fatal: ", error.text)
     os._exit(0)

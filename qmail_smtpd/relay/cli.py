@@ -1,4 +1,4 @@
-"""relay-list: show the clients that may relay because of a recent login, or revoke one."""
+"""relay-list: show the clients that may relay because of a recent login, or what is used of the limits; end either."""
 
 import json
 import os
@@ -10,20 +10,24 @@ import click
 
 from qmail_smtpd.relay.address import normalise
 from qmail_smtpd.relay.errors import StoreError
-from qmail_smtpd.relay.kinds import open_store
+from qmail_smtpd.relay.kinds import open_counters, open_store
+from qmail_smtpd.relay.limitlist import HEADINGS as LIMIT_HEADINGS
+from qmail_smtpd.relay.limitlist import Configured, forgive, uses
+from qmail_smtpd.relay.limitlist import cells as limit_cells
 from qmail_smtpd.relay.settings import Settings
 from tcprules import strerr
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from qmail_smtpd.relay.store import Store
 
 PROGRAM = "relay-list"
-USAGE = "relay-list: usage: relay-list [ --json | --deny address ]"
+USAGE = "relay-list: usage: relay-list [ --limits ] [ --json ] | --deny address | --reset who"
 HEADINGS = ("address", "user", "service", "seen", "left")
 UNKNOWN = "-"  # vpopmail's list holds neither users nor services
-NO_ENTRY = 1  # exit code for an address that has no entry
+NO_ENTRY = 1  # exit code for an address that has no entry, or one for whom nothing is counted
 
 
 class Row(TypedDict):
@@ -42,7 +46,7 @@ def main() -> "NoReturn":
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        os._exit(show_or_deny.main(standalone_mode=False) or 0)
+        os._exit(show_or_change.main(standalone_mode=False) or 0)
     except click.UsageError:
         strerr.die(strerr.PERMANENT, USAGE)
     except StoreError as error:
@@ -54,20 +58,42 @@ def main() -> "NoReturn":
 @click.command(PROGRAM)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--deny", metavar="ADDRESS", help="Revoke relaying for this client until its next login.")
-def show_or_deny(as_json: bool, deny: str | None) -> int:
+@click.option("--limits", is_flag=True, help="Show what logins and addresses have used of their limits.")
+@click.option("--reset", metavar="WHO", help="Forget what is counted for this login or address.")
+def show_or_change(as_json: bool, deny: str | None, limits: bool, reset: str | None) -> int:
     """Show the clients that may relay now because of a recent login."""
-    if as_json and deny is not None:
+    if (deny is not None) + (reset is not None) + (as_json or limits) > 1:
         raise click.UsageError("")
-    store = open_store(Settings(os.environb))
+    settings = Settings(os.environb)
     if deny is not None:
-        return revoke(store, os.fsencode(deny))
-    rows = entry_rows(store)
+        return revoke(open_store(settings), os.fsencode(deny))
+    if reset is not None:
+        return forget(settings, os.fsencode(reset))
+    if limits:
+        used = uses(open_counters(settings), Configured(settings.home))
+        show(used, as_json, [LIMIT_HEADINGS, *map(limit_cells, used)])
+        return 0
+    rows = entry_rows(open_store(settings))
+    now = int(time.time())
+    show(rows, as_json, [HEADINGS, *(cells(row, now) for row in rows)])
+    return 0
+
+
+def show(rows: "Sequence[object]", as_json: bool, lines: list[tuple[str, ...]]) -> None:
+    """Print the rows as JSON objects, or as a table with these lines. Print nothing if there are none."""
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
     elif rows:
-        click.echo("\n".join(table(rows)))
-    return 0
+        click.echo("\n".join(table(lines)))
+
+
+def forget(settings: Settings, who: bytes) -> int:
+    """Forget what is counted for a login or an address. Return the exit code."""
+    if forgive(open_counters(settings), who):
+        return 0
+    strerr.say(PROGRAM, ": nothing is counted for ", who)
+    return NO_ENTRY
 
 
 def revoke(store: "Store", address: bytes) -> int:
@@ -95,10 +121,8 @@ def entry_rows(store: "Store") -> list[Row]:
     ]
 
 
-def table(rows: list[Row]) -> list[str]:
-    """Format the rows as lines of aligned columns."""
-    now = int(time.time())
-    lines = [HEADINGS, *(cells(row, now) for row in rows)]
+def table(lines: list[tuple[str, ...]]) -> list[str]:
+    """Return the lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 

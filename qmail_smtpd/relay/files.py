@@ -140,12 +140,13 @@ class Lock:
     file.
     """
 
-    __slots__ = ("descriptor", "kind", "mode", "path")
+    __slots__ = ("descriptor", "kind", "mode", "path", "patience")
 
-    def __init__(self, path: bytes, kind: int, mode: int) -> None:
+    def __init__(self, path: bytes, kind: int, mode: int, patience: float = DEADLINE) -> None:
         self.path = path
         self.kind = kind
         self.mode = mode
+        self.patience = patience
         self.descriptor = -1
 
     def __enter__(self) -> None:
@@ -180,8 +181,8 @@ class Lock:
             return descriptor
 
     def wait(self) -> None:
-        """Wait for the lock. Raise OSError; its errno is ETIMEDOUT after DEADLINE."""
-        deadline = monotonic() + DEADLINE
+        """Wait for the lock. Raise OSError; its errno is ETIMEDOUT after `patience` seconds."""
+        deadline = monotonic() + self.patience
         while True:
             try:
                 fcntl.lockf(self.descriptor, self.kind | fcntl.LOCK_NB)

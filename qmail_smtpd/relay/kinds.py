@@ -1,10 +1,13 @@
 """The kinds of stores, by their names in the settings. A process imports only the kind that it uses."""
 
+import os
+
 from qmail_smtpd.log import escaped
 from qmail_smtpd.relay.errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from qmail_smtpd.relay.counters import Counters
     from qmail_smtpd.relay.settings import Settings
     from qmail_smtpd.relay.store import Store
 
@@ -24,3 +27,20 @@ def open_store(settings: "Settings") -> "Store":
 
         return OpenSmtp(settings, location)
     raise StoreError(b"RELAY_STORE is not a known store: ", escaped(settings.store))
+
+
+def open_counters(settings: "Settings") -> "Counters":
+    """Return the counters of the store that RELAY_STORE names. Raise StoreError.
+
+    vpopmail's list has no room for them: with `open-smtp:DIR` they are in the default directory.
+    """
+    from qmail_smtpd.relay.countfiles import CountFiles
+
+    return CountFiles(settings)
+
+
+def has_counters(settings: "Settings") -> bool:
+    """Whether the store has a place for counters. A directory without one has never counted."""
+    from qmail_smtpd.relay.countfiles import DIRECTORY
+
+    return os.path.lexists(settings.directory + DIRECTORY)

@@ -7,13 +7,14 @@ because a page that it writes to between forks is copied. So it opens the store 
 from time import monotonic
 
 from qmail_smtpd.relay.errors import StoreError
-from qmail_smtpd.relay.kinds import open_store
+from qmail_smtpd.relay.kinds import open_counters, open_store
 from qmail_smtpd.relay.settings import Settings, variables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from qmail_smtpd.relay.counters import Counters
     from qmail_smtpd.relay.store import Store
 
 FRESH = 1.0  # seconds that the opened store stays in use
@@ -23,6 +24,14 @@ class Prepared:
     """The store, or None if it cannot be opened, and the variables that it was opened with."""
 
     store: "Store | None" = None
+    variables: "tuple[bytes | None, ...]" = ()
+    until = 0.0
+
+
+class Opened:
+    """The counters that a session of this process has opened last, and the variables that it has opened them with."""
+
+    counters: "Counters | None" = None
     variables: "tuple[bytes | None, ...]" = ()
     until = 0.0
 
@@ -48,3 +57,13 @@ def store_for(environ: "Mapping[bytes, bytes]") -> "Store":
     if Prepared.store and Prepared.variables == variables(environ):
         return Prepared.store
     return open_store(Settings(environ))
+
+
+def counters_for(environ: "Mapping[bytes, bytes]") -> "Counters":
+    """Return the counters that this process has opened less than a second ago, else open them. Raise StoreError."""
+    now, wanted = monotonic(), variables(environ)
+    if Opened.counters and now < Opened.until and Opened.variables == wanted:
+        return Opened.counters
+    Opened.counters = open_counters(Settings(environ))
+    Opened.variables, Opened.until = wanted, now + FRESH
+    return Opened.counters

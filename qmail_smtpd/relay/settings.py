@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SECONDS = 2400  # 40 minutes, the window of the article about clearopensmtp
+TIMEOUT = 1.0  # seconds that a session waits for counters, and a program for Redis
+LONGEST_TIMEOUT = 60
 LONGEST = 10**9  # seconds, about thirty years: with it an entry's expiry fits into entry.DIGITS digits
 DIRECTORY = b"/var/lib/relay"
 PROXIES = b"127.0.0.0/8 ::1"  # webmail and other programs on this host act for all users
@@ -53,6 +55,14 @@ class Settings:
             raise StoreError(error.why) from None
         return content if content is None else content.removeprefix(control.BYTE_ORDER_MARK).strip()
 
+    def timeout(self) -> float:
+        """Return how many seconds the store may take to answer a question. Raise StoreError."""
+        text = self.value(b"RELAY_TIMEOUT")
+        seconds = parse_seconds(text)
+        if text and (not seconds or seconds > LONGEST_TIMEOUT):
+            raise StoreError(b"RELAY_TIMEOUT is not a number of seconds from 1 to 60")
+        return float(seconds or TIMEOUT)
+
     def may_relay(self, user: bytes) -> bool:
         """Whether the user may relay: control/norelay lists those who may not."""
         return user.lower() not in control.list_entries((self.file(b"norelay") or b"").lower())
@@ -61,7 +71,14 @@ class Settings:
 def variables(environ: "Mapping[bytes, bytes]") -> "tuple[bytes | None, ...]":
     """Return the variables that the settings depend on, besides the control files."""
     get = environ.get  # no comprehension: as one more function it would cost each forked relay-check 12 us
-    return get(b"QMAILHOME"), get(b"RELAY_STORE"), get(b"RELAY_DIR"), get(b"RELAY_SECONDS"), get(b"RELAY_PROXIES")
+    return (
+        get(b"QMAILHOME"),
+        get(b"RELAY_STORE"),
+        get(b"RELAY_DIR"),
+        get(b"RELAY_SECONDS"),
+        get(b"RELAY_PROXIES"),
+        get(b"RELAY_TIMEOUT"),
+    )
 
 
 def parse_window(text: bytes) -> int | None:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
 
+    Refusal = tuple[bytes, dict[bytes, bytes]]
+
     class Backend(Protocol):
         """What one session needs from outside."""
 
@@ -38,6 +40,12 @@ if TYPE_CHECKING:
             """Ask the policy services about a recipient that would be accepted.
 
             `question`: attributes of the protocol. Their `instance` is the number of the transaction in the session.
+            """
+
+        def take_relayed(self, user: bytes | None, count: int) -> tuple[int, Refusal | None]:
+            """Count recipients that would be relayed for a user, or for the client without a login (None).
+
+            Return how many of them may be. The others get the refusal: the reply, and facts for the log.
             """
 
         def open_queue(self) -> bool:

@@ -79,6 +79,15 @@ def may_be_unknown(settings: "Settings", recipient: bytes, in_morercpthosts: "Ca
     return settings.rcpthosts is not None and in_rcpthosts(recipient, settings.rcpthosts, in_morercpthosts)
 
 
+def is_relayed(
+    recipient: bytes, rcpthosts: frozenset[bytes] | None, in_morercpthosts: "Callable[[bytes], bool]"
+) -> bool:
+    """Whether the recipient's mail leaves this host: its domain is not listed. Without rcpthosts no domain is."""
+    if rcpthosts is None:
+        return b"@" in recipient
+    return not in_rcpthosts(recipient, rcpthosts, in_morercpthosts)
+
+
 def in_rcpthosts(
     recipient: bytes, rcpthosts: frozenset[bytes] | None, in_morercpthosts: "Callable[[bytes], bool]"
 ) -> bool:

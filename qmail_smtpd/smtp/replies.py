@@ -32,6 +32,8 @@ NOT_VERIFIED = b"451 unable to verify recipient (#4.3.0)"  # the rcptcheck patch
 CHECK_FAILED = b"451 unable to execute recipient check (#4.3.0)"
 TOO_MANY_RECIPIENTS = b"452 too many recipients (#4.5.3)"
 POLICY_FAILURE = b"451 policy service is not available (#4.3.0)"
+RELAY_LIMIT = b"452 too much mail relayed, try again later (#4.7.1)"
+RELAY_UNCHECKED = b"451 unable to check how much mail has been relayed (#4.3.0)"
 
 TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
 TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"

@@ -7,13 +7,13 @@ from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.envelope import Envelope
 from qmail_smtpd.smtp.message import Message
 from qmail_smtpd.smtp.settings import Unreadable
-from qmail_smtpd.smtp.verbs import VERBS, unimplemented
+from qmail_smtpd.smtp.verbs import VERBS, answer_rcpt, rcpt, unimplemented
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qmail_smtpd.smtp.backend import Backend
+    from qmail_smtpd.smtp.backend import Backend, Refusal
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
 
@@ -48,6 +48,7 @@ class Session:
         self.failed_logins = 0
         self.unknown_recipients = 0
         self.attributes: Attributes = {}  # of the client, from its proxy's XCLIENT commands
+        self.waiting: list[tuple[bytes, Refusal | None, bool]] = []  # recipients: address, refusal, whether it counts
         self.saw_secret = False  # whether the client may have sent a password
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
 
@@ -60,6 +61,29 @@ class Session:
         position = 0
         while position < len(data) and self.status is None:
             position = self.consume(self, data, position)
+        if self.waiting:
+            self.settle()
+
+    def settle(self) -> None:
+        """Answer the recipients that wait for the relay limits, about which the backend is asked once for all."""
+        waiting, self.waiting = self.waiting, []
+        count = sum(counts for _, _, counts in waiting)
+        granted, over = self.backend.take_relayed(self.user, count) if count else (0, None)
+        for recipient, refusal, counts in waiting:
+            if self.status is not None:
+                return  # too many errors
+            if counts:
+                granted -= 1
+            answer_rcpt(self, recipient, over if counts and granted < 0 else refusal)
+
+    def rcpt_depends_on_waiting(self) -> bool:
+        """Whether those recipients have to be answered before the next one is decided about."""
+        settings = self.settings
+        return (
+            settings.policy_services
+            or 0 < settings.maxrcpt <= self.envelope.count + len(self.waiting)
+            or 0 < settings.brtlimit <= self.unknown_recipients
+        )
 
     def finish(self, status: int, reply: bytes, reason: bytes) -> None:
         """End the session and discard an unfinished message. `reply` is empty if the client has disconnected."""
@@ -98,8 +122,14 @@ class Session:
             if self.exchange is not None:
                 self.exchange(line)
                 return
-            VERBS.get(verb.lower(), unimplemented)(self, argument.lstrip(b" "))
+            command = VERBS.get(verb.lower(), unimplemented)
+            if self.waiting and (command is not rcpt or self.rcpt_depends_on_waiting()):
+                self.settle()
+            if self.status is None:
+                command(self, argument.lstrip(b" "))
         except Unreadable as error:
+            if self.waiting:
+                self.settle()
             self.log(b"refused", {b"reason": b"unreadable", b"why": error.why.replace(b" ", b"_")})
             self.finish(1, error.reply, b"unreadable")
 

@@ -5,7 +5,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from qmail_smtpd.smtp.backend import Backend
+    from qmail_smtpd.smtp.backend import Backend, Refusal
     from qmail_smtpd.smtp.envelope import Envelope
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         failed_logins: int
         unknown_recipients: int
         saw_secret: bool
+        waiting: list[tuple[bytes, Refusal | None, bool]]
         counts: dict[bytes, int]
 
         def answer(self, reply: bytes) -> None:

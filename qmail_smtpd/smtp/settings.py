@@ -26,6 +26,7 @@ class Settings:
     relaystrict = False
     recipients_are_checked = False  # whether the backend has to be asked which recipients exist
     brtlimit = 0  # unknown recipients after which the session ends at the next RCPT; 0: no limit
+    relay_limited = False  # whether recipients outside rcpthosts are counted (control/relaylimits)
     refuse_bare_cr = False
     databytes = 0  # 0: no limit, also for the next two
     maxrcpt = 10_000

@@ -3,13 +3,14 @@
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.address import literal_octets, parse
 from qmail_smtpd.smtp.envelope import Envelope
-from qmail_smtpd.smtp.policy import is_bad_sender, mail_refusal, may_be_unknown, rcpt_refusal
+from qmail_smtpd.smtp.policy import is_bad_sender, is_relayed, mail_refusal, may_be_unknown, rcpt_refusal
 from qmail_smtpd.smtp.received import protocol, received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qmail_smtpd.smtp.backend import Refusal
     from qmail_smtpd.smtp.session_protocol import SessionProtocol as Session
 
     Verb = Callable[[Session, bytes], None]
@@ -68,7 +69,10 @@ def mail(session: "Session", argument: bytes) -> None:
 
 
 def rcpt(session: "Session", argument: bytes) -> None:
-    """Accept or refuse a recipient. The value of RELAYCLIENT is appended to each."""
+    """Accept or refuse a recipient. The value of RELAYCLIENT is appended to each.
+
+    One that counts for the relay limits waits, and so do those after it, until the session asks for all at once.
+    """
     envelope, settings = session.envelope, session.settings
     if envelope.sender is None:
         session.answer(replies.MAIL_FIRST)
@@ -78,22 +82,38 @@ def rcpt(session: "Session", argument: bytes) -> None:
         session.finish(1, replies.TOO_MANY_UNKNOWN, b"brtlimit")
         return
     recipient = parse_address(session, argument)[0]
-    facts = {b"sender": envelope.sender, b"recipient": recipient}
     refusal = rcpt_refusal(settings, envelope, recipient, session.backend.in_morercpthosts)
     if not refusal and may_be_unknown(settings, recipient, session.backend.in_morercpthosts):
         refusal = session.backend.recipient_refusal(envelope.sender, recipient)
-    if refusal:
-        session.unknown_recipients += refusal[0] == replies.UNKNOWN
-        session.counts[b"refused"] += 1
-        session.log(b"refused", {**facts, b"reason": refusal[1]})
-        session.answer(refusal[0])
-        return
-    if settings.policy_services:
+    session.unknown_recipients += refusal is not None and refusal[0] == replies.UNKNOWN
+    if settings.policy_services and not refusal:
         from qmail_smtpd.smtp.delegation import is_refused  # loaded only where policy services are asked
 
-        if is_refused(session, facts):
+        if is_refused(session, {b"sender": envelope.sender, b"recipient": recipient}):
             return
-    envelope.add(recipient + (settings.relayclient or b""))
+    counts = (
+        settings.relay_limited
+        and refusal is None
+        and settings.relayclient is not None
+        and is_relayed(recipient, settings.rcpthosts, session.backend.in_morercpthosts)
+    )
+    answer = (refusal[0], {b"reason": refusal[1]}) if refusal else None
+    if counts or session.waiting:
+        session.waiting.append((recipient, answer, counts))
+    else:
+        answer_rcpt(session, recipient, answer)
+
+
+def answer_rcpt(session: "Session", recipient: bytes, refusal: "Refusal | None") -> None:
+    """Add the recipient to the envelope, or refuse it."""
+    envelope = session.envelope
+    facts = {b"sender": envelope.sender or b"", b"recipient": recipient}
+    if refusal:
+        session.counts[b"refused"] += 1
+        session.log(b"refused", facts | refusal[1])
+        session.answer(refusal[0])
+        return
+    envelope.add(recipient + (session.settings.relayclient or b""))
     session.counts[b"recipients"] += 1
     session.log(b"accepted", facts)
     session.answer(replies.OK)

@@ -58,6 +58,8 @@ class Echo:
         self.clients: list[dict[bytes, bytes | None]] = []  # the attributes that a proxy has sent
         self.relaying_clients: dict[bytes | None, bytes] = {}  # address: RELAYCLIENT
         self.denied_clients: tuple[bytes, ...] = ()
+        self.allowance = 1_000_000  # recipients that may still be relayed
+        self.relayed: list[tuple[bytes | None, int]] = []
         self.changes: dict[str, object] = {}  # of the settings for all clients
 
     def reply(self, line: bytes) -> None:
@@ -85,6 +87,12 @@ class Echo:
     def consult(self, question: dict[bytes, bytes], may_relay: bool) -> Ruling:
         self.policy_questions.append((question, may_relay))
         return self.rulings.pop(0) if self.rulings else Ruling()
+
+    def take_relayed(self, user: bytes | None, count: int) -> tuple[int, tuple[bytes, dict[bytes, bytes]] | None]:
+        self.relayed.append((user, count))
+        granted = min(count, self.allowance)
+        self.allowance -= granted
+        return granted, (replies.RELAY_LIMIT, {b"reason": b"relaylimit"}) if granted < count else None
 
     def open_queue(self) -> bool:
         assert self.message is None

@@ -12,6 +12,7 @@ from tests.kit.support import script
 SMTPD_MODULES = 28  # measured: 24 before the greeting, 28 with a message; 26 of them are our own
 XCLIENT_MODULES = 32  # measured: 32 without $XCLIENTRULES, whose cdb needs cdblib
 POLICY_MODULES = 37  # measured: 37 with a recipient that the service refuses
+LIMITED_MODULES = 45  # measured: 45 with the directory store
 QUEUE_MODULES = 11  # measured: 11
 
 
@@ -41,6 +42,16 @@ def test_a_session_with_a_policy_service_loads_only_cheap_modules_and_few(bare: 
         loaded = imported([script("qmail-smtpd")], home, MESSAGE.encode() + b"QUIT\r\n") - bare
     assert len(server.questions) == 1
     check(loaded, POLICY_MODULES)
+
+
+def test_a_session_with_relay_limits_loads_only_cheap_modules_and_few(bare: set[str], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    (store / "counts").mkdir(parents=True)
+    home = make_home(tmp_path / "home", {**CONTROL, "relaylimits": ".: 9/3600\n", "relaydir": f"{store}\n"})
+    commands = b"MAIL <a@b>\r\nRCPT <a@away.test>\r\nQUIT\r\n"
+    loaded = imported([script("qmail-smtpd")], home, commands, RELAYCLIENT="", TCPREMOTEIP="192.0.2.1") - bare
+    assert [path.name for path in (store / "counts").iterdir()] == ["address=192.0.2.1"]
+    check(loaded, LIMITED_MODULES)
 
 
 def test_maildir_queue_loads_only_cheap_modules_and_few(bare: set[str], tmp_path: Path) -> None:

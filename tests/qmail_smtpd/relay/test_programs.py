@@ -437,7 +437,7 @@ def test_deny_removes_one_client(tmp_path: Path, kind: str) -> None:
     assert listing(home, b"--deny", b"192.0.2.7") == ([], b"relay-list: no entry for 192.0.2.7\n", 1)
 
 
-USAGE = b"relay-list: usage: relay-list [ --json | --deny address ]\n"
+USAGE = b"relay-list: usage: relay-list [ --limits ] [ --json ] | --deny address | --reset who\n"
 
 
 @pytest.mark.parametrize("words", [[b"--deny"], [b"--deny", b"nobody"], [b"--deny", b""], [b"--deny", b"../x"],

@@ -1,0 +1,76 @@
+"""What `relay-list --limits` shows: how much of its limits each login and address has used; and `--reset`."""
+
+from typing import TYPE_CHECKING, TypedDict
+
+from qmail_smtpd import control
+from qmail_smtpd.relay.address import normalise
+from qmail_smtpd.relay.counters import ADDRESS, KINDS, LOGIN, Key
+from qmail_smtpd.relay.errors import StoreError
+from qmail_smtpd.relay.limits import BadLimit, RelayLimits, group_of, text_of
+from qmail_smtpd.smtp.settings import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qmail_smtpd.relay.counters import Counters
+    from qmail_smtpd.relay.limits import Limits
+
+HEADINGS = ("kind", "who", "used", "limit")
+
+
+class Use(TypedDict):
+    """What a login or an address has used of one of its limits. `seconds` is the limit's window."""
+
+    kind: str
+    who: str
+    used: int
+    limit: int
+    seconds: int
+
+
+class Configured:
+    """The limits that the control files of a home set. Creating it raises StoreError."""
+
+    def __init__(self, home: bytes) -> None:
+        self.relaylimits = RelayLimits(b"")
+        try:
+            content = control.read(b"relaylimits", home)
+            if content is not None:
+                self.relaylimits = RelayLimits(content)
+        except Unreadable as error:
+            raise StoreError(error.why) from None
+        except BadLimit as error:
+            raise StoreError(b"control/relaylimits ", str(error).encode()) from None
+
+    def limits_of(self, key: Key) -> "Limits":
+        """Return the limits for a counter, none if it is no longer limited."""
+        if key.kind == LOGIN:
+            return self.relaylimits.of_login(key.name)[1]
+        return self.relaylimits.of_address(key.name)[1] if key.kind == ADDRESS else ()
+
+
+def uses(counters: "Counters", configured: Configured) -> list[Use]:
+    """Return what has been used of each limit, the fullest first. Raise StoreError."""
+    found = [use for key in counters.counted() for use in uses_of(key, counters, configured)]
+    return sorted(found, key=lambda use: (-use["used"] / max(use["limit"], 1), use["kind"], use["who"]))
+
+
+def uses_of(key: Key, counters: "Counters", configured: Configured) -> "Iterator[Use]":
+    """Yield what a counter has used of each of its limits, if it has used anything."""
+    limits = configured.limits_of(key)
+    for (limit, seconds), used in zip(limits, counters.used([(key, seconds) for _, seconds in limits]), strict=True):
+        if used:
+            who = key.name.decode("ascii", "backslashreplace")
+            yield {"kind": key.kind.decode(), "who": who, "used": used, "limit": limit, "seconds": seconds}
+
+
+def cells(use: Use) -> tuple[str, ...]:
+    """Return the cells of one line."""
+    return use["kind"], use["who"], str(use["used"]), text_of((use["limit"], use["seconds"])).decode()
+
+
+def forgive(counters: "Counters", who: bytes) -> bool:
+    """Forget everything that is counted for a login or an address. Return False if nothing is. Raise StoreError."""
+    names = {who, who.lower(), normalise(who) or who, group_of(who)}
+    forgiven = [counters.reset(Key(kind, name)) for kind in KINDS for name in names]
+    return any(forgiven)
