@@ -2,6 +2,7 @@
 
 import pytest
 
+from qmail_smtpd.smtp.ruling import Ruling
 from qmail_smtpd.smtp.settings import Unreadable
 from tests.kit.echo import Echo, converse
 
@@ -86,3 +87,21 @@ def test_a_session_that_ends_by_errors_gets_no_more_replies() -> None:
     too_long = b"RCPT <" + b"x" * 1000 + b"@away.test>\r\n"
     echo = session(MAIL + AWAY + too_long * 3 + AWAY + HOME + b"NOOP\r\n", maxerrors=1)
     assert codes(echo) == "250 250 555 421"
+
+
+def test_policy_services_are_asked_first_and_what_they_refuse_does_not_count() -> None:
+    echo = Echo()
+    refusing = Ruling()
+    refusing.refuse(b"service", b"554 no (#5.7.1)")
+    echo.rulings = [Ruling(), refusing, Ruling()]
+    converse(MAIL + AWAY * 3, 0, echo, relay_limited=True, relayclient=b"", policy_services=True)
+    assert codes(echo) == "250 250 554 250"
+    assert echo.relayed == [(None, 1), (None, 1)]
+
+
+def test_recipients_of_this_host_that_do_not_exist_are_refused_in_their_place() -> None:
+    echo = Echo()
+    echo.refusals = {b"u@ok.test": (b"550 no (#5.1.1)", b"unknown")}
+    converse(MAIL + AWAY + HOME + AWAY, 0, echo, relay_limited=True, relayclient=b"", recipients_are_checked=True)
+    assert codes(echo) == "250 250 550 250"
+    assert echo.relayed == [(None, 2)]
