@@ -2,6 +2,7 @@
 
 import pytest
 
+from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.ruling import Ruling
 from qmail_smtpd.smtp.settings import Unreadable
 from tests.kit.echo import Echo, converse
@@ -105,3 +106,11 @@ def test_recipients_of_this_host_that_do_not_exist_are_refused_in_their_place() 
     converse(MAIL + AWAY + HOME + AWAY, 0, echo, relay_limited=True, relayclient=b"", recipients_are_checked=True)
     assert codes(echo) == "250 250 550 250"
     assert echo.relayed == [(None, 2)]
+
+
+def test_brtlimit_ends_the_session_after_the_replies_to_those_before() -> None:
+    echo = Echo()
+    echo.refusals = {b"u@ok.test": (replies.UNKNOWN, b"unknown")}
+    options: dict[str, object] = {"relay_limited": True, "recipients_are_checked": True, "brtlimit": 1}
+    converse(MAIL + AWAY + HOME + AWAY + AWAY, 0, echo, relayclient=b"", **options)
+    assert codes(echo) == "250 250 550 421"
