@@ -434,13 +434,13 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
 def read_once(session: Session, wire: Wire) -> None:
     """Read from the client once and feed the session, or end it at end of file or after a timeout."""
     try:
-        data = wire.read() if session.message is None else wire.read_data()
+        data = wire.read_data() if session.takes_message() else wire.read()
         if data:
             session.feed(data)
         else:
             session.finish(1, b"", b"gone")
     except SessionTimedOut:
         wire.allow_final_reply()
-        session.finish(1, replies.SESSION_TIMEOUT if session.message is None else replies.TIMEOUT, b"timeout")
+        session.finish(1, replies.TIMEOUT if session.takes_message() else replies.SESSION_TIMEOUT, b"timeout")
     except TimedOut:
         session.finish(1, replies.TIMEOUT, b"timeout")

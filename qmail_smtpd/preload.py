@@ -11,6 +11,7 @@ from qmail_smtpd import control
 from qmail_smtpd.log import NONE, Log
 from qmail_smtpd.net.wire import Wire
 from qmail_smtpd.setup import TIMEOUT, ControlFiles
+from qmail_smtpd.smtp import transfer  # noqa: F401  # once, not in each child
 from qmail_smtpd.smtp.session import Session
 from qmail_smtpd.smtp.settings import Settings, Unreadable
 
@@ -58,8 +59,10 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
         return
     try:
         control.enter(control.home(environ))
-        if control.total_size(LISTS) <= LONG_LISTS:
-            control.cached("settings", ControlFiles)
+        if control.total_size(LISTS) > LONG_LISTS:
+            return
+        if control.cached("settings", ControlFiles).settings.chunking:
+            from qmail_smtpd.smtp import chunking  # noqa: F401  # once, not in each child
     except Unreadable:
         pass  # each child reports it
     finally:

@@ -222,6 +222,7 @@ class ControlFiles(Reader):
         settings.refuse_bare_cr = self.has_word(b"barecr", b"refuse")
         settings.badmailfrom_relay = not self.has_word(b"badmailfromrelay", b"skip")
         settings.relaystrict = control.read(b"relaystrict") is not None
+        settings.chunking = control.read(b"chunking") is not None
         if settings.rcpthosts is None:
             effect = b"only mail for postmaster is accepted" if settings.relaystrict else b"open relay"
             self.warn(b"rcpthosts", b"is missing: " + effect)

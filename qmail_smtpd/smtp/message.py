@@ -14,35 +14,56 @@ END_OF_HEADER = b"\n\r\n"
 TAIL_SIZE = max(map(len, HOP_LINES)) - 1  # bytes of the header to keep, to find a word that is split between two blocks
 
 
-class Message:
-    """One message, parsed incrementally.
+class Measured:
+    """What is counted of a message: its bytes as stored, and the mailers that it came through."""
+
+    __slots__ = ("end_of_header", "header_tail", "hops", "limit", "size", "too_big")
+
+    def __init__(self, limit: int, end_of_header: bytes) -> None:
+        self.limit = limit  # bytes after conversion, 0 for none
+        self.end_of_header = end_of_header
+        self.header_tail: bytes | None = b"\n"  # the last bytes of the header; None after the header
+        self.hops = self.size = 0
+        self.too_big = False
+
+    def measured(self, text: bytes) -> bytes:
+        """Count converted text and return what is to be stored of it: nothing once the message is too big."""
+        self.size += len(text)
+        self.too_big = 0 < self.limit < self.size
+        return b"" if self.too_big else text
+
+    def refusal(self) -> tuple[bytes, bytes] | None:
+        """Return the reply and the reason for the log if the message is not to be queued, else None."""
+        if self.hops >= MAX_HOPS:
+            return replies.TOO_MANY_HOPS, b"hops"
+        return (replies.TOO_BIG, b"size") if self.too_big else None
+
+    def count_hops(self, data: bytes) -> None:
+        """Count the header lines that earlier mailers added, up to the first empty line."""
+        header_tail = self.header_tail or b""
+        text = (header_tail + data).lower()
+        over = text.find(self.end_of_header, max(0, len(header_tail) - len(self.end_of_header) + 1))
+        stop = over if over >= 0 else len(text)
+        for word in HOP_LINES:
+            self.hops += text.count(word, max(0, len(header_tail) - len(word) + 1), stop)
+        self.header_tail = None if over >= 0 else text[-TAIL_SIZE:]
+
+
+class Message(Measured):
+    """The message of a DATA command, parsed incrementally.
 
     After each `feed`, `ended` tells whether the message is complete, `rest` holds the data after it, and `stray` tells
     whether there was a stray newline (or a refused CR).
     """
 
-    __slots__ = (
-        "ended",
-        "header_tail",
-        "held",
-        "hops",
-        "limit",
-        "refuse_bare_cr",
-        "rest",
-        "size",
-        "stray",
-        "too_big",
-        "virtual_bytes",
-    )
+    __slots__ = ("ended", "held", "refuse_bare_cr", "rest", "stray", "virtual_bytes")
 
     def __init__(self, limit: int = 0, refuse_bare_cr: bool = False) -> None:
-        self.limit = limit  # bytes after conversion, 0 for none
+        super().__init__(limit, END_OF_HEADER)
         self.refuse_bare_cr = refuse_bare_cr
         self.held = b"\r\n"  # input not yet converted. The message is parsed as if a CRLF came before it
         self.virtual_bytes = 1  # bytes of output that come from that CRLF and not from the client
-        self.header_tail: bytes | None = b"\n"  # the last bytes of the header as received; None after the header
-        self.hops = self.size = 0
-        self.ended = self.stray = self.too_big = False
+        self.ended = self.stray = False
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
@@ -59,16 +80,7 @@ class Message:
             data = data[: end + 2]
         else:
             data = self.hold_back(data)
-        text = self.convert(data, dot >= 0)
-        self.size += len(text)
-        self.too_big = 0 < self.limit < self.size
-        return b"" if self.too_big else text
-
-    def refusal(self) -> tuple[bytes, bytes] | None:
-        """Return the reply and the reason for the log if the message is not to be queued, else None."""
-        if self.hops >= MAX_HOPS:
-            return replies.TOO_MANY_HOPS, b"hops"
-        return (replies.TOO_BIG, b"size") if self.too_big else None
+        return self.measured(self.convert(data, dot >= 0))
 
     def hold_back(self, data: bytes) -> bytes:
         """Keep the longest end of the data that may be the beginning of CRLF . CRLF, and return the rest."""
@@ -90,13 +102,3 @@ class Message:
             text = text[self.virtual_bytes :]
             self.virtual_bytes = 0
         return text
-
-    def count_hops(self, data: bytes) -> None:
-        """Count the header lines that earlier mailers added, up to the first empty line."""
-        header_tail = self.header_tail or b""
-        text = (header_tail + data).lower()
-        over = text.find(END_OF_HEADER, max(0, len(header_tail) - len(END_OF_HEADER) + 1))
-        stop = over if over >= 0 else len(text)
-        for word in HOP_LINES:
-            self.hops += text.count(word, max(0, len(header_tail) - len(word) + 1), stop)
-        self.header_tail = None if over >= 0 else text[-TAIL_SIZE:]

@@ -17,6 +17,7 @@ TLS_TWICE = b"503 TLS is active already (#5.5.1)"
 UNIMPLEMENTED = b"502 unimplemented (#5.5.1)"
 MAIL_FIRST = b"503 MAIL first (#5.5.1)"
 RCPT_FIRST = b"503 RCPT first (#5.5.1)"
+BDAT_FIRST = b"503 BDAT LAST or RSET first (#5.5.1)"
 SYNTAX = b"555 syntax error (#5.5.4)"
 
 XCLIENT_SYNTAX = b"501 XCLIENT attribute=value expected (#5.5.4)"  # codes: Postfix's XCLIENT_README
@@ -36,6 +37,7 @@ RELAY_LIMIT = b"452 too much mail relayed, try again later (#4.7.1)"
 RELAY_UNCHECKED = b"451 unable to check how much mail has been relayed (#4.3.0)"
 
 TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
+BARE_CR = b"554 a CR without LF is not accepted (#5.6.0)"
 TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"
 
 # For AUTH: qmail-authentication 0.8.x.
@@ -56,6 +58,7 @@ NOT_YOUR_SENDER = b"553 sorry, that sender isn't yours (#5.7.1)"
 # Replies that end the session.
 TOO_MANY_LOGINS = b"421 too many failed logins (#4.7.0)"
 TOO_MANY_UNKNOWN = b"421 too many invalid addresses, goodbye (#4.3.0)"  # the text of the patches with brtlimit
+BDAT_SYNTAX = b"501 BDAT size [LAST] expected (#5.5.4)"
 XCLIENT_DENIED = b"554 access denied (#5.7.1)"
 STRAY_NEWLINE = b"451 See https://cr.yp.to/docs/smtplf.html."
 TIMEOUT = b"451 timeout (#4.4.2)"

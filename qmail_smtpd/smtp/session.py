@@ -1,19 +1,20 @@
 """The SMTP conversation: the client's bytes in, replies and decisions out to a backend. No I/O, no clock.
 
-`feed` accepts the client's bytes in pieces of any size. The commands are in verbs.py.
+`feed` accepts the client's bytes in pieces of any size. The commands are in verbs.py, messages in transfer.py.
 """
 
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.envelope import Envelope
-from qmail_smtpd.smtp.message import Message
 from qmail_smtpd.smtp.settings import Unreadable
-from qmail_smtpd.smtp.verbs import VERBS, answer_rcpt, rcpt, unimplemented
+from qmail_smtpd.smtp.verbs import BETWEEN_CHUNKS, VERBS, answer_rcpt, rcpt, unimplemented
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qmail_smtpd.smtp.backend import Backend, Refusal
+    from qmail_smtpd.smtp.chunk import Chunk, ChunkedMessage
+    from qmail_smtpd.smtp.message import Message
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
 
@@ -37,7 +38,8 @@ class Session:
         self.protocol = b"SMTP"  # ESMTP after EHLO
         self.transactions = 0
         self.envelope = Envelope()
-        self.message: Message | None = None  # set during DATA
+        self.message: Message | ChunkedMessage | None = None  # set during DATA, and from the first BDAT to the last
+        self.chunk: Chunk | None = None  # of which bytes are still to come
         self.size_offered = False
         self.cipher: bytes | None = None  # None: no TLS
         self.initial_identity = settings.relayclient, settings.remoteinfo  # from the environment
@@ -89,12 +91,15 @@ class Session:
         """End the session and discard an unfinished message. `reply` is empty if the client has disconnected."""
         if self.message is not None:
             self.backend.abandon_queue()
-            size = b"%d" % self.message.size
-            self.log(b"aborted", {**self.envelope.facts(), b"bytes": size, b"reason": reason})
+            self.log_aborted(self.message, reason)
         if reply:
             self.backend.reply(reply)
         self.status = status
         self.log(b"end", {b"reason": reason, **{name: b"%d" % count for name, count in self.counts.items()}})
+
+    def takes_message(self) -> bool:
+        """Whether the client's next bytes belong to a message, or may do so."""
+        return self.message is not None or self.chunk is not None
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         """Log a decision, with the name from HELO or EHLO."""
@@ -122,11 +127,14 @@ class Session:
             if self.exchange is not None:
                 self.exchange(line)
                 return
-            command = VERBS.get(verb.lower(), unimplemented)
+            verb, argument = verb.lower(), argument.lstrip(b" ")
+            if verb.startswith(b"bdat"):  # with everything behind it: a part of a size would be another size
+                verb, argument = b"bdat", line[4:]
+            command = (VERBS if self.message is None else BETWEEN_CHUNKS).get(verb, unimplemented)
             if self.waiting and (command is not rcpt or self.rcpt_depends_on_waiting()):
                 self.settle()
             if self.status is None:
-                command(self, argument.lstrip(b" "))
+                command(self, argument)
         except Unreadable as error:
             if self.waiting:
                 self.settle()
@@ -176,7 +184,8 @@ class Session:
     def forget_hello(self) -> None:
         """Discard the client's HELO or EHLO, and the transaction."""
         self.helo = self.hello = None
-        self.protocol, self.size_offered, self.envelope = b"SMTP", False, Envelope()
+        self.protocol, self.size_offered = b"SMTP", False
+        self.discard_transaction()
 
     def may_log_in(self) -> bool:
         """Whether AUTH is allowed at this point: under TLS, or if it is allowed in clear."""
@@ -209,40 +218,19 @@ class Session:
                 return
         self.backend.reply(reply)
 
-    def begin_message(self) -> None:
-        """Treat the following bytes as a message."""
-        self.message = Message(self.settings.databytes, self.settings.refuse_bare_cr)
-        self.consume = Session.consume_message
-
-    def consume_message(self, data: bytes, position: int) -> int:
-        """Process a part of the message and return the position after it."""
-        message = self.message
-        assert message is not None
-        text = message.feed(data[position:])
-        if text:
-            self.backend.write_message(text)
-        if message.stray:
-            self.finish(1, replies.STRAY_NEWLINE, b"stray-newline")
-        elif message.ended:
-            self.finish_message(message)
-        return len(data) - len(message.rest)
-
-    def finish_message(self, message: Message) -> None:
-        """Send the queue program the envelope, unless the message is refused, and reply with the result."""
-        facts = {b"bytes": b"%d" % message.size}
-        refusal = message.refusal()
-        if refusal:
-            self.backend.close_queue(None)
-            reply, facts[b"reason"] = refusal
-        else:
-            reply = self.backend.close_queue(self.envelope.complete())
-        if reply.startswith(b"2"):
-            self.counts[b"messages"] += 1
-            self.log(b"queued", {**self.envelope.facts(), **facts, b"qp": reply.rpartition(b" ")[2]})
-        else:
-            facts.setdefault(b"reason", b"queue")
-            self.log(b"rejected", {**self.envelope.facts(), **facts, b"reply": reply.replace(b" ", b"_")})
-        self.message = None
+    def discard_transaction(self) -> None:
+        """Forget sender and recipients, and the chunks of a message that is not complete."""
+        if self.message is not None:
+            self.backend.close_queue(None)  # waits for the queue program: a client cannot collect processes by RSET
+            self.log_aborted(self.message, b"reset")
+            self.message = None
         self.envelope = Envelope()
+
+    def log_aborted(self, message: "Message | ChunkedMessage", reason: bytes) -> None:
+        """Log that an incomplete message is discarded."""
+        size = b"%d" % message.size
+        self.log(b"aborted", {**self.envelope.facts(), b"bytes": size, b"reason": reason})
+
+    def await_command(self) -> None:
+        """Treat the following bytes as commands."""
         self.consume = Session.consume_command
-        self.answer(reply)

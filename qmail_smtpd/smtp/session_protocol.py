@@ -1,14 +1,18 @@
-"""What the commands (verbs.py, login.py) use of the session (session.py), as a type."""
+"""What the commands (verbs.py, login.py) and the message's modules use of the session (session.py), as a type."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from qmail_smtpd.smtp.backend import Backend, Refusal
+    from qmail_smtpd.smtp.chunk import Chunk, ChunkedMessage
     from qmail_smtpd.smtp.envelope import Envelope
+    from qmail_smtpd.smtp.message import Message
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
+
+    Consumer = Callable[[Any, bytes, int], int]
 
     class SessionProtocol(Protocol):
         """One client's session, as the commands see it. session.py describes the attributes."""
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
         envelope: Envelope
         size_offered: bool
         cipher: bytes | None
+        message: Message | ChunkedMessage | None
+        chunk: Chunk | None
+        consume: Consumer
         exchange: Callable[[bytes], None] | None
         user: bytes | None
         mechanism: bytes
@@ -41,8 +48,11 @@ if TYPE_CHECKING:
         def finish(self, status: int, reply: bytes, reason: bytes) -> None:
             """End the session with this exit status."""
 
-        def begin_message(self) -> None:
-            """Treat the following bytes as a message."""
+        def discard_transaction(self) -> None:
+            """Forget sender and recipients, and the chunks of a message that is not complete."""
+
+        def await_command(self) -> None:
+            """Treat the following bytes as commands."""
 
         def settle_offer(self) -> None:
             """Decide what AUTH offers."""

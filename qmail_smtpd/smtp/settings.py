@@ -36,6 +36,7 @@ class Settings:
     auth: "Offer | None" = None  # None: AUTH is not configured
     maxauth = 3  # failed logins before the session ends
     auth_in_clear = True  # whether AUTH is also available without TLS
+    chunking = False  # whether BDAT is offered
     policy_services = False  # whether policy services are asked about recipients
     starttls = False  # whether there is a certificate
     xclient: tuple[bytes, ...] = ()  # the attributes that this client may send with XCLIENT; none: it may not

@@ -4,7 +4,6 @@ from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.address import literal_octets, parse
 from qmail_smtpd.smtp.envelope import Envelope
 from qmail_smtpd.smtp.policy import is_bad_sender, is_relayed, mail_refusal, may_be_unknown, rcpt_refusal
-from qmail_smtpd.smtp.received import protocol, received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ def ehlo(session: "Session", argument: bytes) -> None:
     reset(session, argument)
     session.protocol = b"ESMTP"
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
+    if session.settings.chunking:
+        lines.append(b"CHUNKING")
     if session.settings.auth and session.may_log_in():
         session.settle_offer()
         position = 1 if session.settings.auth.old_style else len(lines)
@@ -46,7 +47,7 @@ def ehlo(session: "Session", argument: bytes) -> None:
 
 def reset(session: "Session", name: bytes) -> None:
     """Discard the transaction, and store the client's name unless it equals `remotehost` (qmail-smtpd.c, dohelo)."""
-    session.envelope = Envelope()
+    session.discard_transaction()
     session.hello = name
     session.helo = None if name.lower() == session.settings.remotehost.lower() else name
 
@@ -131,21 +132,24 @@ def parse_address(session: "Session", argument: bytes) -> tuple[bytes, bytes]:
 
 def data(session: "Session", argument: bytes) -> None:
     """Begin the message, with this host's Received line."""
-    if session.envelope.sender is None:
-        session.answer(replies.MAIL_FIRST)
-    elif not session.envelope.count:
-        session.answer(replies.RCPT_FIRST)
-    elif not session.backend.open_queue():
-        session.envelope = Envelope()
-        session.answer(replies.QQ_FAILURE)
-    else:
-        session.answer(replies.GO_AHEAD)
-        s = session.settings
-        when = session.backend.date()
-        protocol_name = protocol(session.cipher, session.user)
-        lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, protocol_name, when)
-        session.backend.write_message(session.envelope.headers + lines)
-        session.begin_message()
+    from qmail_smtpd.smtp.transfer import begin_data, open_message  # loaded only by sessions with a message
+
+    refusal = open_message(session)
+    if refusal:
+        session.answer(refusal)
+        return
+    session.answer(replies.GO_AHEAD)
+    begin_data(session)
+
+
+def bdat(session: "Session", argument: bytes) -> None:
+    """Take a chunk of a message (RFC 3030), if CHUNKING is on offer."""
+    if not session.settings.chunking:
+        unimplemented(session, argument)
+        return
+    from qmail_smtpd.smtp.chunking import begin_chunk  # loaded only by sessions that use it
+
+    begin_chunk(session, argument)
 
 
 def auth(session: "Session", argument: bytes) -> None:
@@ -202,7 +206,7 @@ def xclient(session: "Session", argument: bytes) -> None:
 
 
 def rset(session: "Session", argument: bytes) -> None:
-    session.envelope = Envelope()
+    session.discard_transaction()
     session.answer(replies.FLUSHED)
 
 
@@ -225,6 +229,7 @@ VERBS: "dict[bytes, Verb]" = {
     b"mail": mail,
     b"rcpt": rcpt,
     b"data": data,
+    b"bdat": bdat,
     b"auth": auth,
     b"starttls": starttls,
     b"xclient": xclient,
@@ -234,3 +239,6 @@ VERBS: "dict[bytes, Verb]" = {
     b"help": fixed(replies.HELP),
     b"vrfy": fixed(replies.VRFY),
 }
+
+# The commands between two chunks of one message (RFC 3030 section 2): no other transaction begins.
+BETWEEN_CHUNKS = {**VERBS, **dict.fromkeys((b"mail", b"rcpt", b"data"), fixed(replies.BDAT_FIRST))}

@@ -34,6 +34,8 @@ KNOWN = {value for value in vars(replies).values() if isinstance(value, bytes)} 
     b"250-PIPELINING",
     b"250 8BITMIME",
     b"250-8BITMIME",
+    b"250 CHUNKING",
+    b"250-CHUNKING",
     b"250 SIZE 40",
     b"250 ok 1 qp 2",
     b"250-AUTH LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256",
@@ -55,6 +57,8 @@ CHOICES = [
     {"auth": EVERY_MECHANISM},
     {"auth": Offer(EVERY_MECHANISM.mechanisms, required=True), "maxauth": 2},
     {"xclient": WITHOUT_LOGIN},
+    {"chunking": True},
+    {"chunking": True, "refuse_bare_cr": True, "databytes": 40},
 ]
 
 
@@ -75,6 +79,7 @@ def check(data: bytes) -> None:
         assert envelope.startswith(b"F")
         assert envelope.endswith(b"\0\0")
     check_message(data[2:])
+    check_chunks(data[2:], data[1] % 16 + 1)
 
 
 def check_message(data: bytes) -> None:
@@ -85,6 +90,21 @@ def check_message(data: bytes) -> None:
         assert echo.queued[0][0].partition(b"-0000\n")[2] == stored
     assert bool(echo.queued) <= (state == END)
     assert session.status is not None or state != BARE_LF
+
+
+def check_chunks(data: bytes, size: int) -> None:
+    """Send the same bytes as a message in chunks: they are stored, whatever they are, and none of them is a command."""
+    parts = [data[start : start + size] for start in range(0, len(data), size)]
+    chunks = b"".join(b"BDAT %d\r\n%b" % (len(part), part) for part in parts)
+    session, echo = converse(TRANSACTION + chunks + b"BDAT 0 LAST\r\nNOOP\r\n", 0, Echo(), chunking=True, maxerrors=0)
+    text = data.replace(b"\r\n", b"\n")
+    if echo.queued:
+        assert echo.queued[0][0].partition(b"-0000\n")[2] == (
+            text if text.endswith(b"\n") or not text else text + b"\n"
+        )
+    else:
+        assert replies.TOO_MANY_HOPS in echo.replies
+    assert (len(echo.replies), echo.replies[-1], session.status) == (5 + len(parts), replies.OK, None)
 
 
 def main() -> None:

@@ -119,7 +119,7 @@ def test_a_client_that_never_relays_does_not_even_without_rcpthosts_and_the_queu
     assert "RELAYCLIENT" not in names
 
 
-OUR_FILES = ["maxrcpt", "maxerrors", "timeoutsession", "barecr", "relaystrict", "badmailfromrelay"]
+OUR_FILES = ["maxrcpt", "maxerrors", "timeoutsession", "barecr", "relaystrict", "badmailfromrelay", "chunking"]
 
 
 @pytest.mark.parametrize("name", OUR_FILES)
