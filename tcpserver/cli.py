@@ -13,6 +13,7 @@ import click
 
 from tcprules import strerr
 from tcpserver import environ
+from tcpserver.address.operands import MAX_PORT, Unable, port_number
 from tcpserver.parent import inherited, listen, loadable, proxy_networks
 from tcpserver.parent.account import Account, account
 from tcpserver.settings import Settings
@@ -221,13 +222,13 @@ def operands(words: list[str]) -> tuple[str | None, int, list[str]]:
     if len(words) < 2:
         raise Refused(strerr.PERMANENT, USAGE)
     try:
-        port = listen.port_number(words[1])
+        port = port_number(words[1])
         if not words[2:]:
             raise Refused(strerr.PERMANENT, USAGE)
         return listen.address(words[0]), port, words[2:]
     except ValueError:
-        raise Refused(strerr.PERMANENT, f"tcpserver: fatal: port is over {listen.MAX_PORT}: {words[1]}") from None
-    except listen.Unable as error:
+        raise Refused(strerr.PERMANENT, f"tcpserver: fatal: port is over {MAX_PORT}: {words[1]}") from None
+    except Unable as error:
         raise Refused(strerr.TEMPORARY, f"tcpserver: fatal: {error}") from None
 
 

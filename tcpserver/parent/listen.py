@@ -4,84 +4,21 @@ Resolves names for the command line (cli.py) so that the serving process never l
 """
 
 import _socket as socket  # its Python half loads enum and selectors, which every fork would copy
-import errno
 import os
 
 from tcprules import strerr
+from tcpserver.address.operands import Unable, addresses
 from tcpserver.settings import Settings
 
-SERVICES = {"smtp": 25, "smtps": 465, "submission": 587, "pop3": 110, "pop3s": 995}  # where /etc/services is missing
-MAX_PORT = 65535
 EVERY_IPV4 = "0.0.0.0"  # noqa: S104 (what host 0 means)
 LISTEN_FDS_START = 3  # sd_listen_fds(3)
-LITERAL = frozenset("0123456789.[]")  # dns_ip4_qualify() takes a host of these as an address, never as a name
-
-
-class Unable(Exception):
-    """Something that a server cannot do without did not work; the text is 0.88's fatal line without its prefix."""
-
-
-def port_number(text: str) -> int:
-    """The port for a number or a TCP service name. Raises Unable, or ValueError for a number over 65535."""
-    if text.isascii() and (text.isdigit() or not text):
-        port = int(text or "0")
-        if port > MAX_PORT:
-            raise ValueError(text)
-        return port
-    try:
-        return socket.getservbyname(text, "tcp")
-    except (OSError, UnicodeError, ValueError):
-        if text in SERVICES:
-            return SERVICES[text]
-    raise Unable(f"unable to figure out port number for {text}")
 
 
 def address(host: str) -> str:
     """The numeric address to listen on. IPv4 is preferred where a name has both. Raises Unable."""
     if host in ("", "0"):
         return EVERY_IPV4
-    if LITERAL.issuperset(host):
-        return literal(host)
-    if ":" in host:
-        return ipv6_literal(host)
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        if error.errno == socket.EAI_AGAIN:
-            raise Unable(
-                f"temporarily unable to figure out IP address for {host}: {strerr.WORDS[errno.EAGAIN]}"
-            ) from error
-        raise Unable(f"no IP address for {host}") from error
-    except (OSError, UnicodeError, ValueError) as error:
-        raise Unable(f"no IP address for {host}") from error
-    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    return str(found[0][4][0])
-
-
-def literal(host: str) -> str:
-    """A dotted quad and whatever follows it, as dns_ip4() reads it: an octet without digits is 0.
-
-    One dot at the end does not count. Octets over 255 are refused; 0.88 takes them modulo 256.
-    """
-    octets = [octet.lstrip("0") or "0" for octet in brackets_off(host.removesuffix(".")).split(".")]
-    if len(octets) < 4 or any(len(octet) > 3 or int(octet) > 255 for octet in octets):
-        raise Unable(f"no IP address for {host}")
-    return ".".join(octets[:4])
-
-
-def brackets_off(host: str) -> str:
-    """dns_ip4() overlooks brackets wherever they stand."""
-    return host.replace("[", "").replace("]", "")
-
-
-def ipv6_literal(host: str) -> str:
-    """An IPv6 address, bare or in brackets, a zone allowed."""
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    try:
-        found = socket.getaddrinfo(bare, None, socket.AF_INET6, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError, ValueError) as error:
-        raise Unable(f"no IP address for {host}") from error
-    return socket.getnameinfo(found[0][4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+    return min(addresses(host), key=lambda address: ":" in address)
 
 
 def listener(settings: Settings, environ: dict[bytes, bytes]) -> socket.socket:

@@ -9,6 +9,7 @@ import sys
 
 from tcprules import strerr
 from tcpserver import environ, registry
+from tcpserver.address.operands import Unable
 from tcpserver.child import names
 from tcpserver.log import Lines
 from tcpserver.parent import inherited, listen
@@ -60,7 +61,7 @@ def main() -> "NoReturn":
         listen.become_user(settings.uid, settings.gid, settings.groups)
         change_environment(environ.base(given))
         load(settings, journal, lines)
-    except (listen.Unable, Unloadable) as error:
+    except (Unable, Unloadable) as error:
         if settings.verbosity:
             strerr.say("tcpserver: fatal: ", str(error))
         os._exit(strerr.TEMPORARY)

@@ -25,3 +25,35 @@ def recordio() -> "NoReturn":
 
 def argv0() -> "NoReturn":
     start("argv0", "tcpserver.tools.argv0")
+
+
+def tcpclient() -> "NoReturn":
+    start("tcpclient", "tcpserver.tools.tcpclient")
+
+
+def mconnect() -> "NoReturn":
+    start("mconnect", "tcpserver.tools.mconnect")
+
+
+def mconnect_io() -> "NoReturn":
+    start("mconnect-io", "tcpserver.tools.mconnect_io")
+
+
+def tcpcat() -> "NoReturn":
+    start("tcpcat", "tcpserver.tools.tcpcat")
+
+
+def who() -> "NoReturn":
+    start("who@", "tcpserver.tools.who")
+
+
+def date() -> "NoReturn":
+    start("date@", "tcpserver.tools.date")
+
+
+def finger() -> "NoReturn":
+    start("finger@", "tcpserver.tools.finger")
+
+
+def http() -> "NoReturn":
+    start("http@", "tcpserver.tools.http")

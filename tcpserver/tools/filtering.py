@@ -15,6 +15,11 @@ READ_SIZE = 65536  # a pipe holds no more
 def die_by_signals() -> None:
     """Let SIGPIPE and SIGINT end this process, as they end a C program."""
     signal(SIGPIPE, SIG_DFL)
+    die_by_sigint()
+
+
+def die_by_sigint() -> None:
+    """Let SIGINT end this process without a traceback, unless it is ignored."""
     if getsignal(SIGINT) != SIG_IGN:
         signal(SIGINT, SIG_DFL)
 

@@ -106,7 +106,7 @@ def move(old: int, new: int) -> None:
 
 
 def copy_and_exit(to_program: int, from_program: int, inward: "Convert", outward: "Convert") -> "NoReturn":
-    """The child: copy both directions until the program's output ends, or somebody has stopped reading."""
+    """The child: copy both directions until the program's output ends, or the client has stopped reading."""
     os.set_blocking(to_program, False)  # our end of the pipe alone: the program's stays as it is
     try:
         copy(Flow(0, to_program, inward, READ_SIZE), Flow(from_program, 1, outward))
@@ -116,15 +116,23 @@ def copy_and_exit(to_program: int, from_program: int, inward: "Convert", outward
 
 
 def copy(inward: Flow, outward: Flow) -> None:
-    """Copy until the program's output ends. Raises OSError."""
+    """Copy until `outward` has ended. Raises OSError if nobody reads it.
+
+    What was not written when the target of `inward` was closed is lost, and its target is closed here, too. The program
+    may have more to say (fixcrio.c ends there).
+    """
     while not outward.has_ended:
         flows = [outward] if inward.has_ended else [inward, outward]
         poller = select.poll()
         for flow in flows:
             poller.register(*flow.interest())
         ready = {descriptor for descriptor, _ in poller.poll()}
-        for flow in flows:
-            if flow.interest()[0] in ready:
-                flow.proceed()
-        if inward.has_ended and inward in flows:
-            os.close(inward.target)
+        if inward in flows and inward.interest()[0] in ready:
+            try:
+                inward.proceed()
+            except OSError:
+                inward.has_ended = True
+            if inward.has_ended:
+                os.close(inward.target)
+        if outward.interest()[0] in ready:
+            outward.proceed()

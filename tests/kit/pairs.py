@@ -8,6 +8,7 @@ from tests.kit.server import PATIENCE
 from tests.kit.support import peer, script
 
 PATH = "/usr/bin:/bin"
+ENVIRON = {"PATH": PATH, "LC_ALL": "C"}  # in the C locale an exec'd script gets LC_CTYPE from its interpreter (PEP 538)
 
 
 class Outcome(NamedTuple):
@@ -24,7 +25,7 @@ def run(
         [program, *words],
         input=stdin,
         capture_output=True,
-        env={"PATH": PATH} | dict(environ or {}),
+        env=ENVIRON | dict(environ or {}),
         timeout=PATIENCE,
     )
     return Outcome(done.stdout, done.stderr, done.returncode)

@@ -15,6 +15,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 TLS = ("qmail_smtpd.net.tls", "qmail_smtpd.probe.starttls")  # the second is a client
 SOCKETS = (
+    "tcpserver.address.operands",
     "tcpserver.parent.admission",
     "tcpserver.parent.listen",
     "tcpserver.parent.serve",
@@ -24,6 +25,8 @@ SOCKETS = (
     "tcpserver.child.ident",
     "tcpserver.child.worker",
     "tcpserver.handover",
+    "tcpserver.tools.connecting",
+    "tcpserver.tools.dialling",
     "qmail_smtpd.net.wire",  # to shut down one direction
     "qmail_smtpd.ownaddress",
     "qmail_smtpd.pop3.tunnel",

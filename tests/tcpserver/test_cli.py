@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tcpserver import cli
-from tcpserver.parent import listen
+from tcpserver.address import operands
 from tests.kit import forked
 from tests.kit.server import ENVIRON, PATIENCE, Server, read_all, refusal, until
 from tests.kit.support import free_port, peer, script
@@ -303,5 +303,5 @@ def answers(port: int) -> bool:
 @pytest.mark.parametrize("service", ["smtp", "smtps", "submission", "pop3", "pop3s"])
 def test_the_mail_services_have_their_ports_where_etc_services_is_missing(service: str) -> None:
     ports = {"smtp": 25, "smtps": 465, "submission": 587, "pop3": 110, "pop3s": 995}
-    assert ports == listen.SERVICES
-    assert os.path.exists("/etc/services") or listen.port_number(service) == ports[service]
+    assert ports == operands.SERVICES
+    assert os.path.exists("/etc/services") or operands.port_number(service) == ports[service]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpserver import chain, environ
+from tcpserver.address import operands
 from tcpserver.environ import Facts
 from tcpserver.parent import inherited, listen
 from tcpserver.parent.account import account
@@ -193,7 +194,7 @@ def test_an_ipv4_literal(host: str) -> None:
     "host", ["1", "1.2.3", "1.2.3.", ".", "...", "256.0.0.1", "1.2.3.999", "[]", "[", "1.2.3." + "9" * 5000]
 )
 def test_no_ipv4_literal(host: str) -> None:
-    with pytest.raises(listen.Unable, match="no IP address for "):
+    with pytest.raises(operands.Unable, match="no IP address for "):
         listen.address(host)
 
 
@@ -201,4 +202,4 @@ def test_no_ipv4_literal(host: str) -> None:
     ("text", "port"), [("0", 0), ("", 0), ("25", 25), ("00025", 25), ("65535", 65535), ("smtp", 25)]
 )
 def test_a_port(text: str, port: int) -> None:
-    assert listen.port_number(text) == port
+    assert operands.port_number(text) == port

@@ -45,7 +45,7 @@ def test_lines_are_written_in_batches_that_a_pipe_takes_whole() -> None:
 
 def test_the_program_keeps_the_pid_and_its_status_is_the_exit_status() -> None:
     process = subprocess.Popen(
-        [script("recordio"), "sh", "-c", "echo $$; read line; echo $line; exit 7"],
+        [script("recordio"), "sh", "-c", "echo $$; read line; echo $line; cat; exit 7"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

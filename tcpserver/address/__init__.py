@@ -1,0 +1,1 @@
+"""What a server and the clients among the tools know of hosts and ports."""

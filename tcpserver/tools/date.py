@@ -1,0 +1,9 @@
+"""date@: print the date of another host (TCP port 13)."""
+
+from tcpserver.tools import connecting, fetching
+from tcpserver.tools.visible import visible
+
+
+def main() -> int:
+    """Ask the host of the command line, by default this host."""
+    return fetching.run(connecting.word(1, "0"), "13", "", visible)
