@@ -11,7 +11,7 @@ import time
 from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
 from qmail_smtpd import control
-from qmail_smtpd.log import LEVELS, REFUSALS, Log
+from qmail_smtpd.log import LEVELS, REFUSALS, Log, connection_facts, wants_json
 from qmail_smtpd.net.wire import Closed, SessionTimedOut, TimedOut, TlsBroken, Wire, hang_up, prepare_descriptors
 from qmail_smtpd.queue.client import open_queue
 from qmail_smtpd.setup import TIMEOUT, Setup, unread_files
@@ -311,7 +311,7 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
 
 def warn_of_files(environ: "Mapping[bytes, bytes]") -> None:
     """Log once for all sessions which control files are not read."""
-    journal = Log(log_level(environ), {})
+    journal = Log(log_level(environ), {}, wants_json(environ))
     for warning in unread_files(control.home(environ)):
         journal.warning(warning)
 
@@ -358,7 +358,7 @@ def serve_connection(environ: dict[bytes, bytes]) -> int:
 def serve(environ: dict[bytes, bytes]) -> tuple[int, bool]:
     """Run the session. Return its exit status, and whether the client may have sent a password. Exits on an error."""
     wire = Wire(TIMEOUT)
-    journal = Log(log_level(environ), {b"pid": b"%d" % os.getpid()})
+    journal = Log(log_level(environ), connection_facts(environ), wants_json(environ))
     if (environ.get(b"SMTPD_LOG") or b"refusals") not in LEVELS:
         journal.warning(b"SMTPD_LOG must be none, refusals or all: using refusals")
     smtps = bool(environ.get(b"SMTPS"))  # an empty value is off, as in netqmail's TLS patch

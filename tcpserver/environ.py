@@ -35,9 +35,10 @@ IPV6_NAMES = (  # ucspi-tcp-ipv6's; programs that read ${PROTO}REMOTEIP (mailfro
     b"TCP6REMOTEINFO",
     b"TCP6INTERFACE",
 )
+CONNECTION = b"TCPCONNECTION"  # which of the server's connections it is, for other programs' logs
 PROXY_NAMES = (b"PROXYREMOTEIP", b"PROXYREMOTEPORT", b"NORELAY")  # of a client behind a proxy (--proxy-from) alone
 VIA = b"TCPREMOTEVIA"  # of a client that has the address of this host's gateway or bridge alone
-NOT_PASSED_ON = frozenset((*SERVICE_NAMES, *IPV6_NAMES, *PROXY_NAMES, VIA))
+NOT_PASSED_ON = frozenset((*SERVICE_NAMES, *IPV6_NAMES, *PROXY_NAMES, VIA, CONNECTION))
 
 
 def base(inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
@@ -62,10 +63,11 @@ class Facts:
     `interface` is the name of the network interface of a link-local IPv6 client. `proxy_ip` and `proxy_port` are the
     proxy's end of the connection, if a PROXY header has named the others. With `never_relays` it has named none: the
     ends are those of the connection, and its client may not relay. `via` is `gateway` or `bridge` for a client that has
-    the address of this host's gateway or bridge.
+    the address of this host's gateway or bridge. `connection` is the name of this connection in a JSON log.
     """
 
     __slots__ = (
+        "connection",
         "interface",
         "local_host",
         "local_ip",
@@ -91,6 +93,7 @@ class Facts:
         self.proxy_port = 0
         self.never_relays = False
         self.via: bytes | None = None
+        self.connection: bytes | None = None
 
 
 Edits = list[tuple[bytes, bytes | None]]
@@ -119,6 +122,8 @@ def variables(facts: Facts) -> Edits:
         edits += [(b"PROXYREMOTEIP", facts.proxy_ip), (b"PROXYREMOTEPORT", b"%d" % facts.proxy_port)]
     if facts.via is not None:
         edits.append((VIA, facts.via))
+    if facts.connection is not None:
+        edits.append((CONNECTION, facts.connection))
     return edits
 
 

@@ -36,7 +36,8 @@ def encode(job: Job) -> bytes:
     known = None
     if facts is not None:
         ends = facts.local_ip, facts.local_port, facts.remote_ip, facts.remote_port
-        known = *ends, facts.interface, facts.proxy_ip, facts.proxy_port, facts.never_relays, facts.via
+        proxy = facts.proxy_ip, facts.proxy_port, facts.never_relays
+        known = *ends, facts.interface, *proxy, facts.via, facts.connection
     return marshal.dumps((job.announcement, job.edits, known, job.others))
 
 
@@ -46,7 +47,7 @@ def decode(message: bytes) -> Job:
     facts = None
     if known is not None:
         facts = Facts(*known[:4])
-        facts.interface, facts.proxy_ip, facts.proxy_port, facts.never_relays, facts.via = known[4:]
+        facts.interface, facts.proxy_ip, facts.proxy_port, facts.never_relays, facts.via, facts.connection = known[4:]
     return Job(announcement, edits, facts, others)
 
 

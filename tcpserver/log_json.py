@@ -22,6 +22,7 @@ def line(event: str, **values: object) -> bytes:
 def ends(facts: Facts) -> dict[str, object]:
     """Who spoke to whom."""
     return {
+        "connection": readable(facts.connection),
         "local_ip": readable(facts.local_ip),
         "local_port": facts.local_port,
         "local_host": readable(facts.local_host),
@@ -34,6 +35,11 @@ def ends(facts: Facts) -> dict[str, object]:
     }
 
 
+def client(facts: Facts) -> dict[str, object]:
+    """Which connection it is, and whose."""
+    return {"connection": readable(facts.connection), "remote_ip": readable(facts.remote_ip)}
+
+
 class JsonLines(Lines):
     """The same events as Lines, with everything that is known."""
 
@@ -41,7 +47,7 @@ class JsonLines(Lines):
         return line("status", children=children, limit=limit)
 
     def arrival(self, pid: int, facts: Facts) -> bytes:
-        return line("pid", pid=pid, remote_ip=readable(facts.remote_ip), remote_port=facts.remote_port)
+        return line("pid", pid=pid, **client(facts), remote_port=facts.remote_port)
 
     def verdict(self, word: bytes, pid: int, facts: Facts, key: bytes | None, reason: bytes = b"") -> bytes:
         return line(word.decode(), pid=pid, **ends(facts), rule=readable(key), reason=readable(reason or None))
@@ -54,7 +60,7 @@ class JsonLines(Lines):
             status=wait_status,
             exit=None if by_signal else os.WEXITSTATUS(wait_status),
             signal=os.WTERMSIG(wait_status) if by_signal else None,
-            remote_ip=readable(facts.remote_ip) if facts else None,
+            **(client(facts) if facts else {}),
             duration=None if seconds is None else round(seconds, 6),
         )
 
@@ -69,4 +75,4 @@ class JsonLines(Lines):
         return line("waiting", headers=headers, turns=turns)
 
     def connected(self, pid: int, facts: Facts, seconds: float) -> bytes:
-        return line("connected", pid=pid, remote_ip=readable(facts.remote_ip), duration=round(seconds, 6))
+        return line("connected", pid=pid, **client(facts), duration=round(seconds, 6))

@@ -101,11 +101,17 @@ class Popup:
 
     def log(self, user: bytes, reason: bytes) -> None:
         """Log a failed login for the administrator and fail2ban."""
-        from qmail_smtpd.log import escaped
+        facts = {b"result": b"no", b"reason": reason, b"user": user}
+        report(self.environ, b"login", {**facts, b"sni": self.sni} if self.sni else facts)
 
-        ip = escaped(self.environ.get(b"TCPREMOTEIP", b"unknown"))
-        facts = b"pid=%d ip=%b result=no reason=%b user=%b" % (os.getpid(), ip, reason, escaped(user))
-        strerr.say(PROGRAM, ": event=login ", facts + (b" sni=" + self.sni if self.sni else b""))
+
+def report(environ: "Environ", event: bytes, facts: dict[bytes, bytes]) -> None:
+    """Log an event of a session for the administrator and fail2ban: one line, as text or as JSON."""
+    from qmail_smtpd.log import connection_facts, json_line, line, wants_json
+
+    known = {b"event": event, **connection_facts(environ), b"ip": environ.get(b"TCPREMOTEIP", b"unknown"), **facts}
+    text = (json_line if wants_json(environ) else line)(known, PROGRAM.encode())
+    strerr.say(text.removesuffix(b"\n"))
 
 
 def challenge(host: bytes) -> bytes:
@@ -232,8 +238,7 @@ def main() -> "NoReturn":
         if not passed_on:
             hang_up()
     except TlsBroken as broken:
-        ip, why = environ.get(b"TCPREMOTEIP", b"unknown"), broken.why.replace(b" ", b"_")
-        strerr.say(PROGRAM, b": event=refused pid=%d ip=%b reason=tls:" % (os.getpid(), ip), why)
+        report(environ, b"refused", {b"reason": b"tls:" + broken.why.replace(b" ", b"_")})
         hang_up()
     except (Closed, TimedOut):
         pass

@@ -35,6 +35,7 @@ class Admission:
         self.local_host = None if settings.local_name is None else octets(settings.local_name)
         self.loop_descriptors: list[int] = []
         self.proxied = self.proxies() if settings.proxy_from else None
+        self.connections = Connections() if settings.log_format == "json" else None
         self.via: dict[bytes, bytes] = {}  # what the clients of some addresses come through: a gateway or a bridge
 
     def facts(self, connection: "socket.socket", peer: "tuple[str, int] | tuple[str, int, int, int]") -> Facts | None:
@@ -55,6 +56,8 @@ class Admission:
         """
         client = Client(facts, time.monotonic())
         facts.local_host = self.local_host
+        if self.connections:
+            facts.connection = self.connections.next_name()
         if self.via:
             facts.via = self.via.get(facts.remote_ip)
         reason = self.children.limits.refusal(client.group, client.started)
@@ -120,6 +123,20 @@ class Admission:
         self.children.log_verbose(self.children.lines.verdict(b"deny", os.getpid(), client.facts, key, reason))
         if reason == LIMIT_ADDRESS and self.message:
             self.linger.refuse(connection, self.message + b"\r\n", client.started)
+
+
+class Connections:
+    """Names for the connections of a server, such as `674a1b2c-17`: when it started, in hexadecimal, and a number."""
+
+    __slots__ = ("count", "started")
+
+    def __init__(self) -> None:
+        self.started, self.count = int(time.time()), 0
+
+    def next_name(self) -> bytes:
+        """Return the name of one more connection."""
+        self.count += 1
+        return b"%x-%d" % (self.started, self.count)
 
 
 def interface(peer: "tuple[str, int] | tuple[str, int, int, int]") -> bytes | None:

@@ -1,5 +1,6 @@
 """The log on descriptor 2: its levels and warnings, escaped input, and that it never goes to the client."""
 
+import json
 import os
 import pty
 import socket
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmail_smtpd.log import ALL, Log, line
+from qmail_smtpd.log import ALL, LONGEST_JSON_VALUE, LONGEST_LINE, LONGEST_VALUE, Log, json_line, line
 from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, make_home, start, talk
 from tests.kit.server import Server
 from tests.kit.support import script
@@ -392,3 +393,72 @@ def test_a_closed_log_is_no_error() -> None:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(write)
+
+
+def objects(text: bytes) -> list[dict[str, object]]:
+    """Return the objects of a JSON log, without the times and pids, which must be numbers."""
+    found = [json.loads(entry.decode("ascii")) for entry in text.splitlines()]
+    assert all(isinstance(one.pop("time"), float) and isinstance(one.pop("pid"), int) for one in found)
+    return found
+
+
+def test_a_json_log_has_the_facts_of_the_text(home: Path) -> None:
+    env = {**CLIENT, "SMTPD_LOG": "all"}
+    as_text = talk(home, SESSION, env).stderr.decode().splitlines()
+    as_json = talk(home, SESSION, {**env, "SMTPD_LOG_FORMAT": "json", "TCPCONNECTION": "6a0b-7"})
+    for entry, found in zip(as_text, objects(as_json.stderr), strict=True):
+        assert (found.pop("program"), found.pop("connection")) == ("qmail-smtpd", "6a0b-7")
+        facts = dict(word.split("=", 1) for word in entry.removeprefix("qmail-smtpd: ").split(" "))
+        del facts["pid"]
+        if "qp" in facts:
+            facts["qp"] = found["qp"]
+        assert found == facts
+
+
+def test_a_warning_is_an_object(home: Path) -> None:
+    (home / "control/rcpthosts").unlink()
+    (found,) = objects(talk(home, "QUIT\r\n", {**CLIENT, "SMTPD_LOG_FORMAT": "json"}).stderr)
+    expected = {"program": "qmail-smtpd", "event": "warning", "ip": CLIENT["TCPREMOTEIP"]}
+    assert found == {**expected, "text": "control/rcpthosts is missing: open relay"}
+
+
+@pytest.mark.parametrize("format", ["", "text", "JSON", "json "])
+def test_every_other_format_is_text(home: Path, format: str) -> None:
+    assert log_lines(home, SMTPD_LOG_FORMAT=format) == log_lines(home)
+
+
+@given(st.dictionaries(st.sampled_from([b"ip", b"helo", b"sender", b"recipient", b"tls", b"user"]), st.binary()))
+def test_any_bytes_are_one_object_of_ascii_that_a_pipe_takes_whole(facts: dict[bytes, bytes]) -> None:
+    text = json_line({b"event": b"x", b"pid": b"7", **facts})
+    assert text.count(b"\n") == 1
+    assert text.endswith(b"\n")
+    found = json.loads(text.decode("ascii"))
+    for key, value in facts.items():
+        assert found[key.decode()].encode("latin-1") == value[:LONGEST_VALUE]
+
+
+def test_an_object_that_would_be_too_long_is_cut_in_its_values() -> None:
+    facts = {b"fact%d" % number: b"\0" * 300 for number in range(10)}
+    text = json_line({b"event": b"x", b"pid": b"7", **facts})
+    assert len(text) <= LONGEST_LINE
+    assert {len(value) for key, value in json.loads(text).items() if key.startswith("fact")} == {LONGEST_JSON_VALUE}
+
+
+@pytest.mark.parametrize("options", [[], ["--reuse", "1"], ["--exec"], ["-B", "220-wait\r\n"]])
+def test_the_logs_of_both_programs_name_the_connection(home: Path, options: list[str]) -> None:
+    words = ["-v", "-RHl0", "--log-format", "json", *options, "127.0.0.1", "0", script("qmail-smtpd")]
+    environ = {"QMAILHOME": str(home), "SMTPD_LOG": "all", "SMTPD_LOG_FORMAT": "json", "TCPCONNECTION": "inherited"}
+    with Server(words, environ=environ) as server:
+        for number in (1, 2):
+            server.ask(b"QUIT\r\n")
+            server.wait_for_log(rb'"event": "end", "pid": \d+, "status"', number)
+        found = [json.loads(entry) for entry in server.log().splitlines()]
+    names = [[one["connection"] for one in found if one["event"] == event] for event in ("pid", "ok")]
+    ends = [one["connection"] for one in found if one["event"] == "end" and one.get("program") == "qmail-smtpd"]
+    assert names == [ends, ends]
+    assert [name.rpartition("-")[2] for name in ends] == ["1", "2"]
+
+
+def test_without_a_json_log_no_connection_has_a_name() -> None:
+    with Server(["-RHl0", "127.0.0.1", "0", "env"], environ={"TCPCONNECTION": "inherited"}) as server:
+        assert b"TCPCONNECTION" not in server.ask()
