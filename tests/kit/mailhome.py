@@ -14,9 +14,9 @@ CLIENT = {"TCPREMOTEIP": "192.0.2.1", "TCPREMOTEHOST": "client.example.net", "TC
 CONTROL: dict[str, object] = {"me": "mx.example.org\n", "rcpthosts": "example.com\n.wild.example\n"}
 MESSAGE = "MAIL FROM:<s@sender.test>\r\nRCPT TO:<u@example.com>\r\nDATA\r\nSubject: t\r\n\r\nhello\r\n.\r\n"
 
-# With QQMODE=noread it reads nothing, and ends once the envelope or a pipe full of message has been written: if it ended
-# at once, it would depend on the machine's load whether a write fails. Otherwise it stores message and envelope, writes QQERR to descriptor 6, and
-# ends by the signal QQSIGNAL, with QQEXIT, or with qmail-queue's code for the envelope.
+# With QQMODE=noread it reads nothing, and ends once the envelope or a pipe full of message has been written: if it
+# ended at once, the machine's load would decide whether a write fails. Otherwise it stores message and envelope, writes
+# QQERR to descriptor 6, and ends by the signal QQSIGNAL, with QQEXIT, or with qmail-queue's code for the envelope.
 QUEUE = """#!{python} -IS
 import os
 def drain(descriptor):
