@@ -29,6 +29,14 @@ def qmail_newvrt() -> "NoReturn":
     start("qmail-newvrt", "qmail_smtpd.recipients.newvrt")
 
 
+def rcptcheck_maildir() -> "NoReturn":
+    start("rcptcheck-maildir", "qmail_smtpd.recipients.maildir")
+
+
+def rcptcheck_postfix() -> "NoReturn":
+    start("rcptcheck-postfix", "qmail_smtpd.recipients.postfix")
+
+
 def cmd5checkpw() -> "NoReturn":
     start("cmd5checkpw", "qmail_smtpd.auth.cmd5checkpw")
 

@@ -9,8 +9,9 @@ import _signal  # type: ignore[import-not-found]
 import os
 import stat
 
-from qmail_smtpd.queue.argument import argument, batches
+from qmail_smtpd.queue.argument import batches
 from qmail_smtpd.queue.intake import IGNORED, NOT_WRITTEN, Failure, attempt, read_envelope, run, spool
+from qmail_smtpd.smtp.mailbox import mailbox
 from qmail_smtpd.smtp.policy import is_relay_trick
 
 TYPE_CHECKING = False
@@ -79,7 +80,7 @@ def sender_argument(sender: bytes) -> bytes:
     """Return the sender as the argument of -f. The null sender is `<>`, which every sendmail accepts."""
     if not sender:
         return b"<>"
-    text = argument(sender)
+    text = mailbox(sender)
     if text is None:
         raise Failure(REFUSED, "the sender cannot be written as an address of RFC 5321")
     return text
@@ -92,7 +93,7 @@ def recipient_argument(recipient: bytes) -> bytes:
     """
     if b"RELAYCLIENT" not in os.environb and is_relay_trick(recipient, listed_domains()):
         raise Failure(REFUSED, "a recipient could be routed onward (relaystrict), for a client that may not relay")
-    text = argument(recipient)
+    text = mailbox(recipient)
     if text is None:
         raise Failure(REFUSED, "a recipient cannot be written as an address of RFC 5321")
     if text.startswith(b"-"):  # nullmailer and ssmtp read options even after `--`

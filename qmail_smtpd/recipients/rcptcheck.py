@@ -9,9 +9,10 @@ import os
 from _signal import SIGPIPE, SIGXFSZ  # type: ignore[import-not-found]  # see main: the C half of signal is free
 
 from qmail_smtpd import child
+from qmail_smtpd.recipients.program import LATER as LATER
+from qmail_smtpd.recipients.program import NO, YES
 from tcpserver import chain
 
-YES, NO, LATER = 0, 100, 111  # the exit codes of the interface
 TIME_LIMIT = 30.0  # seconds. RFC 5321 section 4.5.3.2.3: a client waits five minutes for the reply to RCPT
 REFUSED = b"exit-%d" % NO
 KILL = 9

@@ -71,6 +71,8 @@ CASES = {
     "sendmail-queue": Case(["sh", "-c", "SENDMAIL= sendmail-queue <r.cdb 1<r.cdb"], b"", 55),
     "qmail-newmrh": Case(["qmail-newmrh"]),
     "qmail-newvrt": Case(["qmail-newvrt"]),
+    "rcptcheck-maildir": Case(["rcptcheck-maildir"]),
+    "rcptcheck-postfix": Case(["rcptcheck-postfix"]),
     "checkusers": Case(["sh", "-c", "printf 'u\\0p\\0' | checkusers true 3<&0"]),
     "cmd5checkpw": Case(["sh", "-c", "printf 'u\\0p\\0' | POPPASSWD=none cmd5checkpw true 3<&0"]),
     "checkusers --list": Case(["checkusers", "--list"]),

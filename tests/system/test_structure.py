@@ -33,7 +33,7 @@ SOCKETS = (
     "qmail_smtpd.services.connection",
     "qmail_smtpd.services.resolver",
 )
-SOCKETS_BELOW = ("qmail_smtpd.probe.", "qmail_smtpd.relay.")
+SOCKETS_BELOW = ("qmail_smtpd.probe.", "qmail_smtpd.recipients.", "qmail_smtpd.relay.")
 
 FORKING = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
 EXECUTING = ("execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "execlpe")

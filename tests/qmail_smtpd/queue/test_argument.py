@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmail_smtpd.queue.argument import BATCH, POINTER, argument, batches
+from qmail_smtpd.queue.argument import BATCH, POINTER, batches
+from qmail_smtpd.smtp.mailbox import mailbox as argument
 
 # RFC 5321 section 4.1.2 as an independent expression: a mailbox, or a local part alone
 ATEXT = rb"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+"
