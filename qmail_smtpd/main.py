@@ -93,7 +93,7 @@ class SessionBackend:
         self.ignored_events = journal.ignored_events
         self.via = relays_via(environ)
         self.own_addresses: frozenset[bytes] | None = None
-        self.meter: Meter | None = None  # with control/relaylimits
+        self.meter: Meter | None = None  # with control/relaylimits or authfaillimit
         self.queue: QueueClient | LoadedQueue | None = None
         self.recipients: Recipients | None = None
         self.tls_context: SSLContext | None = None
@@ -180,6 +180,14 @@ class SessionBackend:
         self.wire.flush()  # so that a slow checker does not delay the replies to earlier commands
         return self.authenticator.login_refusal(credentials, self.environ, self.wire.deadline)
 
+    def attempt_refusal(self) -> "Refusal | None":
+        assert self.meter is not None
+        return self.meter.attempt_refusal()
+
+    def count_failure(self, reason: bytes) -> None:
+        assert self.meter is not None
+        self.meter.count_failure(reason)
+
     def pause(self) -> None:
         assert self.authenticator is not None
         self.wire.flush()
@@ -245,10 +253,10 @@ class SessionBackend:
     def use_limits(self, setup: Setup) -> None:
         """Use the limits that the control files set."""
         self.meter = None
-        if setup.settings.relay_limited:
+        if setup.settings.relay_limited or setup.settings.logins_limited:
             from qmail_smtpd.relay.meter import Meter
 
-            self.meter = Meter(self.environ, setup.relaylimits, self.journal.warning)
+            self.meter = Meter(self.environ, setup.relaylimits, setup.authfaillimit, self.journal.warning)
 
     def prepare_tls(self) -> bool:
         if not self.tls_failed:

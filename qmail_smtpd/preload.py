@@ -75,7 +75,7 @@ def prepare(environ: "Mapping[bytes, bytes]") -> None:
     """Load and build what sessions with a login, TLS or policy services need."""
     if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
         load_auth()
-    if control.exists(b"relaylimits", control.home(environ)):
+    if any(control.exists(name, control.home(environ)) for name in (b"relaylimits", b"authfaillimit")):
         from qmail_smtpd.relay import countfiles, meter  # noqa: F401
     if control.exists(b"servercert.pem", control.home(environ)):
         import qmail_smtpd.net.names  # noqa: F401

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.auth.authenticator import Authenticator
     from qmail_smtpd.recipients.check import Recipients
     from qmail_smtpd.recipients.listed import Lists
-    from qmail_smtpd.relay.limits import RelayLimits
+    from qmail_smtpd.relay.limits import Limit, RelayLimits
     from qmail_smtpd.services.listing import Services
     from qmail_smtpd.xclient.hosts import Hosts
 
@@ -302,6 +302,7 @@ class Setup(Reader):
         self.services = files.services
         self.settings = files.settings.copy()
         self.relaylimits = files.relaylimits
+        self.authfaillimit: Limit | None = None
         self.timeout, self.session_seconds = files.timeout, files.session_seconds
         self.morercpthosts = control.MoreRcpthosts(
             control.open_control(b"morercpthosts.cdb") if files.has_morercpthosts else -1
@@ -357,7 +358,27 @@ class Setup(Reader):
         from qmail_smtpd.auth.authenticator import configure
 
         self.settings.maxauth = self.read_number(b"maxauth", self.settings.maxauth)
+        self.read_authfaillimit()
         self.settings.auth, self.authenticator = configure(arguments, environ, self.warnings)
+
+    def read_authfaillimit(self) -> None:
+        """Read how often logins of an address may fail. With a file that cannot be used nobody can log in."""
+        try:
+            line = self.read_line(b"authfaillimit")
+        except Unreadable as error:
+            control.do_not_cache()  # as for xclienthosts
+            self.settings.logins_limited = True
+            self.warnings.append(error.why + b": no logins")
+            return
+        if line is None:
+            return
+        self.settings.logins_limited = True
+        from qmail_smtpd.relay.limits import parse_failures
+
+        try:
+            self.authfaillimit = parse_failures(line)
+        except ValueError as error:
+            self.warn(b"authfaillimit", str(error).encode() + b": no logins")
 
     def read_tls(self, environ: dict[bytes, bytes]) -> None:
         """Find out whether AUTH is allowed without TLS."""

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from qmail_smtpd.relay.limits import Limit, Limits
+    from qmail_smtpd.relay.settings import Settings
 
 LOGIN, ADDRESS = b"login", b"address"  # kinds: recipients relayed for a login, or for an address without one
 FAILED, SCHEME = b"failed", b"scheme"  # kinds: failed logins of an address
@@ -26,6 +27,9 @@ class Key:
 
 class Counters:
     """A store of counters. Its methods raise StoreError."""
+
+    def __init__(self, settings: "Settings") -> None:
+        self.settings = settings
 
     def take(self, key: Key, limits: "Limits", count: int) -> "tuple[int, Limit | None]":
         """Count as many of `count` as all limits allow, in one atomic step.

@@ -38,6 +38,7 @@ class CountFiles(Counters):
     clock: "Callable[[], float]" = staticmethod(time)
 
     def __init__(self, settings: "Settings") -> None:
+        super().__init__(settings)
         self.path = settings.directory + DIRECTORY
         self.patience = settings.timeout()
         check_permissions(self.path)

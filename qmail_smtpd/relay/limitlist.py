@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, TypedDict
 
 from qmail_smtpd import control
 from qmail_smtpd.relay.address import normalise
-from qmail_smtpd.relay.counters import ADDRESS, KINDS, LOGIN, Key
+from qmail_smtpd.relay.counters import ADDRESS, KINDS, LOGIN, SCHEME, Key
 from qmail_smtpd.relay.errors import StoreError
-from qmail_smtpd.relay.limits import BadLimit, RelayLimits, group_of, text_of
+from qmail_smtpd.relay.limits import BadLimit, RelayLimits, group_of, parse_failures, text_of
+from qmail_smtpd.relay.meter import SCHEME_FACTOR
 from qmail_smtpd.smtp.settings import Unreadable
 
 if TYPE_CHECKING:
@@ -33,20 +34,32 @@ class Configured:
 
     def __init__(self, home: bytes) -> None:
         self.relaylimits = RelayLimits(b"")
+        self.failures: Limits = ()
+        content, line = read(b"relaylimits", home), read(b"authfaillimit", home)
         try:
-            content = control.read(b"relaylimits", home)
             if content is not None:
                 self.relaylimits = RelayLimits(content)
-        except Unreadable as error:
-            raise StoreError(error.why) from None
+            if line is not None:
+                self.failures = (parse_failures(line.partition(b"\n")[0]),)
         except BadLimit as error:
-            raise StoreError(b"control/relaylimits ", str(error).encode()) from None
+            raise StoreError(b"unable to parse control/relaylimits or authfaillimit: ", str(error).encode()) from None
 
     def limits_of(self, key: Key) -> "Limits":
         """Return the limits for a counter, none if it is no longer limited."""
         if key.kind == LOGIN:
             return self.relaylimits.of_login(key.name)[1]
-        return self.relaylimits.of_address(key.name)[1] if key.kind == ADDRESS else ()
+        if key.kind == ADDRESS:
+            return self.relaylimits.of_address(key.name)[1]
+        factor = SCHEME_FACTOR if key.kind == SCHEME else 1
+        return tuple((failures * factor, seconds) for failures, seconds in self.failures)
+
+
+def read(name: bytes, home: bytes) -> bytes | None:
+    """Return the content of a control file, None if it does not exist. Raise StoreError."""
+    try:
+        return control.read(name, home)
+    except Unreadable as error:
+        raise StoreError(error.why) from None
 
 
 def uses(counters: "Counters", configured: Configured) -> list[Use]:

@@ -104,6 +104,14 @@ def parse_limit(text: bytes) -> "Limit":
     return int(count), int(seconds)
 
 
+def parse_failures(line: bytes) -> "Limit":
+    """Return the limit in control/authfaillimit. Raise BadLimit."""
+    limit = parse_limit(without_comment(line.removeprefix(BYTE_ORDER_MARK)))
+    if not limit[0]:
+        raise BadLimit("the first number must be at least 1")
+    return limit
+
+
 def is_number(text: bytes) -> bool:
     """Whether the text is a decimal number up to MOST."""
     return text.isdigit() and len(text) <= DIGITS and int(text) <= MOST

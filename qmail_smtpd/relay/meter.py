@@ -1,11 +1,14 @@
-"""How much a session may relay: the limits of control/relaylimits against what the store has counted.
+"""What a session may: the limits of control/relaylimits and authfaillimit against what the store has counted.
 
 Whatever fails refuses: a limit that cannot be checked lets nothing pass.
 """
 
-from qmail_smtpd.relay.counters import ADDRESS, LOGIN, Key
+from time import monotonic
+
+from qmail_smtpd.relay.address import is_within, normalise
+from qmail_smtpd.relay.counters import ADDRESS, FAILED, LOGIN, SCHEME, Key
 from qmail_smtpd.relay.errors import StoreError
-from qmail_smtpd.relay.limits import text_of
+from qmail_smtpd.relay.limits import group_of, text_of
 from qmail_smtpd.relay.prepared import counters_for
 from qmail_smtpd.smtp import replies
 
@@ -14,33 +17,45 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qmail_smtpd.relay.counters import Counters
-    from qmail_smtpd.relay.limits import RelayLimits
+    from qmail_smtpd.relay.limits import Limit, RelayLimits
 
     Refusal = tuple[bytes, dict[bytes, bytes]]
 
 UNCHECKED = replies.RELAY_UNCHECKED, {b"reason": b"relaystore"}
+LOGINS_UNCHECKED = replies.LOGINS_UNCHECKED, {b"reason": b"relaystore"}
+WRONG_SCHEME = b"scheme"  # auth/errors.py
+SCHEME_FACTOR = 10  # so many more failures that are not the client's fault: it has chosen a mechanism that is offered
+FRESH = 1.0  # seconds: a client that takes longer for its next line in an exchange is asked about again
 
 
 class Meter:
-    """The limits for one session. `relaylimits` is None if the file cannot be used; `warn` logs a line."""
+    """The limits for one session. `relaylimits` and `authfaillimit` are None if they cannot be used.
 
-    __slots__ = ("environ", "relaylimits", "warn", "warned")
+    `warn` logs a line.
+    """
+
+    __slots__ = ("authfaillimit", "checked", "environ", "relaylimits", "warn", "warned")
 
     def __init__(
-        self, environ: dict[bytes, bytes], relaylimits: "RelayLimits | None", warn: "Callable[[bytes], None]"
+        self,
+        environ: dict[bytes, bytes],
+        relaylimits: "RelayLimits | None",
+        authfaillimit: "Limit | None",
+        warn: "Callable[[bytes], None]",
     ) -> None:
         self.environ = environ
         self.relaylimits = relaylimits
+        self.authfaillimit = authfaillimit
         self.warn = warn
         self.warned = b""  # the last line that has been logged
+        self.checked = 0.0  # when the client was last allowed to try a login, on the monotonic clock
 
     def take_relayed(self, user: bytes | None, count: int) -> "tuple[int, Refusal | None]":
         """Count recipients of a user, or of the client's address. See smtp/backend.py."""
         if self.relaylimits is None:
             return 0, UNCHECKED
-        address = self.environ.get(b"TCPREMOTEIP", b"unknown")
         if user is None:
-            kind, (name, limits) = ADDRESS, self.relaylimits.of_address(address)
+            kind, (name, limits) = ADDRESS, self.relaylimits.of_address(self.address())
         else:
             kind, (name, limits) = LOGIN, self.relaylimits.of_login(user)
         if not limits:
@@ -54,6 +69,50 @@ class Meter:
             return count, None
         facts = {b"reason": b"relaylimit", b"who": name, b"limit": text_of(stopped_by)}
         return granted, (replies.RELAY_LIMIT, facts)
+
+    def attempt_refusal(self) -> "Refusal | None":
+        """Return None if the client may try a login, else the reply and the facts for the log."""
+        if self.authfaillimit is None:
+            return LOGINS_UNCHECKED
+        if monotonic() - self.checked < FRESH:
+            return None
+        most, seconds = self.authfaillimit
+        name = group_of(self.address())
+        try:
+            counters = self.counters()
+            if self.is_shared(counters):
+                return None
+            failed, scheme = counters.used([(Key(FAILED, name), seconds), (Key(SCHEME, name), seconds)])
+        except StoreError as error:
+            self.report(b"no logins: " + error.text)
+            return LOGINS_UNCHECKED
+        if failed >= most or scheme >= most * SCHEME_FACTOR:
+            facts = {b"reason": b"authfaillimit", b"who": name, b"limit": text_of(self.authfaillimit)}
+            return replies.TOO_MANY_LOGINS, facts
+        self.checked = monotonic()
+        return None
+
+    def count_failure(self, reason: bytes) -> None:
+        """Count a failed login of the client."""
+        if self.authfaillimit is None:
+            return
+        self.checked = 0.0  # this failure may have been the last one
+        kind = SCHEME if reason == WRONG_SCHEME else FAILED
+        try:
+            counters = self.counters()
+            if not self.is_shared(counters):
+                counters.add(Key(kind, group_of(self.address())), self.authfaillimit[1])
+        except StoreError as error:
+            self.report(b"a failed login is not counted: " + error.text)
+
+    def address(self) -> bytes:
+        """Return the client's address."""
+        return self.environ.get(b"TCPREMOTEIP", b"unknown")
+
+    def is_shared(self, counters: "Counters") -> bool:
+        """Whether the client is one of RELAY_PROXIES, which act for many."""
+        address = normalise(self.address())
+        return address is not None and is_within(address, counters.settings.unrecorded)
 
     def counters(self) -> "Counters":
         """Return the store. Raise StoreError."""

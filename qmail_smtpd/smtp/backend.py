@@ -72,6 +72,15 @@ if TYPE_CHECKING:
         def login_refusal(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
             """Return None if the credentials are right, else the reply and the reason for the log."""
 
+        def attempt_refusal(self) -> Refusal | None:
+            """Return None if the client may try a login, else the reply and facts for the log.
+
+            A reply 421 ends the session. The client has had too many failed logins, or it is not known.
+            """
+
+        def count_failure(self, reason: bytes) -> None:
+            """Count a failed login of the client, for all sessions. `reason`: for the log."""
+
         def pause(self) -> None:
             """Delay the reply to a failed login."""
 

@@ -68,6 +68,8 @@ def loggable_name(word: bytes) -> bytes:
 def advance(session: "Session", mechanism: bytes, steps: "sasl.Steps", line: bytes | None) -> None:
     """Process one line of the client (None: the command itself): send the next challenge, or end the exchange."""
     session.exchange = None
+    if session.settings.logins_limited and is_barred(session):
+        return
     try:
         challenge = next(steps) if line is None else steps.send(sasl.decode(line))
     except StopIteration as end:
@@ -81,6 +83,21 @@ def advance(session: "Session", mechanism: bytes, steps: "sasl.Steps", line: byt
     else:
         session.exchange = lambda answer: advance(session, mechanism, steps, answer)
         session.backend.reply(b"334 " + sasl.encode(challenge))
+
+
+def is_barred(session: "Session") -> bool:
+    """Whether the client may not try a login at this time; it is then answered. No checker is run."""
+    refusal = session.backend.attempt_refusal()
+    if refusal is None:
+        return False
+    reply, facts = refusal
+    session.failed_logins += 1
+    session.log(b"refused", facts)
+    if reply.startswith(b"421"):
+        session.finish(1, reply, facts[b"reason"])
+    else:
+        session.answer(reply)
+    return True
 
 
 def conclude(session: "Session", mechanism: bytes, result: "sasl.Credentials | sasl.VerifiedUser") -> None:
@@ -102,6 +119,8 @@ def refuse(session: "Session", mechanism: bytes, user: bytes, reply: bytes, reas
     """
     session.failed_logins += 1
     log_failure(session, mechanism, user, reason)
+    if session.settings.logins_limited and reply == replies.AUTH_FAILED:
+        session.backend.count_failure(reason)
     session.backend.pause()
     session.answer(reply)
 

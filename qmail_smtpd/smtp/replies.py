@@ -43,6 +43,7 @@ TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"
 # For AUTH: qmail-authentication 0.8.x.
 AUTH_OK = b"235 ok, go ahead (#2.0.0)"
 AUTH_NOT_CHECKED = b"454 oops, problem with child and I can't auth (#4.3.0)"
+LOGINS_UNCHECKED = b"454 unable to check for failed logins (#4.3.0)"
 AUTH_NO_CHILD = b"454 oops, child won't start and I can't auth (#4.3.0)"
 AUTH_CANCELLED = b"501 auth exchange canceled (#5.0.0)"
 AUTH_MALFORMED = b"501 malformed auth input (#5.5.4)"

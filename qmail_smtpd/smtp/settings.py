@@ -34,6 +34,7 @@ class Settings:
     remoteip = remotehost = local = b"unknown"  # the word of qmail-smtpd.c, setup
     remoteinfo: bytes | None = None
     auth: "Offer | None" = None  # None: AUTH is not configured
+    logins_limited = False  # whether failed logins of an address are counted over sessions (control/authfaillimit)
     maxauth = 3  # failed logins before the session ends
     auth_in_clear = True  # whether AUTH is also available without TLS
     chunking = False  # whether BDAT is offered

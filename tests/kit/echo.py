@@ -59,6 +59,8 @@ class Echo:
         self.relaying_clients: dict[bytes | None, bytes] = {}  # address: RELAYCLIENT
         self.denied_clients: tuple[bytes, ...] = ()
         self.allowance = 1_000_000  # recipients that may still be relayed
+        self.attempt_refusals: list[tuple[bytes, dict[bytes, bytes]]] = []
+        self.failures: list[bytes] = []
         self.relayed: list[tuple[bytes | None, int]] = []
         self.changes: dict[str, object] = {}  # of the settings for all clients
 
@@ -128,6 +130,12 @@ class Echo:
     def login_refusal(self, credentials: Credentials) -> tuple[bytes, bytes] | None:
         self.credentials.append((credentials.user, credentials.proof, credentials.challenge))
         return None if credentials.proof == b"secret" else (replies.AUTH_FAILED, b"password")
+
+    def attempt_refusal(self) -> tuple[bytes, dict[bytes, bytes]] | None:
+        return self.attempt_refusals.pop(0) if self.attempt_refusals else None
+
+    def count_failure(self, reason: bytes) -> None:
+        self.failures.append(reason)
 
     def pause(self) -> None:
         self.pauses += 1
