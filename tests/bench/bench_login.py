@@ -27,7 +27,7 @@ EHLO, QUIT = b"EHLO client.example\r\n", b"QUIT\r\n"
 QUICK = ["-1", "-q", "-c", "100", "-RHl0"]
 WHERE = ["127.0.0.1", "0"]
 LIGHT = [("PLAIN", None)]
-HEAVY = [("SCRAM-SHA-256", 4096), ("SCRAM-SHA-256", 600_000), ("BLF-CRYPT", 5), ("BLF-CRYPT", 12), ("ARGON2ID", 3)]
+HEAVY = [("SCRAM-SHA-256", 4096), ("SCRAM-SHA-256", 65_536), ("BLF-CRYPT", 5), ("BLF-CRYPT", 12), ("ARGON2ID", 3)]
 
 
 def b64(text: str) -> str:
