@@ -2,7 +2,9 @@
 change identity. A broken rule names the file."""
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +121,13 @@ def test_package_files_hold_a_docstring_and_nothing_else() -> None:
 
 def test_every_file_says_first_what_it_does() -> None:
     assert [path for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_old_pips_can_install_every_console_script() -> None:
+    names = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert [
+        name for name in names if not re.fullmatch(r"[\w.-]+", name, re.ASCII)
+    ] == []  # pip 23.0 ends in a TypeError
 
 
 def test_no_folder_has_grown_too_large() -> None:
