@@ -57,3 +57,7 @@ def finger() -> "NoReturn":
 
 def http() -> "NoReturn":
     start("http@", "tcpserver.tools.http")
+
+
+def rblsmtpd() -> "NoReturn":
+    start("rblsmtpd", "tcpserver.tools.rblsmtpd")

@@ -13,6 +13,7 @@ SMTPD_MODULES = 29  # measured: 23 before the greeting, 29 with a message; 27 of
 XCLIENT_MODULES = 31  # measured: 31 without $XCLIENTRULES, whose cdb needs cdblib
 POLICY_MODULES = 38  # measured: 38 with a recipient that the service refuses
 LIMITED_MODULES = 46  # measured: 46 with the directory store
+RBL_MODULES = 17  # measured: 17
 QUEUE_MODULES = 11  # measured: 11
 
 
@@ -59,3 +60,9 @@ def test_maildir_queue_loads_only_cheap_modules_and_few(bare: set[str], tmp_path
     envelope.write_bytes(b"Fs@s.test\0Tu@ok.test\0\0")
     check(imported([script("maildir-queue")], tmp_path, b"hello\n", envelope) - bare, QUEUE_MODULES)
     assert len(list((tmp_path / "Maildir/new").iterdir())) == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"RBLSMTPD": ""}, {"RBLSMTPD": "no"}], ids=["no list", "accepted", "refused"])
+def test_rblsmtpd_loads_only_cheap_modules_and_few(more: dict[str, str], bare: set[str], tmp_path: Path) -> None:
+    words = [script("rblsmtpd"), "-r", "list.invalid"] if more else [script("rblsmtpd")]
+    check(imported([*words, "true"], tmp_path, b"quit\r\n", **more) - bare, RBL_MODULES)

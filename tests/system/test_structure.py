@@ -27,15 +27,13 @@ SOCKETS = (
     "tcpserver.child.ident",
     "tcpserver.child.worker",
     "tcpserver.handover",
-    "tcpserver.tools.connecting",
-    "tcpserver.tools.dialling",
     "qmail_smtpd.net.wire",  # to shut down one direction
     "qmail_smtpd.ownaddress",
     "qmail_smtpd.pop3.tunnel",
     "qmail_smtpd.services.connection",
     "qmail_smtpd.services.resolver",
 )
-SOCKETS_BELOW = ("qmail_smtpd.probe.", "qmail_smtpd.recipients.", "qmail_smtpd.relay.")
+SOCKETS_BELOW = ("tcpserver.tools.", "qmail_smtpd.probe.", "qmail_smtpd.recipients.", "qmail_smtpd.relay.")
 
 FORKING = ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen")
 EXECUTING = ("execv", "execve", "execvp", "execvpe", "execl", "execle", "execlp", "execlpe")
