@@ -76,7 +76,10 @@ def prepare(environ: "Mapping[bytes, bytes]") -> None:
     if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
         load_auth()
     if any(control.exists(name, control.home(environ)) for name in (b"relaylimits", b"authfaillimit")):
-        from qmail_smtpd.relay import countfiles, meter  # noqa: F401
+        import qmail_smtpd.relay.meter
+        from qmail_smtpd.relay.prepared import load_counters
+
+        load_counters(environ)
     if control.exists(b"servercert.pem", control.home(environ)):
         import qmail_smtpd.net.names  # noqa: F401
         from qmail_smtpd.net.certificate import prepare_context

@@ -48,7 +48,12 @@ def record(environ: "Mapping[bytes, bytes]") -> None:
         return
     store = store_for(environ)
     if store.settings.may_relay(user):
-        store.allow(environ.get(b"TCPREMOTEIP", b""), escaped(user), service(environ.get(b"TCPLOCALPORT", b"")))
+        try:
+            store.allow(environ.get(b"TCPREMOTEIP", b""), escaped(user), service(environ.get(b"TCPLOCALPORT", b"")))
+        finally:
+            store.close()  # the next program gets no descriptor
+        for text in store.warnings:
+            warn(PROGRAM, text)
 
 
 def service(port: bytes) -> bytes:

@@ -62,7 +62,10 @@ def allow_relaying(environ: "MutableMapping[bytes, bytes]") -> None:
     """
     if b"RELAYCLIENT" in environ or b"NORELAY" in environ:
         return
-    entry = store_for(environ).check(environ.get(b"TCPREMOTEIP", b""))
+    store = store_for(environ)
+    entry = store.check(environ.get(b"TCPREMOTEIP", b""))
+    while store.warnings:
+        warn(PROGRAM, store.warnings.pop())
     if not entry:
         return
     environ[b"RELAYCLIENT"] = b""

@@ -3,7 +3,7 @@
 import os
 
 from qmail_smtpd.relay.errors import StoreError
-from qmail_smtpd.relay.kinds import has_counters, open_counters, open_store
+from qmail_smtpd.relay.kinds import has_counters, is_redis, open_counters, open_store
 from qmail_smtpd.relay.settings import Settings
 from tcprules import strerr
 
@@ -16,6 +16,9 @@ def main() -> "NoReturn":
     """Run the program. It ignores arguments. The exit code is 0, or 111 after a line with the reason."""
     try:
         settings = Settings(os.environb)
+        if is_redis(settings):
+            os.write(1, b"clearopensmtp: nothing to do: the server removes what has expired\n")
+            os._exit(0)
         open_store(settings).expire()
         if has_counters(settings):
             open_counters(settings).expire()

@@ -30,6 +30,7 @@ class Counters:
 
     def __init__(self, settings: "Settings") -> None:
         self.settings = settings
+        self.warnings: list[bytes] = []  # lines for the log, which the caller takes out
 
     def take(self, key: Key, limits: "Limits", count: int) -> "tuple[int, Limit | None]":
         """Count as many of `count` as all limits allow, in one atomic step.

@@ -132,10 +132,13 @@ class CountFiles(Counters):
 
     def file(self, key: Key) -> bytes:
         """Return the path of a counter's file. Names that begin with the same 200 bytes share one."""
-        name = b"".join([ESCAPES[byte] for byte in key.name[:LONGEST_NAME]])[:LONGEST_NAME]
-        if b"%" in name[-2:]:
-            name = name[: name.rindex(b"%")]  # no half of an escape
-        return b"%b/%b=%b" % (self.path, key.kind, name)
+        return b"%b/%b=%b" % (self.path, key.kind, escape(key.name))
+
+
+def escape(name: bytes) -> bytes:
+    """Return a counter's name as a part of a file name or key: at most LONGEST_NAME bytes, none of them special."""
+    escaped = b"".join([ESCAPES[byte] for byte in name[:LONGEST_NAME]])[:LONGEST_NAME]
+    return escaped[: escaped.rindex(b"%")] if b"%" in escaped[-2:] else escaped  # no half of an escape
 
 
 def unescape(name: bytes) -> bytes | None:

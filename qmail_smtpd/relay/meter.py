@@ -61,7 +61,9 @@ class Meter:
         if not limits:
             return count, None
         try:
-            granted, stopped_by = self.counters().take(Key(kind, name), limits, count)
+            counters = self.counters()
+            granted, stopped_by = counters.take(Key(kind, name), limits, count)
+            self.pass_on(counters)
         except StoreError as error:
             self.report(b"no relaying: " + error.text)
             return 0, UNCHECKED
@@ -83,6 +85,7 @@ class Meter:
             if self.is_shared(counters):
                 return None
             failed, scheme = counters.used([(Key(FAILED, name), seconds), (Key(SCHEME, name), seconds)])
+            self.pass_on(counters)
         except StoreError as error:
             self.report(b"no logins: " + error.text)
             return LOGINS_UNCHECKED
@@ -117,6 +120,11 @@ class Meter:
     def counters(self) -> "Counters":
         """Return the store. Raise StoreError."""
         return counters_for(self.environ)
+
+    def pass_on(self, counters: "Counters") -> None:
+        """Log what the store wants to have logged."""
+        while counters.warnings:
+            self.warn(counters.warnings.pop())
 
     def report(self, text: bytes) -> None:
         """Log why the store cannot be used, once for the same reason."""

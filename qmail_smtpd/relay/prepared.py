@@ -49,6 +49,18 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
         Prepared.store = None  # the child gets the same error, and reports it
 
 
+def load_counters(environ: "Mapping[bytes, bytes]") -> None:
+    """In the parent: load what the counters of the children need. Connects to nothing."""
+    now = monotonic()
+    if now < Opened.until:
+        return
+    try:
+        open_counters(Settings(environ))
+    except StoreError:
+        pass  # each child reports it
+    Opened.until = now + FRESH
+
+
 def store_for(environ: "Mapping[bytes, bytes]") -> "Store":
     """Return the prepared store if the client's environment has the same variables, else open one.
 

@@ -29,6 +29,7 @@ class Store:
 
     def __init__(self, settings: "Settings") -> None:
         self.settings = settings
+        self.warnings: list[bytes] = []  # lines for the log, which the caller takes out
 
     def allow(self, address: bytes, user: bytes, service: bytes) -> bool:
         """Let this client relay for the window. Return False for an address that is never recorded."""
@@ -60,6 +61,9 @@ class Store:
     def expire(self) -> None:
         """Remove the entries that no longer count. They allow nothing even before that."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what the store keeps open."""
 
     def now(self) -> int:
         """Return the time in whole seconds."""

@@ -1,0 +1,220 @@
+"""The connection to Redis: kept by its process from one client to the next, and given up after any error.
+
+A question is answered within the time-out, or fails. After a time-out the server is left alone for a second.
+"""
+
+import os
+import socket
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from qmail_smtpd.log import escaped
+from qmail_smtpd.net.kept import set_apart
+from qmail_smtpd.relay.errors import StoreError
+from qmail_smtpd.relay.redisscripts import WARNED, Script
+from qmail_smtpd.relay.redistarget import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PAUSE = 1.0  # seconds after a time-out in which nothing is asked: a session has many recipients
+DAY = b"86400"  # seconds between two warnings about the same server, of all hosts
+NO_EVICTION = b"noeviction"
+
+
+def moved(connection: socket.socket) -> socket.socket:
+    """Return the socket under a number that a worker may keep open, or unchanged if there is none."""
+    descriptor = set_apart(connection.fileno())
+    if descriptor is None:
+        return connection
+    result = socket.socket(connection.family, connection.type, connection.proto, descriptor)
+    result.settimeout(connection.gettimeout())
+    connection.close()
+    return result
+
+
+class TcpConnection(Connection):
+    """A connection that a worker may keep."""
+
+    def _connect(self) -> socket.socket:
+        return moved(super()._connect())  # type: ignore[no-untyped-call]
+
+
+class TlsConnection(SSLConnection, TcpConnection):
+    """The same with TLS: SSLConnection encrypts what TcpConnection has connected."""
+
+
+class UnixConnection(UnixDomainSocketConnection):
+    """A connection that a worker may keep."""
+
+    def _connect(self) -> socket.socket:
+        return moved(super()._connect())  # type: ignore[no-untyped-call]
+
+
+class Client:
+    """A server, or what a Sentinel says is the master. `warnings` are lines for the log."""
+
+    def __init__(self, store: bytes, timeout: float) -> None:
+        try:
+            self.target = Target(store)
+        except ValueError as error:
+            raise StoreError(b"RELAY_STORE is not valid: ", str(error).encode()) from None
+        self.timeout = timeout
+        self.connection: Any = None
+        self.pid = 0
+        self.failure = b""
+        self.resume = 0.0
+        self.warnings: list[bytes] = []
+
+    def run(self, script: Script, keys: "Sequence[bytes]", *arguments: bytes) -> Any:
+        """Run a script. Raise StoreError."""
+        numbered = (b"%d" % len(keys), *keys, *arguments)
+        try:
+            return self.ask(b"EVALSHA", script.digest, *numbered)
+        except NoScriptError:
+            return self.ask(b"EVAL", script.text, *numbered)
+
+    def ask(self, *command: bytes) -> Any:
+        """Return the answer to a command. Raise StoreError, and NoScriptError.
+
+        A connection that was kept may be closed, or that of a master that has become a replica: then the command is
+        sent again, once, on a new one.
+        """
+        if monotonic() < self.resume:
+            raise StoreError(self.failure)
+        deadline = monotonic() + self.timeout
+        kept = self.connection if self.pid == os.getpid() else None
+        try:
+            if kept is not None:
+                try:
+                    return exchange(kept, command)
+                except NoScriptError:
+                    raise
+                except RedisTimeout:
+                    raise
+                except (RedisError, OSError):
+                    self.close()
+            self.connection, self.pid = self.connect(deadline), os.getpid()
+            return exchange(self.connection, command)
+        except NoScriptError:
+            raise
+        except (RedisError, OSError) as error:
+            self.close()
+            raise self.failed(error) from None
+
+    def failed(self, error: Exception) -> StoreError:
+        """Return the exception to raise for an error of the server or the connection."""
+        text = "timed out" if isinstance(error, RedisTimeout | TimeoutError) else str(error) or type(error).__name__
+        self.failure = b"unable to use %b: %b" % (self.target.name.encode(), readable(text))
+        if text == "timed out":
+            self.resume = monotonic() + PAUSE
+        return StoreError(self.failure)
+
+    def connect(self, deadline: float) -> Any:
+        """Return a connection to the server, ready for commands. Raise RedisError and OSError."""
+        target = self.target
+        kind: Any
+        place: dict[str, Any]
+        if target.path:
+            kind, place = UnixConnection, {"path": target.path}
+        else:
+            host, port = self.find_master(deadline) if target.service else target.addresses[0]
+            kind, place = TcpConnection, {"host": host, "port": port}
+        if target.tls:
+            kind, place = TlsConnection, {**place, "ssl_ca_certs": target.ca or None}
+        connection = kind(**place, **self.options(deadline))
+        connection.connect()
+        self.look_for_eviction(connection)
+        return connection
+
+    def options(self, deadline: float) -> dict[str, Any]:
+        """Return the arguments of every connection."""
+        remaining = max(deadline - monotonic(), 0.01)
+        return {
+            "db": self.target.database,
+            "username": self.target.user or None,
+            "password": self.target.password or None,
+            "socket_timeout": remaining,
+            "socket_connect_timeout": remaining,
+            "protocol": 2,
+            "driver_info": None,  # saves two questions
+        }
+
+    def find_master(self, deadline: float) -> tuple[str, int]:
+        """Return the master's address, as the first Sentinel that answers says. Raise RedisError and OSError."""
+        failure: Exception = RedisError(f"no sentinel knows {self.target.service}")
+        for number, (host, port) in enumerate(self.target.addresses):
+            share = (deadline - monotonic()) / (len(self.target.addresses) - number + 1)
+            timeout = max(share, 0.01)
+            kind: Any = Connection
+            sentinel = kind(
+                host=host,
+                port=port,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                protocol=2,
+                driver_info=None,
+            )
+            try:
+                sentinel.connect()
+                found = exchange(sentinel, (b"SENTINEL", b"get-master-addr-by-name", self.target.service.encode()))
+                if found:
+                    return found[0].decode(), int(found[1])
+            except (RedisError, OSError) as error:
+                failure = error
+            finally:
+                sentinel.disconnect()
+        raise failure
+
+    def look_for_eviction(self, connection: Any) -> None:
+        """Warn if the server may remove keys before they expire: once a day, whichever host asks first."""
+        try:
+            memory = dict(
+                line.partition(b":")[::2] for line in exchange(connection, (b"INFO", b"memory")).split(b"\r\n")
+            )
+            policy = memory.get(b"maxmemory_policy", NO_EVICTION)
+            if memory.get(b"maxmemory", b"0") == b"0" or policy == NO_EVICTION:
+                return
+            if exchange(connection, (b"SET", WARNED, b"1", b"NX", b"EX", DAY)):
+                name = self.target.name.encode()
+                self.warnings.append(
+                    b"%b may remove logins and counts: maxmemory-policy is %b" % (name, escaped(policy))
+                )
+        except (ReadOnlyError, NoScriptError):
+            raise
+        except RedisError:
+            if not connection.is_connected:
+                raise
+            # INFO is not permitted to this user
+
+    def close(self) -> None:
+        """Close the connection, unless it is that of another process."""
+        connection, self.connection = self.connection, None
+        if connection is not None and self.pid == os.getpid():
+            connection.disconnect()
+
+
+def exchange(connection: Any, command: "Sequence[bytes]") -> Any:
+    """Send a command and return the answer. Raise RedisError and OSError."""
+    connection.send_command(*command)
+    return connection.read_response()
+
+
+def readable(text: str) -> bytes:
+    """Return an error's text for one line of the log."""
+    return b" ".join(escaped(word) for word in text.encode("ascii", "backslashreplace").split())
+
+
+clients: dict[tuple[bytes, float], Client] = {}
+
+
+def client_for(store: bytes, timeout: float) -> Client:
+    """Return this process's client of a store. Raise StoreError."""
+    key = store, timeout
+    if key not in clients:
+        clients[key] = Client(store, timeout)
+    return clients[key]

@@ -1,0 +1,81 @@
+"""What is asked of Redis, as scripts: each is one step that nothing comes between, by the server's own clock.
+
+A script of a question also deletes a key that never exists: a replica then refuses it, whose answer may be old.
+"""
+
+from hashlib import sha1
+
+LOGIN_PREFIX = b"ucspi-smtpd:login:"
+COUNT_PREFIX = b"ucspi-smtpd:count:"
+NEVER = b"ucspi-smtpd:never"
+WARNED = b"ucspi-smtpd:warned"
+
+
+class Script:
+    """A script, and the name by which a server knows it that has loaded it."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.digest = sha1(text, usedforsecurity=False).hexdigest().encode()
+
+
+# KEYS: the login's. ARGV: the window, and the parts of the entry (entry.py) before and after its two times.
+ALLOW = Script(b"""
+local now, window = tonumber(redis.call('TIME')[1]), tonumber(ARGV[1])
+if window < 1 then return redis.call('DEL', KEYS[1]) end
+local times = string.format('%d %d', now, now + window)
+return redis.call('SET', KEYS[1], ARGV[2] .. times .. ARGV[3], 'EX', window)
+""")
+
+# KEYS: the login's, and NEVER. Returns the entry, and the server's time.
+CHECK = Script(b"""
+redis.call('DEL', KEYS[2])
+return {redis.call('GET', KEYS[1]), redis.call('TIME')[1]}
+""")
+
+# KEYS: one for each limit. ARGV: how many are wanted, then each limit and its seconds. Returns how many are granted,
+# and the number of the limit that has stopped the others, or 0. A window is that of window.py, as a hash.
+TAKE = Script(b"""
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local granted, stopped, buckets = tonumber(ARGV[1]), 0, {}
+for i, key in ipairs(KEYS) do
+  local bucket, used = math.floor(now * 60 / ARGV[2 * i + 1]), 0
+  local found = redis.call('HGETALL', key)
+  for j = 1, #found, 2 do
+    if tonumber(found[j]) < bucket - 60 then
+      redis.call('HDEL', key, found[j])
+    else
+      used = used + found[j + 1]
+    end
+  end
+  local room = math.max(ARGV[2 * i] - used, 0)
+  if room < granted then granted, stopped = room, i end
+  buckets[i] = string.format('%.0f', bucket)
+end
+for i, key in ipairs(KEYS) do
+  if granted > 0 then
+    redis.call('HINCRBY', key, buckets[i], granted)
+    redis.call('EXPIRE', key, math.ceil(ARGV[2 * i + 1] * 61 / 60) + 1)
+  end
+end
+return {granted, stopped}
+""")
+
+# KEYS: the windows', and NEVER. ARGV: the seconds of each window. Returns what each has counted.
+USED = Script(b"""
+local time = redis.call('TIME')
+local now, answer = time[1] + time[2] / 1000000, {}
+redis.call('DEL', KEYS[#KEYS])
+for i, seconds in ipairs(ARGV) do
+  local first, used = math.floor(now * 60 / seconds) - 60, 0
+  local found = redis.call('HGETALL', KEYS[i])
+  for j = 1, #found, 2 do
+    if tonumber(found[j]) >= first then used = used + found[j + 1] end
+  end
+  answer[i] = used
+end
+return answer
+""")

@@ -1,0 +1,119 @@
+"""Logins and counters in Redis or Valkey, for several hosts. Times are those of the server; it removes expired keys."""
+
+from qmail_smtpd.relay.counters import KINDS, Counters, Key
+from qmail_smtpd.relay.countfiles import escape, unescape
+from qmail_smtpd.relay.entry import VERSION, Entry, parse
+from qmail_smtpd.relay.limits import MOST
+from qmail_smtpd.relay.redisclient import client_for
+from qmail_smtpd.relay.redisscripts import ALLOW, CHECK, COUNT_PREFIX, LOGIN_PREFIX, NEVER, TAKE, USED
+from qmail_smtpd.relay.store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from qmail_smtpd.relay.limits import Limit, Limits
+    from qmail_smtpd.relay.redisclient import Client
+    from qmail_smtpd.relay.settings import Settings
+
+BATCH = 1000  # keys that are asked for at once
+
+
+class RedisStore(Store):
+    """The logins."""
+
+    def __init__(self, settings: "Settings") -> None:
+        super().__init__(settings)
+        self.client = client_for(settings.store, settings.timeout())
+        self.warnings = self.client.warnings
+        self.server_time = 0
+        self.clock = lambda: self.server_time
+
+    def put(self, entry: Entry) -> None:
+        """Store the entry, with the server's time in place of its own."""
+        head = b"%b %b %b " % (VERSION, entry.address, entry.service)
+        window = b"%d" % (entry.expires - entry.seen)
+        self.client.run(ALLOW, [LOGIN_PREFIX + entry.address], window, head, b" %b\n" % entry.user)
+
+    def get(self, key: bytes) -> Entry | None:
+        """Return the entry, and set the clock."""
+        line, now = self.client.run(CHECK, [LOGIN_PREFIX + key, NEVER])
+        self.server_time = int(now)
+        return None if line is None else parse(line, key)
+
+    def all(self) -> "Iterator[Entry]":
+        """Yield all entries, and set the clock."""
+        self.server_time = int(self.client.ask(b"TIME")[0])
+        for keys in scan(self.client, LOGIN_PREFIX + b"*"):
+            for key, line in zip(keys, self.client.ask(b"MGET", *keys), strict=True):
+                entry = None if line is None else parse(line, key.removeprefix(LOGIN_PREFIX))
+                if entry:
+                    yield entry
+
+    def remove(self, key: bytes) -> bool:
+        """Delete the entry."""
+        return bool(self.client.ask(b"DEL", LOGIN_PREFIX + key))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+
+class RedisCounters(Counters):
+    """The counters: a hash for each window."""
+
+    def __init__(self, settings: "Settings") -> None:
+        super().__init__(settings)
+        self.client = client_for(settings.store, settings.timeout())
+        self.warnings = self.client.warnings
+
+    def take(self, key: Key, limits: "Limits", count: int) -> "tuple[int, Limit | None]":
+        """Count as many of `count` as all limits allow. See Counters."""
+        keys = [key_of(key, seconds) for _, seconds in limits]
+        numbers = [b"%d" % number for limit in limits for number in limit]
+        granted, stopped_by = self.client.run(TAKE, keys, b"%d" % count, *numbers)
+        return granted, limits[stopped_by - 1] if stopped_by else None
+
+    def add(self, key: Key, seconds: int) -> None:
+        """Count one."""
+        self.take(key, ((MOST, seconds),), 1)
+
+    def used(self, questions: "Sequence[tuple[Key, int]]") -> list[int]:
+        """Return what each counter has counted."""
+        if not questions:
+            return []
+        keys = [key_of(key, seconds) for key, seconds in questions]
+        answer: list[int] = self.client.run(USED, [*keys, NEVER], *[b"%d" % seconds for _, seconds in questions])
+        return answer
+
+    def counted(self) -> "Iterator[Key]":
+        """Yield the keys of all counters."""
+        seen = set()
+        for keys in scan(self.client, COUNT_PREFIX + b"*"):
+            for found in keys:
+                kind, _, rest = found.removeprefix(COUNT_PREFIX).partition(b":{")
+                name = unescape(rest.rpartition(b"}:")[0])
+                if kind in KINDS and name is not None and (kind, name) not in seen:
+                    seen.add((kind, name))
+                    yield Key(kind, name)
+
+    def reset(self, key: Key) -> bool:
+        """Delete the windows of a counter."""
+        found = [name for names in scan(self.client, key_of(key, None)) for name in names]
+        return bool(found and self.client.ask(b"DEL", *found))
+
+
+def key_of(key: Key, seconds: int | None) -> bytes:
+    """Return the key of a window; None: the pattern for all windows of the counter. Names cannot contain its signs."""
+    return b"%b%b:{%b}:%b" % (COUNT_PREFIX, key.kind, escape(key.name), b"*" if seconds is None else b"%d" % seconds)
+
+
+def scan(client: "Client", pattern: bytes) -> "Iterator[list[bytes]]":
+    """Yield the keys that match the pattern, in batches."""
+    cursor = b"0"
+    while True:
+        cursor, keys = client.ask(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % BATCH)
+        if keys:
+            yield keys
+        if cursor == b"0":
+            return

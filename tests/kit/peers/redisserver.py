@@ -1,0 +1,76 @@
+"""A Redis server for the tests, and a Sentinel: on free ports of loopback, without files, ended by their pids."""
+
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import redis
+
+from tests.kit.server import PATIENCE, until
+from tests.kit.support import free_port, peer
+
+PROGRAM, SENTINEL = "/usr/bin/redis-server", "/usr/bin/redis-sentinel"
+
+
+class RedisServer:
+    """A running server. `with RedisServer(tmp_path, "--requirepass", "x") as server: server.port`."""
+
+    def __init__(self, directory: Path, *options: str, port: int = 0, tls: Sequence[str] = ()) -> None:
+        self.port = port or free_port()
+        self.directory = directory
+        listening = ["--port", "0", "--tls-port", str(self.port), *tls] if tls else ["--port", str(self.port)]
+        files = ["--save", "", "--appendonly", "no", "--dir", str(directory)]
+        self.words = [peer(PROGRAM), "--bind", "127.0.0.1", *listening, *files, *options]
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it accepts connections."""
+        self.process = subprocess.Popen(self.words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until(self.is_up)
+
+    def is_up(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def client(self, password: str | None = None) -> "redis.Redis":
+        return redis.Redis(port=self.port, password=password, socket_timeout=PATIENCE)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def __enter__(self) -> "RedisServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class Sentinel(RedisServer):
+    """A Sentinel that watches `master` under the name mymaster, alone."""
+
+    def __init__(self, directory: Path, master: int) -> None:
+        peer(SENTINEL)
+        configuration = directory / "sentinel.conf"
+        configuration.write_text(
+            f"sentinel monitor mymaster 127.0.0.1 {master} 1\n"
+            "sentinel down-after-milliseconds mymaster 300\nsentinel failover-timeout mymaster 2000\n"
+        )
+        self.port = free_port()
+        self.words = [SENTINEL, str(configuration), "--bind", "127.0.0.1", "--port", str(self.port)]
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{self.port}/mymaster/0"
