@@ -19,6 +19,7 @@ from tests.kit.peers.redisserver import RedisServer, Sentinel
 from tests.kit.relayhome import LIVE, NOT_LIVE, SHOW, Home
 from tests.kit.server import Server, until
 from tests.kit.support import script, times
+from tests.qmail_smtpd.relay.test_failed_logins import RIGHT, WRONG, Host
 from tests.qmail_smtpd.relay.test_limited_sessions import AWAY, HOME, MAIL, Site, codes
 
 pytestmark = pytest.mark.peer
@@ -299,3 +300,26 @@ def test_the_package_is_named_if_it_is_missing(home: Home, tmp_path: Path) -> No
     )
     assert done.stdout == NOT_LIVE
     assert b"the Python package redis is missing: install ucspi-smtpd[redis]" in done.stderr
+
+
+def test_failed_logins_and_limits_are_shared_by_two_hosts(tmp_path: Path, server: RedisServer) -> None:
+    first, second = (Host(tmp_path / name, "2/3600", relaystore=f"{server.url}\n") for name in ("first", "second"))
+    assert codes(first.log_in(WRONG)) == codes(second.log_in(WRONG)) == "220 250 535 221"
+    for host in (first, second):
+        assert codes(host.log_in(RIGHT)) == "220 250 421"
+        (host.home / "control/relaylimits").write_text(".: 3/3600\n")
+    assert codes(first.send(MAIL + AWAY * 2 + "QUIT\r\n")) == "220 250 250 250 221"
+    assert codes(second.send(MAIL + AWAY * 2 + "QUIT\r\n")) == "220 250 250 452 221"
+    server.kill()
+    done = first.log_in(RIGHT, ip="192.0.2.9")
+    assert codes(done) == "220 250 454 221"
+    assert done.stderr.count(b"warning: no logins: unable to use redis://127.0.0.1:") == 1
+    assert (first.checks(), second.checks()) == (1, 1)
+
+
+def test_a_login_on_one_host_allows_relaying_on_another(home: Home, tmp_path: Path, server: RedisServer) -> None:
+    other = with_store(Home(tmp_path / "other"), server.url)
+    assert log_in(home).stderr == b""
+    assert check(other).stdout == LIVE
+    server.kill()
+    assert check(other).stdout == NOT_LIVE
