@@ -1,0 +1,167 @@
+"""Run POP3 on one host and SMTP on three, with one Redis for their logins and limits. All are servers on 127.0.0.1.
+
+With --check, test a login, the limit over all hosts, and the end of the Redis, and exit.
+"""
+
+import os
+import shutil
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NoReturn
+
+PROGRAMS = Path(sys.executable).parent
+ADDRESS, CLIENT = "127.0.0.1", "127.0.0.5"
+USER, PASSWORD = "joe@example.com", "tanstaaf"  # only this host can reach the servers
+INSIDE, OUTSIDE = "someone@example.com", "someone@elsewhere.example"
+LIMIT = 5  # recipients in an hour
+HOSTS = ("one", "two", "three")
+PATIENCE = 20.0  # seconds
+
+
+class Cluster:
+    """The servers. All of them end with `stop`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Start all servers."""
+        directory = self.directory
+        self.redis = self.start_redis(directory / "redis.sock")
+        (directory / "users").write_text(f"{USER}:{{PLAIN}}{PASSWORD}\n")
+        (directory / "users").chmod(0o600)
+        checker = [str(PROGRAMS / name) for name in ("checkusers", "relay-allow")]
+        smtp = [str(PROGRAMS / name) for name in ("relay-check", "qmail-smtpd")]
+        self.smtp = [self.start_server(name, smtp) for name in HOSTS]
+        self.pop3 = self.start_server("one", [str(PROGRAMS / "qmail-popup"), "mail.example.com", *checker, "true"])
+
+    def start_redis(self, path: Path) -> "subprocess.Popen[bytes]":
+        """Start a Redis that only this user can reach, and wait for its socket."""
+        options = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "600", "--save", "", "--dir", "/"]
+        if shutil.which("redis-server") is None:
+            fail("redis-server is not installed")
+        process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+        self.processes.append(process)
+        deadline = time.monotonic() + PATIENCE
+        while not path.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                fail("redis-server does not start")
+            time.sleep(0.02)
+        return process
+
+    def start_server(self, name: str, program: list[str]) -> int:
+        """Start a server of a host. Return its port."""
+        home = self.directory / name
+        if not home.exists():
+            (home / "control").mkdir(parents=True)
+            for folder in ("new", "cur", "tmp"):
+                (home / "Maildir" / folder).mkdir(parents=True)
+            controls = {
+                "me": f"{name}.example.com",
+                "rcpthosts": "example.com",
+                "relaystore": f"unix://{self.directory}/redis.sock",
+                "relayproxies": "::1",  # all clients of this example are on loopback
+                "relaylimits": f".: {LIMIT}/3600",
+            }
+            for file, text in controls.items():
+                (home / "control" / file).write_text(text + "\n")
+        environ = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "QMAILHOME": str(home),
+            "QMAILQUEUE": str(PROGRAMS / "maildir-queue"),
+            "QUEUE_MAILDIR": str(home / "Maildir"),
+            "CHECKUSERS_FILE": str(self.directory / "users"),
+        }
+        words = [str(PROGRAMS / "tcpserver"), "-1", "-RHl0", ADDRESS, "0", *program]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, env=environ)
+        self.processes.append(process)
+        assert process.stdout
+        line = process.stdout.readline()
+        return int(line) if line else fail("a server does not start: see its message above")
+
+    def stop(self) -> None:
+        """Stop all servers."""
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            process.wait()
+
+
+def fail(text: str) -> NoReturn:
+    """Print why nothing runs, and exit."""
+    print(f"cluster: {text}", file=sys.stderr)
+    sys.exit(111)
+
+
+def log_in(port: int) -> bool:
+    """Whether a POP3 login from CLIENT succeeds."""
+    with socket.create_connection((ADDRESS, port), PATIENCE, (CLIENT, 0)) as client:
+        client.sendall(f"USER {USER}\r\nPASS {PASSWORD}\r\n".encode())
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := client.recv(4096):
+            answer += part
+    return b"-ERR" not in answer
+
+
+def send(port: int, recipient: str) -> int:
+    """Send a message from CLIENT. Return the code of the reply to the recipient."""
+    with smtplib.SMTP(ADDRESS, port, "client.example", PATIENCE, (CLIENT, 0)) as smtp:
+        smtp.helo()
+        smtp.mail("joe@example.com")
+        code, _ = smtp.rcpt(recipient)
+        if code == 250:
+            smtp.data("Subject: cluster\r\n\r\nhello\r\n")
+        return code
+
+
+def check(cluster: Cluster) -> int:
+    """Run all steps and print each result. Return the exit code."""
+    status = 0
+
+    def step(what: str, found: object, expected: object) -> None:
+        nonlocal status
+        status |= found != expected
+        print(f"cluster: {'ok' if found == expected else 'NOT OK'}: {what}: {found}", flush=True)
+
+    step("before a login no host relays", [send(port, OUTSIDE) for port in cluster.smtp], [553] * 3)
+    step("a POP3 login on host one", log_in(cluster.pop3), True)
+    ports = (cluster.smtp * LIMIT)[:LIMIT]
+    step(f"{LIMIT} recipients over the three hosts", [send(port, OUTSIDE) for port in ports], [250] * LIMIT)
+    step("then the limit holds on each host", [send(port, OUTSIDE) for port in cluster.smtp], [452] * 3)
+    cluster.redis.kill()
+    cluster.redis.wait()
+    step("without the Redis no host relays", [send(port, OUTSIDE) for port in cluster.smtp], [553] * 3)
+    step("and each takes mail for example.com", [send(port, INSIDE) for port in cluster.smtp], [250] * 3)
+    return status
+
+
+def main() -> int:
+    """Return the exit code: of --check, or 0 after Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix="cluster.") as name:
+        cluster = Cluster(Path(name))
+        try:
+            cluster.start()
+            if "--check" in sys.argv[1:]:
+                return check(cluster)
+            ports = " ".join(map(str, cluster.smtp))
+            print(f"cluster: SMTP on {ADDRESS} ports {ports}, POP3 on port {cluster.pop3}", flush=True)
+            print(f"cluster: user {USER}, password {PASSWORD}; homes are in {name}; Ctrl-C stops all", flush=True)
+            signal.pause()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            cluster.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
