@@ -91,7 +91,7 @@ def test_the_times_are_those_of_the_server(home: Home) -> None:
     until(lambda: store(0).check(V4) is None)
 
 
-def test_eight_processes_on_two_hosts_are_granted_exactly_the_limit(home: Home) -> None:
+def test_eight_processes_are_granted_exactly_the_limit(home: Home) -> None:
     each = times(100)
     limits = ((each * 3, 3600), (each * 4, 86400))
     operation: Callable[[], int] = lambda: take_all(lambda: open_counters(settings(home)), JOE, limits, each)  # noqa: E731
