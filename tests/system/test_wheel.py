@@ -54,7 +54,10 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheels):
     with zipfile.ZipFile(path) as wheel:
         names = wheel.namelist()
     top = {name.split("/")[0] for name in names}
-    assert top == {"tcprules", "tcpserver", "qmail_smtpd", path.name.removesuffix("-py3-none-any.whl") + ".dist-info"}
+    folder = path.name.removesuffix("-py3-none-any.whl")
+    assert top == {"tcprules", "tcpserver", "qmail_smtpd", folder + ".dist-info", folder + ".data"}
+    scripts = {name.removeprefix(folder + ".data/") for name in names if name.startswith(folder + ".data/")}
+    assert scripts == {f"scripts/{name}@" for name in ("who", "date", "finger", "http")}
     sources = {str(file.relative_to(ROOT)) for package in top for file in (ROOT / package).rglob("*.py")}
     assert sources <= set(names)
     assert {"tcprules/py.typed", "tcpserver/py.typed", "qmail_smtpd/py.typed"} <= set(names)
