@@ -29,6 +29,7 @@ LONGEST_DELAY = 3600  # seconds
 DRAIN = 2  # seconds that a client has to read the 554
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2
 
+ready: list[bool] = []  # not empty if before_fork has loaded everything
 warned: set[str] = set()  # lists whose odd answers this process has reported
 
 
@@ -68,8 +69,9 @@ def before_fork(_: "Mapping[bytes, bytes]") -> None:
     """Load what the look-ups need. Raises ImportError."""
     from tcpserver.tools.blocklists import answers, lookup, servers  # noqa: F401  (for the processes that are forked)
 
-    if not warned:
+    if not ready:
         answers.warm_up()
+        ready.append(True)
 
 
 def fail(error: OSError) -> "NoReturn":
