@@ -153,7 +153,11 @@ def of_lists(settings: Settings, ip: bytes, environ: dict[bytes, bytes]) -> byte
         try:
             import dns as dns  # the package alone costs nothing; what takes answers apart is loaded with the first one
         except ImportError:
-            strerr.die(strerr.TEMPORARY, PROGRAM, ": fatal: -r and -a need dnspython: pip install ucspi-smtpd[dns]")
+            strerr.die(
+                strerr.TEMPORARY,
+                PROGRAM,
+                f": fatal: -r and -a need dnspython: {sys.executable} -m pip install dnspython",
+            )
     client = labels(ip)
     zones = settings.zones if client else []
     watched = 0 if settings.delay else None
