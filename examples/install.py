@@ -22,8 +22,9 @@ COMPILED = "argon2-cffi-bindings,bcrypt,cffi"  # taken as wheels only: their sou
 def main() -> int:
     """Install, and check the host. Return the exit code."""
     prefix = Path(sys.argv[-1])
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    programs = sorted(project["scripts"])
+    pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    project, wheel = pyproject["project"], pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
+    programs = sorted([*project["scripts"], *wheel["shared-scripts"].values()])
     if "--check" in sys.argv[1:-1]:
         return check(prefix, programs)
     os.umask(0o022)  # the accounts of the servers must be able to read the programs

@@ -16,7 +16,9 @@ from tests.kit.support import ROOT
 
 pytestmark = pytest.mark.slow
 
-PROGRAMS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SCRIPTS = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-scripts"]
+PROGRAMS = sorted([*PYPROJECT["project"]["scripts"], *SCRIPTS.values()])
 ACCOUNT = pwd.getpwuid(os.getuid()).pw_name
 CHECK = "import sys; sys.path.insert(0, sys.argv.pop(1)); from pathlib import Path; import install_check as c"
 
