@@ -6,7 +6,7 @@ A rule counts for the addresses that no narrower rule covers, as tcpserver looks
 from collections.abc import Callable, Iterable, Iterator
 
 from tcprules import hostnet
-from tcprules.exposure import RELAYCLIENT, WIDEST
+from tcprules.exposure import RELAYCLIENT, WIDEST, is_nat64
 from tcprules.lookup import Verdict
 from tcprules.ranges import PUBLIC, SHARED, TABLES, range_text, span
 
@@ -38,6 +38,10 @@ class Row:
     def size(self) -> int:
         return self.last - self.first + 1
 
+    def client_bits(self) -> int:
+        """Return the bits of the clients' family: those behind NAT64 have IPv4."""
+        return 32 if is_nat64(self.first, self.last, self.bits) else self.bits
+
 
 class Audit:
     """The records of a rules file, sorted by what they say about relaying."""
@@ -63,7 +67,7 @@ class Audit:
         """Yield what lets more clients relay than may be meant. `judge` returns the verdict about an address."""
         yield from self.everybody
         for bits, family in ((32, b"IPv4"), (128, b"IPv6")):
-            size = sum(row.size() for row in self.rows if row.bits == bits and row.word in (PUBLIC, SHARED))
+            size = sum(row.size() for row in self.rows if row.client_bits() == bits and row.word in (PUBLIC, SHARED))
             if size > WIDEST[bits]:
                 yield b"%b public %b addresses may relay" % (number(size), family)
         for place in places:

@@ -77,19 +77,20 @@ def relayclient_column(rule: Rule) -> int:
     return 0
 
 
+def is_nat64(first: int, last: int, bits: int) -> bool:
+    """Whether these are addresses that stand for IPv4 clients behind NAT64."""
+    return bits == 128 and NAT64[0] <= first and last <= NAT64[1]
+
+
 def _width_fault(own: list[bytes], ranges: list[Range], keys: Keys) -> bytes:
     """Return the warning about a rule that is wider than WIDEST and has public addresses; else nothing."""
     bits = ranges[0][2]
     pieces = list(_join(_uncovered(own, ranges, keys)))
     size = sum(last - first + 1 for first, last in pieces)
-    if bits == 128 and all(NAT64[0] <= first and last <= NAT64[1] for first, last, _ in ranges):
-        return b"RELAYCLIENT for the public IPv4 addresses behind NAT64 (RFC 6052)" if size > WIDEST[32] else b""
-    if size <= WIDEST[bits]:
-        return b""
-    unit = 1 << bits - UNIT[bits]
     strangers = [piece for piece in _classified(pieces, bits) if piece[2] in (PUBLIC, SHARED)]
-    if not strangers:
-        return b""
+    if size <= WIDEST[bits] or not strangers:
+        return b"RELAYCLIENT for the public IPv4 addresses behind NAT64 (RFC 6052)" if _has_nat64(pieces, bits) else b""
+    unit = 1 << bits - UNIT[bits]
     shared_only = all(word == SHARED for _, _, word in strangers)
     what = b"carrier NAT addresses (RFC 6598), which strangers share" if shared_only else b"public addresses"
     joined = list(_join((first, last) for first, last, _ in strangers))
@@ -110,6 +111,12 @@ def _uncovered(own: list[bytes], ranges: list[Range], keys: Keys) -> Iterator[tu
                     yield first + (octet << 16), first + (octet + 1 << 16) - 1
         else:
             yield first, last
+
+
+def _has_nat64(pieces: list[tuple[int, int]], bits: int) -> bool:
+    """Whether more IPv4 clients behind NAT64 are among the addresses than an organisation has."""
+    common = [min(last, NAT64[1]) - max(first, NAT64[0]) + 1 for first, last in pieces if bits == 128]
+    return sum(count for count in common if count > 0) > WIDEST[32]
 
 
 def _classified(pieces: list[tuple[int, int]], bits: int) -> Iterator[Piece]:

@@ -26,6 +26,7 @@ RIGHT = {
     "a wide network without RELAYCLIENT": '172.:allow,RBLSMTPD=""\n192.:deny\n224-255.:deny\n0.:deny\n:allow\n',
     "a wide network whose public parts have rules": f"5.0-254.:allow\n5.{RELAY}"
     f"172.0-15.:allow\n172.32-255.:allow\n172.{RELAY}:allow\n",
+    "one customer of NAT64": f"64:ff9b::5.6.0.0/112{RELAY}64:ff9b:1::/48{RELAY}:allow\n",
     "one customer of carrier NAT": f"100.64.7.9{RELAY}100.100.{RELAY}:allow\n",
     "names, users and POP before SMTP": f"=mail.example.org{RELAY}198.18.0.0/15:deny\n81.2.69.160-169{RELAY}:allow\n",
 }
@@ -64,6 +65,14 @@ WRONG = {
     "the translated IPv4 Internet": (
         f"64:ff9b::/96{RELAY}",
         "line 1, column 20: RELAYCLIENT for the public IPv4 addresses behind NAT64 (RFC 6052)",
+    ),
+    "a network with the translated IPv4 Internet in it": (
+        f"64:ff9b::/64{RELAY}",
+        "line 1, column 20: RELAYCLIENT for the public IPv4 addresses behind NAT64 (RFC 6052)",
+    ),
+    "the IPv6 addresses that begin with 0": (
+        f"::/8{RELAY}",
+        "line 1, column 12: RELAYCLIENT for the public IPv4 addresses behind NAT64 (RFC 6052)",
     ),
     "an example that was not adapted": (
         f"192.0.2.{RELAY}",
