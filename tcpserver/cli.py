@@ -25,6 +25,7 @@ USAGE = (
 SERVE = "from tcprules.entry import start; start('tcpserver', 'tcpserver.parent.start')"
 VERBOSITY = {"q": 0, "Q": 1, "v": 2}
 MAX_INT = 2**31 - 1
+MAX_SECONDS = 2_000_000  # 23 days: poll(2) takes milliseconds as an int, and Python raises OverflowError for more
 MAX_LIMIT = 1_000_000  # no host serves more at once
 LONGEST_NUMBER = 20  # digits that are looked at: more than any bound has
 REUSE = 100  # clients of one process, as Postfix's max_use
@@ -96,15 +97,15 @@ def options() -> list[click.Parameter]:
         click.Option(["-l", "local_name"]),
         click.Option(["-u", "user"], multiple=True),
         click.Option(["-g", "group"], multiple=True),
-        click.Option(["--prepare-timeout", "prepare_timeout"], callback=bounded(1, MAX_INT), default="60"),
+        click.Option(["--prepare-timeout", "prepare_timeout"], callback=bounded(1, MAX_SECONDS), default="60"),
         click.Option(["-C", "address_limit"], callback=address_limit),
         click.Option(["--rate", "rate"], callback=rate),
-        click.Option(["--drain", "drain"], callback=bounded(0, MAX_INT)),
+        click.Option(["--drain", "drain"], callback=bounded(0, MAX_SECONDS)),
         click.Option(["--preload", "preload"], multiple=True),
         click.Option(["--reuse", "reuse"], callback=bounded(1, MAX_INT)),
         click.Option(["--exec", "exec_only"], is_flag=True),
         click.Option(["--proxy-from", "proxy_from"], multiple=True, callback=networks),
-        click.Option(["--proxy-timeout", "proxy_timeout"], callback=bounded(1, MAX_INT), default="5"),
+        click.Option(["--proxy-timeout", "proxy_timeout"], callback=bounded(1, MAX_SECONDS), default="5"),
         click.Option(["--log-format", "log_format"], type=click.Choice(["text", "json"]), default="text"),
         click.Argument(["operands"], nargs=-1, type=click.UNPROCESSED),
     ]

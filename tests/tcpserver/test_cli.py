@@ -164,10 +164,15 @@ OURS = {  # where 0.88 guesses, wraps or stays root
     "letters for -C": (["-C", "x:hello"], b"-C needs a whole number from 1 to 1000000: x", 100),
     "a rate without a slash": (["--rate", "20"], b"--rate needs clients/seconds, such as 20/60: 20", 100),
     "a rate of letters": (["--rate", "a/b"], b"--rate needs a whole number from 1 to 1000000: a", 100),
-    "letters for --drain": (["--drain", "x"], b"--drain needs a whole number from 0 to 2147483647: x", 100),
+    "letters for --drain": (["--drain", "x"], b"--drain needs a whole number from 0 to 2000000: x", 100),
     "letters for --prepare-timeout": (
         ["--prepare-timeout", "0"],
-        b"--prepare-timeout needs a whole number from 1 to 2147483647: 0",
+        b"--prepare-timeout needs a whole number from 1 to 2000000: 0",
+        100,
+    ),
+    "more seconds than poll can wait": (
+        ["--proxy-timeout", "2147484"],
+        b"--proxy-timeout needs a whole number from 1 to 2000000: 2147484",
         100,
     ),
     "port over 65535": (["0", "65536", "true"], b"port is over 65535: 65536", 100),

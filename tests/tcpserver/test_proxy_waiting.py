@@ -25,6 +25,7 @@ DROPPED = b"tcpserver: warning: dropping connection, unable to read PROXY header
 MORE = re.compile(rb"^tcpserver: warning: dropping (\d+) more connections without a PROXY header$", re.MULTILINE)
 FACTS = Facts(b"127.0.0.1", 25, b"127.0.0.1", 40000)
 NEVER = "100000"  # seconds: longer than a test
+LONGEST = "2000000"  # that the options take
 
 
 @contextmanager
@@ -297,6 +298,18 @@ def test_term_ends_the_server_while_connections_wait() -> None:
         signalled(server, 1, 0)
         assert server.stop() == 0
         assert read_all(client) == b""
+
+
+def test_the_longest_times_are_served() -> None:
+    with serving("--drain", LONGEST, "--proxy-timeout", LONGEST) as server, server.connect() as client:
+        signalled(server, 1, 0)
+        client.sendall(HEADER + b"x")
+        assert client.recv(1) == b"x"
+        server.send(signal.SIGTERM)
+        client.sendall(b"y")
+        assert client.recv(1) == b"y"
+        client.close()
+        assert server.process.wait(20) == 0
 
 
 def test_drain_drops_those_that_wait_and_waits_for_sessions() -> None:
