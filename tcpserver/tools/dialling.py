@@ -11,6 +11,7 @@ import select
 import time
 
 from tcprules import strerr
+from tcpserver.tools.options import LONGEST_WAIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Dialler:
         poller = select.poll()
         for descriptor in self.running:
             poller.register(descriptor, select.POLLOUT)
-        ended = [descriptor for descriptor, _ in poller.poll(max(0.0, until - time.monotonic()) * 1000 + 1)]
+        remaining = min(max(0.0, until - time.monotonic()), LONGEST_WAIT)
+        ended = [descriptor for descriptor, _ in poller.poll(remaining * 1000 + 1)]
         for descriptor in ended:
             attempt = self.running.pop(descriptor)
             failure = attempt.link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -5,6 +5,8 @@ import os
 import select
 import time
 
+from tcpserver.tools.options import LONGEST_WAIT
+
 HELLO = b"rblsmtpd.local\r\n"
 REPLIES = {
     b"helo": b"250 " + HELLO,
@@ -90,7 +92,8 @@ def is_ready(descriptor: int, events: int, deadline: float) -> bool:
     """Whether the descriptor is ready before the deadline."""
     poller = select.poll()
     poller.register(descriptor, events)
-    return bool(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
+    remaining = min(max(0.0, deadline - time.monotonic()), LONGEST_WAIT)
+    return bool(poller.poll(remaining * 1000))
 
 
 def reply_and_drain(text: bytes, seconds: int) -> None:

@@ -260,6 +260,12 @@ def test_a_refused_client_has_its_conversation(way: str) -> None:
         server.wait_for_log(rb"^rblsmtpd: 127\.0\.0\.1 pid \d+: 451 go away$", 3)
 
 
+def test_a_time_that_poll_cannot_wait_is_taken() -> None:
+    given = environ("192.0.2.1", RBLSMTPD="go away")
+    outcome = masked(run(script("rblsmtpd"), ["-t", "2147483647", "echo", "accepted"], TALK, given))
+    assert outcome == refusal("451 go away", "192.0.2.1")
+
+
 @pytest.mark.parametrize("way", CHAINS)
 def test_a_refused_client_that_says_nothing_is_dropped_after_the_time_out(way: str) -> None:
     words = ["-RHl0", *CHAINS[way], "127.0.0.1", "0", script("rblsmtpd"), "-t1", *ECHO]

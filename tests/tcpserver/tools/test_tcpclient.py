@@ -127,6 +127,11 @@ def test_numbers_out_of_bounds_are_refused(words: list[str], line: bytes) -> Non
     assert run(script("tcpclient"), words) == (b"", b"tcpclient: fatal: " + line + b"\n", 100)
 
 
+def test_a_time_that_poll_cannot_wait_is_taken(server: Server) -> None:
+    words = ["-RHl0", "-T", "2147483647+2147483647", "127.0.0.1", str(server.port), "true"]
+    assert run(script("tcpclient"), words) == (b"", b"", 0)
+
+
 def test_an_ipv6_server_is_reached_and_named() -> None:
     with Server(["-RHl0", "::1", "0", "echo", "hello"]) as server:
         for host in ("::1", "[::1]"):
