@@ -24,7 +24,7 @@ CONNECTION = b"TCPCONNECTION"  # tcpserver --log-format json sets it
 NONE, REFUSALS, ALL = range(3)
 LEVELS = {b"none": NONE, b"refusals": REFUSALS, b"all": ALL}
 SUCCESSES = (b"accepted", b"queued", b"end")
-NOTES = (b"login", b"xclient", b"warned")  # successful logins too: they are logged with the refusals
+NOTES = (b"login", b"xclient", b"warned", b"pipelined")  # successful logins too: they are logged with the refusals
 FAILURES = (b"refused", b"rejected", b"aborted")
 IGNORED_EVENTS = {
     NONE: frozenset(SUCCESSES + NOTES + FAILURES),

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 TLS_VARIABLES = (b"TLS_PROTOCOL", b"TLS_CIPHER")
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the qmail home, the current directory
+IPV6_SIZE = 16  # octets
 VIA = b"TCPREMOTEVIA"  # tcpserver: the client has the address of this host's gateway or bridge
 ACCEPTANCES = (b"accepted", b"queued")  # events that are logged with relay_user if relay-check has set RELAY_USER
 
@@ -107,6 +108,8 @@ class SessionBackend:
         return date(*time.gmtime()[:6])
 
     def is_own_address(self, octets: bytes) -> bool:
+        if len(octets) == IPV6_SIZE and b":" not in self.environ.get(b"TCPLOCALIP", b""):
+            return False  # a session over IPv4 is as with the original, which knows no IPv6
         if self.own_addresses is None:
             from qmail_smtpd.ownaddress import own_addresses
 
@@ -419,7 +422,10 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
             return 1
         if smtps:
             session.start_tls()
-        session.greet()
+        if session.settings.greet_delay:
+            await_silence(session, wire)
+        if session.status is None:
+            session.greet()
         while session.status is None:
             read_once(session, wire)
         wire.close()
@@ -437,6 +443,18 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
             session.finish(1, b"", b"gone")
         return 1
     return session.status
+
+
+def await_silence(session: Session, wire: Wire) -> None:
+    """Wait before the greeting, and refuse a client that does not. One that may relay, or a listed proxy, is known."""
+    settings = session.settings
+    if settings.relayclient is not None or settings.xclient:
+        return
+    data = wire.read_early(settings.greet_delay)
+    if data:
+        session.refuse_early_talker()
+    elif data is not None:
+        session.finish(1, b"", b"gone")
 
 
 def read_once(session: Session, wire: Wire) -> None:

@@ -1,4 +1,6 @@
-"""Find this host's IPv4 addresses: those of the interfaces that are up, like notqmail's ipme.c. Uses Linux ioctls.
+"""Find this host's addresses: those of the interfaces that are up, like notqmail's ipme.c, and the IPv6 ones.
+
+Uses Linux ioctls and /proc.
 
 Used only when a client gives an address literal: the socket module costs 5 ms.
 """
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     import socket
 
 ANY = b"\0\0\0\0"  # ipme.c: 0.0.0.0 is this host, too
+ANY6 = bytes(16)
+INET6 = "/proc/net/if_inet6"  # a line for each address of an interface that is up: 32 hexadecimal digits and more
 SIOCGIFCONF, SIOCGIFFLAGS = 0x8912, 0x8913  # linux/sockios.h
 IFF_UP = 1  # linux/if.h
 NAME_SIZE = 16  # linux/if.h IFNAMSIZ: the first field of struct ifreq
@@ -20,15 +24,25 @@ FIRST_CAPACITY = 64  # addresses; doubled until the kernel leaves some of the bu
 
 
 def own_addresses() -> frozenset[bytes]:
-    """Return the addresses as four octets each. Raises Unreadable."""
+    """Return the addresses as four or sixteen octets each. Raises Unreadable."""
     import socket
 
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             requests = interface_requests(udp)
-            return frozenset({ANY, *(request[ADDRESS] for request in requests if is_up(udp, request))})
+            addresses = {request[ADDRESS] for request in requests if is_up(udp, request)}
+            return frozenset({ANY, ANY6, *addresses, *ipv6_addresses()})
     except OSError as error:
         raise Unreadable(ADDRESSES_UNKNOWN, b"unable to read the addresses of the interfaces") from error
+
+
+def ipv6_addresses() -> set[bytes]:
+    """Return the IPv6 addresses: none where the kernel has no IPv6."""
+    try:
+        with open(INET6, encoding="ascii") as lines:
+            return {bytes.fromhex(line[:32]) for line in lines}
+    except FileNotFoundError:
+        return set()
 
 
 def interface_requests(udp: "socket.socket") -> list[bytes]:

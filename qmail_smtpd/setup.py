@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
 INT_MAX = 0x7FFFFFFF  # a larger value is negative in C's `int timeout`. A negative one counts as 1, and so does 0
 
+LONGEST_GREET_DELAY = 240  # seconds: clients wait five minutes for the greeting (RFC 5321 section 4.5.3.2.1)
+UNITS = {b"k": 1 << 10, b"m": 1 << 20, b"g": 1 << 30}  # of databytes, of which the original reads the digits only
+
 # Text that no domain, or no sender, contains: an entry with it matches nothing.
 NEVER_IN_DOMAINS = {
     control.BYTE_ORDER_MARK: b"a byte order mark at the beginning",
@@ -73,6 +76,20 @@ def number_fault(digits: bytes, text: bytes, number: int) -> bytes:
     return b"has more than digits: using %d" % number if rest else b""
 
 
+def size(digits: bytes, text: bytes) -> tuple[int, bytes]:
+    """Return the number of bytes that a text means which begins with digits, and the warning about it, or none.
+
+    `10M` means ten mebibytes, and has a warning: the original reads ten bytes, which no message is.
+    """
+    number = control.unsigned(digits)
+    unit = text[len(digits) :].strip(b" \t\r").lower()
+    factor = UNITS.get(unit.removesuffix(b"b").removesuffix(b"i"))
+    if not digits or factor is None:
+        return number, number_fault(digits, text, number)
+    number = control.UINT_MAX if exceeds(digits.lstrip(b"0"), control.UINT_MAX // factor) else number * factor
+    return number, b"has more than digits: using %d" % number
+
+
 def domain_form(entry: bytes) -> bytes:
     """Return what was probably meant by an entry of rcpthosts that matches nothing."""
     return bare_entry(entry).rpartition(b"@")[2].lstrip(b"*")
@@ -121,6 +138,17 @@ class Reader:
             return default
         number = control.unsigned(digits)
         fault = number_fault(digits, line, number)
+        if fault:
+            self.warn(name, fault)
+        return number
+
+    def read_size(self, name: bytes) -> int:
+        """Return the number of bytes in a control file, 0 for none. It may have a unit."""
+        line = control.read_line(name) or b""
+        digits = control.leading_digits(line)
+        number, fault = size(digits, line)
+        if not digits:
+            return self.read_number(name, 0)
         if fault:
             self.warn(name, fault)
         return number
@@ -179,7 +207,7 @@ class ControlFiles(Reader):
         timeout = self.read_number(b"timeoutsmtpd", TIMEOUT)
         self.timeout = timeout if 0 < timeout <= INT_MAX else 1
         self.read_lists()
-        self.settings.databytes = self.read_number(b"databytes", 0)
+        self.settings.databytes = self.read_size(b"databytes")
         self.read_limits()
         self.settings.starttls = control.exists(b"servercert.pem")
         if self.settings.starttls:
@@ -223,6 +251,11 @@ class ControlFiles(Reader):
         settings.badmailfrom_relay = not self.has_word(b"badmailfromrelay", b"skip")
         settings.relaystrict = control.read(b"relaystrict") is not None
         settings.chunking = control.read(b"chunking") is not None
+        settings.limits = control.read(b"limits") is not None
+        settings.greet_delay = self.read_number(b"smtpgreetdelay", 0)
+        if settings.greet_delay > LONGEST_GREET_DELAY:
+            settings.greet_delay = LONGEST_GREET_DELAY
+            self.warn(b"smtpgreetdelay", b"is too long: using %d" % LONGEST_GREET_DELAY)
         if settings.rcpthosts is None:
             effect = b"only mail for postmaster is accepted" if settings.relaystrict else b"open relay"
             self.warn(b"rcpthosts", b"is missing: " + effect)

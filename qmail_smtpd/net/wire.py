@@ -114,6 +114,15 @@ class Wire:
         self.wait_for_client(seconds)
         return receive(size)
 
+    def read_early(self, seconds: float) -> bytes | None:
+        """Return what the client sends within these seconds, b"" at its end, None if it is silent."""
+        try:
+            return self.read_once(seconds, COMMAND_BLOCK)
+        except SessionTimedOut:
+            raise
+        except TimedOut:
+            return None
+
     def wait_for_client(self, seconds: float) -> None:
         """Wait until there is input, for at most `seconds` and not beyond the session's deadline."""
         self.check_deadline()

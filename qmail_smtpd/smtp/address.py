@@ -6,6 +6,8 @@ are removed, and a missing `>` is no error. Whether the address is accepted is d
 
 LONGEST = 899  # qmail-smtpd.c addrparse: `addr.len > 900` with the final NUL
 BACKSLASH, QUOTE = b'\\"'
+HEX = b"0123456789abcdefABCDEF"
+MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 
 def parse(argument: bytes) -> tuple[bytes, bytes]:
@@ -61,6 +63,44 @@ def literal_octets(address: bytes) -> bytes | None:
     if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
         return None
     return bytes(int(number[-8:]) % 256 for number in numbers)  # 256 divides 10**8: the last eight digits are enough
+
+
+def ipv6_literal_octets(address: bytes) -> bytes | None:
+    """Return the octets if the domain is `[IPv6:...]` (RFC 5321 section 4.1.3), else None."""
+    _, at, domain = address.rpartition(b"@")
+    if not at or domain[:6].lower() != b"[ipv6:" or not domain.endswith(b"]"):
+        return None
+    return ipv6_octets(domain[6:-1])
+
+
+def ipv6_octets(text: bytes) -> bytes | None:
+    """Return the sixteen octets of an IPv6 address, the last four for a mapped IPv4 address, None for other text."""
+    head, gap, tail = text.partition(b"::")
+    before, after = groups(head, not gap), groups(tail, True)
+    if before is None or after is None or (gap and len(before + after) > 14) or (not gap and len(before) != 16):
+        return None
+    octets = before + bytes(16 - len(before + after)) + after
+    return octets.removeprefix(MAPPED)
+
+
+def groups(text: bytes, is_end: bool) -> bytes | None:
+    """Return the octets of hexadecimal groups, None for other text. At the end there may be an IPv4 address."""
+    octets = b""
+    words = text.split(b":") if text else []
+    for place, word in enumerate(words):
+        numbers = word.split(b".")
+        if len(numbers) == 4 and is_end and place == len(words) - 1 and all(is_octet(number) for number in numbers):
+            octets += bytes(map(int, numbers))
+        elif 0 < len(word) <= 4 and not word.strip(HEX):
+            octets += int(word, 16).to_bytes(2, "big")
+        else:
+            return None
+    return octets
+
+
+def is_octet(number: bytes) -> bool:
+    """Whether the digits are a number up to 255."""
+    return number.isdigit() and len(number) <= 3 and int(number) <= 255
 
 
 def declared_size(parameters: bytes) -> bytes:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
             """Return the current time in the format of a header."""
 
         def is_own_address(self, octets: bytes) -> bool:
-            """Whether an IPv4 address belongs to this host. May raise settings.Unreadable."""
+            """Whether an address, of four or sixteen octets, belongs to this host. May raise settings.Unreadable."""
 
         def in_morercpthosts(self, key: bytes) -> bool:
             """Whether morercpthosts.cdb has the key. May raise settings.Unreadable."""

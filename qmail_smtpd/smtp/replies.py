@@ -59,6 +59,7 @@ NOT_YOUR_SENDER = b"553 sorry, that sender isn't yours (#5.7.1)"
 # Replies that end the session.
 TOO_MANY_LOGINS = b"421 too many failed logins (#4.7.0)"
 TOO_MANY_UNKNOWN = b"421 too many invalid addresses, goodbye (#4.3.0)"  # the text of the patches with brtlimit
+EARLY_TALKER = b"554 SMTP protocol violation (#5.5.1)"  # the text of the patches with a greet delay
 BDAT_SYNTAX = b"501 BDAT size [LAST] expected (#5.5.4)"
 XCLIENT_DENIED = b"554 access denied (#5.7.1)"
 STRAY_NEWLINE = b"451 See https://cr.yp.to/docs/smtplf.html."

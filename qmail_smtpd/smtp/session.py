@@ -52,6 +52,7 @@ class Session:
         self.attributes: Attributes = {}  # of the client, from its proxy's XCLIENT commands
         self.waiting: list[tuple[bytes, Refusal | None, bool]] = []  # recipients: address, refusal, whether it counts
         self.saw_secret = False  # whether the client may have sent a password
+        self.pipelined = False  # whether the client has sent several commands at once before it saw an EHLO reply
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
 
     def greet(self) -> None:
@@ -60,11 +61,24 @@ class Session:
 
     def feed(self, data: bytes) -> None:
         """Process data from the client. Data after the end of the session is ignored."""
+        if self.settings.greet_delay and not self.pipelined:
+            self.look_for_pipelining(data)
         position = 0
         while position < len(data) and self.status is None:
             position = self.consume(self, data, position)
         if self.waiting:
             self.settle()
+
+    def refuse_early_talker(self) -> None:
+        """End the session of a client that has spoken before the greeting (RFC 5321 section 4.3.1)."""
+        self.log(b"refused", {b"reason": b"early"})
+        self.finish(1, replies.EARLY_TALKER, b"early")
+
+    def look_for_pipelining(self, data: bytes) -> None:
+        """Log once if commands come together although no EHLO reply has offered PIPELINING (RFC 2920 section 3.1)."""
+        if self.protocol == b"SMTP" and not self.takes_message() and 0 <= data.find(b"\n") < len(data) - 1:
+            self.pipelined = True
+            self.log(b"pipelined", {})
 
     def settle(self) -> None:
         """Answer the recipients that wait for the relay limits, about which the backend is asked once for all."""

@@ -1,7 +1,7 @@
 """The SMTP commands as the table VERBS: verb -> function of the session and the argument. Pure."""
 
 from qmail_smtpd.smtp import replies
-from qmail_smtpd.smtp.address import literal_octets, parse
+from qmail_smtpd.smtp.address import ipv6_literal_octets, literal_octets, parse
 from qmail_smtpd.smtp.envelope import Envelope
 from qmail_smtpd.smtp.policy import is_bad_sender, is_relayed, mail_refusal, may_be_unknown, rcpt_refusal
 
@@ -38,6 +38,8 @@ def ehlo(session: "Session", argument: bytes) -> None:
     if session.settings.databytes:
         lines.append(b"SIZE %d" % session.settings.databytes)
         session.size_offered = True
+    if session.settings.limits and session.settings.maxrcpt:
+        lines.append(b"LIMITS RCPTMAX=%d" % session.settings.maxrcpt)
     if session.settings.xclient:
         lines.append(b"XCLIENT " + b" ".join(session.settings.xclient))
     for line in lines[:-1]:
@@ -124,8 +126,10 @@ def parse_address(session: "Session", argument: bytes) -> tuple[bytes, bytes]:
     """Return the address and its parameters. A literal of this host is replaced by localiphost, in senders too."""
     address, parameters = parse(argument)
     localiphost = session.settings.localiphost
-    octets = None if localiphost is None else literal_octets(address)
-    if localiphost is not None and octets is not None and session.backend.is_own_address(octets):
+    if localiphost is None or not address.endswith(b"]"):
+        return address, parameters
+    octets = literal_octets(address) or ipv6_literal_octets(address)
+    if octets is not None and session.backend.is_own_address(octets):
         address = address[: address.rfind(b"@") + 1] + localiphost
     return address, parameters
 

@@ -4,6 +4,7 @@ It is what tcpserver would have set for the client, as far as that can be known 
 be undone. Reads nothing but the rules that $XCLIENTRULES names.
 """
 
+from qmail_smtpd.smtp.address import ipv6_octets
 from qmail_smtpd.smtp.replies import CONTROLS_UNREADABLE
 from qmail_smtpd.smtp.settings import Unreadable
 from tcprules.lookup import canonical, ipv4, judge, open_rules
@@ -38,8 +39,10 @@ def canonical_address(text: bytes) -> bytes | None:
 
 
 def octets(address: bytes | None) -> bytes | None:
-    """Return the four octets of an IPv4 address, None for other values."""
-    return None if address is None or b":" in address else bytes(map(int, address.split(b".")))
+    """Return the four or sixteen octets of an address, None for None."""
+    if address is None:
+        return None
+    return ipv6_octets(address) if b":" in address else bytes(map(int, address.split(b".")))
 
 
 def environment(proxy: "Environ", attributes: "Attributes") -> "tuple[Environ, bool]":

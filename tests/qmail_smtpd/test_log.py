@@ -188,7 +188,7 @@ def test_a_missing_rcpthosts_is_no_open_relay_in_strict_mode(home: Path) -> None
         ),
         ("me", "mx\r\n", "has a CR, which is part of the text"),
         ("smtpgreeting", f"{BOM}mx\n", "begins with a byte order mark, which is part of the text"),
-        ("databytes", "10M\n", "has more than digits: using 10"),
+        ("databytes", "10M\n", "has more than digits: using 10485760"),
         ("maxrcpt", "1,000\n", "has more than digits: using 1"),
         ("timeoutsmtpd", "20 min\n", "has more than digits: using 20"),
         ("databytes", "ten\n", "does not begin with a digit: ignored"),
@@ -246,7 +246,7 @@ def test_a_server_names_files_that_are_not_read_once(tmp_path: Path, options: li
             server.ask(b"QUIT\r\n")
         server.wait_for_log(rb"^tcpserver: end ", 3)
         assert server.log().count(b"control/badrcptto") == 1
-        assert server.log().count(b"control/databytes has more than digits: using 1\n") == 3
+        assert server.log().count(b"control/databytes has more than digits: using 1024\n") == 3
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,17 @@ def test_a_client_that_never_relays_does_not_even_without_rcpthosts_and_the_queu
     assert "RELAYCLIENT" not in names
 
 
-OUR_FILES = ["maxrcpt", "maxerrors", "timeoutsession", "barecr", "relaystrict", "badmailfromrelay", "chunking"]
+OUR_FILES = [
+    "maxrcpt",
+    "maxerrors",
+    "timeoutsession",
+    "barecr",
+    "relaystrict",
+    "badmailfromrelay",
+    "chunking",
+    "limits",
+    "smtpgreetdelay",
+]
 
 
 @pytest.mark.parametrize("name", OUR_FILES)
@@ -235,3 +245,12 @@ def test_a_variable_without_a_name_does_not_prevent_queueing(home: Path) -> None
     command = ["env", "=nameless", f"QMAILHOME={home}", script("qmail-smtpd")]
     done = subprocess.run(command, input=MESSAGE.encode(), capture_output=True, check=False)
     assert b"\r\n250 ok 1" in done.stdout
+
+
+@pytest.mark.parametrize(("local", "code"), [("::1", "250"), ("127.0.0.1", "553")])
+def test_an_ipv6_literal_of_this_host_is_localiphost_in_a_session_over_ipv6(
+    tmp_path: Path, local: str, code: str
+) -> None:
+    home = make_home(tmp_path / "home", {**CONTROL, "localiphost": "example.com\n"})
+    text = "MAIL\r\nRCPT <u@[IPv6:::]>\r\nRCPT <u@[IPv6:2001:db8::25]>\r\nQUIT\r\n"
+    assert talk(home, text, {**CLIENT, "TCPLOCALIP": local}).codes == ["220", "250", code, "553", "221"]

@@ -1,9 +1,10 @@
-"""This host's IPv4 addresses, as the kernel of the test host lists them."""
+"""This host's addresses, as the kernel of the test host lists them."""
 
 import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from qmail_smtpd.ownaddress import own_addresses
 IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--net"]
 PRINT_ADDRESSES = """
 from qmail_smtpd.ownaddress import own_addresses
-print(sorted(".".join(map(str, octets)) for octets in own_addresses()))
+print(sorted(".".join(map(str, octets)) for octets in own_addresses() if len(octets) == 4))
 """
 
 
@@ -25,9 +26,14 @@ def test_other_loopback_addresses_and_foreign_addresses_are_not_ours() -> None:
 
 
 def test_all_of_them_can_be_bound() -> None:
-    for octets in own_addresses():
+    for octets in filter(lambda octets: len(octets) == 4, own_addresses()):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.bind((socket.inet_ntoa(octets), 0))
+
+
+def test_the_ipv6_addresses_of_the_interfaces_are_ours() -> None:
+    listed = {bytes.fromhex(line.split()[0]) for line in Path("/proc/net/if_inet6").read_text().splitlines()}
+    assert {octets for octets in own_addresses() if len(octets) == 16} == listed | {bytes(16)}
 
 
 def addresses_in_a_namespace(commands: str) -> str:

@@ -1,10 +1,12 @@
 """Address parsing: as forgiving as the original, for any input."""
 
+import socket
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmail_smtpd.smtp.address import declared_size, exceeds, literal_octets, parse
+from qmail_smtpd.smtp.address import declared_size, exceeds, ipv6_literal_octets, ipv6_octets, literal_octets, parse
 from tests.kit.machine import address_of
 from tests.kit.support import times
 
@@ -113,3 +115,32 @@ def test_a_number_of_any_length_is_compared_with_the_limit(limit: int) -> None:
     assert not exceeds(b"%d" % limit, limit)
     assert exceeds(b"%d" % (limit + 1), limit)
     assert exceeds(b"9" * 8000, limit)
+
+
+@pytest.mark.parametrize(
+    ("domain", "octets"),
+    [
+        (b"[IPv6:::1]", bytes(15) + b"\1"),
+        (b"[ipv6:2001:DB8::25]", bytes.fromhex("20010db8000000000000000000000025")),
+        (b"[IPv6:::ffff:127.0.0.1]", bytes((127, 0, 0, 1))),
+        *((text, None) for text in (b"[IPv6:]", b"[IPv6:1]", b"[::1]", b"[IPv6:::1%lo]", b"[IPv6: ::1]", b"[IPv6:::1")),
+    ],
+)
+def test_ipv6_literals(domain: bytes, octets: bytes | None) -> None:
+    assert ipv6_literal_octets(b"u@" + domain) == octets
+
+
+TEXTS = st.lists(
+    st.sampled_from([b":", b"::", b"0", b"ffff", b"1.2.3.4", b"256", b".", b"g", b"00001", b"db8"]), max_size=17
+).map(b"".join)
+
+
+@given(TEXTS | st.ip_addresses(v=6).map(lambda address: str(address).encode()))
+@settings(max_examples=times(500))
+def test_ipv6_addresses_are_those_of_inet_pton(text: bytes) -> None:
+    try:
+        wanted = socket.inet_pton(socket.AF_INET6, text.decode())
+    except OSError:
+        wanted = None
+    mapped = bytes(10) + b"\xff\xff"
+    assert ipv6_octets(text) == (wanted[12:] if wanted is not None and wanted.startswith(mapped) else wanted)

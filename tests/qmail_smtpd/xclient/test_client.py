@@ -179,4 +179,8 @@ def test_rules_that_cannot_be_read_let_nobody_in(content: bytes | None, tmp_path
 
 
 def test_octets_are_those_of_ipv4_addresses() -> None:
-    assert [octets(address) for address in (b"192.0.2.7", b"::1", None)] == [bytes((192, 0, 2, 7)), None, None]
+    assert [octets(address) for address in (b"192.0.2.7", b"::1", None)] == [
+        bytes((192, 0, 2, 7)),
+        bytes(15) + b"\1",
+        None,
+    ]
