@@ -251,6 +251,7 @@ class ControlFiles(Reader):
         settings.badmailfrom_relay = not self.has_word(b"badmailfromrelay", b"skip")
         settings.relaystrict = control.read(b"relaystrict") is not None
         settings.chunking = control.read(b"chunking") is not None
+        settings.smtputf8 = control.read(b"smtputf8") is not None
         settings.limits = control.read(b"limits") is not None
         settings.greet_delay = self.read_number(b"smtpgreetdelay", 0)
         if settings.greet_delay > LONGEST_GREET_DELAY:

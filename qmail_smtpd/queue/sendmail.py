@@ -11,7 +11,7 @@ import stat
 
 from qmail_smtpd.queue.argument import batches
 from qmail_smtpd.queue.intake import IGNORED, NOT_WRITTEN, Failure, attempt, read_envelope, run, spool
-from qmail_smtpd.smtp.mailbox import mailbox
+from qmail_smtpd.smtp.mailbox import mailbox, utf8_mailbox
 from qmail_smtpd.smtp.policy import is_relay_trick
 
 TYPE_CHECKING = False
@@ -63,6 +63,11 @@ def deliver(deadline: float) -> None:
     arguments = [recipient_argument(recipient) for recipient in recipients]
     if any(text.startswith(b'"') for text in arguments) and loses_quotes(sendmail):
         raise Failure(REFUSED, b"a recipient needs quotes, which are lost by " + sendmail)
+    if not all(text.isascii() for text in [*start, *arguments]):
+        from qmail_smtpd.queue.capability import offers_smtputf8
+
+        if not offers_smtputf8(sendmail, deadline):
+            raise Failure(REFUSED, b"an address is not ASCII, and SMTPUTF8 is not offered by " + sendmail)
     for batch in batches(arguments):
         os.lseek(message, 0, os.SEEK_SET)
         send(start + batch, message)
@@ -80,10 +85,17 @@ def sender_argument(sender: bytes) -> bytes:
     """Return the sender as the argument of -f. The null sender is `<>`, which every sendmail accepts."""
     if not sender:
         return b"<>"
-    text = mailbox(sender)
+    text = as_mailbox(sender)
     if text is None:
         raise Failure(REFUSED, "the sender cannot be written as an address of RFC 5321")
     return text
+
+
+def as_mailbox(address: bytes) -> bytes | None:
+    """Return the address in RFC 5321's form, None if it has none. It may be UTF-8 where SMTPUTF8 is offered."""
+    if not address.isascii() and os.path.exists("control/smtputf8"):
+        return utf8_mailbox(address)
+    return mailbox(address)
 
 
 def recipient_argument(recipient: bytes) -> bytes:
@@ -93,7 +105,7 @@ def recipient_argument(recipient: bytes) -> bytes:
     """
     if b"RELAYCLIENT" not in os.environb and is_relay_trick(recipient, listed_domains()):
         raise Failure(REFUSED, "a recipient could be routed onward (relaystrict), for a client that may not relay")
-    text = mailbox(recipient)
+    text = as_mailbox(recipient)
     if text is None:
         raise Failure(REFUSED, "a recipient cannot be written as an address of RFC 5321")
     if text.startswith(b"-"):  # nullmailer and ssmtp read options even after `--`

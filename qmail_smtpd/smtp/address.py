@@ -103,6 +103,11 @@ def is_octet(number: bytes) -> bool:
     return number.isdigit() and len(number) <= 3 and int(number) <= 255
 
 
+def has_word(parameters: bytes, word: bytes) -> bool:
+    """Whether the parameters have this word, given in lower case, without a value."""
+    return word in parameters.lower().split(b" ")
+
+
 def declared_size(parameters: bytes) -> bytes:
     """Return the digits of the last `SIZE=` parameter without leading zeros, empty if there is none."""
     size = b""

@@ -4,12 +4,13 @@
 class Envelope:
     """`sender` is None before MAIL. Recipients are kept in the queue's format, which costs only their bytes."""
 
-    __slots__ = ("count", "headers", "parameters", "recipients", "sender", "sender_is_bad")
+    __slots__ = ("count", "headers", "parameters", "recipients", "sender", "sender_is_bad", "utf8")
 
     def __init__(self, sender: bytes | None = None, sender_is_bad: bool = False, parameters: bytes = b"") -> None:
         self.sender = sender
         self.sender_is_bad = sender_is_bad
         self.parameters = parameters  # of MAIL
+        self.utf8 = False  # whether MAIL had the parameter SMTPUTF8, and it was offered
         self.headers = b""  # for the beginning of the message
         self.recipients = bytearray()  # T address NUL, repeated
         self.count = 0

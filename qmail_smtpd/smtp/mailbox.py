@@ -37,3 +37,19 @@ def quote(local: bytes) -> bytes:
     if all(atom and ATOM.issuperset(atom) for atom in local.split(b".")):
         return local
     return b'"' + local.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+def utf8_mailbox(address: bytes) -> bytes | None:
+    """Return an address of UTF-8 (RFC 6531 section 3.3), None if it has a character with a meaning for a mailer.
+
+    Letters, digits and combining marks beyond ASCII can occur anywhere; within ASCII only what needs no quotes.
+    """
+    local, at, domain = address.rpartition(b"@")
+    try:
+        text = address.decode()
+    except UnicodeDecodeError:
+        return None
+    if not at or not all((char + "x").isidentifier() or ("x" + char).isidentifier() for char in text if char > "\x7f"):
+        return None
+    ascii_local, ascii_domain = (bytes(byte if byte < 128 else ord("x") for byte in part) for part in (local, domain))
+    return address if quote(ascii_local) == ascii_local and DOMAIN.issuperset(ascii_domain) and domain else None

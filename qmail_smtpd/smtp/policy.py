@@ -18,18 +18,38 @@ ENVELOPE_LIMIT = 4194304  # bytes: more than 10,000 of the longest addresses of 
 
 
 def mail_refusal(
-    settings: "Settings", sender: bytes, parameters: bytes, senders: frozenset[bytes] | None = None
+    settings: "Settings",
+    sender: bytes,
+    parameters: bytes,
+    senders: frozenset[bytes] | None = None,
+    utf8: bool = False,
 ) -> tuple[bytes, bytes] | None:
     """Return why this MAIL is refused, None if it is accepted. `parameters`: empty unless EHLO offered them.
 
-    `senders`: what the user may use as sender; None: anything, or the client has not logged in.
+    `senders`: what the user may use as sender; None: anything, or the client has not logged in. `utf8`: MAIL has the
+    parameter SMTPUTF8, and it has been offered.
     """
     if len(sender) > LONGEST:
         return replies.SYNTAX, b"syntax"
+    if settings.smtputf8 and (refusal := utf8_refusal(sender, utf8)):
+        return refusal
     if exceeds(declared_size(parameters), settings.databytes):
         return replies.TOO_BIG, b"size"
     if senders is not None and not is_allowed_sender(senders, sender):
         return replies.NOT_YOUR_SENDER, b"authsenders"
+    return None
+
+
+def utf8_refusal(address: bytes, utf8: bool) -> tuple[bytes, bytes] | None:
+    """Return why an address is refused where SMTPUTF8 is offered: not ASCII without it, or not UTF-8 (RFC 6531)."""
+    if address.isascii():
+        return None
+    if not utf8:
+        return replies.NEEDS_SMTPUTF8, b"smtputf8"
+    try:
+        address.decode()
+    except UnicodeDecodeError:
+        return replies.SYNTAX, b"syntax"
     return None
 
 
@@ -55,12 +75,14 @@ def rcpt_refusal(
     """Return why this recipient is refused, None if it is accepted."""
     if len(recipient) > LONGEST:
         return replies.SYNTAX, b"syntax"
+    if settings.smtputf8 and (refusal := utf8_refusal(recipient, envelope.utf8)):
+        return refusal
     if envelope.sender_is_bad:
         return replies.BADMAILFROM, b"badmailfrom"
     if settings.relayclient is None:
         if settings.relaystrict and is_relay_trick(recipient, settings.rcpthosts):
             return replies.STRICT, b"relaystrict"
-        if not in_rcpthosts(recipient, settings.rcpthosts, in_morercpthosts):
+        if not is_listed(settings, recipient, in_morercpthosts):
             return replies.RCPTHOSTS, b"rcpthosts"
     if 0 < settings.maxrcpt <= envelope.count or len(envelope.recipients) > ENVELOPE_LIMIT:
         return replies.TOO_MANY_RECIPIENTS, b"maxrcpt"
@@ -76,16 +98,27 @@ def may_be_unknown(settings: "Settings", recipient: bytes, in_morercpthosts: "Ca
         return False
     if settings.relayclient is None:
         return True
-    return settings.rcpthosts is not None and in_rcpthosts(recipient, settings.rcpthosts, in_morercpthosts)
+    return settings.rcpthosts is not None and is_listed(settings, recipient, in_morercpthosts)
 
 
-def is_relayed(
-    recipient: bytes, rcpthosts: frozenset[bytes] | None, in_morercpthosts: "Callable[[bytes], bool]"
-) -> bool:
+def is_relayed(settings: "Settings", recipient: bytes, in_morercpthosts: "Callable[[bytes], bool]") -> bool:
     """Whether the recipient's mail leaves this host: its domain is not listed. Without rcpthosts no domain is."""
-    if rcpthosts is None:
+    if settings.rcpthosts is None:
         return b"@" in recipient
-    return not in_rcpthosts(recipient, rcpthosts, in_morercpthosts)
+    return not is_listed(settings, recipient, in_morercpthosts)
+
+
+def is_listed(settings: "Settings", recipient: bytes, in_morercpthosts: "Callable[[bytes], bool]") -> bool:
+    """Whether the domain is listed, where SMTPUTF8 is offered in either of its spellings: U-labels or A-labels."""
+    if in_rcpthosts(recipient, settings.rcpthosts, in_morercpthosts):
+        return True
+    if not settings.smtputf8:
+        return False
+    from qmail_smtpd.smtp.idn import other_spelling  # loaded only where SMTPUTF8 is offered
+
+    local, at, domain = recipient.rpartition(b"@")
+    spelling = other_spelling(domain)
+    return spelling != b"" and in_rcpthosts(local + at + spelling, settings.rcpthosts, in_morercpthosts)
 
 
 def in_rcpthosts(

@@ -15,8 +15,13 @@ def date(year: int, month: int, day: int, hour: int, minute: int, second: int) -
     return b"%d %b %d %02d:%02d:%02d -0000" % (day, MONTHS[month - 1], year, hour, minute, second)
 
 
-def protocol(cipher: bytes | None, user: bytes | None) -> bytes:
-    """Return what follows `with`: RFC 3848's word and the cipher, in the format of netqmail's current TLS patches."""
+def protocol(cipher: bytes | None, user: bytes | None, utf8: bool = False) -> bytes:
+    """Return what follows `with`: RFC 3848's word and the cipher, in the format of netqmail's current TLS patches.
+
+    `utf8`: RFC 6531's word (section 4.3).
+    """
+    if utf8:
+        return b"UTF8" + protocol(cipher, user).removeprefix(b"E")
     if cipher is None:
         return b"SMTP" if user is None else b"ESMTPA"  # never ESMTP: the original does not distinguish HELO and EHLO
     if user is None:

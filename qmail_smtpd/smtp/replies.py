@@ -37,6 +37,7 @@ RELAY_LIMIT = b"452 too much mail relayed, try again later (#4.7.1)"
 RELAY_UNCHECKED = b"451 unable to check how much mail has been relayed (#4.3.0)"
 
 TOO_MANY_HOPS = b"554 too many hops, this message is looping (#5.4.6)"
+NEEDS_SMTPUTF8 = b"553 sorry, an address that is not ASCII needs SMTPUTF8 (#5.6.7)"  # RFC 6531 section 3.5
 BARE_CR = b"554 a CR without LF is not accepted (#5.6.0)"
 TOO_BIG = b"552 sorry, that message size exceeds my databytes limit (#5.3.4)"
 

@@ -38,6 +38,7 @@ class Settings:
     maxauth = 3  # failed logins before the session ends
     auth_in_clear = True  # whether AUTH is also available without TLS
     chunking = False  # whether BDAT is offered
+    smtputf8 = False  # whether SMTPUTF8 is offered
     limits = False  # whether EHLO names the limits (RFC 9422)
     greet_delay = 0  # seconds before the greeting, in which the client must be silent
     policy_services = False  # whether policy services are asked about recipients

@@ -22,7 +22,7 @@ def open_message(session: "Session") -> bytes | None:
         return replies.QQ_FAILURE
     s = session.settings
     when = session.backend.date()
-    protocol_name = protocol(session.cipher, session.user)
+    protocol_name = protocol(session.cipher, session.user, session.envelope.utf8)
     lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, protocol_name, when)
     session.backend.write_message(session.envelope.headers + lines)
     return None

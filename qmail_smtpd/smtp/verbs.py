@@ -1,7 +1,7 @@
 """The SMTP commands as the table VERBS: verb -> function of the session and the argument. Pure."""
 
 from qmail_smtpd.smtp import replies
-from qmail_smtpd.smtp.address import ipv6_literal_octets, literal_octets, parse
+from qmail_smtpd.smtp.address import has_word, ipv6_literal_octets, literal_octets, parse
 from qmail_smtpd.smtp.envelope import Envelope
 from qmail_smtpd.smtp.policy import is_bad_sender, is_relayed, mail_refusal, may_be_unknown, rcpt_refusal
 
@@ -29,6 +29,8 @@ def ehlo(session: "Session", argument: bytes) -> None:
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
     if session.settings.chunking:
         lines.append(b"CHUNKING")
+    if session.settings.smtputf8:
+        lines.append(b"SMTPUTF8")
     if session.settings.auth and session.may_log_in():
         session.settle_offer()
         position = 1 if session.settings.auth.old_style else len(lines)
@@ -61,12 +63,15 @@ def mail(session: "Session", argument: bytes) -> None:
         session.answer(replies.AUTH_REQUIRED)
         return
     sender, parameters = parse_address(session, argument)
-    refusal = mail_refusal(session.settings, sender, parameters if session.size_offered else b"", session.senders)
+    utf8 = session.settings.smtputf8 and session.protocol == b"ESMTP" and has_word(parameters, b"smtputf8")
+    offered = parameters if session.size_offered else b""
+    refusal = mail_refusal(session.settings, sender, offered, session.senders, utf8)
     if refusal:
         session.log(b"refused", {b"sender": sender, b"reason": refusal[1]})
         session.answer(refusal[0])
         return
     session.envelope = Envelope(sender, is_bad_sender(session.settings, sender), parameters)
+    session.envelope.utf8 = utf8
     session.transactions += 1
     session.answer(replies.OK)
 
@@ -98,7 +103,7 @@ def rcpt(session: "Session", argument: bytes) -> None:
         settings.relay_limited
         and refusal is None
         and settings.relayclient is not None
-        and is_relayed(recipient, settings.rcpthosts, session.backend.in_morercpthosts)
+        and is_relayed(settings, recipient, session.backend.in_morercpthosts)
     )
     answer = (refusal[0], {b"reason": refusal[1]}) if refusal else None
     if counts or session.waiting:

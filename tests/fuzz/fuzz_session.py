@@ -35,6 +35,7 @@ KNOWN = {value for value in vars(replies).values() if isinstance(value, bytes)} 
     b"250 8BITMIME",
     b"250-8BITMIME",
     b"250 CHUNKING",
+    b"250 SMTPUTF8",
     b"250-CHUNKING",
     b"250 SIZE 40",
     b"250 ok 1 qp 2",
@@ -58,6 +59,7 @@ CHOICES = [
     {"auth": Offer(EVERY_MECHANISM.mechanisms, required=True), "maxauth": 2},
     {"xclient": WITHOUT_LOGIN},
     {"chunking": True},
+    {"smtputf8": True},
     {"chunking": True, "refuse_bare_cr": True, "databytes": 40},
 ]
 

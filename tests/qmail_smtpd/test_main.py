@@ -128,6 +128,7 @@ OUR_FILES = [
     "badmailfromrelay",
     "chunking",
     "limits",
+    "smtputf8",
     "smtpgreetdelay",
 ]
 
