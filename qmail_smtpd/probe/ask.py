@@ -83,6 +83,8 @@ def ask_smuggling(conversation: Conversation, probe: Probe, names: Names, to: by
     It is one message, however the server reads it. RSET, as MAIL, may stand anywhere in a group of commands (RFC 2920
     section 3.1): Postfix 3.9 refuses a NOOP there, and would execute a smuggled MAIL.
     """
+    if probe.chunked and not conversation.offers(b"CHUNKING"):
+        return ask_without_chunking(conversation)
     start = (
         Step(b"MAIL FROM:<{sender}@{out}>", REQUIRED),
         Step(b"RCPT TO:<" + to + b">", REQUIRED),
@@ -92,13 +94,25 @@ def ask_smuggling(conversation: Conversation, probe: Probe, names: Names, to: by
         answer = decide(step, command, conversation.command(command))
         if answer:
             return answer
-    reply = conversation.command(b"DATA")
-    if reply.code != GO_AHEAD or reply.failure:
-        return Answer(BROKEN, reply, b"DATA", REQUIRED, UNPREPARED, with_message=True)
-    failure = conversation.send(message.removesuffix(b"\r\n") + probe.ending + b"RSET\r\nRSET\r\n.\r\n")
+    text = message.removesuffix(b"\r\n") + probe.ending + b"RSET\r\nRSET\r\n"
+    if probe.chunked:
+        failure = conversation.send(b"BDAT %d LAST\r\n" % len(text) + text)
+    else:
+        reply = conversation.command(b"DATA")
+        if reply.code != GO_AHEAD or reply.failure:
+            return Answer(BROKEN, reply, b"DATA", REQUIRED, UNPREPARED, with_message=True)
+        failure = conversation.send(text + b".\r\n")
     first = conversation.reply()  # even if not everything could be sent: the reply may have come before
     answer = decide_smuggling(probe.ending, failure if failure and not first.code else first, conversation)
     return answer._replace(with_message=True)
+
+
+def ask_without_chunking(conversation: Conversation) -> Answer:
+    """Find out whether a server that does not offer CHUNKING refuses BDAT. It gets no text that it could execute."""
+    command = b"BDAT 0 LAST"
+    reply = conversation.command(command)
+    outcome = REFUSED if reply.kind == 5 else BROKEN
+    return Answer(outcome, reply, command, FORGED, reply.failure or ("" if outcome == REFUSED else INDECISIVE))
 
 
 def decide_smuggling(ending: bytes, first: Reply, conversation: Conversation) -> Answer:

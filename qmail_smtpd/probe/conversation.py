@@ -48,6 +48,7 @@ class Conversation:
         self.timeout = timeout
         self.buffer = b""
         self.greeting = Reply()
+        self.hello = Reply()  # the reply to EHLO or HELO
         self.transcript: list[tuple[str, bytes]] = []  # ("C" or "S", line)
 
     def open(self, preamble: bytes, hello: bytes) -> str:
@@ -66,7 +67,12 @@ class Conversation:
             reply = self.reply()
         if reply.kind == 5:
             reply = self.command(b"HELO " + hello)
+        self.hello = reply
         return "" if reply.kind in (2, 5) else reply.failure or NO_SERVICE
+
+    def offers(self, keyword: bytes) -> bool:
+        """Whether the reply to EHLO has this keyword."""
+        return any(line[4:].upper().split(b" ")[0] == keyword for line in self.hello.lines[1:])
 
     def command(self, line: bytes) -> Reply:
         """Send one line and read its reply."""

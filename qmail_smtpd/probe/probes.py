@@ -49,6 +49,7 @@ class Probe(NamedTuple):
     hello: bytes = b""  # the name in EHLO, if the probe is about that
     preamble: bytes = b""  # sent before the greeting
     ending: bytes = b""  # the false end of a message, for smuggling
+    chunked: bool = False  # whether the message comes by BDAT
     needs: str = ""  # "auth" or "send": the option that enables it
 
     @property

@@ -74,6 +74,7 @@ ENDINGS = (
     ("nul-before", b"\r\n\0.\r\n"),
     ("nul-after", b"\r\n.\0\r\n"),
 )
+TRUE_END = ("crlf-dot-crlf", b"\r\n.\r\n")  # of DATA, but not of a chunk
 
 
 def trick_probes() -> list[Probe]:
@@ -113,9 +114,9 @@ def trick_probes() -> list[Probe]:
 
 
 def smuggling_probes() -> list[Probe]:
-    """Return the smuggling probes: a message each, with a false end."""
+    """Return the smuggling probes: a message each, with a false end, by DATA and by BDAT."""
     why = "does anything but CRLF.CRLF end a message?"
-    return [
+    by_data = [
         Probe(
             f"smuggling/{name}",
             "smuggling",
@@ -129,6 +130,12 @@ def smuggling_probes() -> list[Probe]:
         )
         for name, ending in ENDINGS
     ]
+    why = "does anything in a chunk end it?"
+    by_bdat = [
+        probe._replace(name=f"smuggling/bdat-{name}", source="RFC 3030 2", why=why, ending=ending, chunked=True)
+        for (name, ending), probe in zip((*ENDINGS, TRUE_END), [*by_data, by_data[0]], strict=True)
+    ]
+    return by_data + by_bdat
 
 
 def login_probes() -> list[Probe]:

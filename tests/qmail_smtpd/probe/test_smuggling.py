@@ -1,17 +1,21 @@
 """The smuggling probes: a false end of a message counts as refused only if the replies can mean nothing else."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from qmail_smtpd.probe.ask import UNACCEPTED, ask_smuggling
+from qmail_smtpd.probe.ask import UNACCEPTED, Answer, ask_smuggling
 from qmail_smtpd.probe.conversation import Conversation
 from qmail_smtpd.probe.judge import BROKEN, REFUSED, TAKEN
 from qmail_smtpd.probe.probes import Names
 from qmail_smtpd.probe.transport import ConnectionLost, TimedOut
 from qmail_smtpd.probe.tricks import smuggling_probes
+from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.peers.standin import StandIn, Visit
 from tests.kit.relaytest import Outcome, over_network
+from tests.kit.server import Server as ServerOfOurs
+from tests.kit.support import script
 
 PROBE = smuggling_probes()[0]
 NAME = PROBE.name
@@ -130,6 +134,65 @@ def test_a_server_that_refuses_every_message_is_cannot_tell() -> None:
     with Server(b"") as server:
         done = ask(server)
     assert done.exit == 2
-    assert {done.results[name] for name in done.results if name.startswith("smuggling/")} == {"cannot tell"}
+    by_data = [probe.name for probe in smuggling_probes() if not probe.chunked]
+    assert {done.results[name] for name in by_data} == {"cannot tell"}
     [probe] = [probe for probe in done.json["clients"][0]["probes"] if probe["name"] == NAME]
     assert probe["why"] == "it refuses the message without the false end as well"
+
+
+CHUNKED = [probe for probe in smuggling_probes() if probe.chunked]
+
+
+class ChunkingScript(Script):
+    """A server that offers CHUNKING."""
+
+    def send(self, data: bytes, deadline: float) -> None:
+        if data.startswith(b"EHLO"):
+            self.pending += [b"250-mx", b"250 CHUNKING"]
+        else:
+            super().send(data, deadline)
+
+
+def ask_chunked(server: Script) -> Answer:
+    conversation = Conversation(server, 0.1)
+    server.pending.insert(0, b"220 mx")
+    assert conversation.open(b"", b"me") == ""
+    return ask_smuggling(conversation, CHUNKED[-1], Names(), b"me@example.com", MESSAGE)
+
+
+@pytest.mark.parametrize("case", ["one message", "two commands were executed", "refused, and the session ends"])
+def test_a_chunk_is_sent_whole_to_a_server_that_offers_chunking(case: str) -> None:
+    outcome, replies = OUTCOMES[case]
+    server = ChunkingScript(*replies)
+    answer = ask_chunked(server)
+    assert answer.outcome == outcome
+    text = MESSAGE.removesuffix(b"\r\n") + b"\r\n.\r\nRSET\r\nRSET\r\n"
+    assert b"BDAT %d LAST\r\n%b" % (len(text), text) in server.sent
+    assert b"DATA\r\n" not in server.sent
+
+
+@pytest.mark.parametrize(("reply", "outcome"), [(b"502 no", REFUSED), (b"250 ok", BROKEN), (b"421 no", BROKEN)])
+def test_a_server_without_chunking_gets_no_text_that_it_could_execute(reply: bytes, outcome: str) -> None:
+    class Plain(Script):
+        def send(self, data: bytes, deadline: float) -> None:
+            super().send(data, deadline)
+            if data.startswith(b"EHLO"):
+                self.pending = [b"250 mx"]
+
+    server = Plain([], [reply])
+    assert ask_chunked(server).outcome == outcome
+    assert b"RSET" not in server.sent
+
+
+@pytest.mark.parametrize("chunking", [True, False])
+def test_qmail_smtpd_lets_nothing_be_smuggled_by_bdat_either(tmp_path: Path, chunking: bool) -> None:
+    home = make_home(tmp_path / "home", {**CONTROL, **({"chunking": ""} if chunking else {})})
+    with ServerOfOurs(["-RHl0", "127.0.0.1", "0", script("qmail-smtpd")], environ={"QMAILHOME": str(home)}) as server:
+        words = ("--send", "me@example.com", "--listed", "example.com", "--only", "smuggling/*", "--json")
+        done = over_network(server.port, *words, "--pause", "0")
+    assert done.exit == 0
+    found = {name: result for name, result in done.results.items() if name.startswith("smuggling/")}
+    assert len(found) == 23
+    assert set(found.values()) == {"refused"}
+    by_bdat = [file for file in (home / "dump").glob("*.m") if b"smuggling/bdat-" in file.read_bytes()]
+    assert len(by_bdat) == (12 if chunking else 0)
