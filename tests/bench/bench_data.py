@@ -1,4 +1,5 @@
-"""DATA, 50 MB: `python tests/bench/bench_data.py [ROUNDS [MEGABYTES]]`. MB/s from the reply to DATA until 250.
+"""DATA, 50 MB: `python tests/bench/bench_data.py [ROUNDS [MEGABYTES]]`. MB/s from the reply to DATA until 250, and the
+same by BDAT, in chunks of a megabyte.
 
 Our qmail-smtpd, loaded (the default) and with --exec, in plaintext and under TLS, passes the message to
 `cat > /dev/null`. For comparison smtpfront-echo (C, package mailfront), which discards it itself. One client on
@@ -27,6 +28,9 @@ LINE = b"The quick brown fox jumps over the lazy dog, and again and again: 01234
 MAY_RELAY = ["/usr/bin/env", "PLUGINS=accept", "RELAYCLIENT="]  # without it smtpfront-echo refuses the session at MAIL
 ECHO = "smtpfront-echo"
 RATE_AIMS = {"loaded": ">= 2.0 x"}
+BDAT = ", BDAT"
+CHUNK = 1_000_000  # bytes
+BDAT_AIM = ">= 1.0 x"
 ANY_RATE_AIM, MEMORY_AIM = ">= 120 MB/s", "<= 20 MB"
 
 
@@ -42,26 +46,47 @@ def peak(server: Server) -> float:
     return max(sizes) / 1024
 
 
-def send(server: Server, text: bytes, context: ssl.SSLContext | None) -> tuple[float, float]:
+def in_chunks(text: bytes) -> bytes:
+    """Return the message with the commands that send it in chunks."""
+    parts = [text[start : start + CHUNK] for start in range(0, len(text), CHUNK)]
+    return b"".join(b"BDAT %d\r\n%b" % (len(part), part) for part in parts) + b"BDAT 0 LAST\r\n"
+
+
+def expect_last(client: socket.socket) -> None:
+    """Read the replies to all chunks up to that to the message, which has the queue program's pid."""
+    replies = b""
+    while b" qp " not in replies:
+        part = client.recv(65536)
+        if not part or not part.startswith(b"2"):
+            raise RuntimeError(f"unexpected reply: {part!r}")
+        replies += part
+
+
+def send(server: Server, text: bytes, context: ssl.SSLContext | None, chunked: bool) -> tuple[float, float]:
     """Send one message. Return MB/s and the session's peak memory in MB."""
+    data = in_chunks(text) if chunked else text + b".\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as plain:
         client = context.wrap_socket(plain) if context else plain
         expect(client, b"220")
         for command in (b"MAIL FROM:<a@example.com>\r\n", b"RCPT TO:<b@example.com>\r\n"):
             client.sendall(command)
             expect(client, b"250")
-        client.sendall(b"DATA\r\n")
-        expect(client, b"354")
+        if not chunked:
+            client.sendall(b"DATA\r\n")
+            expect(client, b"354")
         started = time.perf_counter()
-        client.sendall(text)
-        expect(client, b"250")
+        client.sendall(data)
+        if chunked:
+            expect_last(client)
+        else:
+            expect(client, b"250")
         seconds, memory = time.perf_counter() - started, peak(server)
         client.close()
         return len(text) / seconds / 1e6, memory
 
 
 def rows(rounds: int, megabytes: int) -> list[Row]:
-    text = b"Subject: large\r\n\r\n" + LINE * (megabytes * 1_000_000 // len(LINE)) + b".\r\n"
+    text = b"Subject: large\r\n\r\n" + LINE * (megabytes * 1_000_000 // len(LINE))
     echo = installed(ECHO, SMTPFRONT, "mailfront")
     if not os.path.exists(THEIRS):
         echo = echo._replace(missing=f"{THEIRS} is missing")
@@ -69,6 +94,7 @@ def rows(rounds: int, megabytes: int) -> list[Row]:
         os.makedirs(f"{home}/control")
         Path(f"{home}/control/me").write_text("mx.example.com\n")
         Path(f"{home}/control/rcpthosts").write_text("example.com\n")
+        Path(f"{home}/control/chunking").touch()
         drain = Path(f"{home}/drain")
         drain.write_text("#!/bin/sh\ncat >/dev/null\nexec cat <&1 >/dev/null\n")
         drain.chmod(0o755)
@@ -82,20 +108,23 @@ def rows(rounds: int, megabytes: int) -> list[Row]:
             "loaded, TLS": Server([ours, *QUICK, *WHERE, smtpd], smtps),
             "--exec, TLS": Server([ours, *QUICK, "--exec", *WHERE, smtpd], smtps),
         }
+        servers |= {name + BDAT: servers[name] for name in ("loaded", "loaded, TLS")}
         if not echo.missing:
             servers[ECHO] = Server([*MAY_RELAY, THEIRS, *QUICK, *WHERE, SMTPFRONT])
         runs: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
         for _ in range(rounds):
             for name, server in servers.items():
-                runs[name].append(send(server, text, unverified_context() if name.endswith("TLS") else None))
-        for server in servers.values():
+                runs[name].append(send(server, text, unverified_context() if "TLS" in name else None, BDAT in name))
+        for server in set(servers.values()):
             server.stop()
     results = {name: (median(run[0] for run in runs[name]), max(run[1] for run in runs[name])) for name in runs}
     their_rate, _ = results.pop(ECHO, (None, None))
     found = []
     for name, (rate, size) in results.items():
-        aim = RATE_AIMS.get(name, ANY_RATE_AIM)
+        aim = BDAT_AIM if BDAT in name else RATE_AIMS.get(name, ANY_RATE_AIM)
         beside = (None, "-") if name.endswith("TLS") else (their_rate, str(echo))
+        if BDAT in name:
+            beside = results[name.removesuffix(BDAT)][0], "DATA"
         found.append(Row(f"data: {megabytes} MB, {name}", rate, "MB/s", *beside, aim))
         found.append(Row(f"data: {megabytes} MB, {name}, memory", size, "MB", aim=MEMORY_AIM))
     return found
