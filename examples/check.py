@@ -10,15 +10,18 @@ from pathlib import Path
 from send import send
 
 INSIDE = "someone@example.com"  # the domain is in control/rcpthosts
+NOBODY = "nobody@example.com"  # not in control/validrcptto
 OUTSIDE = "someone@elsewhere.example"
 ACCEPTED = "250 ok "
 REFUSED = "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
+UNKNOWN = "550 sorry, no mailbox here by that name (#5.1.1)"
 
 # client address, recipient, beginning of the expected answer
 CASES = [
     ("127.0.0.1", OUTSIDE, ACCEPTED),
     ("127.0.0.2", OUTSIDE, REFUSED),
     ("127.0.0.2", INSIDE, ACCEPTED),
+    ("127.0.0.2", NOBODY, UNKNOWN),
 ]
 
 

@@ -25,6 +25,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 # Removed from the environment: these variables would change which clients may relay, or how the server starts.
 NOT_INHERITED = (
     "RELAYCLIENT",
+    "RCPTCHECK",
     "DATABYTES",
     "SMTPAUTH",
     "SMTPAUTHFILE",
@@ -35,11 +36,12 @@ NOT_INHERITED = (
 )
 
 BANNER = """\
-quickstart: {address} port {port} accepts mail for example.com from every client, and for all domains from 127.0.0.1
+quickstart: {address} port {port} accepts mail for someone@example.com from all, and for all domains from 127.0.0.1
 quickstart: the rules are in {rules}, control files and mail in {home}
-quickstart: Ctrl-C stops it. Four commands to try in another terminal:
+quickstart: Ctrl-C stops it. Five commands to try in another terminal:
   {python} {send} {port} 127.0.0.1 someone@elsewhere.example  # accepted: 127.0.0.1 may relay
   {python} {send} {port} 127.0.0.2 someone@elsewhere.example  # refused: 127.0.0.2 may not relay
+  {python} {send} {port} 127.0.0.2 nobody@example.com  # refused: not in control/validrcptto
   cat {home}/Maildir/new/*
   {relaytest} {address}:{port} --from-ip 127.0.0.2 --pause 0  # is it an open relay?"""
 
@@ -86,6 +88,7 @@ def prepare(home: Path) -> None:
         home.mkdir(exist_ok=True)
         shutil.rmtree(home / "control.new", ignore_errors=True)
         shutil.copytree(EXAMPLES / "control", home / "control.new")
+        shutil.copy(EXAMPLES / "validrcptto", home / "control.new")
         (home / "control.new").rename(home / "control")
     with (EXAMPLES / "tcp.smtp").open("rb") as rules:
         command = [PROGRAMS / "tcprules", home / "tcp.smtp.cdb", home / "tcp.smtp.tmp"]

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qmail_smtpd.probe.home import Home
-from qmail_smtpd.probe.judge import CANNOT_TELL, INSIDE, NEEDS_SEND, OPEN, TAKEN, Result, plain_case_accepted
+from qmail_smtpd.probe.judge import (
+    CANNOT_TELL,
+    INSIDE,
+    NEEDS_SEND,
+    OPEN,
+    TAKEN,
+    TAKES_UNKNOWN,
+    Result,
+    plain_case_accepted,
+)
 from qmail_smtpd.probe.report import Change, Part, findings
 from qmail_smtpd.probe.text import printable
 from qmail_smtpd.probe.vantage import address_class
@@ -60,6 +69,7 @@ PROXIED = (
     "may relay, and control/authcleartext exists. If a TLS proxy on this host (stunnel, HAProxy) passes clients on to "
     "this server, all of them have this address, and may relay. To test this: --as-outside --client"
 )
+UNKNOWN = "list the recipients that exist, so that mail for others is refused and not returned to forged senders"
 STRICT = "create this empty file: our qmail-smtpd then refuses addresses that a later mailer may route onward"
 
 
@@ -104,6 +114,9 @@ def changes(parts: Sequence[Part], home: Home | None, source: Source | None, cdb
         advice.append(Change(*CHANGES["control"]))
     if home is not None and not home.is_strict and any(has_result(part.results, NEEDS_SEND) for part in parts):
         advice.append(Change(home.control_path("relaystrict"), STRICT))
+    if any(part.word != OPEN and has_result(part.results, TAKES_UNKNOWN) for part in parts):
+        where = "the recipient check" if home is None else home.control_path("validrcptto")
+        advice.append(Change(where, UNKNOWN))
     return tuple(dict.fromkeys(advice))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qmail_smtpd.probe.conversation import Reply
-from qmail_smtpd.probe.probes import BELOW, DECIDES, FORGED, HERE, LOGIN, OPAQUE, OUTSIDE, UNCLEAR, Probe
+from qmail_smtpd.probe.probes import BELOW, DECIDES, FORGED, HERE, LOGIN, NOBODY, OPAQUE, OUTSIDE, UNCLEAR, Probe
 
 # The outcome of a probe.
 REFUSED = "refused"
@@ -24,6 +24,7 @@ NEEDS_SEND = "needs --send"
 CANNOT_TELL = "cannot tell"
 STAYS = "stays here"
 TAKEN_BELOW = "taken below"
+TAKES_UNKNOWN = "takes unknown"
 NOT_ASKED = "not asked"
 CLOSED = "closed"
 INSIDE = "inside"
@@ -35,6 +36,7 @@ BY_READING = {
     UNCLEAR: CANNOT_TELL,
     BELOW: TAKEN_BELOW,
     HERE: STAYS,
+    NOBODY: TAKES_UNKNOWN,
 }
 YOU_ARE_INSIDE = "you are inside, and may relay: test from outside, or use --rules or --pipe"
 PLAIN_CASE_ACCEPTED = "not asked: the plain case was already accepted"
@@ -172,6 +174,8 @@ def closed_reason(counts: dict[str, int]) -> str:
     text = f"{plural(counts[REFUSED], 'probe')} refused, none went through"
     if counts.get(NEEDS_SEND):
         text += f"; {counts[NEEDS_SEND]} accepted at your own domain: --send shows what happens to those"
+    if counts.get(TAKES_UNKNOWN):
+        text += "; a recipient that does not exist is accepted"
     return text
 
 

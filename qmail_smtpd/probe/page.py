@@ -16,6 +16,7 @@ from qmail_smtpd.probe.judge import (
     REFUSED,
     SENT,
     TAKEN_BELOW,
+    TAKES_UNKNOWN,
     count,
     plural,
 )
@@ -36,6 +37,7 @@ MEANINGS = {
     SENT: "A message was accepted. If it arrives, this is an open relay.",
     NEEDS_SEND: "Accepted at your own domain, or without a domain. A later mailer may route it onward: only a message"
     " can tell (--send).",
+    TAKES_UNKNOWN: "A recipient that does not exist is accepted: its mail is returned to a forged sender.",
     TAKEN_BELOW: "Every name below a listed domain is accepted. This is correct if intended.",
 }
 STYLE = """

@@ -12,6 +12,7 @@ OPAQUE = "opaque"  # the domain is listed, or there is none; the local part may 
 UNCLEAR = "unclear"  # outside in one reading, here in another: a server that accepts it cannot be called closed
 BELOW = "below"  # a domain below a listed one: correct if intended
 HERE = "here"  # no outside address in any reading
+NOBODY = "nobody"  # a recipient at a listed domain that cannot exist: not relayed, but returned to a forged sender
 FORGED = "forged"  # the acceptance itself is the fault: the server has executed something that no client may do
 
 # The role of a step's reply.

@@ -13,6 +13,7 @@ from qmail_smtpd.probe.judge import (
     PLAIN_CASE_ACCEPTED,
     SENT,
     TAKEN_BELOW,
+    TAKES_UNKNOWN,
     Control,
     Result,
     Verdict,
@@ -21,7 +22,7 @@ from qmail_smtpd.probe.judge import (
 from qmail_smtpd.probe.probes import ENVELOPE, Names
 
 DENIED = "denied"
-NOT_REFUSED = (OPEN, CANNOT_TELL, SENT, NEEDS_SEND, TAKEN_BELOW)  # the most serious first
+NOT_REFUSED = (OPEN, CANNOT_TELL, SENT, NEEDS_SEND, TAKES_UNKNOWN, TAKEN_BELOW)  # the most serious first
 WITH_TRANSCRIPT = (OPEN, CANNOT_TELL, SENT, NEEDS_SEND)
 
 

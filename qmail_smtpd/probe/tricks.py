@@ -11,6 +11,7 @@ from qmail_smtpd.probe.probes import (
     DIALOGUE,
     FORGED,
     LOGIN,
+    NOBODY,
     OPTIONAL,
     OUTSIDE,
     SENDER,
@@ -108,9 +109,17 @@ def trick_probes() -> list[Probe]:
             kind=STARTTLS,
             alone=True,
         ),
+        unknown_probe(),
         *login_probes(),
         *smuggling_probes(),
     ]
+
+
+def unknown_probe() -> Probe:
+    """Return the probe with a recipient that does not exist: its name is new in each run."""
+    nobody = b"RCPT TO:<relaytest-" + secrets.token_hex(8).encode() + b"@{listed}>"
+    why = "does it accept mail that it must return to a sender who may be forged?"
+    return Probe("unknown-recipient", "unknown", "RFC 5321 3.6.2", why, NOBODY, (MAIL, Step(nobody, DECIDES)))
 
 
 def smuggling_probes() -> list[Probe]:

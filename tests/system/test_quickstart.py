@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 OUTSIDE = "someone@elsewhere.example"
 REFUSED = "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
+UNKNOWN = "550 sorry, no mailbox here by that name (#5.1.1)"
 PATIENCE = 30  # seconds after which something that should happen will not
 
 
@@ -105,10 +106,11 @@ def test_the_first_run_makes_everything_without_a_compiler_and_the_round_is_righ
     making, installing, *round_ = result.stdout.splitlines()
     assert making.startswith(f"quickstart: making {tree}/.venv with Python 3.")
     assert installing == f"quickstart: installing into {tree}/.venv"
-    assert len(round_) == 3
+    assert len(round_) == 4
     assert re.fullmatch(rf"quickstart: ok: 127\.0\.0\.1 to {OUTSIDE}: 250 ok \d+ qp \d+, stored", round_[0])
     assert round_[1] == f"quickstart: ok: 127.0.0.2 to {OUTSIDE}: {REFUSED}, not stored"
     assert re.fullmatch(r"quickstart: ok: 127\.0\.0\.2 to someone@example\.com: 250 ok \d+ qp \d+, stored", round_[2])
+    assert round_[3] == f"quickstart: ok: 127.0.0.2 to nobody@example.com: {UNKNOWN}, not stored"
     assert sorted(path.name for path in tree.iterdir() if path.name.startswith(".")) == [".venv"]
 
 
@@ -116,7 +118,7 @@ def test_a_second_run_says_what_it_uses_again(tree):
     result = quickstart(tree, "--check", PYTHONWARNINGS="default::ResourceWarning")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[0] == f"quickstart: using {tree}/.venv"
-    assert result.stdout.count("quickstart: ok: ") == 3
+    assert result.stdout.count("quickstart: ok: ") == 4
 
 
 def test_a_check_leaves_no_processes_and_no_files(tree, tmp_path):
@@ -135,7 +137,7 @@ def test_a_check_of_an_open_relay_fails_and_shows_what_was_wrong(tree):
     result = quickstart(tree, "--check")
     assert result.returncode == 1
     assert re.search(rf"^quickstart: NOT OK: 127\.0\.0\.2 to {OUTSIDE}: 250 ok .*, stored$", result.stdout, re.M)
-    assert result.stdout.count("quickstart: ok: ") == 2
+    assert result.stdout.count("quickstart: ok: ") == 3
     assert "tcpserver: " in result.stderr
 
 
@@ -161,9 +163,10 @@ def test_it_says_in_under_ten_lines_where_things_lie_and_what_to_try(tree):
         commands = [line for line in running.lines if line.startswith("  ")]
         Thread(target=drain, args=[os.dup(running.output.fileno())]).start()  # each refusal is logged
         results = [subprocess.run(command, shell=True, capture_output=True, text=True) for command in commands]
-    taken, refused, shown, asked = results
+    taken, refused, unknown, shown, asked = results
     assert (taken.returncode, taken.stdout[:7]) == (0, "250 ok ")
     assert (refused.returncode, refused.stdout) == (1, REFUSED + "\n")
+    assert (unknown.returncode, unknown.stdout) == (1, UNKNOWN + "\n")
     assert shown.stdout.startswith(f"Return-Path: <me@home.example>\nDelivered-To: {OUTSIDE}\nReceived: ")
     assert shown.stdout.endswith("\nSubject: quick start\n\nHello.\n")
     assert (asked.returncode, asked.stderr) == (0, "")

@@ -316,3 +316,12 @@ def test_with_send_a_server_that_accepts_any_recipient_gets_a_message() -> None:
         assert done.exit == 2
         assert "1 message accepted: if one arrives, this is an open relay" in done.verdict
         assert len(server.messages) == 1
+
+
+def test_a_list_of_recipients_is_advised_if_qmail_smtpd_accepts_one_that_does_not_exist(home: Path) -> None:
+    advice = f"change: {home}/control/validrcptto: list the recipients that exist"
+    assert advice in pipe(home, "--only", "unknown-recipient").stdout
+    (home / "control/validrcptto").write_text("postmaster@example.com\n")
+    done = pipe(home, "--json", "--only", "unknown-recipient")
+    assert (done.exit, done.results["unknown-recipient"]) == (0, "refused")
+    assert "validrcptto" not in str(done.json["change"])

@@ -374,6 +374,20 @@ def test_an_accepted_subdomain_is_reported_and_is_not_open():
     assert "taken below: outside/below" in done.stdout
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_recipient_that_does_not_exist_is_reported_if_it_is_accepted_and_is_never_open(taken):
+    def answer(visit, line):
+        if line.startswith(b"RCPT TO:<relaytest-") and line.endswith(b"@example.com>"):
+            return b"250 ok\r\n" if taken else b"550 no\r\n"
+        return behave(visit, line)
+
+    done = ask(answer, "--only", "unknown-recipient")
+    assert done.exit == 0
+    assert ("takes unknown: unknown-recipient" in done.stdout) == taken
+    assert ("change: the recipient check: list the recipients that exist" in done.stdout) == taken
+    assert done.verdict.endswith("a recipient that does not exist is accepted") == taken
+
+
 def test_an_accepted_address_with_a_nul_is_cannot_tell():
     done = ask(lambda visit, line: b"250 ok\r\n" if b"\0T" in line else behave(visit, line))
     assert done.exit == 2
