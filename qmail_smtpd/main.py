@@ -119,6 +119,14 @@ class SessionBackend:
     def in_morercpthosts(self, key: bytes) -> bool:
         return self.morercpthosts.has(key)
 
+    def unknown_recipients(self) -> int:
+        assert self.meter is not None
+        return self.meter.unknown_recipients()
+
+    def count_unknown(self) -> None:
+        assert self.meter is not None
+        self.meter.count_unknown()
+
     def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
         if self.recipients is None:
             return None

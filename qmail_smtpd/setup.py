@@ -348,6 +348,8 @@ class Setup(Reader):
         self.authenticator: Authenticator | None = None
         if offers_logins([b"qmail-smtpd", *arguments], environ):
             self.read_auth(environ, arguments)
+        elif self.settings.brtlimit and self.settings.recipients_are_checked:
+            self.read_authfaillimit()  # unknown recipients are counted with it, too
         self.read_tls(environ)
 
     def read_environment(self, environ: dict[bytes, bytes]) -> None:

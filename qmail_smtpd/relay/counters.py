@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 LOGIN, ADDRESS = b"login", b"address"  # kinds: recipients relayed for a login, or for an address without one
 FAILED, SCHEME = b"failed", b"scheme"  # kinds: failed logins of an address
-KINDS = (LOGIN, ADDRESS, FAILED, SCHEME)
+UNKNOWN = b"unknown"  # kind: recipients that do not exist, named by an address
+KINDS = (LOGIN, ADDRESS, FAILED, SCHEME, UNKNOWN)
 
 
 class Key:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from qmail_smtpd import control
 from qmail_smtpd.relay.address import normalise
-from qmail_smtpd.relay.counters import ADDRESS, KINDS, LOGIN, SCHEME, Key
+from qmail_smtpd.relay.counters import ADDRESS, KINDS, LOGIN, SCHEME, UNKNOWN, Key
 from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.limits import BadLimit, RelayLimits, group_of, parse_failures, text_of
 from qmail_smtpd.relay.meter import SCHEME_FACTOR
@@ -36,6 +36,7 @@ class Configured:
         self.relaylimits = RelayLimits(b"")
         self.failures: Limits = ()
         content, line = read(b"relaylimits", home), read(b"authfaillimit", home)
+        self.brtlimit = control.unsigned(control.leading_digits(read(b"brtlimit", home) or b""))
         try:
             if content is not None:
                 self.relaylimits = RelayLimits(content)
@@ -50,6 +51,8 @@ class Configured:
             return self.relaylimits.of_login(key.name)[1]
         if key.kind == ADDRESS:
             return self.relaylimits.of_address(key.name)[1]
+        if key.kind == UNKNOWN:
+            return tuple((self.brtlimit, seconds) for _, seconds in self.failures if self.brtlimit)
         factor = SCHEME_FACTOR if key.kind == SCHEME else 1
         return tuple((failures * factor, seconds) for failures, seconds in self.failures)
 

@@ -6,7 +6,7 @@ Whatever fails refuses: a limit that cannot be checked lets nothing pass.
 from time import monotonic
 
 from qmail_smtpd.relay.address import is_within, normalise
-from qmail_smtpd.relay.counters import ADDRESS, FAILED, LOGIN, SCHEME, Key
+from qmail_smtpd.relay.counters import ADDRESS, FAILED, LOGIN, SCHEME, UNKNOWN, Key
 from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.limits import group_of, text_of
 from qmail_smtpd.relay.prepared import counters_for
@@ -107,6 +107,35 @@ class Meter:
                 counters.add(Key(kind, group_of(self.address())), self.authfaillimit[1])
         except StoreError as error:
             self.report(b"a failed login is not counted: " + error.text)
+
+    def unknown_recipients(self) -> int:
+        """Return how many unknown recipients the address has named in the window of authfaillimit.
+
+        0 if that cannot be found out: each session still counts its own.
+        """
+        if self.authfaillimit is None:
+            return 0
+        try:
+            counters = self.counters()
+            if self.is_shared(counters):
+                return 0
+            used = counters.used([(Key(UNKNOWN, group_of(self.address())), self.authfaillimit[1])])[0]
+            self.pass_on(counters)
+        except StoreError as error:
+            self.report(b"unknown recipients are counted in this session alone: " + error.text)
+            return 0
+        return used
+
+    def count_unknown(self) -> None:
+        """Count an unknown recipient."""
+        if self.authfaillimit is None:
+            return
+        try:
+            counters = self.counters()
+            if not self.is_shared(counters):
+                counters.add(Key(UNKNOWN, group_of(self.address())), self.authfaillimit[1])
+        except StoreError as error:
+            self.report(b"an unknown recipient is not counted: " + error.text)
 
     def address(self) -> bytes:
         """Return the client's address."""

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
         def in_morercpthosts(self, key: bytes) -> bool:
             """Whether morercpthosts.cdb has the key. May raise settings.Unreadable."""
 
+        def unknown_recipients(self) -> int:
+            """Return how many unknown recipients the client's address has named lately, in earlier sessions."""
+
+        def count_unknown(self) -> None:
+            """Count an unknown recipient of the client's address."""
+
         def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
             """Return None if the recipient may exist, else the reply and the reason for the log.
 

@@ -49,6 +49,7 @@ class Session:
         self.senders: frozenset[bytes] | None = None  # that user's entries in authsenders
         self.failed_logins = 0
         self.unknown_recipients = 0
+        self.asked_for_unknown = False  # whether those of earlier sessions of the address are among them
         self.attributes: Attributes = {}  # of the client, from its proxy's XCLIENT commands
         self.waiting: list[tuple[bytes, Refusal | None, bool]] = []  # recipients: address, refusal, whether it counts
         self.saw_secret = False  # whether the client may have sent a password
@@ -175,6 +176,7 @@ class Session:
         failed logins stay those of the connection.
         """
         self.attributes.update(attributes)
+        self.asked_for_unknown = False
         proxy = self.settings.remoteip
         self.forget_hello()
         self.user = self.senders = None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         senders: frozenset[bytes] | None
         failed_logins: int
         unknown_recipients: int
+        asked_for_unknown: bool
         saw_secret: bool
         waiting: list[tuple[bytes, Refusal | None, bool]]
         counts: dict[bytes, int]

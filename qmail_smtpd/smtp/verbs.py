@@ -85,6 +85,10 @@ def rcpt(session: "Session", argument: bytes) -> None:
     if envelope.sender is None:
         session.answer(replies.MAIL_FIRST)
         return
+    over_sessions = settings.recipients_are_checked and settings.brtlimit > 0 and settings.logins_limited
+    if over_sessions and not session.asked_for_unknown:
+        session.asked_for_unknown = True
+        session.unknown_recipients += session.backend.unknown_recipients()
     if 0 < settings.brtlimit <= session.unknown_recipients:
         session.log(b"refused", {b"reason": b"brtlimit"})
         session.finish(1, replies.TOO_MANY_UNKNOWN, b"brtlimit")
@@ -93,7 +97,10 @@ def rcpt(session: "Session", argument: bytes) -> None:
     refusal = rcpt_refusal(settings, envelope, recipient, session.backend.in_morercpthosts)
     if not refusal and may_be_unknown(settings, recipient, session.backend.in_morercpthosts):
         refusal = session.backend.recipient_refusal(envelope.sender, recipient)
-    session.unknown_recipients += refusal is not None and refusal[0] == replies.UNKNOWN
+    if refusal and refusal[0] == replies.UNKNOWN:
+        session.unknown_recipients += 1
+        if over_sessions:
+            session.backend.count_unknown()
     if settings.policy_services and not refusal:
         from qmail_smtpd.smtp.delegation import is_refused  # loaded only where policy services are asked
 

@@ -35,6 +35,8 @@ class Echo:
         self.ignored_events: frozenset[bytes] = frozenset()
         self.queue_starts = True
         self.asked: list[tuple[bytes, bytes]] = []  # senders and recipients about which the backend was asked
+        self.unknown_before = 0  # unknown recipients of earlier sessions
+        self.unknown_counted = 0
         self.refusals: dict[bytes, tuple[bytes, bytes]] = {}  # recipient: reply and reason
         self.failure: Exception | None = None
         self.replies: list[bytes] = []
@@ -79,6 +81,12 @@ class Echo:
         if self.failure:
             raise self.failure
         return key in self.more
+
+    def unknown_recipients(self) -> int:
+        return self.unknown_before
+
+    def count_unknown(self) -> None:
+        self.unknown_counted += 1
 
     def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
         if self.failure:

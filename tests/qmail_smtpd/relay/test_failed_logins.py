@@ -168,3 +168,17 @@ def test_relay_list_shows_failed_logins(host: Callable[..., Host]) -> None:
     site = host()
     site.log_in(WRONG, WRONG)
     assert site.rows() == [{"kind": "failed", "who": "192.0.2.1", "used": 2, "limit": 3, "seconds": 3600}]
+
+
+def test_unknown_recipients_of_an_address_count_over_sessions(host: Callable[..., Host]) -> None:
+    site = host("20/3600", brtlimit="2\n", validrcptto="joe@example.com\n")
+    session = "MAIL FROM:<s@s.test>\r\nRCPT TO:<no@example.com>\r\nRCPT TO:<joe@example.com>\r\nQUIT\r\n"
+
+    def ask(ip: str) -> str:
+        return codes(talk(site.home, session, {"TCPREMOTEIP": ip}))
+
+    assert ask("192.0.2.1") == "220 250 550 250 221"
+    assert ask("192.0.2.2") == "220 250 550 250 221"
+    assert ask("192.0.2.1") == "220 250 550 421"
+    assert ask("192.0.2.1") == "220 250 421"
+    assert ask("127.0.0.1") == ask("127.0.0.1") == ask("127.0.0.1") == "220 250 550 250 221"

@@ -116,3 +116,20 @@ def test_each_refusal_that_may_have_run_a_program_counts_as_an_error(reply: byte
     echo.refusals = {b"u@ok.test": (reply, b"x")}
     converse(rcpt(*[b"u@ok.test"] * 3), 0, echo, recipients_are_checked=True, maxerrors=2)
     assert echo.replies[2:] == [reply, reply, replies.TOO_MANY_ERRORS]
+
+
+def test_with_a_limit_for_the_address_earlier_sessions_count() -> None:
+    echo = refusing(b"no@ok.test")
+    echo.unknown_before = 2
+    changes = {"recipients_are_checked": True, "brtlimit": 3, "logins_limited": True}
+    session, _ = converse(rcpt(b"u@ok.test", b"no@ok.test", b"u@ok.test"), 0, echo, **changes)
+    assert echo.replies[2:] == [replies.OK, replies.UNKNOWN, LIMIT]
+    assert (session.status, echo.unknown_counted) == (1, 1)
+
+
+def test_without_such_a_limit_only_the_session_counts() -> None:
+    echo = refusing(b"no@ok.test")
+    echo.unknown_before = 9
+    converse(rcpt(b"no@ok.test", b"u@ok.test"), 0, echo, recipients_are_checked=True, brtlimit=2)
+    assert echo.replies[2:] == [replies.UNKNOWN, replies.OK]
+    assert echo.unknown_counted == 0
