@@ -45,6 +45,10 @@ def checkusers() -> "NoReturn":
     start("checkusers", "qmail_smtpd.auth.checkusers")
 
 
+def checkdovecot() -> "NoReturn":
+    start("checkdovecot", "qmail_smtpd.auth.checkdovecot")
+
+
 def relay_allow() -> "NoReturn":
     start("relay-allow", "qmail_smtpd.relay.allow")
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.services.listing import Services
     from qmail_smtpd.smtp.backend import Refusal
     from qmail_smtpd.smtp.ruling import Ruling
-    from qmail_smtpd.smtp.sasl import Credentials, ScramServer
+    from qmail_smtpd.smtp.sasl import Credentials, PassedOn, ScramServer
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
 
@@ -185,6 +185,20 @@ class SessionBackend:
     def scram(self) -> "ScramServer":
         assert self.authenticator is not None
         return self.authenticator.scram()
+
+    def server_mechanisms(self) -> tuple[bytes, ...] | None:
+        assert self.authenticator is not None
+        self.wire.flush()  # so that a slow server does not delay the replies to earlier commands
+        return self.authenticator.server_mechanisms(self.wire.deadline)
+
+    def server_trouble(self) -> bytes:
+        assert self.authenticator is not None
+        return self.authenticator.trouble
+
+    def pass_on(self, mechanism: bytes) -> "PassedOn":
+        assert self.authenticator is not None
+        self.wire.flush()
+        return self.authenticator.pass_on(mechanism, self.environ, self.sni, self.wire.deadline)
 
     def login_refusal(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
         assert self.authenticator is not None

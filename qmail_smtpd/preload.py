@@ -10,7 +10,7 @@ import os
 from qmail_smtpd import control
 from qmail_smtpd.log import NONE, Log
 from qmail_smtpd.net.wire import Wire
-from qmail_smtpd.setup import TIMEOUT, ControlFiles
+from qmail_smtpd.setup import TIMEOUT, ControlFiles, offers_logins
 from qmail_smtpd.smtp import transfer  # noqa: F401  # once, not in each child
 from qmail_smtpd.smtp.session import Session
 from qmail_smtpd.smtp.settings import Settings, Unreadable
@@ -73,7 +73,7 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
 
 def prepare(environ: "Mapping[bytes, bytes]") -> None:
     """Load and build what sessions with a login, TLS or policy services need."""
-    if b"SMTPAUTHFILE" in environ or b"SMTPAUTH" in environ:
+    if offers_logins([b"qmail-smtpd"], environ):
         load_auth()
     if any(control.exists(name, control.home(environ)) for name in (b"relaylimits", b"authfaillimit")):
         import qmail_smtpd.relay.meter
@@ -96,7 +96,7 @@ def load_auth() -> None:
         import hashlib  # noqa: F401
         import hmac  # noqa: F401
 
-        from qmail_smtpd.auth import authenticator, checkpassword, users  # noqa: F401
+        from qmail_smtpd.auth import authenticator, checkpassword, exchange, users  # noqa: F401
         from qmail_smtpd.smtp import login  # noqa: F401
     except ImportError:
         pass

@@ -109,7 +109,17 @@ def bare_entry(entry: bytes) -> bytes:
 
 def offers_logins(words: list[bytes], environ: "Mapping[bytes, bytes]") -> bool:
     """Whether qmail-smtpd, started with these words, may offer SMTP AUTH."""
-    return len(words) > 1 or b"SMTPAUTHFILE" in environ or environ.get(b"SMTPAUTH", b"-") != b"-"
+    return asks_for_logins(words, environ) or control.exists(b"authsocket", control.home(environ))
+
+
+def asks_for_logins(words: list[bytes], environ: "Mapping[bytes, bytes]") -> bool:
+    """Whether arguments or environment ask for SMTP AUTH."""
+    return (
+        len(words) > 1
+        or b"SMTPAUTHFILE" in environ
+        or bool(environ.get(b"SMTPAUTHSOCKET"))
+        or environ.get(b"SMTPAUTH", b"-") != b"-"
+    )
 
 
 class Reader:
@@ -217,6 +227,7 @@ class ControlFiles(Reader):
         self.services = self.read_services()
         self.validrcptto = self.read_validrcptto()
         self.relaylimits = self.read_relaylimits()
+        self.authsocket = self.read_line(b"authsocket") or b""
         self.has_morercpthosts = self.settings.rcpthosts is not None and control.exists(b"morercpthosts.cdb")
 
     def read_greeting(self) -> None:
@@ -346,11 +357,14 @@ class Setup(Reader):
             self.settings.xclient = files.xclienthosts.attributes(environ.get(b"TCPREMOTEIP", b""))
         self.recipients = self.open_recipients(files.validrcptto, environ.get(b"RCPTCHECK"))
         self.authenticator: Authenticator | None = None
-        if offers_logins([b"qmail-smtpd", *arguments], environ):
-            self.read_auth(environ, arguments)
+        socket = environ.get(b"SMTPAUTHSOCKET")
+        if socket is None and not arguments and b"SMTPAUTHFILE" not in environ:
+            socket = files.authsocket
+        if socket or asks_for_logins([b"qmail-smtpd", *arguments], environ):
+            self.read_auth(environ, arguments, socket or b"")
         elif self.settings.brtlimit and self.settings.recipients_are_checked:
             self.read_authfaillimit()  # unknown recipients are counted with it, too
-        self.read_tls(environ)
+        self.read_tls(environ, bool(socket) or b"SMTPAUTHFILE" in environ)
 
     def read_environment(self, environ: dict[bytes, bytes]) -> None:
         """Read the variables about the client. A variable that is set but empty differs from an unset one."""
@@ -389,13 +403,13 @@ class Setup(Reader):
 
         return Recipients(lists, program)
 
-    def read_auth(self, environ: dict[bytes, bytes], arguments: list[bytes]) -> None:
+    def read_auth(self, environ: dict[bytes, bytes], arguments: list[bytes], socket: bytes) -> None:
         """Configure SMTP AUTH."""
         from qmail_smtpd.auth.authenticator import configure
 
         self.settings.maxauth = self.read_number(b"maxauth", self.settings.maxauth)
         self.read_authfaillimit()
-        self.settings.auth, self.authenticator = configure(arguments, environ, self.warnings)
+        self.settings.auth, self.authenticator = configure(arguments, environ, self.warnings, socket)
 
     def read_authfaillimit(self) -> None:
         """Read how often logins of an address may fail. With a file that cannot be used nobody can log in."""
@@ -416,14 +430,14 @@ class Setup(Reader):
         except ValueError as error:
             self.warn(b"authfaillimit", str(error).encode() + b": no logins")
 
-    def read_tls(self, environ: dict[bytes, bytes]) -> None:
-        """Find out whether AUTH is allowed without TLS."""
+    def read_tls(self, environ: dict[bytes, bytes], needs_tls: bool) -> None:
+        """Find out whether AUTH is allowed without TLS. `needs_tls`: not even if there is no certificate."""
         settings = self.settings
-        if not settings.auth or not settings.auth.mechanisms or environ.get(b"SMTPS"):
+        if not settings.auth or not settings.auth.is_possible() or environ.get(b"SMTPS"):
             return
         explicit = control.read(b"authcleartext") is not None
         forbidden = control.exists(b"authtls")
-        settings.auth_in_clear = not forbidden and (explicit or not (settings.starttls or b"SMTPAUTHFILE" in environ))
+        settings.auth_in_clear = not forbidden and (explicit or not (settings.starttls or needs_tls))
         if settings.auth_in_clear and not explicit:
             self.warnings.append(b"AUTH is offered without TLS: there is no control/servercert.pem")
         elif not settings.auth_in_clear and not settings.starttls:

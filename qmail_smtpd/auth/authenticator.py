@@ -1,4 +1,4 @@
-"""Check logins for SMTP AUTH: by a checker or $SMTPAUTHFILE; challenges, and the pause after a failure.
+"""Check logins for SMTP AUTH: by a checker, $SMTPAUTHFILE or Dovecot; challenges, and the pause after a failure.
 
 `configure` decides from the arguments and the environment what a session offers. Loaded only if they ask for AUTH.
 """
@@ -11,7 +11,14 @@ from qmail_smtpd.auth.arguments import Checkers, Refused, parse
 from qmail_smtpd.auth.errors import WRONG_PASSWORD, WRONG_SCHEME, UnsuitableScheme
 from qmail_smtpd.control import leading_digits
 from qmail_smtpd.smtp import replies, sasl
-from qmail_smtpd.smtp.offer import CRAM_MD5, Offer, ineffective_words, parse_smtpauth
+from qmail_smtpd.smtp.offer import (
+    CRAM_MD5,
+    Offer,
+    ineffective_for_server,
+    ineffective_words,
+    parse_for_server,
+    parse_smtpauth,
+)
 from qmail_smtpd.smtp.received import filtered
 
 TYPE_CHECKING = False
@@ -25,14 +32,27 @@ CRAM_ORDERS = {b"challenge-first": True, b"response-first": False}
 
 
 class Authenticator:
-    """Checks credentials, with checkers or a users file.
+    """Checks credentials, with checkers or a users file, or passes exchanges on to Dovecot, at a socket.
 
     `pause_seconds`: the pause after a failure; `empty_third`: a checker gets a third field even if it is empty.
     """
 
-    __slots__ = ("challenge_first", "checkers", "empty_third", "host", "pause_seconds", "users_file")
+    __slots__ = (
+        "challenge_first",
+        "checkers",
+        "empty_third",
+        "host",
+        "pause_seconds",
+        "socket",
+        "trouble",
+        "users_file",
+    )
 
-    def __init__(self, checkers: Checkers | None, users_file: bytes | None, environ: "Environ") -> None:
+    def __init__(
+        self, checkers: Checkers | None, users_file: bytes | None, environ: "Environ", socket: bytes = b""
+    ) -> None:
+        self.socket = socket
+        self.trouble = b""  # why Dovecot could not be asked
         self.checkers = checkers
         self.users_file = users_file
         self.pause_seconds = float(AUTHSLEEP)
@@ -103,6 +123,23 @@ class Authenticator:
         assert self.users_file is not None
         return ScramExchange(self.users_file)
 
+    def server_mechanisms(self, deadline: float | None) -> tuple[bytes, ...] | None:
+        """Return the mechanisms that Dovecot offers, None if it cannot be asked."""
+        from qmail_smtpd.auth.dovecot import Trouble
+        from qmail_smtpd.auth.exchange import offered
+
+        try:
+            return offered(self.socket, deadline)
+        except Trouble as trouble:
+            self.trouble = trouble.why
+            return None
+
+    def pass_on(self, mechanism: bytes, environ: "Environ", name: bytes, deadline: float | None) -> "sasl.PassedOn":
+        """Return a new exchange that Dovecot conducts. `name`: what the client has asked for in its TLS handshake."""
+        from qmail_smtpd.auth.exchange import Exchange, parameters
+
+        return Exchange(self.socket, mechanism, parameters(b"smtp", environ, name), deadline)
+
     def pause(self, deadline: float | None) -> None:
         """Delay a client that may be guessing passwords, but not beyond the session's deadline."""
         remaining = self.pause_seconds if deadline is None else min(self.pause_seconds, deadline - monotonic())
@@ -136,6 +173,8 @@ class ScramExchange:
             return self.server.step(client)
         except scram.Malformed as error:
             raise sasl.Malformed from error
+        except scram.OtherAuthzid as error:
+            raise sasl.LoginRefused(replies.AUTH_FAILED, sasl.OTHER_AUTHZID, self.user) from error
         except scram.WrongProof as error:
             reason = WRONG_SCHEME if self.server.unsuitable else WRONG_PASSWORD
             raise sasl.LoginRefused(replies.AUTH_FAILED, reason, self.user) from error
@@ -152,10 +191,21 @@ def error_word(error: OSError) -> bytes:
 
 
 def configure(
-    arguments: list[bytes], environ: "Environ", warnings: list[bytes]
+    arguments: list[bytes], environ: "Environ", warnings: list[bytes], socket: bytes = b""
 ) -> "tuple[Offer, Authenticator | None]":
-    """Return what is offered, and the authenticator. Append a warning for each mistake. A bad checker means no AUTH."""
+    """Return what is offered, and the authenticator. Append a warning for each mistake. A bad checker means no AUTH.
+
+    `socket`: Dovecot's, which goes before everything else.
+    """
     users_file = environ.get(b"SMTPAUTHFILE")
+    if socket:
+        if users_file is not None:
+            warnings.append(b"SMTPAUTHFILE has no effect beside SMTPAUTHSOCKET")
+        authenticator = Authenticator(None, None, environ, socket)
+        words = environ.get(b"SMTPAUTH") or b""
+        warnings += [b"SMTPAUTH: " + word + b" has no effect" for word in ineffective_for_server(words)]
+        read_variables(authenticator, environ, warnings)
+        return parse_for_server(words), authenticator
     checkers = None
     if users_file is None:
         try:

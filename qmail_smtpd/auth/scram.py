@@ -30,6 +30,10 @@ class Malformed(Exception):
     """The client's message cannot be parsed, or asks for something that is not offered."""
 
 
+class OtherAuthzid(Exception):
+    """The client wants to act as another user."""
+
+
 class WrongProof(Exception):
     """The proof is wrong: a wrong password, or an unknown user."""
 
@@ -49,8 +53,9 @@ class Gs2Header:
 class Scram:
     """One exchange. `nonce` is for tests.
 
-    `step` takes the client's message and returns the server's; it raises Malformed, WrongProof and CannotVerify. `done`
-    is set when the client has proved that it is `user`; the last message returned is then the server's own proof.
+    `step` takes the client's message and returns the server's; it raises Malformed, OtherAuthzid, WrongProof and
+    CannotVerify. `done` is set when the client has proved that it is `user`; the last message returned is then the
+    server's own proof.
     """
 
     __slots__ = ("done", "next_step", "nonce", "password", "path", "server", "unsuitable", "user")
@@ -87,8 +92,12 @@ class Scram:
 
         flag, comma, rest = text.partition(",")
         authzid, _, bare = rest.partition(",")
-        if authzid and not (authzid.startswith("a=") and bare.startswith(f"n={authzid[2:]},")):
+        name = bare[2:].partition(",")[0]
+        if authzid and not (authzid.startswith("a=") and authzid[2:] and bare.startswith("n=") and name):
             raise Malformed
+        if authzid and authzid[2:] != name:
+            self.user = name.replace("=2C", ",").replace("=3D", "=").encode()
+            raise OtherAuthzid
         self.server = ScramMechanism(MECHANISM).make_server(self.look_up, s_nonce=self.nonce)
         self.server.set_client_first(f"{flag}{comma},{bare}")
         self.server.gs2_header = Gs2Header(f"{flag},{authzid},".encode())

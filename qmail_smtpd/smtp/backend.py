@@ -5,7 +5,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from qmail_smtpd.smtp.ruling import Ruling
-    from qmail_smtpd.smtp.sasl import Credentials, ScramServer
+    from qmail_smtpd.smtp.sasl import Credentials, PassedOn, ScramServer
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
 
@@ -74,6 +74,15 @@ if TYPE_CHECKING:
 
         def scram(self) -> "ScramServer":
             """Return the server's side of a new SCRAM exchange."""
+
+        def server_mechanisms(self) -> tuple[bytes, ...] | None:
+            """Return the mechanisms of the server that conducts the exchanges, None if it cannot be asked."""
+
+        def server_trouble(self) -> bytes:
+            """Return why that server could not be asked, one word for the log."""
+
+        def pass_on(self, mechanism: bytes) -> "PassedOn":
+            """Return a new exchange that that server conducts."""
 
         def login_refusal(self, credentials: "Credentials") -> tuple[bytes, bytes] | None:
             """Return None if the credentials are right, else the reply and the reason for the log."""

@@ -4,7 +4,7 @@ The replies and their order are those of qmail-authentication 0.8.x.
 """
 
 from qmail_smtpd.smtp import replies, sasl
-from qmail_smtpd.smtp.offer import CRAM_MD5, LOGIN, PLAIN, SCRAM_SHA_256
+from qmail_smtpd.smtp.offer import CRAM_MD5, LOGIN, PLAIN, SCRAM_SHA_256, is_mechanism_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from qmail_smtpd.smtp.session_protocol import SessionProtocol as Session
 
     Starter = Callable[[Session, bytes], sasl.Steps]
-
-LONGEST_NAME = 20  # RFC 4422 section 3.1, like the next constant
-NAME_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 
 def start_cram(session: "Session", argument: bytes) -> "sasl.Steps":
@@ -49,20 +46,30 @@ def begin(session: "Session", argument: bytes) -> None:
     elif 0 < settings.maxauth <= session.failed_logins:
         session.log(b"refused", {b"reason": b"maxauth"})
         session.finish(1, replies.TOO_MANY_LOGINS, b"maxauth")
+    elif not settings.auth.settled:
+        refuse(session, loggable_name(mechanism), b"", replies.AUTH_NOT_CHECKED, session.backend.server_trouble())
     elif mechanism not in settings.auth.mechanisms:
         fail(session, loggable_name(mechanism), replies.AUTH_UNKNOWN, b"mechanism")
     else:
         try:
-            steps = MECHANISMS[mechanism](session, rest.lstrip(b" "))
+            steps = start(session, mechanism, rest.lstrip(b" "))
         except sasl.Malformed:
             fail(session, mechanism, replies.AUTH_MALFORMED, b"malformed")
         else:
             advance(session, mechanism, steps, None)
 
 
+def start(session: "Session", mechanism: bytes, argument: bytes) -> "sasl.Steps":
+    """Start an exchange, here or at the server that conducts them. Raises sasl.Malformed."""
+    assert session.settings.auth is not None
+    if session.settings.auth.select is None:
+        return MECHANISMS[mechanism](session, argument)
+    return sasl.passed_on(sasl.decode_initial(argument), session.backend.pass_on(mechanism))
+
+
 def loggable_name(word: bytes) -> bytes:
     """Return the word if it can be a mechanism's name, else `?`: a client that omits the name may send a password."""
-    return word if len(word) <= LONGEST_NAME and not word.strip(NAME_LETTERS) else b"?"
+    return word if is_mechanism_name(word) or not word else b"?"
 
 
 def advance(session: "Session", mechanism: bytes, steps: "sasl.Steps", line: bytes | None) -> None:
@@ -75,8 +82,10 @@ def advance(session: "Session", mechanism: bytes, steps: "sasl.Steps", line: byt
     except StopIteration as end:
         conclude(session, mechanism, end.value)
     except sasl.Cancelled:
+        steps.close()
         fail(session, mechanism, replies.AUTH_CANCELLED, b"cancelled")
     except sasl.Malformed:
+        steps.close()
         fail(session, mechanism, replies.AUTH_MALFORMED, b"malformed")
     except sasl.LoginRefused as refusal:
         refuse(session, mechanism, refusal.user, refusal.reply, refusal.reason)

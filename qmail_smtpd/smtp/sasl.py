@@ -7,6 +7,8 @@ there is only draft-murchison-sasl-login.
 
 from binascii import Error, a2b_base64, b2a_base64
 
+from qmail_smtpd.smtp.replies import AUTH_FAILED
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,9 +27,24 @@ if TYPE_CHECKING:
 
         def step(self, client: bytes) -> bytes: ...
 
+    class PassedOn(Protocol):
+        """An exchange that another server conducts. Its methods return a challenge, None once `user` has logged in.
+
+        They raise LoginRefused. `abandon` ends an exchange that the client does not continue.
+        """
+
+        user: bytes
+
+        def begin(self, initial: bytes | None) -> bytes | None: ...
+
+        def step(self, response: bytes) -> bytes | None: ...
+
+        def abandon(self) -> None: ...
+
 
 CANCEL = b"*"  # RFC 4954 section 4: a client's line that ends the exchange
 LONGEST = 8000  # bytes of a response: less than a session keeps of a line
+OTHER_AUTHZID = b"authzid"  # the word for the log
 EMPTY = b"="  # RFC 4954 section 4: an empty initial response
 
 
@@ -81,11 +98,15 @@ class Credentials:
 
 
 def plain(initial: bytes | None) -> "Steps":
-    """PLAIN: authzid NUL user NUL password. The authzid is ignored, as in the original: no user may act as another."""
+    """PLAIN: authzid NUL user NUL password. The authzid may only name the user: nobody may act as another."""
     fields = (initial if initial is not None else (yield b"")).split(b"\0")
     if len(fields) != 3:
         raise Malformed
-    return Credentials(fields[1], fields[2])
+    authzid, user, password = fields
+    credentials = Credentials(user, password)
+    if authzid and authzid != user:
+        raise LoginRefused(AUTH_FAILED, OTHER_AUTHZID, user)
+    return credentials
 
 
 def login(initial: bytes | None) -> "Steps":
@@ -109,6 +130,23 @@ def scram(initial: bytes | None, server: "ScramServer") -> "Steps":
         message = yield server.step(message)
     if message:
         raise Malformed
+    return VerifiedUser(server.user)
+
+
+def passed_on(initial: bytes | None, server: "PassedOn") -> "Steps":
+    """Any mechanism, step by step between the client and the server that conducts the exchange."""
+    ended = False
+    try:
+        challenge = server.begin(initial)
+        while challenge is not None:
+            challenge = server.step((yield challenge))
+        ended = True
+    except LoginRefused:
+        ended = True
+        raise
+    finally:
+        if not ended:
+            server.abandon()
     return VerifiedUser(server.user)
 
 

@@ -208,10 +208,17 @@ class Session:
         return self.cipher is not None or self.settings.auth_in_clear
 
     def settle_offer(self) -> None:
-        """Decide what AUTH offers, if that depends on the users file. The file is read for that once in a session."""
+        """Decide what AUTH offers, if that depends on the users file, or on the server that conducts the exchanges.
+
+        Either is asked once in a session, but a server that cannot be asked is asked again.
+        """
         offer = self.settings.auth
         if offer is not None and offer.scram_if_used:
-            self.settings.auth = offer.settled(self.backend.scram_is_used())
+            self.settings.auth = offer.with_scram(self.backend.scram_is_used())
+        elif offer is not None and not offer.settled:
+            mechanisms = self.backend.server_mechanisms()
+            if mechanisms is not None:
+                self.settings.auth = offer.of_server(mechanisms)
 
     def log_in(self, user: bytes, mechanism: bytes) -> None:
         """Let the user relay, and name the user in the Received line and to the queue program."""

@@ -174,14 +174,14 @@ def auth(session: "Session", argument: bytes) -> None:
     if session.settings.auth is None:
         unimplemented(session, argument)
         return
-    if not session.settings.auth.mechanisms:
-        session.answer(replies.AUTH_UNAVAILABLE)
-        return
-    if not session.may_log_in():
+    if session.settings.auth.is_possible() and not session.may_log_in():
         session.log(b"login", {b"result": b"no", b"reason": b"clear"})
         session.answer(replies.AUTH_NEEDS_TLS)
         return
     session.settle_offer()
+    if not session.settings.auth.is_possible():
+        session.answer(replies.AUTH_UNAVAILABLE)
+        return
     from qmail_smtpd.smtp.login import begin  # loaded only by sessions with a login
 
     begin(session, argument)

@@ -1,6 +1,6 @@
 """A backend for a session under test: records the replies, the messages and the log, and accepts every message."""
 
-from qmail_smtpd.smtp import replies
+from qmail_smtpd.smtp import replies, sasl
 from qmail_smtpd.smtp.message import Message
 from qmail_smtpd.smtp.ruling import Ruling
 from qmail_smtpd.smtp.sasl import Credentials, LoginRefused, Malformed
@@ -53,7 +53,9 @@ class Echo:
         self.policy_questions: list[tuple[dict[bytes, bytes], bool]] = []
         self.message: bytearray | None = None
         self.scram_users = False
-        self.questions = 0  # how often scram_is_used was called
+        self.questions = 0  # how often scram_is_used, or server_mechanisms, was called
+        self.mechanisms: tuple[bytes, ...] | None = (b"PLAIN", b"SCRAM-SHA-1", b"XOAUTH2")  # None: nobody can be asked
+        self.passed_on: list[tuple[bytes, bytes | None]] = []  # the client's messages
         self.certificate = True
         self.handshakes = 0
         self.before_tls: list[bytes] = []  # the replies sent in plaintext
@@ -135,6 +137,16 @@ class Echo:
     def scram(self) -> "EchoScram":
         return EchoScram()
 
+    def server_mechanisms(self) -> tuple[bytes, ...] | None:
+        self.questions += 1
+        return self.mechanisms
+
+    def server_trouble(self) -> bytes:
+        return b"socket:closed"
+
+    def pass_on(self, mechanism: bytes) -> "EchoServer":
+        return EchoServer(self, mechanism)
+
     def login_refusal(self, credentials: Credentials) -> tuple[bytes, bytes] | None:
         self.credentials.append((credentials.user, credentials.proof, credentials.challenge))
         return None if credentials.proof == b"secret" else (replies.AUTH_FAILED, b"password")
@@ -186,6 +198,29 @@ class Echo:
 
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         self.decisions.append((event, facts))
+
+
+class EchoServer:
+    """A server that conducts an exchange: it asks for a password, which is `secret`."""
+
+    def __init__(self, echo: Echo, mechanism: bytes) -> None:
+        self.echo, self.mechanism = echo, mechanism
+        self.user = b""
+
+    def begin(self, initial: bytes | None) -> bytes | None:
+        return b"Password:" if initial is None else self.step(initial)
+
+    def step(self, response: bytes) -> bytes | None:
+        self.echo.passed_on.append((self.mechanism, response))
+        if response == b"more":
+            return b"more?"
+        if response != b"secret":
+            raise sasl.LoginRefused(replies.AUTH_FAILED, b"password", b"joe")
+        self.user = b"joe"
+        return None
+
+    def abandon(self) -> None:
+        self.echo.passed_on.append((self.mechanism, None))
 
 
 def settings(**changes: object) -> Settings:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import CONTROL, make_home
+from tests.kit.peers.fakedovecot import FakeDovecot
 from tests.kit.server import Server, children
 from tests.kit.support import script
 from tests.kit.tlspeer import certify, insecure_context
@@ -108,6 +109,26 @@ def test_after_a_login_that_a_checker_decides_the_process_has_no_password(home: 
             server.wait_for_log(rb"^tcpserver: end ", number)
             (worker,) = children(server.pid)
             assert not traces(worker)
+
+
+@pytest.mark.parametrize("password", [PASSWORD, WRONG], ids=["right", "wrong"])
+def test_after_a_login_that_dovecot_decides_the_process_has_no_password(
+    home: Path, tmp_path: Path, password: str
+) -> None:
+    (home / "control/authcleartext").touch()
+    right = b64encode(f"\0{USER}\0{PASSWORD}".encode())
+    answers = {True: b"OK\t%b\tuser=joe\n", False: b"FAIL\t%b\tuser=joe\n"}
+    with (
+        FakeDovecot(tmp_path, lambda words: answers[words[-1] == b"resp=" + right] % words[1]) as dovecot,
+        serving(home, SMTPAUTHSOCKET=str(dovecot.path)) as server,
+    ):
+        for number in (1, 2, 3):
+            log_in(server, "PLAIN", password)
+            server.wait_for_log(rb"^tcpserver: end ", number)
+            (worker,) = children(server.pid)
+            assert not traces(worker)
+        assert server.log().count(b"result=yes" if password == PASSWORD else b"reason=password") == 3
+        assert dovecot.clients == 1
 
 
 def test_programs_do_not_get_the_setting(home: Path) -> None:

@@ -27,6 +27,7 @@ SOCKETS = (
     "tcpserver.child.ident",
     "tcpserver.child.worker",
     "tcpserver.handover",
+    "qmail_smtpd.auth.dovecot",
     "qmail_smtpd.net.wire",  # to shut down one direction
     "qmail_smtpd.ownaddress",
     "qmail_smtpd.pop3.tunnel",

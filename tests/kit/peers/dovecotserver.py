@@ -1,4 +1,7 @@
-"""Debian's Dovecot with its own configuration, on free ports of loopback, for one user. Needs root."""
+"""Debian's Dovecot with its own configuration, on free ports of loopback, for one user. Needs root.
+
+$DOVECOT_ROOT names a root file system (debootstrap) whose Dovecot is run instead of this host's: another version.
+"""
 
 import os
 import pwd
@@ -14,6 +17,8 @@ from tests.kit.support import free_port, peer
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Dovecot")
 DOVECOT = "/usr/sbin/dovecot"
+ROOT = os.environ.get("DOVECOT_ROOT", "")
+IN_ROOT = 'mkdir -p "$0$1" && mount --bind "$1" "$0$1" && root=$0 && shift && exec chroot "$root" "$@"'
 OWNER = "nobody"  # of the mail
 
 COMMON = """base_dir = {top}/run
@@ -78,8 +83,9 @@ PASSDB = {
 
 def dovecot_version() -> str:
     """Return "2.3" or "2.4": the configuration syntax that the installed Dovecot has."""
-    words = subprocess.run([peer(DOVECOT), "--version"], capture_output=True, text=True, check=True).stdout
-    return "2.3" if words.startswith("2.3.") else "2.4"
+    words = [peer(DOVECOT), "--version"] if not ROOT else ["chroot", ROOT, DOVECOT, "--version"]
+    version = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return "2.3" if version.startswith("2.3.") else "2.4"
 
 
 class Dovecot:
@@ -110,8 +116,9 @@ class Dovecot:
         subprocess.run(["chown", "-R", f"{owner.pw_uid}:{owner.pw_gid}", self.top / "mail"], check=True)
 
     def __enter__(self) -> "Dovecot":
+        before = ["unshare", "-m", "sh", "-c", IN_ROOT, ROOT, self.top] if ROOT else []
         self.process = subprocess.Popen(
-            [DOVECOT, "-F", "-c", self.top / "dovecot.conf"],
+            [*before, DOVECOT, "-F", "-c", self.top / "dovecot.conf"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -137,10 +144,14 @@ class Dovecot:
         return log.read_text() if log.exists() else ""
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.folder.cleanup()
+
+    def stop(self) -> None:
+        """End all processes. __enter__ starts them again."""
         self.process.terminate()
         self.process.communicate()
         until(lambda: self.stopped(), self.log)
-        self.folder.cleanup()
 
     def stopped(self) -> bool:
         """Whether all processes of Dovecot have ended: they close their sockets last."""

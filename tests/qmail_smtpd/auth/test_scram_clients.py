@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qmail_smtpd.auth.scram import Malformed, Scram, WrongProof
+from qmail_smtpd.auth.scram import OtherAuthzid, Scram, WrongProof
 from qmail_smtpd.auth.secret import make
 from tests.kit.peers.saslclients import Client, ClientFailed, cyrus, gsasl
 
@@ -55,7 +55,7 @@ def test_a_wrong_password_fails(make_client: MakeClient, tmp_path: Path) -> None
 @EACH
 def test_another_authzid_is_refused(make_client: MakeClient, tmp_path: Path) -> None:
     path = users_file(tmp_path, make(b"SCRAM-SHA-256", b"secret"))
-    with pytest.raises(Malformed):
+    with pytest.raises(OtherAuthzid):
         log_in(make_client("joe", "secret", "ann"), path)
 
 

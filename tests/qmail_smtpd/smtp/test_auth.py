@@ -3,7 +3,14 @@
 import pytest
 
 from qmail_smtpd.smtp import replies
-from qmail_smtpd.smtp.offer import NOTHING, Offer, ineffective_words, parse_smtpauth
+from qmail_smtpd.smtp.offer import (
+    NOTHING,
+    Offer,
+    ineffective_for_server,
+    ineffective_words,
+    parse_for_server,
+    parse_smtpauth,
+)
 from qmail_smtpd.smtp.session import Session
 from qmail_smtpd.smtp.settings import Unreadable
 from tests.kit.echo import Echo, converse
@@ -32,7 +39,8 @@ EXCHANGES = [
     (PLAIN.lower().replace(b64("\0joe\0secret").lower(), b64("\0joe\0secret")), [OK]),
     (PLAIN.replace(" ", "   "), [OK]),
     (f"AUTH PLAIN\r\n{b64(chr(0) + 'joe' + chr(0) + 'secret')}\r\n", ["334 ", OK]),
-    (f"AUTH PLAIN {b64('other_user' + chr(0) + 'joe' + chr(0) + 'secret')}\r\n", [OK]),
+    (f"AUTH PLAIN {b64('joe' + chr(0) + 'joe' + chr(0) + 'secret')}\r\n", [OK]),
+    (f"AUTH PLAIN {b64('other_user' + chr(0) + 'joe' + chr(0) + 'secret')}\r\n", [FAILED]),
     (WRONG, [FAILED]),
     ("AUTH PLAIN =\r\n", [BAD]),
     ("AUTH PLAIN *\r\n", [BAD]),
@@ -188,8 +196,8 @@ def test_with_a_users_file_scram_is_added_to_the_table_if_it_is_used(
     smtpauth: str | None, lines: list[bytes], required: bool
 ) -> None:
     offered = parse_smtpauth(None if smtpauth is None else smtpauth.encode(), False, users_file=True)
-    assert offered.settled(False).lines() == lines
-    assert offered.settled(offered.scram_if_used).lines() == [line + b" SCRAM-SHA-256" for line in lines]
+    assert offered.with_scram(False).lines() == lines
+    assert offered.with_scram(offered.scram_if_used).lines() == [line + b" SCRAM-SHA-256" for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -446,3 +454,93 @@ def test_logins_are_logged_with_user_mechanism_and_reason() -> None:
     ]
     assert all(facts[b"helo"] == b"here" for facts in logins)
     assert not any(b"secret" in value or b"wrong" in value for facts in logins for value in facts.values())
+
+
+# Exchanges that another server conducts.
+
+
+OF_SERVER = (b"PLAIN", b"LOGIN", b"CRAM-MD5", b"SCRAM-SHA-256", b"XOAUTH2")
+
+
+@pytest.mark.parametrize(
+    ("smtpauth", "offered", "at_once", "required"),
+    [
+        ("", "PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2", "PLAIN LOGIN", False),
+        ("!", "PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2", "PLAIN LOGIN", True),
+        ("xoauth2 plain", "XOAUTH2 PLAIN", "XOAUTH2 PLAIN", False),
+        ("-LOGIN -CRAM-MD5", "PLAIN SCRAM-SHA-256 XOAUTH2", "PLAIN", False),
+        ("cram", "CRAM-MD5", "CRAM-MD5", False),
+        ("+cram", "PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2", "PLAIN LOGIN", False),
+        ("yes", "PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2", "PLAIN LOGIN", False),
+        ("!GSSAPI", "", "GSSAPI", True),
+    ],
+)
+def test_smtpauth_selects_from_the_servers_mechanisms(
+    smtpauth: str, offered: str, at_once: str, required: bool
+) -> None:
+    offer = parse_for_server(smtpauth.encode())
+    assert b" ".join(offer.mechanisms).decode() == at_once
+    settled = offer.of_server(OF_SERVER)
+    assert b" ".join(settled.mechanisms).decode() == offered
+    assert offer.required is settled.required is required
+    assert ineffective_for_server(smtpauth.encode()) == ([b"YES"] if smtpauth == "yes" else [])
+
+
+def test_no_exchange_is_passed_on_if_smtpauth_says_so() -> None:
+    assert parse_for_server(b"-") is NOTHING
+
+
+@pytest.mark.parametrize("size", [0, 1])
+@pytest.mark.parametrize(
+    ("text", "wanted", "passed_on"),
+    [
+        (f"AUTH XOAUTH2 {b64('secret')}\r\n", [OK], [b"secret"]),
+        (
+            f"AUTH plain\r\n{b64('more')}\r\n{b64('secret')}\r\n",
+            [PASSWORD, f"334 {b64('more?')}", OK],
+            [b"more", b"secret"],
+        ),
+        (f"AUTH PLAIN\r\n{b64('no')}\r\n", [PASSWORD, FAILED], [b"no"]),
+        ("AUTH PLAIN =\r\n", [FAILED], [b""]),
+        ("AUTH PLAIN\r\n*\r\n", [PASSWORD, CANCELLED], [None]),
+        ("AUTH PLAIN\r\n!\r\n", [PASSWORD, BAD], [None]),
+        ("AUTH PLAIN !\r\n", [BAD], []),
+        ("AUTH LOGIN\r\n", ["504 auth type unimplemented (#5.5.1)"], []),
+    ],
+)
+def test_an_exchange_is_passed_on_step_by_step(
+    text: str, wanted: list[str], passed_on: list[bytes | None], size: int
+) -> None:
+    found, session, echo = replies_to(text, size, auth=parse_for_server(b""))
+    assert found == wanted
+    assert [message for _, message in echo.passed_on] == passed_on
+    assert session.user == (b"joe" if found[-1] == OK else None)
+    assert echo.pauses == found.count(FAILED)
+
+
+def test_a_login_fails_for_now_if_the_server_cannot_be_asked() -> None:
+    echo = Echo()
+    echo.mechanisms = None
+    session, _ = converse(f"EHLO x\r\n{PLAIN}AUTH XOAUTH2\r\n".encode(), 0, echo, auth=parse_for_server(b""))
+    assert b"250 AUTH PLAIN LOGIN" in echo.replies
+    assert echo.replies[-2:] == [replies.AUTH_NOT_CHECKED] * 2
+    assert echo.decisions[-1][1][b"reason"] == b"socket:closed"
+    assert session.failed_logins == echo.pauses == 2
+    echo.mechanisms = (b"PLAIN",)
+    session.feed(f"AUTH PLAIN {b64('secret')}\r\n".encode())
+    assert session.user == b"joe"
+
+
+def test_the_server_is_asked_once_and_not_if_no_login_is_possible() -> None:
+    assert replies_to("EHLO x\r\nEHLO x\r\nAUTH X\r\n", auth=parse_for_server(b""))[2].questions == 1
+    found, _, echo = replies_to(f"EHLO x\r\n{PLAIN}", auth=parse_for_server(b""), auth_in_clear=False)
+    assert echo.questions == 0
+    assert found[-1].startswith("538 ")
+
+
+def test_another_authzid_is_a_failed_login_with_a_reason_of_its_own() -> None:
+    _, session, echo = replies_to(f"AUTH PLAIN {b64('ann' + chr(0) + 'joe' + chr(0) + 'secret')}\r\n")
+    assert session.failed_logins == echo.pauses == 1
+    assert not echo.credentials
+    facts = {b"result": b"no", b"reason": b"authzid", b"mechanism": b"PLAIN", b"user": b"joe"}
+    assert echo.decisions[-1] == (b"login", facts)
