@@ -1,8 +1,9 @@
 """Logins per second, in sessions of EHLO, AUTH PLAIN, QUIT: `python tests/bench/bench_login.py [ROUNDS [SESSIONS]]`.
 
 qmail-smtpd with a checker, both loaded (the default) and both with --exec, and with $SMTPAUTHFILE in process, for each
-scheme; for comparison the same session without AUTH. 20 clients at once on loopback, medians of the rounds, CPU of the
-whole server. For schemes with an expensive hash only a tenth of the sessions is run.
+scheme; with $SMTPAUTHSOCKET, if this is root and Dovecot is installed (CPU without Dovecot's); for comparison the same
+session without AUTH. 20 clients at once on loopback, medians of the rounds, CPU of the whole server. For schemes with
+an expensive hash only a tenth of the sessions is run.
 """
 
 import os
@@ -13,11 +14,15 @@ import time
 from base64 import b64decode, b64encode
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
 from figures import Figure, Row, alone, arguments, show
 from load import Server, measure, settled
 from scramp import ScramClient
 
 from qmail_smtpd.auth.secret import make
+from tests.kit.peers.dovecotserver import DOVECOT, Dovecot
+from tests.kit.server import until
 
 PROGRAMS = Path(sys.executable).parent
 USER, PASSWORD = b"joe@example.com", b"correct horse battery staple"
@@ -68,6 +73,21 @@ def in_process(file: Path) -> list[str]:
     return ["/usr/bin/env", f"SMTPAUTHFILE={file}", tcpserver, *QUICK, *WHERE, smtpd]
 
 
+def by_dovecot(rounds: int, sessions: int) -> list[Row]:
+    """Measure the logins that Dovecot decides, with the passwords in plain text."""
+    if os.geteuid() or not os.path.exists(DOVECOT):
+        return []
+    tcpserver, smtpd = (str(PROGRAMS / name) for name in ("tcpserver", "qmail-smtpd"))
+    listener = "service auth {\n  client_limit = 1000\n  unix_listener TOP/smtpd-auth {\n    mode = 0666\n  }\n}\n"
+    dovecot = Dovecot(listener)
+    (dovecot.top / "users").write_bytes(USER + b":{PLAIN}" + PASSWORD + b"\n")
+    with dovecot:
+        socket = dovecot.top / "smtpd-auth"
+        until(socket.exists)
+        argv = ["/usr/bin/env", f"SMTPAUTHSOCKET={socket}", tcpserver, *QUICK, *WHERE, smtpd]
+        return figures({"Dovecot's socket": argv}, rounds, sessions, [EHLO, LOGIN, QUIT])
+
+
 def figures(servers: dict[str, list[str]], rounds: int, sessions: int, script: list[bytes]) -> list[Row]:
     measured = measure(servers, rounds, sessions, script=script)
     return [row for name, figure in measured.items() for row in alone(f"login: {name}", figure)]
@@ -99,6 +119,7 @@ def rows(rounds: int, sessions: int) -> list[Row]:
         checkers = with_checker("cmd5checkpw", f"POPPASSWD={home}/poppasswd")
         servers = {f"cmd5checkpw, {way}": argv for way, argv in checkers.items()}
         found += figures(servers, rounds, sessions, [EHLO, LOGIN, QUIT])
+        found += by_dovecot(rounds, sessions)
         for (scheme, work), file in files.items():
             name = f"{scheme} {work}" if work else scheme
             checkers = with_checker("checkusers", f"CHECKUSERS_FILE={file}")

@@ -74,6 +74,7 @@ CASES = {
     "rcptcheck-maildir": Case(["rcptcheck-maildir"]),
     "rcptcheck-postfix": Case(["rcptcheck-postfix"]),
     "checkusers": Case(["sh", "-c", "printf 'u\\0p\\0' | checkusers true 3<&0"]),
+    "checkdovecot": Case(["sh", "-c", "printf 'u\\0p\\0' | checkdovecot true 3<&0"]),
     "cmd5checkpw": Case(["sh", "-c", "printf 'u\\0p\\0' | POPPASSWD=none cmd5checkpw true 3<&0"]),
     "checkusers --list": Case(["checkusers", "--list"]),
     "relay-allow": Case(["relay-allow", "echo", "on"], b"", 0, b"on\n"),
