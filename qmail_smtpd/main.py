@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.auth.authenticator import Authenticator
     from qmail_smtpd.net.names import Names
+    from qmail_smtpd.plugins.chain import Chain
+    from qmail_smtpd.plugins.listing import Listing
     from qmail_smtpd.queue.client import LoadedQueue, QueueClient
     from qmail_smtpd.recipients.check import Recipients
     from qmail_smtpd.relay.meter import Meter
     from qmail_smtpd.services.consultant import Consultant
     from qmail_smtpd.services.listing import Services
     from qmail_smtpd.smtp.backend import Refusal
+    from qmail_smtpd.smtp.outcome import Outcome
     from qmail_smtpd.smtp.ruling import Ruling
     from qmail_smtpd.smtp.sasl import Credentials, PassedOn, ScramServer
     from qmail_smtpd.smtp.settings import Settings
@@ -53,6 +56,7 @@ class SessionBackend:
 
     __slots__ = (
         "authenticator",
+        "chain",
         "consultant",
         "destination",
         "environ",
@@ -61,6 +65,7 @@ class SessionBackend:
         "meter",
         "morercpthosts",
         "own_addresses",
+        "plugins",
         "proxy_environ",
         "queue",
         "recipients",
@@ -90,6 +95,8 @@ class SessionBackend:
         self.authenticator = authenticator
         self.services: Services | None = None
         self.consultant: Consultant | None = None
+        self.plugins: Listing = {}
+        self.chain: Chain | None = None
         self.journal = journal
         self.ignored_events = journal.ignored_events
         self.via = relays_via(environ)
@@ -149,6 +156,21 @@ class SessionBackend:
     def take_relayed(self, user: bytes | None, count: int) -> "tuple[int, Refusal | None]":
         assert self.meter is not None
         return self.meter.take_relayed(user, count)
+
+    def set_plugin_variables(self, variables: "dict[bytes, bytes | None]") -> None:
+        for name, value in variables.items():
+            self.set_variable(name, value)
+
+    def run_plugins(self, section: bytes, variable: bytes, address: bytes) -> "Outcome":
+        self.wire.flush()  # so that a slow plugin does not delay the replies to earlier commands
+        if self.chain is None:
+            from qmail_smtpd.plugins.chain import Chain
+
+            self.chain = Chain(self.plugins)
+        outcome = self.chain.run(section, variable, address, self.environ, self.wire.deadline)
+        for warning in self.chain.warnings:
+            self.journal.warning(warning)
+        return outcome
 
     def open_queue(self) -> bool:
         self.wire.start_data()
@@ -223,10 +245,14 @@ class SessionBackend:
 
     def set_identity(self, relayclient: bytes | None, remoteinfo: bytes | None) -> None:
         for name, value in ((b"RELAYCLIENT", relayclient), (b"TCPREMOTEINFO", remoteinfo)):
-            if value is None:
-                self.environ.pop(name, None)
-            else:
-                self.environ[name] = value
+            self.set_variable(name, value)
+
+    def set_variable(self, name: bytes, value: bytes | None) -> None:
+        """Set a variable for programs that are run; None: unset."""
+        if value is None:
+            self.environ.pop(name, None)
+        else:
+            self.environ[name] = value
 
     def canonical_address(self, text: bytes) -> bytes | None:
         from qmail_smtpd.xclient.client import canonical_address
@@ -270,6 +296,7 @@ class SessionBackend:
                 self.journal.warning(warning)
         self.morercpthosts, self.authenticator = setup.morercpthosts, setup.authenticator
         self.services, self.consultant = setup.services, None
+        self.plugins, self.chain = setup.plugins, None
         self.recipients = setup.recipients
         self.use_limits(setup)
         self.tls_failed = False
@@ -428,7 +455,7 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Sess
     for warning in setup.warnings if warmed_up else setup.warnings + setup.unread:
         journal.warning(warning)
     backend = SessionBackend(environ, wire, setup.morercpthosts, setup.authenticator, journal)
-    backend.services = setup.services
+    backend.services, backend.plugins = setup.services, setup.plugins
     backend.recipients = setup.recipients
     backend.use_limits(setup)
     if setup.settings.xclient:

@@ -72,7 +72,7 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
 
 
 def prepare(environ: "Mapping[bytes, bytes]") -> None:
-    """Load and build what sessions with a login, TLS or policy services need."""
+    """Load and build what sessions with a login, TLS, plugins or policy services need."""
     if offers_logins([b"qmail-smtpd"], environ):
         load_auth()
     if any(control.exists(name, control.home(environ)) for name in (b"relaylimits", b"authfaillimit")):
@@ -85,6 +85,9 @@ def prepare(environ: "Mapping[bytes, bytes]") -> None:
         from qmail_smtpd.net.certificate import prepare_context
 
         prepare_context(control.home(environ))
+    if control.exists(b"smtpplugins", control.home(environ)):
+        from qmail_smtpd.plugins import chain  # noqa: F401
+        from qmail_smtpd.smtp import hooks  # noqa: F401
     if control.exists(b"policyservice", control.home(environ)):
         from qmail_smtpd.services import consultant  # noqa: F401
         from qmail_smtpd.smtp import delegation  # noqa: F401

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qmail_smtpd.auth.authenticator import Authenticator
+    from qmail_smtpd.plugins.listing import Listing
     from qmail_smtpd.recipients.check import Recipients
     from qmail_smtpd.recipients.listed import Lists
     from qmail_smtpd.relay.limits import Limit, RelayLimits
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from qmail_smtpd.xclient.hosts import Hosts
 
 TIMEOUT = 1200  # qmail-smtpd.c: seconds for one read or write
+CONTROL = b"control/"
+PLUGINS = b"control/smtpplugins"  # qmail-spp.c, spp_init
 INT_MAX = 0x7FFFFFFF  # a larger value is negative in C's `int timeout`. A negative one counts as 1, and so does 0
 
 LONGEST_GREET_DELAY = 240  # seconds: clients wait five minutes for the greeting (RFC 5321 section 4.5.3.2.1)
@@ -348,6 +351,7 @@ class Setup(Reader):
         self.settings = files.settings.copy()
         self.relaylimits = files.relaylimits
         self.authfaillimit: Limit | None = None
+        self.plugins = self.read_plugins(environ)
         self.timeout, self.session_seconds = files.timeout, files.session_seconds
         self.morercpthosts = control.MoreRcpthosts(
             control.open_control(b"morercpthosts.cdb") if files.has_morercpthosts else -1
@@ -365,6 +369,23 @@ class Setup(Reader):
         elif self.settings.brtlimit and self.settings.recipients_are_checked:
             self.read_authfaillimit()  # unknown recipients are counted with it, too
         self.read_tls(environ, bool(socket) or b"SMTPAUTHFILE" in environ)
+
+    def read_plugins(self, environ: dict[bytes, bytes]) -> "Listing":
+        """Read the plugins, as spp_init in qmail-spp.c does: none with $NOSPP. Raises Unreadable."""
+        if b"NOSPP" in environ:
+            return {}
+        path = environ.get(b"SPPCONFFILE") or PLUGINS
+        name = path.removeprefix(CONTROL)
+        content = control.read(name) if path.startswith(CONTROL) and b"/" not in name else None
+        if content is None:
+            if path != PLUGINS:
+                raise Unreadable(replies.CONTROLS_UNREADABLE, b"SPPCONFFILE is not a file control/NAME")
+            return {}
+        from qmail_smtpd.plugins.listing import parse
+
+        listing = parse(control.list_entries(content))
+        self.settings.plugins = frozenset(listing)
+        return listing
 
     def read_environment(self, environ: dict[bytes, bytes]) -> None:
         """Read the variables about the client. A variable that is set but empty differs from an unset one."""

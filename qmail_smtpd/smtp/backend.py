@@ -4,6 +4,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from qmail_smtpd.smtp.outcome import Outcome
     from qmail_smtpd.smtp.ruling import Ruling
     from qmail_smtpd.smtp.sasl import Credentials, PassedOn, ScramServer
     from qmail_smtpd.smtp.settings import Settings
@@ -53,6 +54,12 @@ if TYPE_CHECKING:
 
             Return how many of them may be. The others get the refusal: the reply, and facts for the log.
             """
+
+        def set_plugin_variables(self, variables: dict[bytes, bytes | None]) -> None:
+            """Set variables for plugins and for the queue program; None: unset."""
+
+        def run_plugins(self, section: bytes, variable: bytes, address: bytes) -> Outcome:
+            """Run the plugins of a section. `variable` has the address; empty for a command without one."""
 
         def open_queue(self) -> bool:
             """Begin a message. Return False if no queue process can be started."""

@@ -116,6 +116,8 @@ def conclude(session: "Session", mechanism: bytes, result: "sasl.Credentials | s
         if refusal:
             refuse(session, mechanism, result.user, *refusal)
             return
+    if session.hooks is not None and not session.hooks.auth(session, result.user, mechanism):
+        return
     session.log_in(result.user, mechanism)
     session.log(b"login", {b"result": b"yes", b"mechanism": mechanism, b"user": result.user})
     session.answer(replies.AUTH_OK)

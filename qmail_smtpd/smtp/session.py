@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.smtp.backend import Backend, Refusal
     from qmail_smtpd.smtp.chunk import Chunk, ChunkedMessage
     from qmail_smtpd.smtp.message import Message
+    from qmail_smtpd.smtp.session_protocol import HooksProtocol
     from qmail_smtpd.smtp.settings import Settings
     from qmail_smtpd.smtp.xclient import Attributes
 
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 ERRORS = (replies.TLS_UNAVAILABLE, replies.QQ_FAILURE, replies.NOT_VERIFIED, replies.CHECK_FAILED)
 LINE_LIMIT = 8192  # bytes of a command that are kept. RFC 5321 wants 512; AUTH and parameters need more
+
+
+def hooks_for(settings: "Settings") -> "HooksProtocol | None":
+    """Return the state of plugins in a new session, None if there are no plugins."""
+    if not settings.plugins:
+        return None
+    from qmail_smtpd.smtp.hooks import Hooks  # loaded only where there are plugins
+
+    return Hooks()
 
 
 class Session:
@@ -54,10 +64,13 @@ class Session:
         self.waiting: list[tuple[bytes, Refusal | None, bool]] = []  # recipients: address, refusal, whether it counts
         self.saw_secret = False  # whether the client may have sent a password
         self.pipelined = False  # whether the client has sent several commands at once before it saw an EHLO reply
+        self.hooks = hooks_for(settings)
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
 
     def greet(self) -> None:
-        """Send the greeting."""
+        """Send the greeting, unless a plugin refuses the client."""
+        if self.hooks is not None and not self.hooks.connect(self):
+            return
         self.backend.reply(b"220 " + self.settings.greeting + b" ESMTP")
 
     def feed(self, data: bytes) -> None:
@@ -98,6 +111,7 @@ class Session:
         settings = self.settings
         return (
             settings.policy_services
+            or self.hooks is not None
             or 0 < settings.maxrcpt <= self.envelope.count + len(self.waiting)
             or 0 < settings.brtlimit <= self.unknown_recipients
         )
@@ -168,6 +182,8 @@ class Session:
         self.attributes.pop(b"HELO", None)
         self.settings.relayclient, self.settings.remoteinfo = self.initial_identity
         self.backend.set_identity(*self.initial_identity)
+        if self.hooks is not None:
+            self.hooks.start_tls(self)
 
     def become_client(self, attributes: "Attributes") -> None:
         """Begin again with the client that the proxy speaks for, or end the session if the rules deny that client.
@@ -187,12 +203,15 @@ class Session:
             self.finish(1, replies.XCLIENT_DENIED, b"rules")
             return
         self.settings = settings
+        self.hooks = hooks_for(settings)
         self.initial_identity = settings.relayclient, settings.remoteinfo
         helo, user = self.attributes.get(b"HELO"), attributes.get(b"LOGIN")
         self.hello = helo
         if helo is not None and helo.lower() != settings.remotehost.lower():
             self.helo = helo
         if user is not None:
+            if self.hooks is not None and not self.hooks.auth(self, user, b"XCLIENT"):
+                return
             self.log_in(user, b"XCLIENT")
             self.log(b"login", {b"result": b"yes", b"mechanism": b"XCLIENT", b"user": user})
         self.greet()
@@ -229,10 +248,12 @@ class Session:
         self.backend.set_identity(b"", user)
 
     def answer(self, reply: bytes) -> None:
-        """Send the reply to a command, and count it if it is an error.
+        """Send the reply to a command, unless the session has ended, and count it if it is an error.
 
         553 (refused recipient) does not count. Of the 4xx replies, those count that a client could get without end.
         """
+        if self.status is not None:
+            return
         if reply in ERRORS or (reply.startswith(b"5") and not reply.startswith(b"553")):
             self.counts[b"errors"] += 1
             if 0 < self.settings.maxerrors < self.counts[b"errors"]:

@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
     Consumer = Callable[[Any, bytes, int], int]
 
+    class HooksProtocol(Protocol):
+        """Where the commands ask the plugins. hooks.py describes the attributes and the methods."""
+
+        headers: bytes
+        recipients: int
+
+        def clear(self) -> None: ...
+        def connect(self, session: "SessionProtocol") -> bool: ...
+        def helo(self, session: "SessionProtocol", name: bytes) -> bool: ...
+        def mail(self, session: "SessionProtocol", sender: bytes) -> bytes | None: ...
+        def rcpt(self, session: "SessionProtocol", recipient: bytes) -> bytes | None: ...
+        def data(self, session: "SessionProtocol") -> bytes | None: ...
+        def auth(self, session: "SessionProtocol", user: bytes, mechanism: bytes) -> bool: ...
+        def start_tls(self, session: "SessionProtocol") -> None: ...
+
     class SessionProtocol(Protocol):
         """One client's session, as the commands see it. session.py describes the attributes."""
 
@@ -39,6 +54,7 @@ if TYPE_CHECKING:
         saw_secret: bool
         waiting: list[tuple[bytes, Refusal | None, bool]]
         counts: dict[bytes, int]
+        hooks: HooksProtocol | None
 
         def answer(self, reply: bytes) -> None:
             """Send the reply to a command, and count it if it is an error."""

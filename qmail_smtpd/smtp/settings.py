@@ -42,6 +42,7 @@ class Settings:
     limits = False  # whether EHLO names the limits (RFC 9422)
     greet_delay = 0  # seconds before the greeting, in which the client must be silent
     policy_services = False  # whether policy services are asked about recipients
+    plugins: frozenset[bytes] = frozenset()  # the sections of smtpplugins that have any
     starttls = False  # whether there is a certificate
     xclient: tuple[bytes, ...] = ()  # the attributes that this client may send with XCLIENT; none: it may not
 

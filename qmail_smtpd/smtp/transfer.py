@@ -12,11 +12,18 @@ if TYPE_CHECKING:
 
 
 def open_message(session: "Session") -> bytes | None:
-    """Begin a message with this host's Received line. Return the reply if there can be none now."""
+    """Begin a message with this host's Received line. Return the reply if there can be none now.
+
+    The session may have ended then: `answer` has no effect any more.
+    """
     if session.envelope.sender is None:
         return replies.MAIL_FIRST
     if not session.envelope.count:
         return replies.RCPT_FIRST
+    if session.hooks is not None:
+        refusal = session.hooks.data(session)
+        if refusal is not None:
+            return refusal
     if not session.backend.open_queue():
         session.envelope = Envelope()
         return replies.QQ_FAILURE
@@ -24,6 +31,9 @@ def open_message(session: "Session") -> bytes | None:
     when = session.backend.date()
     protocol_name = protocol(session.cipher, session.user, session.envelope.utf8)
     lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, protocol_name, when)
+    if session.hooks is not None:
+        lines += session.hooks.headers
+        session.hooks.clear()
     session.backend.write_message(session.envelope.headers + lines)
     return None
 

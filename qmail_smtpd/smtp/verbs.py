@@ -1,7 +1,7 @@
 """The SMTP commands as the table VERBS: verb -> function of the session and the argument. Pure."""
 
 from qmail_smtpd.smtp import replies
-from qmail_smtpd.smtp.address import has_word, ipv6_literal_octets, literal_octets, parse
+from qmail_smtpd.smtp.address import LONGEST, has_word, ipv6_literal_octets, literal_octets, parse
 from qmail_smtpd.smtp.envelope import Envelope
 from qmail_smtpd.smtp.policy import is_bad_sender, is_relayed, mail_refusal, may_be_unknown, rcpt_refusal
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def helo(session: "Session", argument: bytes) -> None:
     """Reply with the greeting alone."""
+    if session.hooks is not None and not session.hooks.helo(session, argument):
+        return
     reset(session, argument)
     session.protocol = b"SMTP"
     session.answer(b"250 " + session.settings.greeting)
@@ -24,6 +26,8 @@ def helo(session: "Session", argument: bytes) -> None:
 
 def ehlo(session: "Session", argument: bytes) -> None:
     """Reply with the greeting and the extensions. SIZE only if there is a limit: the original does not offer it."""
+    if session.hooks is not None and not session.hooks.helo(session, argument):
+        return
     reset(session, argument)
     session.protocol = b"ESMTP"
     lines = [session.settings.greeting, b"PIPELINING", b"8BITMIME"]
@@ -63,6 +67,11 @@ def mail(session: "Session", argument: bytes) -> None:
         session.answer(replies.AUTH_REQUIRED)
         return
     sender, parameters = parse_address(session, argument)
+    if session.hooks is not None and len(sender) <= LONGEST:
+        changed = session.hooks.mail(session, sender)
+        if changed is None:
+            return
+        sender = changed
     utf8 = session.settings.smtputf8 and session.protocol == b"ESMTP" and has_word(parameters, b"smtputf8")
     offered = parameters if session.size_offered else b""
     refusal = mail_refusal(session.settings, sender, offered, session.senders, utf8)
@@ -94,6 +103,11 @@ def rcpt(session: "Session", argument: bytes) -> None:
         session.finish(1, replies.TOO_MANY_UNKNOWN, b"brtlimit")
         return
     recipient = parse_address(session, argument)[0]
+    if session.hooks is not None:
+        changed = session.hooks.rcpt(session, recipient)
+        if changed is None:
+            return
+        recipient = changed
     refusal = rcpt_refusal(settings, envelope, recipient, session.backend.in_morercpthosts)
     if not refusal and may_be_unknown(settings, recipient, session.backend.in_morercpthosts):
         refusal = session.backend.recipient_refusal(envelope.sender, recipient)
@@ -130,6 +144,8 @@ def answer_rcpt(session: "Session", recipient: bytes, refusal: "Refusal | None")
         return
     envelope.add(recipient + (session.settings.relayclient or b""))
     session.counts[b"recipients"] += 1
+    if session.hooks is not None:
+        session.hooks.recipients += 1
     session.log(b"accepted", facts)
     session.answer(replies.OK)
 
@@ -151,7 +167,7 @@ def data(session: "Session", argument: bytes) -> None:
     from qmail_smtpd.smtp.transfer import begin_data, open_message  # loaded only by sessions with a message
 
     refusal = open_message(session)
-    if refusal:
+    if refusal is not None:
         session.answer(refusal)
         return
     session.answer(replies.GO_AHEAD)
@@ -222,6 +238,8 @@ def xclient(session: "Session", argument: bytes) -> None:
 
 
 def rset(session: "Session", argument: bytes) -> None:
+    if session.hooks is not None:
+        session.hooks.clear()
     session.discard_transaction()
     session.answer(replies.FLUSHED)
 

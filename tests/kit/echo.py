@@ -2,6 +2,7 @@
 
 from qmail_smtpd.smtp import replies, sasl
 from qmail_smtpd.smtp.message import Message
+from qmail_smtpd.smtp.outcome import Outcome
 from qmail_smtpd.smtp.ruling import Ruling
 from qmail_smtpd.smtp.sasl import Credentials, LoginRefused, Malformed
 from qmail_smtpd.smtp.session import Session
@@ -51,6 +52,9 @@ class Echo:
         self.identities: list[tuple[bytes | None, bytes | None]] = []
         self.rulings: list[Ruling] = []  # of the policy services, for one recipient after the other
         self.policy_questions: list[tuple[dict[bytes, bytes], bool]] = []
+        self.outcomes: dict[bytes, list[Outcome]] = {}  # of the plugins, by section
+        self.plugin_runs: list[tuple[bytes, bytes]] = []  # sections and addresses
+        self.variables: dict[bytes, bytes | None] = {}  # that were set for plugins
         self.message: bytearray | None = None
         self.scram_users = False
         self.questions = 0  # how often scram_is_used, or server_mechanisms, was called
@@ -105,6 +109,14 @@ class Echo:
         granted = min(count, self.allowance)
         self.allowance -= granted
         return granted, (replies.RELAY_LIMIT, {b"reason": b"relaylimit"}) if granted < count else None
+
+    def set_plugin_variables(self, variables: dict[bytes, bytes | None]) -> None:
+        self.variables.update(variables)
+
+    def run_plugins(self, section: bytes, variable: bytes, address: bytes) -> Outcome:
+        self.plugin_runs.append((section, address))
+        remaining = self.outcomes.get(section)
+        return remaining.pop(0) if remaining else Outcome(address)
 
     def open_queue(self) -> bool:
         assert self.message is None

@@ -14,6 +14,7 @@ XCLIENT_MODULES = 31  # measured: 31 without $XCLIENTRULES, whose cdb needs cdbl
 POLICY_MODULES = 38  # measured: 38 with a recipient that the service refuses
 LIMITED_MODULES = 46  # measured: 46 with the directory store
 RBL_MODULES = 17  # measured: 17
+PLUGIN_MODULES = 36
 QUEUE_MODULES = 11  # measured: 11
 
 
@@ -53,6 +54,13 @@ def test_a_session_with_relay_limits_loads_only_cheap_modules_and_few(bare: set[
     loaded = imported([script("qmail-smtpd")], home, commands, RELAYCLIENT="", TCPREMOTEIP="192.0.2.1") - bare
     assert [path.name for path in (store / "counts").iterdir()] == ["address=192.0.2.1"]
     check(loaded, LIMITED_MODULES)
+
+
+def test_a_session_with_plugins_loads_only_cheap_modules_and_few(bare: set[str], tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", {**CONTROL, "smtpplugins": "[rcpt]\n:echo E550 no\n"})
+    loaded = imported([script("qmail-smtpd")], home, MESSAGE.encode() + b"QUIT\r\n") - bare
+    assert "qmail_smtpd.plugins.run" in loaded
+    check(loaded, PLUGIN_MODULES)
 
 
 def test_maildir_queue_loads_only_cheap_modules_and_few(bare: set[str], tmp_path: Path) -> None:
