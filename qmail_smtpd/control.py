@@ -31,6 +31,7 @@ UINT_MAX = 0xFFFFFFFF
 SIGNIFICANT_DIGITS = 32  # 10**32 is a multiple of 2**32
 SETTLED = 2.0  # seconds; a file that was changed more recently may change again without a newer time stamp
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # with which editors on Windows begin a file
+SLOTS_AT_ONCE = 4
 PAIR_SIZE = 8  # cdb.txt: two numbers of four bytes
 LONGEST_DATA = 64  # bytes of a record's data that are read: a broken file may say four gigabytes
 LONGEST_DOMAIN = 255  # RFC 1035 section 2.3.4. 900 dots would be 900 keys to hash: 40 ms if cdblib has no hash in C
@@ -347,16 +348,22 @@ class Cdb:
 
         hashed = djb_hash(key)
         table, slots = self.read_pair(PAIR_SIZE * (hashed & 255))
-        slot = (hashed >> 8) % slots if slots else 0
-        for _ in range(slots):
-            record_hash, position = self.read_pair(table + PAIR_SIZE * slot)
-            if not position:
-                return None
-            if record_hash == hashed:
-                key_length, length = self.read_pair(position)
-                if key_length == len(key) and self.read(position + PAIR_SIZE, key_length) == key:
-                    return position + PAIR_SIZE + key_length, length
-            slot = (slot + 1) % slots
+        slot = first = (hashed >> 8) % slots if slots else 0
+        while slots:
+            # Half of the slots are free, so that this read mostly has the one that ends the search.
+            block = self.read(table + PAIR_SIZE * slot, PAIR_SIZE * min(SLOTS_AT_ONCE, slots - slot))
+            for place in range(0, len(block), PAIR_SIZE):
+                position = int.from_bytes(block[place + 4 : place + 8], "little")
+                if not position:
+                    return None
+                if int.from_bytes(block[place : place + 4], "little") == hashed:
+                    key_length, length = self.read_pair(position)
+                    if key_length == len(key) and self.read(position + PAIR_SIZE, key_length) == key:
+                        return position + PAIR_SIZE + key_length, length
+                slot += 1
+                if slot % slots == first:
+                    return None
+            slot %= slots
         return None
 
     def read_pair(self, position: int) -> tuple[int, int]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     MakeBackend = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
 
 LISTS = (b"rcpthosts", b"badmailfrom", b"validrcptto", b"xclienthosts", b"policyservice", b"relaylimits")
+RECIPIENTS = (b"validrcptto", b"validrcptto.cdb")
 LONG_LISTS = 65536  # bytes of lists: to parse longer ones would keep the server's clients waiting
 WARM_UP_SESSIONS = 40  # an instruction is specialized some 20 calls after the first
 WARM_UP_COMMANDS = (
@@ -72,7 +73,7 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
 
 
 def prepare(environ: "Mapping[bytes, bytes]") -> None:
-    """Load and build what sessions with a login, TLS, plugins or policy services need."""
+    """Load and build what sessions with a login, TLS, plugins, policy services or checked recipients need."""
     if offers_logins([b"qmail-smtpd"], environ):
         load_auth()
     if any(control.exists(name, control.home(environ)) for name in (b"relaylimits", b"authfaillimit")):
@@ -91,6 +92,10 @@ def prepare(environ: "Mapping[bytes, bytes]") -> None:
     if control.exists(b"policyservice", control.home(environ)):
         from qmail_smtpd.services import consultant  # noqa: F401
         from qmail_smtpd.smtp import delegation  # noqa: F401
+    if b"RCPTCHECK" in environ or any(control.exists(name, control.home(environ)) for name in RECIPIENTS):
+        import cdblib  # noqa: F401
+
+        from qmail_smtpd.recipients import check, rcptcheck  # noqa: F401
 
 
 def load_auth() -> None:

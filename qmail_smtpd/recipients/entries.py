@@ -70,9 +70,9 @@ def domain_of(address: bytes) -> bytes:
 
 
 def keys(recipient: bytes) -> "Iterator[bytes]":
-    """Yield the keys of a recipient with a domain, in lower case. The first that is found counts.
+    """Yield the keys of a recipient with a domain, in lower case. The first that is found counts, else the domain's.
 
-    The address itself; for `joe-a-b@example.org` also `joe-a-default@...` and `joe-default@...`; `@` and the domain.
+    The address itself; for `joe-a-b@example.org` also `joe-a-default@...` and `joe-default@...`.
     """
     yield recipient
     at = recipient.rfind(b"@")
@@ -83,4 +83,3 @@ def keys(recipient: bytes) -> "Iterator[bytes]":
         dash = recipient.find(REFUSES, dash + 1, at)
     for dash in reversed(dashes):
         yield recipient[:dash] + KEY_OF_EXTENSIONS + recipient[at:]
-    yield recipient[at:]

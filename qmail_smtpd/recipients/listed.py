@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LIST, CDB = b"validrcptto", b"validrcptto.cdb"
 STAMP = b"\0"  # key of the record about the list that was compiled
 DOMAIN = b"\0@"  # begins the keys of the domains
-MOST_DOMAINS = 1000  # that are remembered for a cdb of another program
+MOST_DOMAINS = 1000  # whose verdict is remembered
 
 
 def stamp(status: "os.stat_result") -> bytes:
@@ -32,7 +32,7 @@ class Lists:
 
     def __init__(self, warn: "Callable[[bytes, bytes], None]") -> None:
         """Read the list, unless the cdb has been compiled from it. `warn`: file, mistake. Raises Unreadable."""
-        self.domains: dict[bytes, bool] = {}  # whether the cdb of another program names them
+        self.domains: dict[bytes, bool | None] = {}  # the verdicts for recipients without an entry of their own
         self.has_cdb = control.exists(CDB)
         self.entries = Entries(())
         if not (self.has_cdb and self.is_compiled(warn)):
@@ -93,7 +93,20 @@ class Listed:
             answer = self.answer(key)
             if answer is not None:
                 return answer
-        return False if self.names(domain_of(address)) else None
+        return self.verdict_of_domain(domain_of(address))
+
+    def verdict_of_domain(self, domain: bytes) -> bool | None:
+        """Return the verdict for recipients of the domain without an entry of their own.
+
+        It is remembered until one of the files changes.
+        """
+        known = self.lists.domains
+        if domain not in known:
+            if len(known) >= MOST_DOMAINS:
+                known.clear()
+            answer = self.answer(b"@" + domain)
+            known[domain] = (False if self.names(domain) else None) if answer is None else answer
+        return known[domain]
 
     def answer(self, key: bytes) -> bool | None:
         """What the files say of a key; None: nothing. If they contradict each other, the one that refuses counts."""
@@ -113,12 +126,7 @@ class Listed:
             return True
         if self.cdb.descriptor < 0 or self.is_compiled_here():
             return self.cdb.has(DOMAIN + domain)
-        known = self.lists.domains
-        if domain not in known:
-            if len(known) >= MOST_DOMAINS:
-                known.clear()
-            known[domain] = names_domain(self.cdb, domain)
-        return known[domain]
+        return names_domain(self.cdb, domain)
 
     def is_compiled_here(self) -> bool:
         """Whether qmail-newvrt has compiled the cdb, or there is none."""

@@ -61,15 +61,15 @@ def test_a_domain_of_which_nothing_is_accepted_is_named() -> None:
 @pytest.mark.parametrize(
     ("recipient", "found"),
     [
-        (b"joe@ok.test", [b"joe@ok.test", b"@ok.test"]),
+        (b"joe@ok.test", [b"joe@ok.test"]),
         (
             b"joe-a-b@ok.test",
-            [b"joe-a-b@ok.test", b"joe-a-default@ok.test", b"joe-default@ok.test", b"@ok.test"],
+            [b"joe-a-b@ok.test", b"joe-a-default@ok.test", b"joe-default@ok.test"],
         ),
-        (b"joe-@ok.test", [b"joe-@ok.test", b"joe-default@ok.test", b"@ok.test"]),
-        (b"-joe@ok.test", [b"-joe@ok.test", b"-default@ok.test", b"@ok.test"]),
-        (b"joe@my-host.test", [b"joe@my-host.test", b"@my-host.test"]),
-        (b"joe@", [b"joe@", b"@"]),
+        (b"joe-@ok.test", [b"joe-@ok.test", b"joe-default@ok.test"]),
+        (b"-joe@ok.test", [b"-joe@ok.test", b"-default@ok.test"]),
+        (b"joe@my-host.test", [b"joe@my-host.test"]),
+        (b"joe@", [b"joe@"]),
     ],
 )
 def test_the_most_specific_key_comes_first(recipient: bytes, found: list[bytes]) -> None:
@@ -77,4 +77,4 @@ def test_the_most_specific_key_comes_first(recipient: bytes, found: list[bytes])
 
 
 def test_a_local_part_of_dashes_has_few_keys() -> None:
-    assert len(list(keys(b"-" * 800 + b"@ok.test"))) == MOST_DASHES + 2
+    assert len(list(keys(b"-" * 800 + b"@ok.test"))) == MOST_DASHES + 1
