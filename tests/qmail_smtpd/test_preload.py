@@ -30,6 +30,7 @@ def test_warm_up_sessions_leave_no_trace(capfd: pytest.CaptureFixture[str]) -> N
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_long_list_of_domains_costs_the_server_no_memory(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", {**CONTROL, "rcpthosts": "".join(f"d{n}.example.com\n" for n in range(50_000))})
     words = ["-v", "-RHl0", "--preload", "qmail-smtpd", "127.0.0.1", "0", script("qmail-smtpd")]

@@ -74,6 +74,7 @@ def visit(server: Server, number: int, way: str) -> str:
     return "whole" if got == wanted else "cut"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [False, True], ids=["", "with kills"])
 def test_every_session_has_its_own_rules_and_no_others(tmp_path: Path, kills: bool) -> None:
     home = make_home(tmp_path / "home", CONTROL)

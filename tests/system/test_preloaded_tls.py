@@ -133,6 +133,7 @@ def test_a_tls_session_is_taken_up_in_another_child(home: Path, version: ssl.TLS
         assert not greeting(server, context, session)[1]  # its context is gone, with its keys
 
 
+@pytest.mark.slow
 def test_no_two_children_have_the_same_random_numbers(home: Path) -> None:
     """What OpenSSL has drawn before the fork must not come again in each child."""
     seen = set()

@@ -68,6 +68,7 @@ def roaming(tree: Path, *words: str, **changes: str) -> "subprocess.CompletedPro
     return subprocess.run(command, env=environment(**changes), capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_whole_way_is_proved_and_nothing_is_left(tree: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
@@ -100,6 +101,7 @@ def refusing(folder: Path, *names: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
+@pytest.mark.slow
 @needs_root
 def test_root_needs_no_user_namespaces(tree: Path, tmp_path: Path) -> None:
     tree.chmod(0o700)  # as in root's home
@@ -115,6 +117,7 @@ def test_root_without_any_other_account_is_told_what_to_do(tree: Path, tmp_path:
     assert (done.returncode, done.stderr) == (111, f"roaming: fatal: {text}")
 
 
+@pytest.mark.slow
 def test_a_round_through_a_server_that_does_not_ask_the_store_fails_and_shows_the_log(tree: Path) -> None:
     script = tree / "examples/smtp-after-pop/run"
     script.write_text(script.read_text().replace(" relay-check qmail-smtpd\n", " qmail-smtpd\n"))
@@ -145,6 +148,7 @@ def serving(tree: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_what_it_says_can_be_tried_and_a_signal_ends_it(tree: Path) -> None:
     with serving(tree) as (process, lines):
         results = [

@@ -2,6 +2,7 @@
 change identity. A broken rule names the file."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -85,14 +86,17 @@ def calls(path: Path, names: tuple[str, ...]) -> list[str]:
     return [name for name in found if name in names]
 
 
-IMPORTS = {module_of(path): imports(path) for path in SOURCES}
+@functools.cache
+def imports_of_all() -> dict[str, set[str]]:
+    return {module_of(path): imports(path) for path in SOURCES}
 
 
 @pytest.mark.parametrize(("name", "modules", "below"), [("ssl", TLS, ()), ("socket", SOCKETS, SOCKETS_BELOW)])
 def test_sockets_and_tls_are_loaded_only_where_they_belong(
     name: str, modules: tuple[str, ...], below: tuple[str, ...]
 ) -> None:
-    importers = [module for module, found in IMPORTS.items() if found & {name, f"_{name}"}]  # the C half counts, too
+    names = {name, f"_{name}"}  # the C half counts, too
+    importers = [module for module, found in imports_of_all().items() if found & names]
     assert not [module for module in importers if module not in modules and not module.startswith(below or ("-",))]
     assert importers  # the search itself finds something
 

@@ -100,6 +100,7 @@ def test_each_mechanism_is_proved_by_smtplib_and_swaks_and_nothing_is_left(tree:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_before_a_login_the_same_session_may_not_relay(tree: Path, tmp_path: Path) -> None:
     path, warnings = without_swaks(tmp_path / "bin"), "default::ResourceWarning"
     done = submission(tree, "--check", PATH=path, PYTHONWARNINGS=warnings)
@@ -110,6 +111,7 @@ def test_before_a_login_the_same_session_may_not_relay(tree: Path, tmp_path: Pat
     assert all((after == "250") == (stored == "stored") for _, _, after, stored in steps)
 
 
+@pytest.mark.slow
 def test_a_swaks_without_tls_is_not_used(tree: Path, tmp_path: Path) -> None:
     """As Debian installs it without its recommended packages."""
     path = without_swaks(tmp_path / "bin")
@@ -121,6 +123,7 @@ def test_a_swaks_without_tls_is_not_used(tree: Path, tmp_path: Path) -> None:
     assert f"submission: {reason}: its half of the check is skipped\n" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_server_that_asks_for_no_login_fails_the_check(tree: Path, tmp_path: Path) -> None:
     script = tree / "examples/services/submission/run"
     script.write_text(script.read_text().replace("SMTPAUTH=!", "SMTPAUTH="))
@@ -189,6 +192,7 @@ def test_what_it_says_can_be_tried_as_it_stands(tree: Path) -> None:
     assert (tree / ".submission/control/users").read_text() == users
 
 
+@pytest.mark.slow
 def test_secrets_are_not_for_everybody(tree: Path) -> None:
     with serving(tree):
         for name in ("users", "servercert.pem"):

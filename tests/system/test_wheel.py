@@ -1,6 +1,5 @@
 """A wheel built from the tree works in an empty venv of every Python of 3.11 and later at hand, without a compiler."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,24 +16,23 @@ pytestmark = pytest.mark.slow
 
 WITHOUT_COMPILER = {**os.environ, "ENABLE_DJB_HASH_CEXT": "0", "CC": "/bin/false"}
 PIP = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check"]
-ASK = "import json, os, sys, venv; print(json.dumps([*sys.version_info[:3], os.path.realpath(sys.executable)]))"
+ASK = "import os, sys; from importlib.util import find_spec; find_spec('venv') or sys.exit(1); \
+print(*sys.version_info[:3], os.path.realpath(sys.executable))"
 
 
 def pythons_at_hand():
     """Version -> path, of what is in PATH under a usual name, of pyenv's, and of the one that runs the tests."""
     names = ["python3", *(f"python3.{minor}" for minor in range(11, 20))]
-    candidates = [sys.executable, *filter(None, map(shutil.which, names))]
     pyenv = os.path.expanduser(os.environ.get("PYENV_ROOT", "~/.pyenv"))
-    candidates += [*sorted(glob(f"{pyenv}/versions/*/bin/python3")), "/usr/bin/python3"]
+    in_path = [path for path in map(shutil.which, names) if path and not path.startswith(f"{pyenv}/shims/")]
+    candidates = [sys.executable, *in_path, *sorted(glob(f"{pyenv}/versions/*/bin/python3")), "/usr/bin/python3"]
     found = {}
-    for candidate in candidates:
-        if not os.path.exists(candidate):
-            continue
-        answer = subprocess.run([candidate, "-c", ASK], capture_output=True, text=True)
+    for candidate in {os.path.realpath(candidate): None for candidate in candidates if os.path.exists(candidate)}:
+        answer = subprocess.run([candidate, "-IS", "-c", ASK], capture_output=True, text=True)
         if answer.returncode == 0:
-            *version, path = json.loads(answer.stdout)
-            if version[:2] >= [3, 11]:
-                found[".".join(map(str, version))] = path
+            *version, path = answer.stdout.rstrip("\n").split(" ", 3)
+            if [int(number) for number in version] >= [3, 11]:
+                found[".".join(version)] = path
     return found
 
 

@@ -226,6 +226,7 @@ def test_a_full_disk_leaves_the_old_cdb_and_no_tmp(tmp_path: Path) -> None:
     assert (tmp_path / "r.cdb").read_bytes() == compiled(tmp_path, OLD)
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_one_line_and_leaves_the_old_cdb(tmp_path: Path) -> None:
     import resource
 
@@ -329,6 +330,7 @@ def test_a_tmp_that_was_removed_meanwhile_is_reported_as_by_the_original(tmp_pat
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_many_concurrent_processes_leave_the_complete_cdb_of_one_of_them(tmp_path: Path) -> None:
     rules = [b":allow\n" + b"10.%d.:deny\n" % n * 500 for n in range(8)]
     running = [start(tmp_path, "--quiet", "r.cdb", "r.tmp") for _ in rules]
@@ -390,6 +392,7 @@ def test_a_terminating_signal_removes_the_tmp_and_is_the_exit_status(number: int
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_two_simultaneous_signals_leave_no_tmp(tmp_path: Path) -> None:
     for _ in range(20):
         process = start(tmp_path)
@@ -401,6 +404,7 @@ def test_two_simultaneous_signals_leave_no_tmp(tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_the_old_cdb_or_the_new_one(tmp_path: Path) -> None:
     whole = {compiled(tmp_path, OLD), compiled(tmp_path, NEW)}
     compile_rules(tmp_path, OLD)

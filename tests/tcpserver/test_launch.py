@@ -394,6 +394,7 @@ def test_a_script_that_cannot_be_loaded_is_one_line_and_nobody_is_told_of_a_port
         server.__exit__()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [None, "", "1"])
 def test_programs_are_bound_early_only_if_the_administrator_wants_it(home: Path, given: str | None) -> None:
     environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}

@@ -480,6 +480,7 @@ def test_a_crowd_that_needs_all_descriptors_does_not_make_the_server_pause(home:
         assert b"unable to accept" not in server.log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--reuse", "1"], ["--reuse", "5"]], ids=["call", "reuse"])
 def test_processes_that_are_killed_at_any_moment_take_only_their_own_client_with_them(
     home: Path, options: list[str]

@@ -84,6 +84,7 @@ def test_a_new_rules_file_counts_from_the_next_connection_on(
         assert rule(server) == "8"
 
 
+@pytest.mark.slow
 def test_a_rules_file_that_is_trusted_from_memory_is_not_trusted_once_it_has_changed(tmp_path: Path) -> None:
     """The parent believes its memory of a file 2 s after the file's last change: all of them wait for that at once."""
     rules, servers = [], []
@@ -102,6 +103,7 @@ def test_a_rules_file_that_is_trusted_from_memory_is_not_trusted_once_it_has_cha
             assert descriptors(server.pid) <= before, change.__name__
 
 
+@pytest.mark.slow
 def test_a_rules_file_too_large_to_be_kept_in_memory_is_read_where_it_is(tmp_path: Path) -> None:
     lines = "".join(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}:deny\n" for n in range(130_000))
     cdb = compiled(tmp_path / "cdb", lines + ':allow,RULE="0"\n')

@@ -149,6 +149,7 @@ def read_now(descriptor: int) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_log_that_nobody_reads_stops_nobody_and_the_lost_lines_are_counted(tmp_path: Path, log_format: str) -> None:
     cdb = compiled(tmp_path / "cdb", "127.0.0.2:deny\n:allow\n")
@@ -172,6 +173,7 @@ def test_a_log_that_nobody_reads_stops_nobody_and_the_lost_lines_are_counted(tmp
     os.close(reader)
 
 
+@pytest.mark.slow
 def test_children_that_speak_for_themselves_are_not_stopped_either() -> None:
     server, reader = stalled(["-vRHl0", "-c2", "-B", "> ", *HELLO])
     with server:
@@ -236,6 +238,7 @@ def test_a_full_disk_is_no_trouble(way: list[str]) -> None:
             assert served(server)
 
 
+@pytest.mark.slow
 def test_a_socket_as_log_is_written_to_and_never_waited_for() -> None:
     """What systemd gives its services, and what cannot be opened once more."""
     ours, theirs = socket.socketpair()
@@ -306,6 +309,7 @@ def resident(pid: int) -> int:
     return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
 
 
+@pytest.mark.slow
 def test_thousands_of_connections_leave_memory_and_descriptors_flat(tmp_path: Path) -> None:
     cdb = compiled(tmp_path / "cdb", "127.0.0.2:deny\n:allow\n")
     words = ["-vRHl0", "-c100", "-C50:421 no", "--rate", "1000000/1", "-x", str(cdb), *HELLO]

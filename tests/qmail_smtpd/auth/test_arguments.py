@@ -104,6 +104,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", range(8))
 def test_no_order_of_the_arguments_accepts_a_random_password(folder: Path, group: int) -> None:
     checker, cram = str(folder / "checker/checkpassword"), str(folder / "checker/cmd5checkpw")

@@ -176,6 +176,7 @@ def test_cram_md5_works_only_for_passwords_in_plain_text(home: Path, users: Path
         session.finish()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maxauth", [1, 3])
 def test_a_scheme_that_the_mechanism_cannot_use_is_the_reason_in_the_log_only(
     home: Path, users: Path, maxauth: int

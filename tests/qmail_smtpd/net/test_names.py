@@ -203,6 +203,7 @@ def check(server: Server, certificate: Path, host: str) -> None:
         assert smtp.noop()[0] == 250
 
 
+@pytest.mark.slow
 def test_a_session_of_a_named_host_is_resumed_in_another_process(home: Path) -> None:
     environ = {"PATH": f"{Path(script('qmail-smtpd')).parent}:/usr/bin:/bin", "QMAILHOME": str(home), "SMTPS": "1"}
     context = trusting(pem(home, f"servercerts/{NAMED}"))

@@ -286,6 +286,7 @@ def test_garbage_instead_of_a_handshake_ends_it_without_a_reply_in_clear(
         assert get_all(server.ends[0])[:1] in (b"", b"\x15")  # an alert at most
 
 
+@pytest.mark.slow
 def test_a_damaged_client_hello_ends_the_handshake_cleanly(home: Path) -> None:
     """Change, drop and double some bytes, then close: the server must not crash, hang, or reply in clear."""
     rng = random.Random(1)

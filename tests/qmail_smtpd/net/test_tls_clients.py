@@ -101,6 +101,7 @@ def test_smtplib_logs_in_and_relays_under_the_c_tcpserver(under_c: Mail) -> None
     assert [" with ESMTPSA (" in message for message in under_c.messages()] == [True, True]
 
 
+@pytest.mark.slow
 def test_smtplib_verifies_a_chain_with_the_root_certificate_alone(mail: Mail) -> None:
     context = trusting(certify_by_authority(mail.certificate.parent))
     for smtp in (
@@ -114,6 +115,7 @@ def test_smtplib_verifies_a_chain_with_the_root_certificate_alone(mail: Mail) ->
     assert len(mail.messages()) == 2
 
 
+@pytest.mark.slow
 def test_a_renewed_certificate_does_not_disturb_smtplib(mail: Mail) -> None:
     """It does not affect a session under TLS; a session that begins TLS afterwards gets the new certificate."""
     with (

@@ -530,6 +530,7 @@ def test_a_message_of_50_MB_takes_no_more_memory_than_a_small_one(tmp_path: Path
     assert memory < MEMORY
 
 
+@pytest.mark.slow
 def test_100_000_messages_are_listed_and_fetched(tmp_path: Path) -> None:
     maildir = Maildir(tmp_path / "Maildir")
     first = maildir.put("cur/000000.host:2,", FIRST)

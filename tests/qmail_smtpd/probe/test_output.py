@@ -21,6 +21,8 @@ from tests.kit.relaytest import FAST, over_network, relaytest
 from tests.kit.server import PATIENCE, has_ended, until
 from tests.kit.support import script
 
+pytestmark = pytest.mark.slow
+
 EVIL = b"<script>alert(1)</script> [red]x[/red] \x1b[2J\x1b]0;t\x07 \r \x9b31m \xe2\x80\xae & \"'\\ \x00 end"
 LISTED = ("--listed", "example.com")
 

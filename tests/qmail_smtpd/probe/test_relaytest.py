@@ -14,6 +14,8 @@ from tests.kit.relaytest import FAST, over_network, relaytest
 from tests.kit.server import compiled
 from tests.kit.support import ROOT, script
 
+pytestmark = pytest.mark.slow
+
 QMAIL_SMTPD = script("qmail-smtpd")
 ME = {"me": "mail.example.com\n"}
 CLOSED = {**ME, "rcpthosts": "example.com\n"}

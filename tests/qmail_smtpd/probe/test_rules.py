@@ -20,6 +20,8 @@ from tests.kit.relaytest import Outcome, relaytest
 from tests.kit.server import compiled
 from tests.kit.support import script, times
 
+pytestmark = pytest.mark.slow
+
 ME = {"me": "mail.example.com\n"}
 RULES = """\
 127.0.0.1:allow,RELAYCLIENT=""

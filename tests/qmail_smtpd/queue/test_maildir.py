@@ -203,6 +203,7 @@ def test_a_host_name_cannot_break_the_name_of_a_file(maildir):
     assert path.name.endswith(r".a\057b\072c")
 
 
+@pytest.mark.slow
 def test_twenty_writers_at_once_lose_nothing(tmp_path):
     maildir = tmp_path / "Maildir"
     codes = []
@@ -389,6 +390,7 @@ def test_a_file_larger_than_the_limit_is_a_write_error(maildir, limit, size):
     assert_nothing_stored(maildir)
 
 
+@pytest.mark.slow
 def test_an_envelope_larger_than_memory_is_51(maildir):
     def set_limit():
         resource.setrlimit(resource.RLIMIT_AS, (96 << 20, 96 << 20))

@@ -44,6 +44,7 @@ def environment(home: Home, address: bytes) -> list[tuple[bytes, bytes]] | None:
     return None if verdict.deny else verdict.environment
 
 
+@pytest.mark.slow
 def test_fault_1_clearing_without_a_lock_loses_entries_and_two_runs_corrupt_the_file(home: Home) -> None:
     """Eight writers and an expiring process. With vpopmail's files, two of the writers act as vchkpw does."""
     if b"RELAY_STORE" in home.environ:

@@ -135,6 +135,7 @@ TEXTS = st.lists(
 ).map(b"".join)
 
 
+@pytest.mark.slow
 @given(TEXTS | st.ip_addresses(v=6).map(lambda address: str(address).encode()))
 @settings(max_examples=times(500))
 def test_ipv6_addresses_are_those_of_inet_pton(text: bytes) -> None:

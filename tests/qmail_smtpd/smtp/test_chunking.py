@@ -246,6 +246,7 @@ MIXTURES = st.lists(PIECES, max_size=12).map(b"".join)
 CHANGES = st.sampled_from([{}, {"databytes": 12}, {"refuse_bare_cr": True}, {"maxerrors": 2}])
 
 
+@pytest.mark.slow
 @given(MIXTURES, st.integers(1, 9), st.integers(0, 400), CHANGES)
 @example(TRANSACTION + bdat(b"a\r") + bdat(b"\n", True), 1, 70, {})
 @hypothesis_settings(max_examples=times(300))

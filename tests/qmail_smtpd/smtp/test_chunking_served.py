@@ -75,6 +75,7 @@ def peak_memory(home: Path, pieces: list[tuple[bytes, int]]) -> int:
     return int(status.split("VmHWM:")[1].split()[0])
 
 
+@pytest.mark.slow
 def test_a_megabyte_in_chunks_of_ten_bytes_takes_little_memory(home: Path) -> None:
     chunks = b"BDAT 10\r\n12345678\r\n" * 1000
     assert peak_memory(home, [(BEGIN, 1), (chunks, times(100)), (b"BDAT 0 LAST\r\n", 1)]) < MEMORY

@@ -102,6 +102,7 @@ def flood(process: "subprocess.Popen[bytes]") -> None:
     assert process.wait() == 1
 
 
+@pytest.mark.slow
 def test_timeoutsession_ends_a_session_whose_client_never_stops_sending(tmp_path: Path) -> None:
     home = home_with(tmp_path, timeoutsession="1\n")
     with open(home / "replies", "wb") as replies:
@@ -213,6 +214,7 @@ LINES = (b"x" * 70 + b"\r\n") * 14_000
 BLOCK = LINES[: len(LINES) // 72 * 72]
 
 
+@pytest.mark.slow
 def test_a_message_of_hundreds_of_megabytes_takes_little_memory(tmp_path: Path) -> None:
     count = times(200)
     assert peak_memory(home_with(tmp_path), [(BEGIN, 1), (BLOCK, count), (b".\r\n", 1), LAST]) < MEMORY
@@ -228,6 +230,7 @@ def test_no_pattern_in_a_message_takes_much_memory(tmp_path: Path, block: bytes)
     assert peak_memory(home_with(tmp_path), [(BEGIN, 1), (block, times(30)), (b"\r\n.\r\n", 1), LAST]) < MEMORY
 
 
+@pytest.mark.slow
 def test_as_many_and_as_long_recipients_as_allowed_take_little_memory(tmp_path: Path) -> None:
     rcpt = b"RCPT TO:<" + b"x" * 887 + b"@example.com>\r\n"
     home = home_with(tmp_path, maxrcpt="0\n")
