@@ -211,6 +211,7 @@ def test_a_large_message_takes_little_memory_of_the_session_and_of_a_called_mail
     assert size < 27_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [70, 700_000], ids=["in memory", "in a file"])
 def test_a_killed_session_stores_nothing(tmp_path: Path, size: int) -> None:
     home = make_home(tmp_path / "home")

@@ -9,12 +9,12 @@ import pytest
 
 from tests.kit.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 TESTS_RUN = ROOT / "tests/run"
 PEER_TESTS = """
 import pytest
 from tests.kit.support import peer
-
-pytestmark = pytest.mark.slow
 
 @pytest.mark.peer
 def test_first():

@@ -162,6 +162,7 @@ def files(here: Path) -> dict[str, bytes]:
     return {str(path.parent if path.parts[0] == "Maildir" else path): content for path, content in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_no_temporary_file_is_left_and_no_content_is_partial(name: str, tmp_path: Path) -> None:
     program = PROGRAMS[name]

@@ -74,6 +74,7 @@ def environment(home: Home, address: bytes) -> list[tuple[bytes, bytes]]:
     return verdict.environment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_process_leaves_live_entries_and_a_consistent_store(tmp_path: Path, kind: str, operation: str) -> None:

@@ -264,6 +264,7 @@ def test_a_mixture_of_bdat_and_data_does_not_depend_on_how_it_is_split(
         assert whole.status == parts.status
 
 
+@pytest.mark.slow
 @given(st.lists(TEXT, min_size=1, max_size=6), st.booleans())
 @hypothesis_settings(max_examples=times(200))
 def test_the_stored_text_is_the_sent_one_with_lf_as_its_line_ends(parts: list[bytes], marked: bool) -> None:
