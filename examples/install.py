@@ -16,6 +16,7 @@ from install_check import check
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NOT_FOR_HOSTS = {"test"}  # the extra with the tools of the developers
+SHARED = ("man", "bash-completion", "fish", "zsh")  # below share/: files that other programs look for
 COMPILED = "argon2-cffi-bindings,bcrypt,cffi"  # taken as wheels only: their sources need a compiler
 
 
@@ -34,6 +35,7 @@ def main() -> int:
         make_venv(venv)
         install(venv, [extra for extra in project["optional-dependencies"] if extra not in NOT_FOR_HOSTS])
         make_links(prefix / "bin", venv, programs)
+        link_shared(prefix / "share", venv / "share")
     except OSError as error:
         fatal(111, error)
     check(prefix, programs)
@@ -106,6 +108,16 @@ def make_links(directory: Path, venv: Path, programs: list[str]) -> None:
     for name in programs:
         if not is_link_to(directory / name, venv):
             (directory / name).symlink_to(venv / "bin" / name)
+
+
+def link_shared(directory: Path, source: Path) -> None:
+    """Make a link to each manual page and completion, and to the documentation. Touch nothing that is there."""
+    files = [path for name in SHARED for path in sorted((source / name).rglob("*")) if path.is_file()]
+    for path in [*files, source / "doc" / "ucspi-smtpd"]:
+        link = directory / path.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(link):
+            link.symlink_to(path)
 
 
 if __name__ == "__main__":

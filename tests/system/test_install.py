@@ -48,6 +48,10 @@ def test_all_programs_and_extras_are_installed_without_a_compiler(
     assert done.stdout.splitlines()[0].startswith(f"install: making {prefix}/lib/ucspi-smtpd with Python 3.")
     assert f"install: ok: {len(PROGRAMS)} programs in {prefix}/bin" in done.stdout
     assert sorted(path.name for path in (prefix / "bin").iterdir()) == PROGRAMS
+    assert {path.stem for path in prefix.glob("share/man/man*/*")} >= set(PROGRAMS)
+    assert (prefix / "share/man/man8/qmail-smtpd.8").read_text().startswith(".TH QMAIL")
+    assert (prefix / "share/doc/ucspi-smtpd/tcpserver.md").read_text() == (ROOT / "docs/tcpserver.md").read_text()
+    assert (prefix / "share/bash-completion/completions/relaytest").is_file()
     words = [
         prefix / "lib/ucspi-smtpd/bin/python3",
         "-c",

@@ -1,9 +1,14 @@
-"""A wheel built from the tree works in an empty venv of every Python of 3.11 and later at hand, without a compiler."""
+"""The sdist of the tree, and the wheel built from it, work in an empty venv of every Python of 3.11 and later at hand.
+
+No compiler is needed.
+"""
 
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from glob import glob
 
@@ -40,26 +45,69 @@ PYTHONS = pythons_at_hand()
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory):
-    """A directory with the wheel of the tree, and those of what it needs."""
-    directory = tmp_path_factory.mktemp("wheels")
-    subprocess.run([*PIP, "wheel", "--no-binary", "pure-cdb", "-w", directory, ROOT], env=WITHOUT_COMPILER, check=True)
+def built(tmp_path_factory):
+    """A directory with the sdist of the tree, and the wheel that is built from it."""
+    directory = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "build", "-o", directory, ROOT]
+    done = subprocess.run(command, env=WITHOUT_COMPILER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     return directory
 
 
-def test_the_wheel_holds_the_packages_and_nothing_else(wheels):
+@pytest.fixture(scope="module")
+def wheels(built, tmp_path_factory):
+    """A directory with the wheel, and those of what it needs."""
+    directory = tmp_path_factory.mktemp("wheels")
+    (wheel,) = built.glob("*.whl")
+    subprocess.run([*PIP, "wheel", "--no-binary", "pure-cdb", "-w", directory, wheel], env=WITHOUT_COMPILER, check=True)
+    return directory
+
+
+def test_twine_finds_both_files_fit_for_an_index(built):
+    command = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *sorted(built.iterdir())]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout.count("PASSED")) == (0, 2), result.stdout + result.stderr
+
+
+def test_the_sdist_holds_what_packagers_need(built):
+    (path,) = built.glob("*.tar.gz")
+    folder = path.name.removesuffix(".tar.gz")
+    with tarfile.open(path) as archive:
+        names = set(archive.getnames())
+    wanted = ("LICENSE", "CHANGELOG.md", "share/generate", "docs/tcpserver.md", "tests/run")
+    assert names >= {f"{folder}/{name}" for name in wanted}
+    assert not [name for name in names if "/.venv/" in name or name.endswith((".pyc", ".deb", ".whl"))]
+
+
+def test_the_wheel_holds_the_packages_and_what_belongs_to_them_and_nothing_else(wheels):
     (path,) = wheels.glob("ucspi_smtpd-*-py3-none-any.whl")
     with zipfile.ZipFile(path) as wheel:
         names = wheel.namelist()
     top = {name.split("/")[0] for name in names}
     folder = path.name.removesuffix("-py3-none-any.whl")
     assert top == {"tcprules", "tcpserver", "qmail_smtpd", folder + ".dist-info", folder + ".data"}
-    scripts = {name.removeprefix(folder + ".data/") for name in names if name.startswith(folder + ".data/")}
+    extras = {name.removeprefix(folder + ".data/") for name in names if name.startswith(folder + ".data/")}
+    scripts = {name for name in extras if name.startswith("scripts/")}
     assert scripts == {f"scripts/{name}@" for name in ("who", "date", "finger", "http")}
+    below_share = {name.removeprefix("data/share/") for name in extras - scripts}
+    generated = {f"{path.relative_to(ROOT / 'share')}" for path in (ROOT / "share").glob("*/*/*") if path.is_file()}
+    assert below_share >= generated
+    assert {name.split("/")[0] for name in below_share} == {"man", "bash-completion", "fish", "zsh", "doc"}
+    assert below_share >= {f"doc/ucspi-smtpd/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert "doc/ucspi-smtpd/examples/systemd/qmail-smtpd.service" in below_share
     sources = {str(file.relative_to(ROOT)) for package in top for file in (ROOT / package).rglob("*.py")}
     assert sources <= set(names)
     assert {"tcprules/py.typed", "tcpserver/py.typed", "qmail_smtpd/py.typed"} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
+
+
+def test_the_classifiers_name_each_python_from_the_oldest_that_is_required():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    start = "Programming Language :: Python :: 3."
+    minors = [int(text.removeprefix(start)) for text in project["classifiers"] if text.startswith(start)]
+    assert minors == list(range(11, 11 + len(minors)))
+    assert minors[-1] >= 14
+    assert project["requires-python"] == f">=3.{minors[0]}"
 
 
 def test_the_python_that_runs_the_tests_is_tried():
