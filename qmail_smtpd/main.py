@@ -451,6 +451,8 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Sess
     control.enter(control.home(environ))
     setup = Setup(environ, arguments())
     wire.set_limits(setup.timeout, setup.session_seconds)
+    if warmed_up:  # a child of tcpserver
+        wire.let_kernel_time()
     journal.facts[b"ip"] = setup.settings.remoteip
     for warning in setup.warnings if warmed_up else setup.warnings + setup.unread:
         journal.warning(warning)

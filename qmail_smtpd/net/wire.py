@@ -70,11 +70,12 @@ class TlsBroken(Closed):
 class Wire:
     """The connection. `timeout`: seconds for a read or write; `deadline`: the session's end, on the monotonic clock."""
 
-    __slots__ = ("data_bytes", "data_wait", "deadline", "layer", "pending", "timeout")
+    __slots__ = ("data_bytes", "data_wait", "deadline", "layer", "pending", "timed_by_kernel", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.deadline: float | None = None
+        self.timed_by_kernel = False  # whether a read or write of the connection ends by itself after `timeout`
         self.layer: Layer | None = None  # set by tls.accept
         self.pending = bytearray()  # output that is not yet written, nor encrypted
         self.start_data()
@@ -84,6 +85,14 @@ class Wire:
         self.timeout = timeout
         self.deadline = monotonic() + session_seconds if session_seconds else None
 
+    def let_kernel_time(self) -> None:
+        """Have the kernel end reads and writes after `timeout`, so that no command is polled for.
+
+        For a connection that no other program uses: one that reads it later would not expect the end of a read. A pipe
+        has no time limits, and a session with a deadline has another limit for each read: they go on with poll.
+        """
+        self.timed_by_kernel = self.deadline is None and set_time_limits(int(self.timeout))
+
     def start_data(self) -> None:
         """Begin to measure the speed of DATA."""
         self.data_wait = 0.0
@@ -92,6 +101,8 @@ class Wire:
     def read(self) -> bytes:
         """Return input between messages, empty at the end of file and on errors."""
         self.flush()
+        if self.timed_by_kernel and self.layer is None:
+            return receive_in_time(COMMAND_BLOCK)
         return self.read_once(self.timeout, COMMAND_BLOCK)
 
     def read_data(self) -> bytes:
@@ -149,13 +160,16 @@ class Wire:
     def flush(self) -> None:
         """Write all pending output."""
         outgoing = self.pending if self.layer is None else self.layer.encrypt(self.pending)
+        by_kernel = self.timed_by_kernel and self.deadline is None  # a TLS handshake has one
         while outgoing:
-            if not ready(1, POLLOUT, self.timeout, self.deadline):
+            if not by_kernel and not ready(1, POLLOUT, self.timeout, self.deadline):
                 self.check_deadline()
                 raise Closed
             try:
                 written = os.write(1, outgoing[:WRITE_BLOCK])
-            except BlockingIOError:
+            except BlockingIOError as error:
+                if by_kernel:
+                    raise Closed from error
                 continue  # the descriptor is non-blocking, and another writer filled it after the poll
             except OSError as error:
                 raise Closed from error
@@ -182,6 +196,36 @@ def receive(size: int) -> bytes:
         return os.read(0, size)
     except OSError:
         return b""
+
+
+def receive_in_time(size: int) -> bytes:
+    """Read descriptor 0 once as `receive` does. Raises TimedOut at the end of its time limit."""
+    try:
+        return os.read(0, size)
+    except BlockingIOError as error:
+        raise TimedOut from error
+    except OSError:
+        return b""
+
+
+def set_time_limits(seconds: int) -> bool:
+    """Limit the time of a read of descriptor 0 and of a write to descriptor 1. False if they are not both sockets."""
+    import _socket  # as in hang_up
+    from struct import pack
+
+    limit = pack("ll", seconds, 0)  # struct timeval
+    for descriptor, option in ((0, _socket.SO_RCVTIMEO), (1, _socket.SO_SNDTIMEO)):
+        try:
+            connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, descriptor)
+        except OSError:
+            return False
+        try:
+            connection.setsockopt(_socket.SOL_SOCKET, option, limit)
+        except OSError:
+            return False
+        finally:
+            connection.detach()
+    return True
 
 
 def hang_up() -> None:
