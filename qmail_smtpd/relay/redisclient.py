@@ -4,18 +4,18 @@ A question is answered within the time-out, or fails. After a time-out the serve
 """
 
 import os
-import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.connection import Connection
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from qmail_smtpd.log import escaped
-from qmail_smtpd.net.kept import set_apart
 from qmail_smtpd.relay.errors import StoreError
+from qmail_smtpd.relay.redisline import Line
 from qmail_smtpd.relay.redisscripts import WARNED, Script
+from qmail_smtpd.relay.redissockets import TcpConnection, TlsConnection, UnixConnection
 from qmail_smtpd.relay.redistarget import Target
 
 if TYPE_CHECKING:
@@ -24,35 +24,6 @@ if TYPE_CHECKING:
 PAUSE = 1.0  # seconds after a time-out in which nothing is asked: a session has many recipients
 DAY = b"86400"  # seconds between two warnings about the same server, of all hosts
 NO_EVICTION = b"noeviction"
-
-
-def moved(connection: socket.socket) -> socket.socket:
-    """Return the socket under a number that a worker may keep open, or unchanged if there is none."""
-    descriptor = set_apart(connection.fileno())
-    if descriptor is None:
-        return connection
-    result = socket.socket(connection.family, connection.type, connection.proto, descriptor)
-    result.settimeout(connection.gettimeout())
-    connection.close()
-    return result
-
-
-class TcpConnection(Connection):
-    """A connection that a worker may keep."""
-
-    def _connect(self) -> socket.socket:
-        return moved(super()._connect())  # type: ignore[no-untyped-call]
-
-
-class TlsConnection(SSLConnection, TcpConnection):
-    """The same with TLS: SSLConnection encrypts what TcpConnection has connected."""
-
-
-class UnixConnection(UnixDomainSocketConnection):
-    """A connection that a worker may keep."""
-
-    def _connect(self) -> socket.socket:
-        return moved(super()._connect())  # type: ignore[no-untyped-call]
 
 
 class Client:
@@ -65,6 +36,7 @@ class Client:
             raise StoreError(b"RELAY_STORE is not valid: ", str(error).encode()) from None
         self.timeout = timeout
         self.connection: Any = None
+        self.line: Line | None = None  # the same connection
         self.pid = 0
         self.failure = b""
         self.resume = 0.0
@@ -78,44 +50,89 @@ class Client:
         except NoScriptError:
             return self.ask(b"EVAL", script.text, *numbered)
 
+    def tell(self, script: Script, keys: "Sequence[bytes]", *arguments: bytes) -> None:
+        """Run a script without waiting for its answer, which is read before that to the next question.
+
+        Raise StoreError. An error of the server is logged with that next question.
+        """
+        command = (
+            b"EVAL",
+            script.text,
+            b"%d" % len(keys),
+            *keys,
+            *arguments,
+        )  # no answer is waited for, such as NOSCRIPT
+        line = self.kept()
+        if line is not None:
+            try:
+                line.send(command)
+                return
+            except OSError:
+                line.unread.pop()  # it is asked on a new connection
+        self.ask(*command)
+
     def ask(self, *command: bytes) -> Any:
         """Return the answer to a command. Raise StoreError, and NoScriptError.
 
-        A connection that was kept may be closed, or that of a master that has become a replica: then the command is
-        sent again, once, on a new one.
+        A connection that was kept may be closed, or that of a master that has become a replica: then the commands
+        without an answer are sent again, once, on a new one.
         """
         if monotonic() < self.resume:
             raise StoreError(self.failure)
         deadline = monotonic() + self.timeout
-        kept = self.connection if self.pid == os.getpid() else None
+        line = self.kept()
+        unread: list[Sequence[bytes]] = []
         try:
-            if kept is not None:
+            if line is not None:
                 try:
-                    return exchange(kept, command)
-                except NoScriptError:
-                    raise
-                except RedisTimeout:
+                    return self.exchange(line, command)
+                except (NoScriptError, TimeoutError):
                     raise
                 except (RedisError, OSError):
+                    unread = line.unread[:-1]
                     self.close()
-            self.connection, self.pid = self.connect(deadline), os.getpid()
-            return exchange(self.connection, command)
+            line = self.connect(deadline)
+            for missed in unread:
+                line.send(missed)
+            return self.exchange(line, command)
         except NoScriptError:
             raise
         except (RedisError, OSError) as error:
             self.close()
             raise self.failed(error) from None
 
+    def kept(self) -> Line | None:
+        """Return the connection that this process has kept."""
+        return self.line if self.pid == os.getpid() else None
+
+    def exchange(self, line: Line, command: "Sequence[bytes]") -> Any:
+        """Send a command, and return its answer after those that are still unread. Raise RedisError and OSError."""
+        line.send(command)
+        while len(line.unread) > 1:
+            missed = line.read()
+            if isinstance(missed, ResponseError):
+                self.warnings.append(
+                    b"a failed login or an unknown recipient is not counted: " + self.described(str(missed))
+                )
+        answer = line.read()
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
     def failed(self, error: Exception) -> StoreError:
         """Return the exception to raise for an error of the server or the connection."""
         text = "timed out" if isinstance(error, RedisTimeout | TimeoutError) else str(error) or type(error).__name__
-        self.failure = b"unable to use %b: %b" % (self.target.name.encode(), readable(text))
+        self.failure = self.described(text)
         if text == "timed out":
             self.resume = monotonic() + PAUSE
         return StoreError(self.failure)
 
-    def connect(self, deadline: float) -> Any:
-        """Return a connection to the server, ready for commands. Raise RedisError and OSError."""
+    def described(self, text: str) -> bytes:
+        """Return the line for the log about an error."""
+        return b"unable to use %b: %b" % (self.target.name.encode(), readable(text))
+
+    def connect(self, deadline: float) -> Line:
+        """Connect to the server, for commands. Raise RedisError and OSError."""
         target = self.target
         kind: Any
         place: dict[str, Any]
@@ -128,8 +145,10 @@ class Client:
             kind, place = TlsConnection, {**place, "ssl_ca_certs": target.ca or None}
         connection = kind(**place, **self.options(deadline))
         connection.connect()
+        self.connection, self.pid = connection, os.getpid()
         self.look_for_eviction(connection)
-        return connection
+        self.line = Line(connection._sock)
+        return self.line
 
     def options(self, deadline: float) -> dict[str, Any]:
         """Return the arguments of every connection."""
@@ -193,7 +212,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection, unless it is that of another process."""
-        connection, self.connection = self.connection, None
+        connection, self.connection, self.line = self.connection, None, None
         if connection is not None and self.pid == os.getpid():
             connection.disconnect()
 

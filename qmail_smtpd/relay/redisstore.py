@@ -75,8 +75,8 @@ class RedisCounters(Counters):
         return granted, limits[stopped_by - 1] if stopped_by else None
 
     def add(self, key: Key, seconds: int) -> None:
-        """Count one."""
-        self.take(key, ((MOST, seconds),), 1)
+        """Count one. It is sent, and the answer is not waited for."""
+        self.client.tell(TAKE, [key_of(key, seconds)], b"1", b"%d" % MOST, b"%d" % seconds)
 
     def used(self, questions: "Sequence[tuple[Key, int]]") -> list[int]:
         """Return what each counter has counted."""

@@ -1,8 +1,10 @@
 """A Redis server for the tests, and a Sentinel: on free ports of loopback, without files, ended by their pids."""
 
+import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
@@ -42,6 +44,16 @@ class RedisServer:
         assert self.process
         self.process.kill()
         self.process.wait()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it meanwhile, by SIGSTOP."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)  # nothing, if it has ended
 
     def client(self, password: str | None = None) -> "redis.Redis":
         return redis.Redis(port=self.port, password=password, socket_timeout=PATIENCE)

@@ -115,6 +115,25 @@ def test_counters_are_listed_reset_and_expire(home: Home, server: RedisServer) -
         assert key.isascii()
 
 
+def test_a_failed_login_is_counted_without_waiting_for_the_answer(home: Home, server: RedisServer) -> None:
+    key, counters = Key(FAILED, V4), open_counters(settings(home))
+    assert counters.used([(key, 60)]) == [0]
+    with server.stopped():
+        for _ in range(3):
+            counters.add(key, 60)
+    assert counters.used([(key, 60)]) == [3]
+    with server.stopped():
+        counters.add(key, 60)
+        server.kill()  # it has not seen the last one, which is sent again
+    server.start()
+    assert counters.used([(key, 60)]) == [1]
+    assert counters.warnings == []
+    server.client().execute_command("CONFIG", "SET", "maxmemory", "1")
+    counters.add(key, 60)
+    assert counters.used([(key, 60)]) == [1]
+    assert b"is not counted: unable to use redis" in counters.warnings.pop()
+
+
 def test_a_window_slides_by_the_server_s_clock(home: Home) -> None:
     counters = open_counters(settings(home))
     assert counters.take(JOE, ((2, 1),), 3) == (2, (2, 1))

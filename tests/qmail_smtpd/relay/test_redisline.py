@@ -1,0 +1,89 @@
+"""Redis's answers on a connection, in whatever pieces they arrive, and what is no answer."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
+
+from qmail_smtpd.relay import redisline
+from qmail_smtpd.relay.redisline import Line, packed
+
+ANSWERS: list[tuple[bytes, object]] = [
+    (b"+OK\r\n", b"OK"),
+    (b":-12\r\n", -12),
+    (b"$5\r\na\r\nb\r\r\n", b"a\r\nb\r"),
+    (b"$0\r\n\r\n", b""),
+    (b"$-1\r\n", None),
+    (b"*-1\r\n", None),
+    (b"*0\r\n", []),
+    (b"*3\r\n:1\r\n$1\r\nx\r\n*2\r\n$-1\r\n+y\r\n", [1, b"x", [None, b"y"]]),
+]
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Line, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield Line(ours), theirs
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_answers_are_read_in_pieces_of_any_size(ends: tuple[Line, socket.socket], size: int) -> None:
+    line, server = ends
+    text = b"".join(answer for answer, _ in ANSWERS)
+    for _ in ANSWERS:
+        line.send((b"TIME",))
+    found, left = [], text
+    while left or line.received:
+        server.send(left[:size])
+        left = left[size:]
+        line.socket.setblocking(False)
+        try:
+            while True:
+                found.append(line.read())
+        except (BlockingIOError, IndexError):
+            pass
+    assert found == [value for _, value in ANSWERS]
+    assert server.recv(999) == b"*1\r\n$4\r\nTIME\r\n" * len(ANSWERS)
+
+
+def test_a_command_is_counted_in_bytes() -> None:
+    assert packed((b"GET", b"\xff\r\n", b"")) == b"*3\r\n$3\r\nGET\r\n$3\r\n\xff\r\n\r\n$0\r\n\r\n"
+
+
+def test_errors_are_answers(ends: tuple[Line, socket.socket]) -> None:
+    line, server = ends
+    server.send(b"-OOM too much\r\n-NOSCRIPT No \xffmatching script\r\n*1\r\n-ERR x\r\n")
+    for _ in range(3):
+        line.send((b"TIME",))
+    first, second, third = line.read(), line.read(), line.read()
+    assert (type(first), str(first)) == (ResponseError, "OOM too much")
+    assert (type(second), str(second)) == (NoScriptError, r"NOSCRIPT No \xffmatching script")
+    assert isinstance(third, list)
+
+
+@pytest.mark.parametrize("text", [b"\r\n", b"hello\r\n", b":x\r\n", b"$x\r\n", b"%1\r\n", b"*1\r\n" * 9, b"*1\r\n\r\n"])
+def test_what_is_no_answer_is_an_error(ends: tuple[Line, socket.socket], text: bytes) -> None:
+    line, server = ends
+    line.send((b"TIME",))
+    server.send(text)
+    with pytest.raises(InvalidResponse):
+        line.read()
+
+
+def test_an_answer_that_does_not_end_is_an_error(
+    ends: tuple[Line, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, server = ends
+    monkeypatch.setattr(redisline, "LARGEST", 100)
+    line.send((b"TIME",))
+    server.send(b"$999\r\n" + b"x" * 200)
+    with pytest.raises(InvalidResponse):
+        line.read()
+    assert server.recv(99)
+    server.close()
+    line.received = b"$999\r\n"
+    with pytest.raises(Disconnected):
+        line.read()
