@@ -9,6 +9,11 @@ from qmail_smtpd.relay.counters import Counters, Key
 
 def together(operations: list[Callable[[], int]]) -> list[int]:
     """Run each in a process of its own, all started at once. Return their results."""
+    return started(operations)()
+
+
+def started(operations: list[Callable[[], int]]) -> Callable[[], list[int]]:
+    """Start each in a process of its own, all at once. Return a function that waits for their results."""
     gate, opener = os.pipe()
     running = []
     for operation in operations:
@@ -25,11 +30,15 @@ def together(operations: list[Callable[[], int]]) -> list[int]:
         running.append((pid, reader))
     os.close(gate)
     os.close(opener)
-    results = []
-    for pid, reader in running:
-        with open(reader, "rb") as file:
-            results.append(pickle.loads(file.read()))
-        os.waitpid(pid, 0)
+
+    def results() -> list[int]:
+        found = []
+        for pid, reader in running:
+            with open(reader, "rb") as file:
+                found.append(pickle.loads(file.read()))
+            os.waitpid(pid, 0)
+        return found
+
     return results
 
 

@@ -18,12 +18,22 @@ PROGRAM, SENTINEL = "/usr/bin/redis-server", "/usr/bin/redis-sentinel"
 class RedisServer:
     """A running server. `with RedisServer(tmp_path, "--requirepass", "x") as server: server.port`."""
 
-    def __init__(self, directory: Path, *options: str, port: int = 0, tls: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        port: int = 0,
+        tls: Sequence[str] = (),
+        address: str = "127.0.0.1",
+        on: Sequence[str] = (),
+    ) -> None:
+        self.address = address
+        self.on = on
         self.port = port or free_port()
         self.directory = directory
         listening = ["--port", "0", "--tls-port", str(self.port), *tls] if tls else ["--port", str(self.port)]
         files = ["--save", "", "--appendonly", "no", "--dir", str(directory)]
-        self.words = [peer(PROGRAM), "--bind", "127.0.0.1", *listening, *files, *options]
+        self.words = [*on, peer(PROGRAM), "--bind", address, *listening, *files, *options]
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -33,6 +43,9 @@ class RedisServer:
         until(self.is_up)
 
     def is_up(self) -> bool:
+        if self.on:  # in another network
+            query = [*self.on, PROGRAM.replace("server", "cli"), "-h", self.address, "-p", str(self.port), "ping"]
+            return subprocess.run(query, capture_output=True).stdout == b"PONG\n"
         try:
             socket.create_connection(("127.0.0.1", self.port), PATIENCE).close()
         except ConnectionRefusedError:
@@ -60,7 +73,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     def __enter__(self) -> "RedisServer":
         return self

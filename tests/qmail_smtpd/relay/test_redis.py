@@ -181,7 +181,7 @@ def test_a_server_that_is_killed_refuses_relaying_until_it_is_back(site: Site, s
 @pytest.mark.parametrize(
     ("trouble", "why"),
     [
-        (("CLIENT", "PAUSE", "60000", "ALL"), b"timed out"),
+        (("CLIENT", "PAUSE", "300000", "ALL"), b"timed out"),
         (("CONFIG", "SET", "maxmemory", "1"), b"used memory"),
         (("REPLICAOF", "127.0.0.1", "1"), b"read only replica"),
         (("CONFIG", "SET", "requirepass", "x"), b"uthentication required"),
