@@ -177,7 +177,7 @@ def test_a_failure_before_makes_a_listing_temporary(names: ListServer) -> None:
 
 @needs_root
 def test_a_listing_whose_text_does_not_come_stays_a_listing(names: ListServer) -> None:
-    assert ours(["-T1", *R], "192.0.2.11", names) == refusal("451 192.0.2.11 is listed by list.test", "192.0.2.11")
+    assert ours(["-T3", *R], "192.0.2.11", names) == refusal("451 192.0.2.11 is listed by list.test", "192.0.2.11")
 
 
 @needs_root
