@@ -1,4 +1,4 @@
-"""What real clients do at the offer of docs/clients.md, and after a failure: the rows of its tables that can be run here."""
+"""What real clients do at the offer of docs/clients.md, and after a failure: the rows that can be run here."""
 
 import os
 import re
