@@ -247,6 +247,12 @@ class Session:
         self.settings.remoteinfo = user
         self.backend.set_identity(b"", user)
 
+    def relay_facts(self) -> dict[bytes, bytes]:
+        """Return why the client may relay, for the log; nothing if it may not."""
+        if self.user is not None:
+            return {b"relay": b"login", b"user": self.user}
+        return {} if self.settings.relayclient is None else {b"relay": b"address"}
+
     def answer(self, reply: bytes) -> None:
         """Send the reply to a command, unless the session has ended, and count it if it is an error.
 

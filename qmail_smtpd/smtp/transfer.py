@@ -69,7 +69,8 @@ def finish_message(session: "Session", message: "Message | ChunkedMessage") -> N
         reply = session.backend.close_queue(session.envelope.complete())
     if reply.startswith(b"2"):
         session.counts[b"messages"] += 1
-        session.log(b"queued", {**session.envelope.facts(), **facts, b"qp": reply.rpartition(b" ")[2]})
+        facts[b"qp"] = reply.rpartition(b" ")[2]
+        session.log(b"queued", {**session.envelope.facts(), **facts, **session.relay_facts()})
     else:
         facts.setdefault(b"reason", b"queue")
         session.log(b"rejected", {**session.envelope.facts(), **facts, b"reply": reply.replace(b" ", b"_")})

@@ -146,7 +146,7 @@ def answer_rcpt(session: "Session", recipient: bytes, refusal: "Refusal | None")
     session.counts[b"recipients"] += 1
     if session.hooks is not None:
         session.hooks.recipients += 1
-    session.log(b"accepted", facts)
+    session.log(b"accepted", {**facts, **session.relay_facts()})
     session.answer(replies.OK)
 
 

@@ -50,19 +50,23 @@ def test_level_all_logs_every_decision(home: Path) -> None:
 def test_the_user_whose_recent_login_allows_relaying_is_logged(home: Path) -> None:
     env = {"SMTPD_LOG": "all", "RELAYCLIENT": "", "RELAY_USER": "joe@example.com"}
     assert log_lines(home, "HELO me\r\n" + MESSAGE + "QUIT\r\n", **env) == [
-        EVENT.format("accepted", "s@sender.test recipient=u@example.com relay_user=joe@example.com"),
-        EVENT.format("queued", "s@sender.test recipients=1 bytes=18 relay_user=joe@example.com"),
+        EVENT.format("accepted", "s@sender.test recipient=u@example.com relay=address relay_user=joe@example.com"),
+        EVENT.format("queued", "s@sender.test recipients=1 bytes=18 relay=address relay_user=joe@example.com"),
         "qmail-smtpd: event=end ip=192.0.2.1 helo=me reason=quit messages=1 recipients=1 refused=0 errors=0",
     ]
-    del env["RELAYCLIENT"]  # RELAY_USER alone was inherited: the client may not relay
-    assert not [text for text in log_lines(home, "HELO me\r\n" + MESSAGE, **env) if "relay_user" in text]
+    env = {"SMTPD_LOG": "all", "RELAYCLIENT": ""}
+    assert [text.endswith(" relay=address") for text in log_lines(home, "HELO me\r\n" + MESSAGE, **env)] == [
+        *(True, True, False),
+    ]
+    env = {"SMTPD_LOG": "all", "RELAY_USER": "joe"}  # RELAY_USER alone was inherited: the client may not relay
+    assert not [text for text in log_lines(home, "HELO me\r\n" + MESSAGE, **env) if "relay" in text]
 
 
 def test_a_session_that_relays_from_a_gateway_is_marked_at_the_end_of_each_line(home: Path) -> None:
     env = {"SMTPD_LOG": "all", "RELAYCLIENT": "", "RELAY_USER": "joe", "TCPREMOTEVIA": "gateway"}
     assert log_lines(home, "HELO me\r\n" + MESSAGE + "MAIL FROM:<\r\nQUIT\r\n", **env) == [
-        EVENT.format("accepted", "s@sender.test recipient=u@example.com relay_user=joe via=gateway"),
-        EVENT.format("queued", "s@sender.test recipients=1 bytes=18 relay_user=joe via=gateway"),
+        EVENT.format("accepted", "s@sender.test recipient=u@example.com relay=address relay_user=joe via=gateway"),
+        EVENT.format("queued", "s@sender.test recipients=1 bytes=18 relay=address relay_user=joe via=gateway"),
         "qmail-smtpd: event=end ip=192.0.2.1 helo=me reason=quit messages=1 recipients=1 refused=0 errors=0 "
         "via=gateway",
     ]

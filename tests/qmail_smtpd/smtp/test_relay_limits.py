@@ -68,7 +68,8 @@ def test_the_suffix_of_relayclient_is_added_after_the_decision() -> None:
 def test_the_log_has_the_recipient_and_the_reason() -> None:
     echo = session(MAIL + AWAY * 2, allowance=1)
     facts = {b"sender": b"s@s.test", b"recipient": b"a@away.test"}
-    assert echo.decisions == [(b"accepted", facts), (b"refused", {**facts, b"reason": b"relaylimit"})]
+    accepted = {**facts, b"relay": b"address"}
+    assert echo.decisions == [(b"accepted", accepted), (b"refused", {**facts, b"reason": b"relaylimit"})]
 
 
 def test_recipients_before_an_unreadable_control_file_get_their_replies() -> None:
