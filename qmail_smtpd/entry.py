@@ -75,3 +75,7 @@ def qmail_pop3d() -> "NoReturn":
 
 def relaytest() -> "NoReturn":
     start("relaytest", "qmail_smtpd.probe.cli")
+
+
+def relayreport() -> "NoReturn":
+    start("relayreport", "qmail_smtpd.report.cli")

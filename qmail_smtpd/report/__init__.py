@@ -1,0 +1,1 @@
+"""relayreport: what the logs of tcpserver, qmail-smtpd, qmail-popup and the relay programs say."""

@@ -1,0 +1,116 @@
+"""The command line of relayreport: read logs, then print a report, write a page, or serve the counters."""
+
+import datetime
+import importlib.util
+import json
+import os
+import re
+import signal
+import sys
+import time
+from typing import NoReturn
+
+import click
+
+from qmail_smtpd.report.lines import Reader
+from qmail_smtpd.report.page import page
+from qmail_smtpd.report.sources import STDIN, Unreadable, read_all, sources
+from qmail_smtpd.report.summary import Summary, as_data, summarize
+from qmail_smtpd.report.tally import Tally
+from tcprules import install, strerr
+
+PROGRAM = "relayreport"
+FATAL = "relayreport: fatal: "
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+EXTRA = "pip install 'ucspi-smtpd[report]'"
+ROWS = 15
+ROWS_OF_A_PAGE = 50
+
+
+class Missing(Exception):
+    """A package of the extra is not installed."""
+
+
+def main() -> NoReturn:
+    """Run the program."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        relayreport.main(standalone_mode=False)
+        sys.stdout.flush()
+        os._exit(0)
+    except click.UsageError as bad:
+        strerr.die(strerr.PERMANENT, FATAL, bad.format_message(), " (relayreport --help)")
+    except (Unreadable, Missing) as failure:
+        strerr.die(strerr.TEMPORARY, FATAL, str(failure))
+    except install.Unable as failure:
+        strerr.die(strerr.TEMPORARY, FATAL, failure.text)
+    except OSError as error:
+        strerr.die(strerr.TEMPORARY, FATAL, "unable to write output: ", strerr.reason(error))
+
+
+def beginning(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """Return the time that --since names, in seconds since 1970: `24h`, `7d`, or a date of ISO 8601."""
+    if value is None:
+        return None
+    if match := re.fullmatch(r"(\d{1,9})([smhdw])", value, re.ASCII):
+        return time.time() - int(match[1]) * UNITS[match[2]]
+    try:
+        return datetime.datetime.fromisoformat(value).timestamp()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!a} is neither like 24h or 7d nor like 2026-11-24T08:00") from None
+
+
+@click.command(PROGRAM, context_settings={"help_option_names": ["--help", "-h"]})
+@click.option("--since", callback=beginning, metavar="TIME", help="read from this time on: 24h, 7d, 2026-11-24T08:00")
+@click.option("--top", type=click.IntRange(1, 1000), metavar="N", help=f"rows of each table ({ROWS}; a page has more)")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@click.option("--html", type=click.Path(), metavar="FILE", help="write a page for a browser")
+@click.option("--listen", metavar="HOST:PORT", help="follow the log, and serve the counters for Prometheus")
+@click.argument("logs", nargs=-1, metavar="LOG...")
+def relayreport(
+    logs: tuple[str, ...], since: float | None, top: int | None, as_json: bool, html: str | None, listen: str | None
+) -> None:
+    """Show what the logs of tcpserver and qmail-smtpd say: who relays, who is refused and why, and what looks wrong.
+
+    LOG is a file, plain or gzip, a directory of multilog or svlogd, or - for standard input.
+    """
+    if not logs and sys.stdin.isatty():
+        raise click.UsageError("LOG is missing")
+    tally = Tally()
+    reader = Reader(tally, since)
+    if not (as_json or html):
+        require("rich")
+    read_all(sources(logs or (STDIN,)), reader)
+    if html:
+        write_page(html, summarize(tally, reader, top or ROWS_OF_A_PAGE))
+    if as_json:
+        click.echo(json.dumps(as_data(summarize(tally, reader, top or ROWS))))
+    elif not html:
+        from qmail_smtpd.report import terminal
+
+        terminal.show(summarize(tally, reader, top or ROWS))
+
+
+def write_page(path: str, summary: Summary) -> None:
+    """Replace the file by the page, so that no reader sees a part of one. What is no regular file is written to."""
+    data = page(summary).encode()
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as file:
+            file.write(data)
+        return
+    name = os.fsencode(path)
+    install.install(name, name + b".tmp", lambda: memoryview(data), warn)
+
+
+def warn(text: bytes) -> None:
+    """Report what is no error."""
+    strerr.say("relayreport: warning: ", text)
+
+
+def require(*packages: str) -> None:
+    """Raise Missing if one of the packages is not installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise Missing(f"{package} is not installed: {EXTRA}")
