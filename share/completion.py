@@ -11,6 +11,7 @@ import click
 from qmail_smtpd.auth.cli import main as checkusers
 from qmail_smtpd.probe.cli import relaytest
 from qmail_smtpd.relay.cli import show_or_change
+from qmail_smtpd.report.cli import relayreport
 from share import shells
 from tcprules.cli import CHECK, QUIET, STRICT, check_rules
 from tcpserver.cli import options
@@ -18,6 +19,7 @@ from tcpserver.cli import options
 PROGRAMS: dict[str, click.Command] = {
     "checkusers": checkusers,
     "relay-list": show_or_change,
+    "relayreport": relayreport,
     "relaytest": relaytest,
     "tcprules": click.Command("", add_help_option=False, params=[click.Option([w]) for w in (CHECK, STRICT, QUIET)]),
     "tcprulescheck": check_rules,
