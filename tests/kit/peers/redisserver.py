@@ -92,7 +92,7 @@ class Sentinel(RedisServer):
             f"sentinel monitor mymaster 127.0.0.1 {master} 1\n"
             "sentinel down-after-milliseconds mymaster 300\nsentinel failover-timeout mymaster 2000\n"
         )
-        self.port = free_port()
+        self.port, self.on = free_port(), ()
         self.words = [SENTINEL, str(configuration), "--bind", "127.0.0.1", "--port", str(self.port)]
         self.start()
 
