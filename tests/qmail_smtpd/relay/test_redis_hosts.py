@@ -13,7 +13,7 @@ from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.kinds import open_counters
 from qmail_smtpd.relay.settings import Settings
 from tests.kit.counting import started
-from tests.kit.ownnetwork import Network
+from tests.kit.peers.ownnetwork import Network
 from tests.kit.peers.redisserver import RedisServer
 from tests.kit.relayhome import Home
 from tests.kit.server import PATIENCE, Server, needs_root, until
