@@ -22,7 +22,7 @@ def sendmail_queue() -> "NoReturn":
 
 
 def qmail_newmrh() -> "NoReturn":
-    start("qmail-newmrh", "qmail_smtpd.newmrh")
+    start("qmail-newmrh", "qmail_smtpd.recipients.newmrh")
 
 
 def qmail_newvrt() -> "NoReturn":

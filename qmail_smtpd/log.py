@@ -67,6 +67,11 @@ def json_text(value: bytes) -> bytes:
     return encode_basestring_ascii(value.decode("latin-1")).encode()
 
 
+def level_of(environ: "Mapping[bytes, bytes]") -> int:
+    """Return the level that $SMTPD_LOG names."""
+    return LEVELS.get(environ.get(b"SMTPD_LOG") or b"refusals", REFUSALS)
+
+
 def wants_json(environ: "Mapping[bytes, bytes]") -> bool:
     """Whether the log is to be JSON."""
     return environ.get(b"SMTPD_LOG_FORMAT") == b"json"

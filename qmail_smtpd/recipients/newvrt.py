@@ -1,13 +1,12 @@
 """qmail-newvrt: compile control/validrcptto into control/validrcptto.cdb, in which qmail-smtpd looks up recipients."""
 
-import errno
 import os
 
 from qmail_smtpd import control
+from qmail_smtpd.recipients.compiling import enter_home, fail, read_list, warner
 from qmail_smtpd.recipients.entries import REFUSES, Entries
 from qmail_smtpd.recipients.listed import CDB, DOMAIN, LIST, STAMP, stamp, warn_of_mistakes
 from qmail_smtpd.smtp.settings import Unreadable
-from tcprules import strerr
 from tcprules.compile import Unable, write_cdb
 
 TYPE_CHECKING = False
@@ -15,43 +14,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
-FATAL = "qmail-newvrt: fatal: "
-UMASK = 0o033  # qmail-newmrh.c
+PROGRAM = "qmail-newvrt"
 
 
 def main() -> "NoReturn":
     """Run the program. Takes no arguments; exits with 0, or with 111 and one line about the error."""
-    os.umask(UMASK)
-    home = control.home(os.environb)
-    try:
-        os.chdir(home)
-    except OSError as error:
-        strerr.die(strerr.TEMPORARY, FATAL, "unable to chdir to ", home, ": ", strerr.reason(error))
-    compiled, content = read_list()
-    entries = Entries(control.list_entries(content))
+    enter_home(PROGRAM)
+    compiled = list_stamp()  # before the list is read: a later change then has another stamp
+    entries = Entries(control.list_entries(read_list(PROGRAM, LIST)))
+    warn = warner(PROGRAM)
     try:
         write_cdb(b"control/" + CDB, b"control/validrcptto.tmp", records(entries, compiled), warn)
     except Unable as failure:
-        strerr.die(strerr.TEMPORARY, FATAL, failure.text)
+        fail(PROGRAM, failure.text)
     warn_of_mistakes(entries, lambda name, text: warn(b"control/" + name + b" " + text))
     os._exit(0)
 
 
-def warn(text: bytes) -> None:
-    """Write a warning."""
-    strerr.say("qmail-newvrt: warning: ", text)
-
-
-def read_list() -> tuple[bytes, bytes]:
-    """Return the stamp of the list and its content. Exits if it is missing or cannot be read."""
+def list_stamp() -> bytes:
+    """Return the stamp of the list, empty if there is none. Exits if that cannot be found out."""
     try:
-        status = control.watch(LIST)  # before the list is read: a later change then has another stamp
-        content = control.read(LIST)
+        status = control.watch(LIST)
     except Unreadable as error:
-        strerr.die(strerr.TEMPORARY, FATAL, error.why)
-    if status is None or content is None:
-        strerr.die(strerr.TEMPORARY, FATAL, "unable to read control/", LIST, ": ", strerr.WORDS[errno.ENOENT])
-    return stamp(status), content
+        fail(PROGRAM, error.why)
+    return b"" if status is None else stamp(status)
 
 
 def records(entries: Entries, compiled: bytes) -> "Iterator[tuple[bytes, bytes]]":

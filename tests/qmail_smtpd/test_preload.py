@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qmail_smtpd import control, main, preload
+from qmail_smtpd import control, preload
+from qmail_smtpd.backend import SessionBackend
 from qmail_smtpd.setup import ControlFiles
 from qmail_smtpd.smtp.session import Session
 from tests.kit.mailhome import CONTROL, make_home
@@ -22,9 +23,9 @@ def test_warm_up_sessions_leave_no_trace(capfd: pytest.CaptureFixture[str]) -> N
     gc.disable()
     try:
         before = sorted(os.listdir("/proc/self/fd")), dict(os.environ)
-        preload.warm_up(main.SessionBackend)
+        preload.warm_up(SessionBackend)
         assert (sorted(os.listdir("/proc/self/fd")), dict(os.environ)) == before
-        assert not [item for item in gc.get_objects() if isinstance(item, (Session, main.SessionBackend))]
+        assert not [item for item in gc.get_objects() if isinstance(item, (Session, SessionBackend))]
     finally:
         gc.enable()
     assert capfd.readouterr() == ("", "")

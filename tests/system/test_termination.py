@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from qmail_smtpd import newmrh
 from qmail_smtpd.auth import cli as users
 from qmail_smtpd.probe.pagefile import PageFile
 from qmail_smtpd.queue import maildir
-from qmail_smtpd.recipients import newvrt
+from qmail_smtpd.recipients import newmrh, newvrt
 from qmail_smtpd.relay import allow, clear
 from tcprules import termination
 from tcprules.cli import tcprules

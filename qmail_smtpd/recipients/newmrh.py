@@ -1,12 +1,9 @@
 """qmail-newmrh: compile control/morercpthosts into control/morercpthosts.cdb, in which qmail-smtpd looks up domains."""
 
-import errno
 import os
 
-from qmail_smtpd import control
-from qmail_smtpd.setup import Reader
-from qmail_smtpd.smtp.settings import Unreadable
-from tcprules import strerr
+from qmail_smtpd.control_checks import Reader
+from qmail_smtpd.recipients.compiling import enter_home, fail, read_list, warner
 from tcprules.compile import Unable, write_cdb
 
 TYPE_CHECKING = False
@@ -14,46 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
-FATAL = "qmail-newmrh: fatal: "
+PROGRAM = "qmail-newmrh"
 HOSTS, CDB, TMP = b"morercpthosts", b"control/morercpthosts.cdb", b"control/morercpthosts.tmp"
-UMASK = 0o033  # qmail-newmrh.c
 
 
 def main() -> "NoReturn":
     """Run the program. Takes no arguments; exits with 0, or with 111 and one line about the error."""
-    os.umask(UMASK)
-    home = control.home(os.environb)
-    try:
-        os.chdir(home)
-    except OSError as error:
-        strerr.die(strerr.TEMPORARY, FATAL, "unable to chdir to ", home, ": ", strerr.reason(error))
-    content = read_hosts()
+    enter_home(PROGRAM)
+    content = read_list(PROGRAM, HOSTS)
+    warn = warner(PROGRAM)  # the original has no warnings
     try:
         write_cdb(CDB, TMP, records(content), warn)
     except Unable as failure:
         # The original has one text for every error with the temporary file.
-        strerr.die(strerr.TEMPORARY, FATAL, failure.text.replace(b"unable to create ", b"unable to write to ", 1))
+        fail(PROGRAM, failure.text.replace(b"unable to create ", b"unable to write to ", 1))
     reader = Reader()
     reader.check_domains(HOSTS, frozenset(entry for entry, _ in records(content)))
     for text in reader.warnings:
         warn(text)
     os._exit(0)
-
-
-def warn(text: bytes) -> None:
-    """Write a warning. The original has none."""
-    strerr.say("qmail-newmrh: warning: ", text)
-
-
-def read_hosts() -> bytes:
-    """Return the content of the text file. Exits if it is missing or cannot be read."""
-    try:
-        content = control.read(HOSTS)
-    except Unreadable as error:
-        strerr.die(strerr.TEMPORARY, FATAL, error.why)
-    if content is None:
-        strerr.die(strerr.TEMPORARY, FATAL, "unable to read control/", HOSTS, ": ", strerr.WORDS[errno.ENOENT])
-    return content
 
 
 def records(content: bytes) -> "Iterator[tuple[bytes, bytes]]":

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from qmail_smtpd.ownaddress import own_addresses
+from qmail_smtpd.net.ownaddress import own_addresses
 
 IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--net"]
 PRINT_ADDRESSES = """
-from qmail_smtpd.ownaddress import own_addresses
+from qmail_smtpd.net.ownaddress import own_addresses
 print(sorted(".".join(map(str, octets)) for octets in own_addresses() if len(octets) == 4))
 """
 
