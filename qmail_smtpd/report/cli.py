@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from typing import NoReturn
 
@@ -14,7 +15,7 @@ import click
 
 from qmail_smtpd.report.lines import Reader
 from qmail_smtpd.report.page import page
-from qmail_smtpd.report.sources import STDIN, Unreadable, read_all, sources
+from qmail_smtpd.report.sources import STDIN, Unreadable, read_all, sources, unable
 from qmail_smtpd.report.summary import Summary, as_data, summarize
 from qmail_smtpd.report.tally import Tally
 from tcprules import install, strerr
@@ -80,6 +81,12 @@ def relayreport(
         raise click.UsageError("LOG is missing")
     tally = Tally()
     reader = Reader(tally, since)
+    if listen is not None:
+        if as_json or html:
+            raise click.UsageError("--listen excludes --json and --html")
+        require("prometheus_client")
+        serve(listen, logs or (STDIN,), since)
+        return
     if not (as_json or html):
         require("rich")
     read_all(sources(logs or (STDIN,)), reader)
@@ -91,6 +98,35 @@ def relayreport(
         from qmail_smtpd.report import terminal
 
         terminal.show(summarize(tally, reader, top or ROWS))
+
+
+def serve(listen: str, logs: tuple[str, ...], since: float | None) -> None:
+    """Follow the logs, and serve the counters."""
+    from qmail_smtpd.report import metrics
+    from qmail_smtpd.report.following import begin, follow, follow_input
+
+    host, _, digits = listen.rpartition(":")
+    if not host or not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) < 65536):
+        raise click.UsageError(f"--listen: {listen!a} is not like 127.0.0.1:9100 or [::1]:9100")
+    tally, lock = Tally(), threading.Lock()
+    readers: list[Reader] = []
+
+    def make_reader() -> Reader:
+        readers.append(Reader(tally, since))
+        return readers[-1]
+
+    from_input = STDIN in logs
+    sources(logs)  # a log that cannot be read is an error now
+    followers = [] if from_input else begin(logs, since, make_reader)
+    try:
+        port = metrics.serve(host.strip("[]"), int(digits), metrics.Counters(tally, readers, lock))
+    except OSError as error:
+        raise unable("listen on", listen, error) from error
+    strerr.say(f"relayreport: listening on {host}:{port}")
+    if from_input:
+        follow_input(make_reader(), lock)
+    else:
+        follow(followers, lock)
 
 
 def write_page(path: str, summary: Summary) -> None:

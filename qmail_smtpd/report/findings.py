@@ -17,6 +17,10 @@ MANY_NAMES = 5  # of others that a client has tried before it got in
 MANY_UNKNOWN = 20  # recipients of a client in a row
 MANY_FAILURES = 100  # failed logins of an address, or with a name
 MOST_OF_A_KIND = 10
+KINDS = (
+    *("open-relay", "guessed-login", "unusual-relaying", "many-networks", "gateway", "failed-logins"),
+    *("unknown-recipients", "full", "lost-lines"),
+)
 ADVICE = {
     b"login": "The password may be stolen: change it, then look at what is queued.",
     b"pop": "The password may be stolen: change it, and run relay-list --deny ADDRESS.",
@@ -74,28 +78,32 @@ def guessed(tally: Tally) -> Iterator[Finding]:
 def unusual(tally: Tally) -> Iterator[Finding]:
     """A relayer with hours of many times its usual."""
     found = []
-    everybody = tally.relayers.found.values()
+    everybody = list(tally.relayers.found.values())
+    pooled = {how: counts_of(everybody, how) for how in {relayer.how for relayer in everybody}}
     for relayer in everybody:
-        busy = busy_hours(relayer, [other for other in everybody if other.how == relayer.how and other is not relayer])
-        if busy:
-            found.append((max(relayer.hours[hour] for hour in busy[0]), relayer, *busy))
-    for most, relayer, hours, usual, of_others in sorted(found, key=lambda one: (-one[0], one[1].who)):
-        yield unusual_finding(relayer, most, hours, usual, of_others)
+        if relayer.hours and max(relayer.hours.values()) >= LEAST_RECIPIENTS:
+            busy = busy_hours(relayer, pooled[relayer.how])
+            if busy:
+                found.append((max(relayer.hours.values()), relayer, *busy))
+    for most, relayer, hours, usual, of_all in sorted(found, key=lambda one: (-one[0], one[1].who)):
+        yield unusual_finding(relayer, most, hours, usual, of_all)
 
 
-def busy_hours(relayer: Relayer, others: list[Relayer]) -> tuple[list[int], float, bool] | None:
-    """Return the hours out of proportion, what is usual, and whether that is of the others; None if there are none."""
-    if not relayer.hours or max(relayer.hours.values()) < LEAST_RECIPIENTS:
-        return None
-    usual, of_others = usual_of(relayer.hours), False
+def counts_of(everybody: list[Relayer], how: bytes) -> list[int]:
+    """Return the counts of all hours of the relayers with the same right, sorted."""
+    return sorted(count for relayer in everybody if relayer.how == how for count in relayer.hours.values())
+
+
+def busy_hours(relayer: Relayer, pooled: list[int]) -> tuple[list[int], float, bool] | None:
+    """Return the hours out of proportion, what is usual, and whether that is of all; None if there are none."""
+    usual, of_all = usual_of(relayer.hours), False
     if usual is None:
-        counts = [count for other in others for count in other.hours.values()]
-        if len(counts) < LEAST_HOURS:
+        if len(pooled) - len(relayer.hours) < LEAST_HOURS:
             return None
-        usual, of_others = float(median(counts)), True
+        usual, of_all = float(median(pooled)), True
     bound = max(TIMES_USUAL * usual, LEAST_RECIPIENTS)
     busy = sorted(hour for hour, count in relayer.hours.items() if count >= bound)
-    return (busy, usual, of_others) if busy else None
+    return (busy, usual, of_all) if busy else None
 
 
 def usual_of(hours: Hours) -> float | None:
@@ -106,10 +114,10 @@ def usual_of(hours: Hours) -> float | None:
     return float(median(counts[: len(counts) - len(counts) // 4]))
 
 
-def unusual_finding(relayer: Relayer, most: int, hours: list[int], usual: float, of_others: bool) -> Finding:
+def unusual_finding(relayer: Relayer, most: int, hours: list[int], usual: float, of_all: bool) -> Finding:
     """Return the finding of one relayer."""
     who = f"{'The address' if relayer.how == b'address' else 'The login'} {shown(relayer.who)}"
-    whose = "what is usual for the others" if of_others else "its usual"
+    whose = "what is usual for all" if of_all else "its usual"
     factor = most / max(usual, 1)
     total = sum(relayer.hours[hour] for hour in hours)
     detail = (

@@ -108,7 +108,8 @@ def table(section: Section) -> Iterator[str]:
     name = escape(section.key)
     yield f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(section.title)}</h2>'
     yield f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0"><table>'
-    yield f"<caption>{escape(caption(section))}</caption><thead><tr>"
+    yield f'<caption><span class="hidden">{escape(section.title)}. </span>{escape(caption(section))}</caption>'
+    yield "<thead><tr>"
     numbers = [isinstance(value, int) for value in section.rows[0]]
     for column, number in zip(section.columns, numbers, strict=True):
         yield f'<th scope="col"{" class=number" if number else ""}>{escape(column)}</th>'
@@ -135,4 +136,4 @@ def caption(section: Section) -> str:
         parts.append(f"The first {len(section.rows):,} of {section.whole:,}.")
     if section.pruned:
         parts.append(f"{section.pruned:,} rare names were dropped: the counts of rare names may be too low.")
-    return " ".join(part for part in parts if part) or plural(len(section.rows), "row") + "."
+    return " ".join(part for part in parts if part)

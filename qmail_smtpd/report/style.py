@@ -40,6 +40,7 @@ th, td { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0; bo
 thead th { border: 0; color: var(--dim); font-weight: 600; }
 th, td { overflow-wrap: break-word; }
 tbody th { font-weight: normal; min-width: 11rem; overflow-wrap: anywhere; }
+.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 @media print {
   :root { --back: #fff; --text: #000; --dim: #444; --card: #fff; --wrong: #fff; }

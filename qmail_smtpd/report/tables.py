@@ -35,9 +35,9 @@ class Table:
 
     def prune(self) -> None:
         """Keep the half that counts most."""
-        before = len(self.rows)
-        self.rows = dict(self.best(self.most // 2))
-        self.pruned += before - len(self.rows)
+        kept = sorted(self.rows.items(), key=lambda item: sum(item[1]), reverse=True)[: self.most // 2]
+        self.pruned += len(self.rows) - len(kept)
+        self.rows = dict(kept)
 
     def best(self, top: int) -> list[tuple[bytes, list[int]]]:
         """Return the names that count most, each with its row, in a stable order."""

@@ -3,8 +3,10 @@
 A time is seconds since 1970, or None in a log without stamps. A value is as the text log has it: escaped ASCII.
 """
 
+from collections.abc import Iterable
+
 from qmail_smtpd.report.networks import network
-from qmail_smtpd.report.relayers import Relayers, number
+from qmail_smtpd.report.relayers import Relayers, identity, number
 from qmail_smtpd.report.suspects import Suspects, make_room
 from qmail_smtpd.report.tables import Table
 
@@ -16,6 +18,18 @@ MOST_SESSIONS = 20_000  # that have begun and not ended
 MOST_TEXTS = 1_000  # of reasons, limits and warnings, which hold no client's text, or little
 LIMITS = {b"relaylimit", b"authfaillimit", b"brtlimit", b"maxrcpt", b"maxauth", b"errors", b"limit-address", b"rate"}
 UNKNOWN = (b"unknown", b"rcptcheck")  # reasons for which a recipient is refused that does not exist
+# Counters of a fixed number of names, which are never dropped: what is none of these is `other`.
+GROUPS: dict[bytes, Iterable[bytes]] = {
+    b"refused": (
+        b"authfaillimit authsenders badmailfrom brtlimit chunk early errors maxauth maxrcpt plugin policy policyservice"
+        b" rblsmtpd rcptcheck rcpthosts relaylimit relaystore relaystrict rules size smtputf8 syntax tls unauthorized"
+        b" unknown unreadable other"
+    ).split(),
+    b"denied": (b"rules", b"rate", b"limit-address", b"other"),
+    b"relayed": (b"login", b"pop", b"address"),
+    b"unfinished": (b"aborted", b"rejected"),
+    b"sessions": (b"TLSv1", b"TLSv1.1", b"TLSv1.2", b"TLSv1.3", b"none", b"other"),
+}
 BOUNDS = (1, 5, 10, 30, 60, 300, 600, 1800)  # seconds of a session: the upper ends of the classes
 SEEN, REFUSALS, DELIVERED, FAILURES = range(4)  # the counters of a client
 
@@ -53,6 +67,7 @@ class Tally:
         self.ends = Table(1, MOST_TEXTS)
         self.durations = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
+        self.exact: dict[bytes, dict[bytes, int]] = {group: dict.fromkeys(names, 0) for group, names in GROUPS.items()}
         self.relayers = Relayers()
         self.suspects = Suspects()
 
@@ -70,6 +85,11 @@ class Tally:
             self.hour = hour
             self.row = self.hours.get(hour) or make_room(self.hours, MOST_HOURS).setdefault(hour, [0] * COUNTERS)
         return self.row
+
+    def note(self, group: bytes, name: bytes, count: int = 1) -> None:
+        """Add to a counter of a fixed name."""
+        names = self.exact[group]
+        names[name if name in names else b"other"] += count
 
     def add(self, when: float | None, counter: int, count: int = 1) -> None:
         """Add to a counter of the hour, and of all hours."""
@@ -101,6 +121,7 @@ class Tally:
         for row in (self.clients.row(address), self.networks.row(network(address))):
             row[SEEN] += 1
             row[REFUSALS] += 1
+        self.note(b"denied", reason or b"rules")
         self.reasons.count(b"tcpserver: " + (reason or b"rules"))
         if reason:
             self.limits.count(b"tcpserver: " + reason)
@@ -132,6 +153,7 @@ class Tally:
         self.add(when, REFUSED)
         self.clients.row(address)[REFUSALS] += 1
         self.networks.row(network(address))[REFUSALS] += 1
+        self.note(b"refused", reason.partition(b":")[0].partition(b" ")[0])
         self.reasons.count(reason)
 
     # qmail-smtpd and qmail-popup
@@ -177,17 +199,20 @@ class Tally:
         if b"relay" in facts:
             session = self.sessions.get(key)
             self.relayers.queued(facts, when, session.rule if session else b"")
+            self.note(b"relayed", identity(facts, b"")[0], recipients)
             self.add(when, RELAYED, recipients)
 
     def unfinished_message(self, facts: "Facts", when: float | None, key: bytes) -> None:
         """Count a message that was aborted or rejected."""
         self.add(when, UNFINISHED)
         reason = facts.get(b"reason", b"").partition(b":")[0]
+        self.note(b"unfinished", facts[b"event"])
         self.unfinished.count(b"%b: %b" % (facts[b"event"], reason[:100]))
 
     def session_end(self, facts: "Facts", when: float | None, key: bytes) -> None:
         """Count a session of qmail-smtpd."""
         self.add(when, SESSIONS)
+        self.note(b"sessions", facts.get(b"tls", b"none"))
         self.tls.row(facts.get(b"tls", b"none"))[0] += 1
 
 
