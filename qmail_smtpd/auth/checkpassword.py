@@ -47,17 +47,26 @@ def launch(
     Return its pid, and a read end of the pipe, which shows what the program has not read. SIGPIPE has its default
     action: sig_pipedefault in qmail-smtpd.c of the patches, and in qmail-popup.c. Raises OSError.
     """
-    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     fields_end = filled_pipe(fields)
+    try:
+        return start_found(program, environ, {**descriptors, FIELDS_DESCRIPTOR: fields_end}), fields_end
+    except OSError:
+        os.close(fields_end)
+        raise
+
+
+def start_found(program: list[bytes], environ: dict[bytes, bytes], descriptors: dict[int, int]) -> int:
+    """Start the program, found as exec finds it, with `descriptors` (its own -> ours). Return its pid.
+
+    Raises OSError.
+    """
+    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for path in chain.candidates(program[0]):
         try:
-            pid = start(path, program, environ, {**descriptors, FIELDS_DESCRIPTOR: fields_end}, (SIGPIPE, SIGXFSZ))
+            return start(path, program, environ, descriptors, (SIGPIPE, SIGXFSZ))
         except OSError as error:
             if error.errno != errno.ENOENT:
                 failure = error
-        else:
-            return pid, fields_end
-    os.close(fields_end)
     raise failure
 
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 TIME_LIMIT = 30.0  # seconds for one step, as for a checker: Dovecot waits for LDAP, SQL and PAM, and after a failure
 LONGEST_USER = 1024  # bytes
 NEVER = (b"ANONYMOUS", b"EXTERNAL")  # logins without a password, and by client certificates, which are not requested
-BINDING = b"-PLUS"  # RFC 5802 section 6: needs the TLS channel's data, for which the protocol has no field
+IN_CLEAR = (b"PLAIN", b"LOGIN", b"OAUTHBEARER", b"XOAUTH2")
+# RFC 5802 section 6: needs data of the TLS channel. Under TLS 1.3 that is RFC 9266's tls-exporter, which Python's ssl
+# does not give; and only Dovecot 2.4's protocol 1.3 has a field for it.
+BINDING = b"-PLUS"
 # Fields of Dovecot's OK by which the password alone does not log in: `nologin`; with `proxy` it may not be checked.
 NOT_LOGGED_IN = (b"nologin", b"proxy", b"proxy_maybe")
 CODES = {  # of Dovecot's FAIL; in older versions without `code=` -> the word for the log
@@ -125,8 +128,11 @@ def refusal(names: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     return replies.AUTH_NOT_CHECKED if reason == b"temp" else replies.AUTH_FAILED, reason
 
 
-def offered(path: bytes, deadline: float | None) -> tuple[bytes, ...]:
-    """Return the mechanisms that Dovecot offers and that are possible here. Raises Trouble."""
+def offered(path: bytes, deadline: float | None, in_clear: bool = True) -> tuple[bytes, ...]:
+    """Return the mechanisms that Dovecot offers and that are possible here. Raises Trouble.
+
+    `in_clear`: also those that send a password or a token which others could use.
+    """
     try:
         found = dovecot.connection(path, deadline).mechanisms
     except Trouble:
@@ -136,6 +142,7 @@ def offered(path: bytes, deadline: float | None) -> tuple[bytes, ...]:
         name
         for name, parameters in found.items()
         if name not in NEVER and not name.endswith(BINDING) and is_mechanism_name(name) and b"private" not in parameters
+        if in_clear or (name not in IN_CLEAR and b"plaintext" not in parameters)
     )
 
 
