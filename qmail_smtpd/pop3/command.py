@@ -23,8 +23,15 @@ class Commands:
 
     def next(self) -> tuple[bytes, bytes] | None:
         """Return the next verb in lower case and its argument, or None if no complete line has arrived."""
+        line = self.next_line(LONGEST_LINE)
+        if line is None:
+            return None
+        return (TOO_LONG, b"") if line == TOO_LONG else split(line)
+
+    def next_line(self, longest: int) -> bytes | None:
+        """Return the next line without its LF, or None as `next` does. TOO_LONG stands for one of `longest` or more."""
         line, end, rest = self.pending.partition(b"\n")
-        if len(line) >= LONGEST_LINE:
+        if len(line) >= longest:
             line, self.too_long = b"", True
         if not end:
             self.pending = line
@@ -32,8 +39,8 @@ class Commands:
         self.pending = rest
         if self.too_long:
             self.too_long = False
-            return TOO_LONG, b""
-        return split(line)
+            return TOO_LONG
+        return line
 
     def rest(self) -> bytes:
         """Remove and return the pending bytes: after a login they belong to the next program."""

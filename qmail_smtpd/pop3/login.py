@@ -7,7 +7,7 @@ connection or, under TLS, one end of a tunnel.
 import errno
 import os
 
-from qmail_smtpd.auth.checkpassword import LONGEST_FIELDS, NO_VERDICT, launch, verdict_of
+from qmail_smtpd.auth.checkpassword import LONGEST_FIELDS, NO_VERDICT, launch, start_found, verdict_of
 from qmail_smtpd.net.wire import Closed, TimedOut
 from qmail_smtpd.pop3 import replies
 
@@ -28,14 +28,16 @@ START_FAILURES = {
 
 
 def run(
-    program: list[bytes], environ: "Environ", fields: bytes, wire: "Wire", commands: "Commands"
+    program: list[bytes], environ: "Environ", fields: bytes | None, wire: "Wire", commands: "Commands"
 ) -> tuple[bytes, bytes] | None:
     """Return None if the chain ended with exit code 0, else the reply and a word for the log.
+
+    Without fields the login has succeeded already: the program is no checker, and no exit code is a refusal.
 
     The wire must have been flushed before. Under TLS, `commands` holds what the client sent after its password. If no
     program has accepted the login, those bytes are still there afterwards.
     """
-    if len(fields) > LONGEST_FIELDS:
+    if fields is not None and len(fields) > LONGEST_FIELDS:
         return replies.AUTHORIZATION_FAILED, b"too-long"
     try:
         if wire.layer is None:
@@ -47,6 +49,8 @@ def run(
 
         why = b"start:" + reason(error).encode().replace(b" ", b"_")
         return START_FAILURES.get(error.errno or 0, replies.NOT_CHECKED), why
+    if fields is None and status is not None and os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        return replies.NOT_SERVED, b"exit-%d" % os.WEXITSTATUS(status)
     verdict = verdict_of(status)
     return None if verdict is None else (reply(status), verdict)
 
@@ -63,13 +67,13 @@ def reply(status: int | None) -> bytes:
     return replies.NOT_CHECKED if os.WEXITSTATUS(status) >= NO_VERDICT else replies.AUTHORIZATION_FAILED
 
 
-def run_directly(program: list[bytes], environ: "Environ", fields: bytes) -> int | None:
+def run_directly(program: list[bytes], environ: "Environ", fields: bytes | None) -> int | None:
     """Run the chain on the client's own descriptors. Return its wait status. Raise OSError if it cannot be started."""
     return wait(start(program, environ, fields, {}))
 
 
 def run_behind_tunnel(
-    program: list[bytes], environ: "Environ", fields: bytes, wire: "Wire", commands: "Commands"
+    program: list[bytes], environ: "Environ", fields: bytes | None, wire: "Wire", commands: "Commands"
 ) -> int | None:
     """Run the chain on one end of a tunnel. Return its wait status. Raise OSError if it cannot be started."""
     from qmail_smtpd.pop3.tunnel import Tunnel
@@ -83,8 +87,10 @@ def run_behind_tunnel(
     return wait(pid)
 
 
-def start(program: list[bytes], environ: "Environ", fields: bytes, descriptors: dict[int, int]) -> int:
+def start(program: list[bytes], environ: "Environ", fields: bytes | None, descriptors: dict[int, int]) -> int:
     """Start the checker and return its pid. Raise OSError if that fails."""
+    if fields is None:
+        return start_found(program, environ, descriptors)
     pid, fields_end = launch(program, environ, fields, descriptors)
     os.close(fields_end)
     return pid

@@ -1,7 +1,7 @@
 """qmail-popup HOST CHECKER PROG...: reads user and password, then runs the checker, which runs PROG.
 
-It neither verifies passwords nor accesses mail. With $POP3S it terminates TLS for the rest of the chain, which needs no
-TLS.
+It neither verifies passwords nor accesses mail. With $POPAUTHSOCKET there is no checker: Dovecot decides
+(saslogin.py). With $POP3S it terminates TLS for the rest of the chain, which needs no TLS. verbs.py has the commands.
 """
 
 import os
@@ -14,15 +14,18 @@ from time import time
 from qmail_smtpd import control
 from qmail_smtpd.net.wire import COMMAND_BLOCK, Closed, TimedOut, TlsBroken, Wire, hang_up, prepare_descriptors
 from qmail_smtpd.pop3 import replies
-from qmail_smtpd.pop3.command import TOO_LONG, Commands, leading_number
+from qmail_smtpd.pop3.command import Commands, leading_number
 from qmail_smtpd.pop3.login import run
+from qmail_smtpd.pop3.verbs import VERBS, authorize_first
 from qmail_smtpd.smtp.settings import Unreadable
 from tcprules import strerr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import NoReturn
+
+    from qmail_smtpd.auth.exchange import Exchange
 
     Environ = dict[bytes, bytes]
 
@@ -42,6 +45,7 @@ class Popup:
         "challenge",
         "commands",
         "environ",
+        "exchange",
         "greeting",
         "over",
         "passed_on",
@@ -59,7 +63,8 @@ class Popup:
         self.sni = sni  # the name that the client has asked for, if there are certificates for several names
         self.environ = environ
         self.challenge = challenge(host)
-        self.greeting = host if environ.get(b"POPNOAPOP") else self.challenge
+        self.greeting = host if environ.get(b"POPNOAPOP") or environ.get(b"POPAUTHSOCKET") else self.challenge
+        self.exchange: Exchange | None = None  # the open one of AUTH: the next line is the client's response
         self.plaintext_allowed = wire.layer is not None or allows_plaintext(environ)
         self.tries = leading_number(environ.get(b"POPAUTHTRIES", b""))[0] or 1
         self.commands = Commands()
@@ -80,17 +85,36 @@ class Popup:
             if not data:
                 return
             self.commands.add(data)
-            while not self.over and (command := self.commands.next()):
-                VERBS.get(command[0], authorize_first)(self, command[1])
+            while not self.over and self.take():
+                pass
+
+    def take(self) -> bool:
+        """Execute the next command, or pass on the next response of AUTH. Return False if none has arrived."""
+        if self.exchange is not None:
+            from qmail_smtpd.pop3.saslogin import respond
+
+            return respond(self, self.exchange)
+        command = self.commands.next()
+        if command:
+            VERBS.get(command[0], authorize_first)(self, command[1])
+        return command is not None
 
     def log_in(self, user: bytes, secret: bytes) -> None:
-        """Run the checker.
+        """Run the checker, or ask Dovecot."""
+        if self.environ.get(b"POPAUTHSOCKET"):
+            from qmail_smtpd.pop3.saslogin import ask
+
+            ask(self, user, secret)
+            return
+        fields = b"\0".join((user, secret, self.challenge, b""))
+        self.wire.flush()
+        self.conclude(user, run(self.program, self.environ, fields, self.wire, self.commands))
+
+    def conclude(self, user: bytes, refusal: tuple[bytes, bytes] | None) -> None:
+        """End a login. `refusal`: its reply and its reason, or None.
 
         The session is over if the login succeeded, if no try is left, and after any failure but a wrong password.
         """
-        fields = b"\0".join((user, secret, self.challenge, b""))
-        self.wire.flush()
-        refusal = run(self.program, self.environ, fields, self.wire, self.commands)
         self.user = None
         self.tries -= 1
         self.over = refusal is None or refusal[0] != replies.AUTHORIZATION_FAILED or self.tries <= 0
@@ -141,72 +165,10 @@ def is_loopback(address: bytes) -> bool:
     return address.startswith(b"127.") or address == b"::1"
 
 
-def user(popup: Popup, argument: bytes) -> None:
-    if not popup.plaintext_allowed:
-        popup.reply(replies.NO_PLAINTEXT)
-    elif not argument:
-        popup.reply(replies.SYNTAX)
-    else:
-        popup.user = argument
-        popup.reply(replies.OK)
-
-
-def password(popup: Popup, argument: bytes) -> None:
-    if not popup.plaintext_allowed:
-        popup.reply(replies.NO_PLAINTEXT)
-    elif popup.user is None:
-        popup.reply(replies.USER_FIRST)
-    elif not argument:
-        popup.reply(replies.SYNTAX)
-    else:
-        popup.log_in(popup.user, argument)
-
-
-def apop(popup: Popup, argument: bytes) -> None:
-    """Log in by digest. It reveals no password, so it needs no TLS, but it needs the challenge in the greeting."""
-    name, space, digest = argument.partition(b" ")
-    if popup.greeting != popup.challenge:
-        popup.reply(replies.AUTHORIZE_FIRST)
-    elif space:
-        popup.log_in(name, digest)
-    else:
-        popup.reply(replies.SYNTAX)
-
-
-def noop(popup: Popup, _: bytes) -> None:
-    popup.reply(replies.OK)
-
-
-def quit_session(popup: Popup, _: bytes) -> None:
-    popup.reply(replies.OK)
-    popup.over = True
-
-
-def capa(popup: Popup, _: bytes) -> None:
-    popup.reply(replies.capabilities(*([b"USER"] if popup.plaintext_allowed else [])))
-
-
-def line_too_long(popup: Popup, _: bytes) -> None:
-    popup.reply(replies.LINE_TOO_LONG)
-
-
-def authorize_first(popup: Popup, _: bytes) -> None:
-    popup.reply(replies.AUTHORIZE_FIRST)
-
-
-VERBS: "dict[bytes, Callable[[Popup, bytes], None]]" = {
-    b"user": user,
-    b"pass": password,
-    b"apop": apop,
-    b"quit": quit_session,
-    b"noop": noop,
-    b"capa": capa,
-    TOO_LONG: line_too_long,
-}
-
-
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
     """Prepare TLS in tcpserver's parent before it forks for a client, if this program is preloaded."""
+    if environ.get(b"POPAUTHSOCKET"):
+        import qmail_smtpd.pop3.saslogin
     if environ.get(b"POP3S"):
         import qmail_smtpd.net.names
         import qmail_smtpd.pop3.tunnel  # noqa: F401

@@ -8,6 +8,11 @@ def error(text: bytes) -> bytes:
     return b"-ERR " + text + b"\r\n"
 
 
+def mechanisms(*names: bytes) -> bytes:
+    """Return the reply to AUTH without an argument, which is older than CAPA."""
+    return OK + b"".join(name + b"\r\n" for name in names) + END
+
+
 def capabilities(*own: bytes) -> bytes:
     """Return the reply to CAPA (RFC 2449): the capabilities of both programs, and `own`. The originals have no CAPA."""
     return OK + b"".join(name + b"\r\n" for name in (*own, b"TOP", b"UIDL", b"RESP-CODES", b"PIPELINING")) + END
@@ -27,6 +32,9 @@ NO_PIPE = error(b"[SYS/TEMP] unable to open pipe")
 NO_FORK = error(b"[SYS/TEMP] unable to fork")
 # Ours: the original replies "authorization failed" in the first case, and has no TLS.
 NOT_CHECKED = error(b"[SYS/TEMP] unable to check the password")
+NOT_SERVED = error(b"[SYS/TEMP] unable to serve the mailbox")
+NO_MECHANISM = error(b"no such mechanism")
+CANCELLED = error(b"authentication cancelled")
 NO_PLAINTEXT = error(b"no plaintext login without TLS")
 
 NO_MAILDIR = error(b"this user has no $HOME/Maildir")

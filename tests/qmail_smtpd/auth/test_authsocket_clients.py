@@ -188,6 +188,62 @@ def test_a_restart_of_dovecot_in_the_middle_costs_no_login_after_it(
         after.login("joe", "secret")
 
 
+@pytest.fixture(params=["pop3", "pop3s"])
+def pop3(dovecot: Dovecot, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """qmail-popup, which asks Dovecot itself: under TLS, or where passwords may come in clear."""
+    for part in ("new", "cur", "tmp"):
+        (tmp_path / "Maildir" / part).mkdir(parents=True)
+    programs = Path(script("qmail-popup")).parent
+    environ = {"PATH": f"{programs}:/usr/bin:/bin", "POPAUTHSOCKET": f"{dovecot.top}/smtpd-auth"}
+    chain = ["qmail-popup", "mx", "sh", "-c", "echo USER=$USER >&2; exec qmail-pop3d Maildir"]
+    words = ["-vRHl0", "127.0.0.1", "0", *chain]
+    (tmp_path / "control").mkdir()
+    if request.param == "pop3s":
+        certify(tmp_path / "control")
+        environ["POP3S"] = "1"
+    with Server(words, environ={**environ, "QMAILHOME": str(tmp_path)}, cwd=tmp_path, before=AS_NON_ROOT) as server:
+        yield server
+
+
+@pytest.mark.parametrize("password", ["secret", "wrong"])
+def test_pop3_clients_log_in_by_the_mechanisms_that_dovecot_has(
+    pop3: Server, tmp_path: Path, password: str, request: pytest.FixtureRequest
+) -> None:
+    scheme = request.node.callspec.params["pop3"]
+    curl = [peer("/usr/bin/curl"), "-sSk", "-u", f"joe:{password}", f"{scheme}://127.0.0.1:{pop3.port}/"]
+    mpop = [
+        peer("/usr/bin/mpop"),
+        "--host=127.0.0.1",
+        f"--port={pop3.port}",
+        *(["--tls=on", "--tls-starttls=off", "--tls-certcheck=off"] if scheme == "pop3s" else ["--tls=off"]),
+        "--user=joe",
+        "--file=/dev/null",
+    ]
+    mpop += [
+        f"--passwordeval=echo {password}",
+        f"--delivery=maildir,{tmp_path}/Maildir",
+        f"--uidls-file={tmp_path}/uidls",
+    ]
+    for words in (
+        curl,
+        *([*curl, "--login-options", f"AUTH={name}"] for name in ("PLAIN", "LOGIN", "CRAM-MD5", "*")),
+        *([*mpop, f"--auth={name}"] for name in ("scram-sha-256", "plain", "user")),
+    ):
+        done = run(*words)
+        assert (done.returncode == 0) is (password == "secret"), (words, done, pop3.log())
+    if password == "secret":
+        assert pop3.wait_for_log(rb"USER=joe\n", times=8)
+    else:
+        assert pop3.wait_for_log(rb"result=no reason=password user=joe", times=8)
+
+
+@pytest.mark.parametrize("token", [TOKEN, "other"])
+def test_a_token_logs_in_to_pop3(pop3: Server, token: str, request: pytest.FixtureRequest) -> None:
+    scheme = request.node.callspec.params["pop3"]
+    words = ["-sSk", "-u", "joe:", "--oauth2-bearer", token, f"{scheme}://127.0.0.1:{pop3.port}/"]
+    assert (run(peer("/usr/bin/curl"), *words).returncode == 0) is (token == TOKEN), pop3.log()
+
+
 def test_pop3_clients_log_in_by_checkdovecot(dovecot: Dovecot, tmp_path: Path) -> None:
     for part in ("new", "cur", "tmp"):
         (tmp_path / "Maildir" / part).mkdir(parents=True)
