@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from socket import socket
 
 import pytest
 
@@ -57,6 +58,25 @@ def test_clients_that_may_relay_are_asked_about_unless_the_line_says_otherwise(t
         (tmp_path / "home/control/policyservice").write_text(f"{server.name} norelay\n")
         assert talk(tmp_path / "home", text, environ).codes[-2] == "250"
         assert talk(tmp_path / "home", text.replace("elsewhere.test", "example.com")).codes[-2] == "554"
+
+
+def test_replies_keep_the_order_of_pipelined_recipients_with_limits_for_relaying(tmp_path: Path) -> None:
+    (tmp_path / "store/counts").mkdir(parents=True)
+    refuses = {f"r{number}@away.test": "REJECT no" for number in (2, 6)} | {"r3@example.com": "450 later"}
+    control = {"relaydir": f"{tmp_path}/store\n", "relaylimits": ".: 3/3600\n"}
+    recipients = [f"r{number}@{'example.com' if number % 3 == 0 else 'away.test'}" for number in range(8)]
+    recipients[6] = "r6@away.test"
+
+    def answer(server: PolicyServer, client: socket, question: dict[str, str]) -> None:
+        client.sendall(f"action={refuses.get(question['recipient'], 'DUNNO')}\n\n".encode())
+
+    with PolicyServer(answer) as server:
+        home = home_with(tmp_path, server.name, **control)
+        text = "MAIL FROM:<s@s.test>\r\n" + "".join(f"RCPT TO:<{recipient}>\r\n" for recipient in recipients)
+        result = talk(home, text + "NOOP\r\n" + f"RCPT TO:<{recipients[0]}>\r\nQUIT\r\n", {**CLIENT, "RELAYCLIENT": ""})
+    assert [question["recipient"] for question in server.questions] == [*recipients, recipients[0]]
+    # r1, r4 and r5 are relayed; r0 and r3 are of this host
+    assert " ".join(result.codes) == "220 250 250 250 554 450 250 250 554 452 250 250 221"
 
 
 def test_headers_are_prepended_to_the_message_of_their_transaction(tmp_path: Path) -> None:
