@@ -317,6 +317,16 @@ def test_a_session_of_a_worker_keeps_its_connection_for_the_next(site: Site, ser
         assert server.client().info("stats")["total_connections_received"] <= before + len(pids) + 1
 
 
+def test_a_connection_is_not_shared_over_a_fork(home: Home, server: RedisServer) -> None:
+    counters = open_counters(settings(home))
+    assert counters.take(JOE, HOUR, 1)[0] == 1
+    before = server.client().info("stats")["total_connections_received"]
+    taking: Callable[[], int] = lambda: sum(counters.take(JOE, HOUR, 1)[0] for _ in range(2))  # noqa: E731
+    assert together([taking, taking]) == [2, 2]
+    assert counters.take(JOE, HOUR, 9)[0] == 5
+    assert server.client().info("stats")["total_connections_received"] == before + 3  # the last one is this client's
+
+
 def test_the_package_is_named_if_it_is_missing(home: Home, tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis/__init__.py").write_text("raise ImportError\n")
