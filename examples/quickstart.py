@@ -1,5 +1,7 @@
 """Run the server of examples/quickstart. With --check, send test mail through a temporary server and exit.
 
+With --report, show in a browser the report of the last run's sessions.
+
 However this process is stopped (Ctrl-C, SIGTERM, a closed terminal), it also stops the server and all sessions.
 """
 
@@ -12,6 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -42,7 +47,9 @@ quickstart: Ctrl-C stops it. Four commands to try in another terminal:
   {python} {send} {port} 127.0.0.1 someone@elsewhere.example  # accepted: 127.0.0.1 may relay
   {python} {send} {port} 127.0.0.2 someone@elsewhere.example  # refused: 127.0.0.2 may not relay
   cat {home}/Maildir/new/*
-  {relaytest} {address}:{port} --from-ip 127.0.0.2 --pause 0  # is it an open relay?"""
+  {relaytest} {address}:{port} --from-ip 127.0.0.2 --pause 0  # is it an open relay?
+quickstart: examples/quickstart --report shows in a browser what they did"""
+REPORT_TIME = 20  # seconds that the report at the end may take
 
 
 def main() -> int:
@@ -52,6 +59,8 @@ def main() -> int:
     stop_signals = {number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     signal.pthread_sigmask(signal.SIG_BLOCK, {*stop_signals, signal.SIGCHLD})
     try:
+        if sys.argv[1:] == ["--report"]:
+            return report(HOME)
         if sys.argv[1:] != ["--check"]:
             return serve(HOME, requested_port(), stop_signals)
         with tempfile.TemporaryDirectory(prefix="quickstart-") as home:
@@ -103,6 +112,7 @@ def start(home: Path, port: int, log: IO[bytes] | None) -> subprocess.Popen[str]
     environ["QMAILHOME"] = str(home)
     environ["QMAILQUEUE"] = str(PROGRAMS / "maildir-queue")
     environ["QUEUE_MAILDIR"] = str(home / "Maildir")
+    environ["SMTPD_LOG"] = "all"  # for the report
     # -H, -l: no DNS lookups. Loopback addresses need no names, and the host may have no DNS.
     options = ["-1", "-v", "-H", "-R", "-l", "localhost", "-x", str(home / "tcp.smtp.cdb")]
     options += ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
@@ -126,13 +136,69 @@ def unblock_signals() -> None:
 def serve(home: Path, port: int, stop_signals: set[signal.Signals]) -> int:
     """Serve until a stop signal arrives or the server exits by itself. Return the exit code."""
     prepare(home)
-    server = start(home, port, None)
+    with copied_log(home) as log:
+        server = start(home, port, log)
+        log.close()
+        try:
+            if listening_port(server):
+                print_banner(home, port)
+            return wait_for(server, stop_signals)
+        finally:
+            stop_group([server])
+
+
+@contextmanager
+def copied_log(home: Path) -> Iterator[IO[bytes]]:
+    """Yield a pipe whose lines are shown, and kept in a file for the report. Print a link to the report at the end.
+
+    tee has its own process group, so that it has the last lines when the server is stopped.
+    """
+    read, write = os.pipe()
+    tee = subprocess.Popen(["tee", str(home / "log")], stdin=read, stdout=2, process_group=0)
+    os.close(read)
     try:
-        if listening_port(server):
-            print_banner(home, port)
-        return wait_for(server, stop_signals)
+        with open(write, "wb") as log:
+            yield log
     finally:
-        stop_group([server])
+        try:
+            tee.wait(KILL_DELAY)
+        except subprocess.TimeoutExpired:
+            tee.kill()
+            tee.wait()
+        link_report(home)
+
+
+def link_report(home: Path) -> None:
+    """Write the report of the sessions, and print where it is, unless there is nothing to show or nobody to read."""
+    if make_report(home):
+        try:
+            os.write(1, f"quickstart: the report of its sessions: {(home / 'report.html').as_uri()}\n".encode())
+        except OSError:
+            pass  # the terminal is closed
+
+
+def make_report(home: Path) -> bool:
+    """Write the page. Return False if there is no log, or if it cannot be read or written."""
+    if not (home / "log").exists():
+        return False
+    command = [PROGRAMS / "relayreport", "--html", home / "report.html", home / "log"]
+    try:
+        return subprocess.run(command, process_group=0, timeout=REPORT_TIME, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def report(home: Path) -> int:
+    """Write the report of the last run's sessions, print where it is, and open it if there is a browser."""
+    if not (home / "log").exists():
+        fatal(111, "there are no sessions yet: start examples/quickstart first")
+    if not make_report(home):
+        return 111
+    link = (home / "report.html").as_uri()
+    print(f"quickstart: {link}")
+    if any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")):
+        webbrowser.open(link)
+    return 0
 
 
 def check(home: Path, stop_signals: set[signal.Signals]) -> int:

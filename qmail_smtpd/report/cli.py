@@ -25,7 +25,7 @@ FATAL = "relayreport: fatal: "
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 EXTRA = "pip install 'ucspi-smtpd[report]'"
 ROWS = 15
-ROWS_OF_A_PAGE = 50
+ROWS_OF_A_PAGE = 25
 
 
 class Missing(Exception):

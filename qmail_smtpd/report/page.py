@@ -46,6 +46,7 @@ CHARTS = (
     ("relayed", "Recipients relayed"),
     ("failed_logins", "Failed logins"),
 )
+WIDE = 5  # columns of a table that has the whole width
 EXPLANATIONS = {
     "relayed": "by: login is SMTP AUTH, pop a recent POP login, address the rules.",
     "refusals": "tcpserver: rules and limits of connections; the others are reasons of qmail-smtpd.",
@@ -106,9 +107,12 @@ def wrong(found: list[Finding]) -> Iterator[str]:
 def table(section: Section) -> Iterator[str]:
     """Yield a section. Its table scrolls for itself where the window is too narrow."""
     name = escape(section.key)
-    yield f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(section.title)}</h2>'
+    wide = ' class="wide"' if len(section.columns) >= WIDE else ""
+    yield f'<section{wide} aria-labelledby="{name}"><h2 id="{name}">{escape(section.title)}</h2>'
+    if text := note(section):
+        yield f'<p class="note">{escape(text)}</p>'
     yield f'<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0"><table>'
-    yield f'<caption><span class="hidden">{escape(section.title)}. </span>{escape(caption(section))}</caption>'
+    yield f'<caption><span class="hidden">{escape(section.title)}</span></caption>'
     yield "<thead><tr>"
     numbers = [isinstance(value, int) for value in section.rows[0]]
     for column, number in zip(section.columns, numbers, strict=True):
@@ -129,8 +133,8 @@ def cell(value: str | int, column: str) -> str:
     return f'<td class="number">{escape(size(value)) if column == BYTES else f"{value:,}"}</td>'
 
 
-def caption(section: Section) -> str:
-    """Return what the table is, and what it does not show."""
+def note(section: Section) -> str:
+    """Return what the rows mean, and what the table does not show."""
     parts = [EXPLANATIONS.get(section.key, "")]
     if section.whole > len(section.rows):
         parts.append(f"The first {len(section.rows):,} of {section.whole:,}.")

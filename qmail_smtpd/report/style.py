@@ -15,7 +15,7 @@ h1 { font-size: 1.8rem; line-height: 1.2; margin: 0; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 0; color: var(--bad); }
 p { margin: .25rem 0; }
-.dim, caption, figcaption { color: var(--dim); }
+.dim, .note, caption, figcaption { color: var(--dim); } .note { font-size: .9rem; }
 figcaption b { color: var(--text); display: block; }
 .good { color: var(--good); }
 .wrong { padding: 0; margin: 0; list-style: none; }
@@ -31,8 +31,9 @@ svg.denied, svg.refused { fill: var(--fair); } svg.messages { fill: var(--good);
 svg.relayed { fill: var(--pink); } svg.failed_logins { fill: var(--bad); }
 .axis { display: flex; justify-content: space-between; font-size: .8rem; color: var(--dim); }
 details { margin: 1rem 0; } summary { cursor: pointer; }
-.tables { display: grid; column-gap: 2rem; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); }
-.tables section { min-width: 0; }
+.tables { columns: 28rem auto; column-gap: 2rem; }
+.tables section { break-inside: avoid; padding-bottom: 1.5rem; } .tables .wide { column-span: all; }
+.tables h2 { margin-top: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 caption { text-align: left; padding-bottom: .25rem; }

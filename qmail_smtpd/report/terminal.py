@@ -2,6 +2,7 @@
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,7 @@ from qmail_smtpd.report.text import clock, plural, size
 BLOCKS = " ▁▂▃▄▅▆▇█"
 LINES = (("connections", "cyan"), ("denied", "yellow"), ("refused", "yellow"), ("messages", "green"))
 MORE_LINES = (("relayed", "magenta"), ("failed_logins", "red"))
+INDENT = (0, 0, 0, 4)
 WITHOUT_TERMINAL = 120  # columns
 SECTION_NAMES = {"failed_logins": "failed logins"}
 
@@ -54,12 +56,12 @@ def wrong(found: list[Finding]) -> Panel:
     """Return what looks wrong."""
     if not found:
         return Panel(Text("Nothing that this report looks for."), title="What looks wrong", title_align="left")
-    lines = []
+    lines: list[RenderableType] = []
     for finding in found:
         when = period(finding)
         lines.append(Text.assemble((finding.title, "bold red"), (f"  {when}" if when else "", "dim")))
-        lines.append(Text(f"    {finding.detail}"))
-        lines.append(Text(f"    {finding.advice}", "italic"))
+        lines.append(Padding(Text(finding.detail), INDENT))
+        lines.append(Padding(Text(finding.advice, "italic"), INDENT))
     return Panel(Group(*lines), title="What looks wrong", title_align="left", border_style="red")
 
 

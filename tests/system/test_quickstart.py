@@ -217,6 +217,38 @@ def test_nohup_keeps_it_when_the_terminal_is_closed(tree):
         running.connect().close()
 
 
+# the report
+
+
+def test_it_ends_with_a_link_to_the_report_of_its_sessions_which_report_opens(tree, tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{tmp_path}/opened\n')
+    browser.chmod(0o755)
+    with serving(tree) as running:
+        with running.connect() as session:
+            session.sendall(b"HELO me.example\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@elsewhere.example>\r\nQUIT\r\n")
+            while session.recv(100):
+                pass
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(PATIENCE) == 130
+        last = running.output.read().splitlines()[-1]
+    page = tree / ".quickstart" / "report.html"
+    assert last == f"quickstart: the report of its sessions: {page.as_uri()}"
+    assert "<b>1</b> connections" in page.read_text()
+    page.unlink()
+    result = quickstart(tree, "--report", BROWSER=f"{browser} %s")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == f"quickstart: {page.as_uri()}"
+    assert "127.0.0.1" in page.read_text()
+    assert (tmp_path / "opened").read_text() == f"{page.as_uri()}\n"
+
+
+def test_a_report_before_the_first_run_is_a_clear_line(tree):
+    result = quickstart(tree, "--report")
+    assert result.returncode == 111
+    assert result.stderr == "quickstart: fatal: there are no sessions yet: start examples/quickstart first\n"
+
+
 # what it refuses
 
 
@@ -242,7 +274,7 @@ def test_a_port_that_is_none_is_a_clear_line(tree, port):
 def test_anything_but_check_is_a_usage_error(tree, arguments):
     result = quickstart(tree, *arguments)
     assert (result.returncode, result.stdout) == (100, "")
-    assert result.stderr == "usage: examples/quickstart [ --check ]\n"
+    assert result.stderr == "usage: examples/quickstart [ --check | --report ]\n"
 
 
 # which Python
