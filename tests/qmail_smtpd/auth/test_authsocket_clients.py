@@ -205,6 +205,7 @@ def pop3(dovecot: Dovecot, tmp_path: Path, request: pytest.FixtureRequest) -> It
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("password", ["secret", "wrong"])
 def test_pop3_clients_log_in_by_the_mechanisms_that_dovecot_has(
     pop3: Server, tmp_path: Path, password: str, request: pytest.FixtureRequest
