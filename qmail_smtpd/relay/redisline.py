@@ -7,7 +7,7 @@ https://redis.io/docs/latest/develop/reference/protocol-spec/
 from typing import TYPE_CHECKING
 
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, ResponseError
 
 if TYPE_CHECKING:
     import socket
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PIECE = 65536  # bytes that are received at once
 LARGEST = 64 << 20  # bytes of an answer: a thousand logins have 200 kB
 DEEPEST = 4  # arrays in arrays
-NO_SCRIPT = b"NOSCRIPT"
+ERRORS = {b"NOSCRIPT": NoScriptError, b"READONLY": ReadOnlyError}
 
 
 class Incomplete(Exception):
@@ -109,5 +109,5 @@ def whole(text: bytes) -> int:
 
 def error(text: bytes) -> ResponseError:
     """Return the exception for an error of the server."""
-    kind = NoScriptError if text.startswith(NO_SCRIPT) else ResponseError
+    kind = ERRORS.get(text.partition(b" ")[0], ResponseError)
     return kind(text.decode("ascii", "backslashreplace"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, ResponseError
 
 from qmail_smtpd.relay import redisline
 from qmail_smtpd.relay.redisline import Line, packed
@@ -62,6 +62,7 @@ def test_errors_are_answers(ends: tuple[Line, socket.socket]) -> None:
     assert (type(first), str(first)) == (ResponseError, "OOM too much")
     assert (type(second), str(second)) == (NoScriptError, r"NOSCRIPT No \xffmatching script")
     assert isinstance(third, list)
+    assert isinstance(redisline.error(b"READONLY You can't write"), ReadOnlyError)
 
 
 @pytest.mark.parametrize("text", [b"\r\n", b"hello\r\n", b":x\r\n", b"$x\r\n", b"%1\r\n", b"*1\r\n" * 9, b"*1\r\n\r\n"])
