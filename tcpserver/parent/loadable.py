@@ -5,6 +5,7 @@ call. The group tcpserver.secrets has a predicate for those that may see passwor
 """
 
 import os
+import sys
 import sysconfig
 from importlib.metadata import EntryPoint, entry_points
 
@@ -72,10 +73,14 @@ def all_declared() -> "Iterator[tuple[Specification, tuple[int, int]]]":
 
 
 def paths(entry: EntryPoint) -> list[str]:
-    """Where the script of an entry point may lie: what its package installed, then this Python's own scripts."""
+    """Where the script of an entry point may lie: what its package installed, beside tcpserver, among this Python's.
+
+    The packages of a distribution do not record what they have installed.
+    """
     files = (entry.dist.files if entry.dist else None) or []
     installed = [str(file.locate()) for file in files if file.name == entry.name and file.parent.name != "__pycache__"]
-    return [*installed, os.path.join(sysconfig.get_path("scripts"), entry.name)]
+    directories = (os.path.dirname(os.path.realpath(sys.argv[0])), sysconfig.get_path("scripts"))
+    return [*installed, *(os.path.join(directory, entry.name) for directory in directories)]
 
 
 def specification(entry: EntryPoint, path: str) -> Specification:

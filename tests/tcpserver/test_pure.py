@@ -2,6 +2,8 @@
 
 import os
 import pwd
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 from tcpserver import chain, environ
 from tcpserver.address import operands
 from tcpserver.environ import Facts
-from tcpserver.parent import inherited, listen
+from tcpserver.parent import inherited, listen, loadable
 from tcpserver.parent.account import account
 from tcpserver.settings import LISTS, WORDY, Settings, octets
+from tests.kit.consolescript import install_script
 
 # -- environ
 
@@ -203,3 +206,16 @@ def test_no_ipv4_literal(host: str) -> None:
 )
 def test_a_port(text: str, port: int) -> None:
     assert operands.port_number(text) == port
+
+
+def test_a_program_that_its_package_does_not_record_is_found_beside_tcpserver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's packages have no RECORD, and a link in /usr/bin leads to their scripts."""
+    program = install_script(tmp_path / "lib", "obey", "")
+    (tmp_path / "lib/obey-1.dist-info/RECORD").unlink()
+    (tmp_path / "tcpserver").symlink_to(program.with_name("tcpserver"))
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    assert loadable.by_name("obey") is None
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "tcpserver")])
+    assert loadable.by_name("obey") == f"obey:main:{program}"
