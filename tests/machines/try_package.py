@@ -37,15 +37,20 @@ CONTROL = """
     systemctl restart postfix
     systemctl start qmail-smtpd.socket qmail-pop3d.socket
 """
+EXAMPLE = "/usr/share/doc/ucspi-smtpd/examples/systemd/setgid-queue.conf"
+FOLDER = "/etc/systemd/system/qmail-smtpd.service.d"
+WHOLE = f"cp {EXAMPLE} {FOLDER}"
+QUEUE_ONLY = (
+    f"mkdir -p {FOLDER}; grep -e '^.Service' -e ^Environment -e ^ReadWrite {EXAMPLE} >{FOLDER}/setgid-queue.conf"
+)
 DROP_IN = """
-    mkdir -p /etc/systemd/system/qmail-smtpd.service.d
-    cp /usr/share/doc/ucspi-smtpd/examples/systemd/setgid-queue.conf /etc/systemd/system/qmail-smtpd.service.d
     systemctl daemon-reload
+    systemctl stop qmail-smtpd.service
     systemctl restart qmail-smtpd.socket
 """
 SEND = """
 import smtplib
-with smtplib.SMTP("127.0.0.1", 25, timeout=60) as smtp:
+with smtplib.SMTP("127.0.0.1", 25, timeout=20) as smtp:
     smtp.ehlo()
     smtp.mail("someone@example.net")
     smtp.rcpt("joe@example.org")
@@ -53,7 +58,7 @@ with smtplib.SMTP("127.0.0.1", 25, timeout=60) as smtp:
 """
 POP = """
 import poplib
-pop = poplib.POP3("127.0.0.1", 110, timeout=60)
+pop = poplib.POP3("127.0.0.1", 110, timeout=20)
 print(pop.getwelcome().decode(), pop.user("joe"), pop.pass_("secret"), pop.stat())
 pop.quit()
 """
@@ -77,7 +82,12 @@ STEPS = (
         "machine",
         f"\n{OURS}\\Z",
     ),
-    ("the manual page, too", "man -w tcpserver; man tcpserver | head -1", "machine", r"tcpserver.*\nTCPSERVER\(1\)"),
+    (
+        "the manual page, too",
+        "man -w tcpserver; man tcpserver 2>/dev/null | head -1",
+        "machine",
+        r"tcpserver.*\nTCPSERVER\(1\)",
+    ),
     ("ucspi-tcp comes back", f"apt-get install ucspi-tcp; realpath {THEIRS}", "outside", f"\n{THEIRS}\\Z"),
     (
         "without ours, ucspi-tcp is whole, and no alternative is left",
@@ -92,19 +102,23 @@ STEPS = (
         "",
     ),
     ("the units start", CONTROL, "machine", ""),
-    ("NoNewPrivileges keeps sendmail-queue from queueing", f"python3 -c '{SEND}'", "machine", r"\A4\d\d "),
-    ("the drop-in lets it queue", f"{DROP_IN}\npython3 -c '{SEND}'", "machine", r"\A250 "),
+    (
+        "NoNewPrivileges keeps sendmail-queue from queueing",
+        f"{QUEUE_ONLY}{DROP_IN}\npython3 -c '{SEND}'",
+        "machine",
+        r"^451 ",
+    ),
+    ("the drop-in lets it queue", f"{WHOLE}{DROP_IN}\npython3 -c '{SEND}'", "machine", r"^250 "),
     (
         "the message is delivered",
         "timeout 60 sh -c 'until grep -rq hello /home/joe/Maildir/new; do sleep 0.2; done'; echo there",
         "machine",
         "there",
     ),
-    ("a user fetches mail by POP3", f"{USERS}\npython3 -c '{POP}'", "machine", r"\A\+OK .*\(1, 6\)"),
-    ("the login is recorded", "relay-list; journalctl -u qmail-pop3d -o cat | tail -20", "machine", ""),
+    ("a user fetches mail by POP3", f"{USERS}\npython3 -c '{POP}'", "machine", r"^\+OK .*\(1, 7\)"),
     (
         "the server serves one client after the other in a process",
-        "systemctl show -P MainPID qmail-smtpd | xargs ps -o args= --ppid; journalctl -u qmail-smtpd -o cat | tail -40",
+        "ps -o args= --ppid $(systemctl show -P MainPID qmail-smtpd); journalctl -u qmail-smtpd -o cat | tail -40",
         "machine",
         r"qmail-smtpd",
     ),
