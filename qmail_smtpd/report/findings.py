@@ -9,7 +9,7 @@ from qmail_smtpd.report.tally import Tally
 from qmail_smtpd.report.text import clock, plural, shown
 
 TIMES_USUAL = 10  # an hour of a relayer that is so many times its usual
-LEAST_RECIPIENTS = 50  # of such an hour: less harms nobody
+LEAST_RECIPIENTS = 50  # of such an hour: fewer do little harm
 LEAST_HOURS = 6  # with mail, that make a usual
 MANY_NETWORKS = 5  # of one login within 24 hours
 MANY_HELOS = 10  # of a relaying address, with as many senders' domains
@@ -69,7 +69,7 @@ def guessed(tally: Tally) -> Iterator[Finding]:
                 "guessed-login",
                 shown(user),
                 f"{shown(address)} failed to log in as {names} users, then logged in as {shown(user)}",
-                "Clients of users do not try the names of others: the password was guessed or stolen.",
+                "A user's own client does not try the names of others: the password was guessed or stolen.",
                 "Change this user's password; deny the address in the rules.",
                 (when, when) if when else None,
             )
@@ -157,7 +157,7 @@ def gateways(tally: Tally) -> Iterator[Finding]:
         who, amount = shown(relayer.who), plural(relayer.recipients, "recipient")
         advice = "Give this address a rule without RELAYCLIENT, or use --proxy-from (docs/proxies.md)."
         if relayer.via:
-            title = f"{who} relays, and is this host's {shown(relayer.via)}: anybody may be behind it"
+            title = f"{who} relays, and is this host's {shown(relayer.via)}: any client may be behind it"
             yield Finding("gateway", who, title, f"{amount} relayed.", advice, None)
         elif len(relayer.helos) >= MANY_HELOS and len(relayer.domains) >= MANY_HELOS:
             title = f"{who} relays, and looks like a gateway: many clients are behind it"
@@ -172,7 +172,14 @@ def failing(tally: Tally) -> Iterator[Finding]:
         for name, row in table.best(MOST_OF_A_KIND // 2):
             if row[0] >= MANY_FAILURES:
                 title = f"{row[0]:,} failed logins {what} {shown(name)}"
-                yield Finding("failed-logins", shown(name), title, "Somebody guesses passwords.", advice, None)
+                yield Finding(
+                    "failed-logins",
+                    shown(name),
+                    title,
+                    "Passwords are being guessed, or a client has an old one.",
+                    advice,
+                    None,
+                )
 
 
 def unknown_runs(tally: Tally) -> Iterator[Finding]:
@@ -194,8 +201,10 @@ def incomplete(tally: Tally) -> Iterator[Finding]:
     """What makes this report incomplete, or mail wait."""
     for text, count in tally.limits.totals():
         if text.endswith(b"(-c) in use"):
-            title = f"tcpserver had no place for more clients {plural(count, 'time')}"
-            yield Finding("full", "", title, shown(text), "Raise -c, or find out who holds the connections.", None)
+            title = f"tcpserver reached its limit of connections {plural(count, 'time')}"
+            yield Finding(
+                "full", "", title, shown(text), "Raise -c, or find out which clients hold the connections.", None
+            )
     lost = [text for text, _ in tally.warnings.totals() if text.startswith(b"tcpserver: dropped ")]
     if lost:
         detail = ", ".join(shown(text) for text in lost[:3])

@@ -12,6 +12,7 @@ from qmail_smtpd.report.summary import BYTES, Bar, Section, Summary
 from qmail_smtpd.report.text import clock, plural, size
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+ASCII_BLOCKS = " .:-=+*#@"  # where the terminal has no others
 LINES = (("connections", "cyan"), ("denied", "yellow"), ("refused", "yellow"), ("messages", "green"))
 MORE_LINES = (("relayed", "magenta"), ("failed_logins", "red"))
 INDENT = (0, 0, 0, 4)
@@ -22,7 +23,7 @@ SECTION_NAMES = {"failed_logins": "failed logins"}
 def show(summary: Summary, console: Console | None = None) -> None:
     """Print the report."""
     console = console or make_console()
-    for part in parts(summary):
+    for part in parts(summary, console.encoding.lower().startswith("utf")):
         console.print(part)
 
 
@@ -32,11 +33,11 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, emoji=False, width=WITHOUT_TERMINAL)
 
 
-def parts(summary: Summary) -> "list[RenderableType]":
+def parts(summary: Summary, has_blocks: bool = True) -> "list[RenderableType]":
     """Return what looks wrong, then the charts, then the tables."""
     found: list[RenderableType] = [Text(heading(summary), "bold"), wrong(summary.findings)]
     if summary.bars:
-        found.append(charts(summary.bars, summary.width))
+        found.append(charts(summary.bars, summary.width, BLOCKS if has_blocks else ASCII_BLOCKS))
     for section in summary.sections:
         found += [Text(f"\n{section.title}", "bold"), table(section)]
     return found
@@ -65,7 +66,7 @@ def wrong(found: list[Finding]) -> Panel:
     return Panel(Group(*lines), title="What looks wrong", title_align="left", border_style="red")
 
 
-def charts(bars: list[Bar], width: int) -> Table:
+def charts(bars: list[Bar], width: int, ramp: str) -> Table:
     """Return a line of blocks for each counter that is not always 0."""
     unit = "hour" if width == 3600 else "day" if width == 86400 else f"{width // 86400} days"
     grid = Table(
@@ -76,15 +77,15 @@ def charts(bars: list[Bar], width: int) -> Table:
     for name, colour in (*LINES, *MORE_LINES):
         counts = [bar.counters[name] for bar in bars]
         if any(counts):
-            blocks = Text(blocks_of(counts), colour)
+            blocks = Text(blocks_of(counts, ramp), colour)
             grid.add_row(SECTION_NAMES.get(name, name), f"{sum(counts):,}", f"{max(counts):,}", blocks)
     return grid
 
 
-def blocks_of(counts: list[int]) -> str:
+def blocks_of(counts: list[int], ramp: str) -> str:
     """Return a block for each count. What is not 0 is visible."""
     most = max(counts)
-    return "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // most)] for count in counts)
+    return "".join(ramp[-(-count * (len(ramp) - 1) // most)] for count in counts)
 
 
 def table(section: Section) -> Table:

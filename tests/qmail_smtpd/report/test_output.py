@@ -67,6 +67,13 @@ def test_the_findings_come_first_and_then_the_tables(log: bytes) -> None:
     assert max(map(len, text.split("\n"))) <= 120
 
 
+def test_a_terminal_without_unicode_gets_ascii(log: bytes) -> None:
+    done = relayreport(stdin=log, PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
+    assert b"@" in done.stdout.partition(b" by hour")[2].partition(b"Who relayed")[0]
+
+
 def test_a_quiet_log_says_so() -> None:
     assert "Nothing that this report looks for." in relayreport(stdin=b"").stdout.decode()
 
