@@ -89,5 +89,5 @@ def serve(host: str, port: int, counters: Counters) -> int:
     """Answer scrapes in another thread. Return the port. Raise OSError."""
     registry = CollectorRegistry()
     registry.register(counters)
-    server, _ = start_http_server(port, host, registry)
-    return int(server.server_port)
+    started = start_http_server(port, host, registry)
+    return int(started[0].server_port) if started else port  # Debian 12's 0.16 returns None

@@ -31,7 +31,7 @@ svg.denied, svg.refused { fill: var(--fair); } svg.messages { fill: var(--good);
 svg.relayed { fill: var(--pink); } svg.failed_logins { fill: var(--bad); }
 .axis { display: flex; justify-content: space-between; font-size: .8rem; color: var(--dim); }
 details { margin: 1rem 0; } summary { cursor: pointer; }
-.tables { columns: 28rem auto; column-gap: 2rem; }
+.tables { columns: 28rem auto; column-gap: 2rem; margin-top: 2rem; }
 .tables section { break-inside: avoid; padding-bottom: 1.5rem; } .tables .wide { column-span: all; }
 .tables h2 { margin-top: 0; }
 .scroll { overflow-x: auto; }

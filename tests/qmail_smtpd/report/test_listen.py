@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from qmail_smtpd.report.tally import GROUPS
 from tests.kit.logs import traffic
 from tests.kit.server import PATIENCE, until
-from tests.kit.support import peer, script
+from tests.kit.support import ROOT, peer, script
 
 ENVIRON = {"PATH": os.environ["PATH"], "TZ": "UTC"}
 QUEUED = (
@@ -152,6 +153,13 @@ def test_no_client_can_choose_a_label(tmp_path: Path) -> None:
         monitor.wait_for(201)
         assert set(monitor.samples()) == before
         assert monitor.samples()["relayreport_refused_total", (("reason", "other"),)] == 200
+
+
+def test_every_reason_of_the_documentation_has_a_counter() -> None:
+    (row,) = re.findall(r"^\| `refused` \| refusals \| (.*) \|$", (ROOT / "docs/qmail-smtpd.md").read_text(), re.M)
+    words = {word.partition(":")[0] for word in re.findall(r"`([a-z:]+)`", row)}
+    assert len(words) > 20
+    assert {word.encode() for word in words} <= set(GROUPS[b"refused"])
 
 
 def test_the_counters_of_a_day(tmp_path: Path) -> None:
