@@ -61,10 +61,14 @@ class Follower:
 
     def is_replaced(self) -> bool:
         """Whether another file has the name, or none."""
+        return not self.is_open(self.path)
+
+    def is_open(self, path: str) -> bool:
+        """Whether the open file is the one at this path."""
         try:
-            return not os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
+            return os.path.samestat(os.stat(path), os.fstat(self.descriptor))
         except FileNotFoundError:
-            return True
+            return False
 
     def read_missed(self) -> None:
         """Read files of the directory that were begun and finished since the last rotation."""
@@ -72,7 +76,7 @@ class Follower:
             if name > self.newest:
                 self.newest = name
                 path = os.path.join(self.directory or "", name)
-                if not os.path.samestat(os.stat(path), os.fstat(self.descriptor)):
+                if not self.is_open(path):
                     read(path, self.reader)
 
 
@@ -94,7 +98,10 @@ def follow(followers: list[Follower], lock: threading.Lock) -> NoReturn:
     while True:
         for follower in followers:
             with lock:
-                follower.step()
+                try:
+                    follower.step()
+                except OSError as error:
+                    raise unable("follow", follower.path, error) from error
         time.sleep(INTERVAL)
 
 

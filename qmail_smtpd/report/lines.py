@@ -6,7 +6,7 @@ A line of something else, or one that is broken, is counted and passed over.
 import time
 
 from qmail_smtpd.report.objects import Objects
-from qmail_smtpd.report.stamps import Stamps
+from qmail_smtpd.report.stamps import LATEST, Stamps
 from qmail_smtpd.report.tally import Tally
 
 LONGEST_LINE = 65536  # bytes of a line without an end that are kept; our programs write 4096 at most
@@ -66,6 +66,8 @@ class Reader:
                 self.objects.read(line, None)
                 return
             when, message = self.stamps.split(line)
+            if when is not None and not 0 <= when < LATEST:
+                when = None
             if message[:1] == b"{":
                 self.objects.read(message, when)
                 return

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from qmail_smtpd.log import escaped
+from qmail_smtpd.report.stamps import LATEST
 from qmail_smtpd.report.tally import Tally
 
 PLAIN = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'\\"=')  # what log.py escapes nothing of
@@ -35,7 +36,7 @@ class Objects:
         elif isinstance(found.get("event"), str):
             when = found.get("time")
             when = stamp if isinstance(when, bool) or not isinstance(when, int | float) else float(when)
-            if when is not None and not 0 <= when < 1e11:  # also NaN
+            if when is not None and not 0 <= when < LATEST:  # also NaN
                 when = None
             if self.lines.is_wanted(when):
                 self.event(found, when)

@@ -52,8 +52,18 @@ def expand(path: str) -> Iterator[Source]:
         raise unable("read", path, error) from error
     if not names:
         raise Unreadable(f"{path} has no log: neither {CURRENT} nor @*.s")
+    changed = 0.0
     for name in names:
-        yield Source(name, os.stat(name).st_mtime)
+        changed = max(changed, mtime(name))  # a copy may have lost the times: the names have the order
+        yield Source(name, changed)
+
+
+def mtime(path: str) -> float:
+    """Return when a file was last changed, 0 if it has gone meanwhile."""
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def archived(directory: str) -> list[str]:
@@ -76,6 +86,9 @@ def read(path: str, reader: Reader) -> None:
                 reader.feed(data)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         strerr.say("relayreport: warning: ", path, f" is broken gzip, and is read up to there: {error}")
+    except FileNotFoundError:
+        if os.path.basename(path)[:1] != "@":  # multilog removes old files when it likes
+            raise Unreadable(f"unable to read {path}: file does not exist") from None
     except OSError as error:
         raise unable("read", path, error) from error
     reader.finish()

@@ -10,6 +10,7 @@ TAI_EPOCH = 2**62 + 10  # what multilog and svlogd write for 1970 (libtai's tai_
 LONGEST_STAMP = 64  # bytes
 MONTHS = {name.encode(): number for number, name in enumerate(calendar.month_abbr) if name}
 DAY = 86400
+LATEST = 1e11  # seconds since 1970: the year 5138, which every C library can show
 MOST_REMEMBERED = 10_000  # stamps whose seconds are kept
 
 

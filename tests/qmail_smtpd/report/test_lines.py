@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmail_smtpd.report.lines import Reader, remote_address
+from qmail_smtpd.report.page import page
 from qmail_smtpd.report.summary import Summary, as_data, summarize
 from qmail_smtpd.report.tally import Tally
 from tests.kit.mailhome import CONTROL, MESSAGE, make_home
@@ -177,6 +178,19 @@ def test_lines_of_other_programs_are_counted_and_passed_over() -> None:
     summary = report(b"\n".join(lines))
     assert (summary.lines, summary.unknown) == (len(lines), len(lines))
     assert not any(summary.totals.values())
+
+
+@pytest.mark.parametrize(
+    "stamp", [b"@ffffffffffffffffffffffff ", b"@000000000000000000000000 ", b"9" * 60 + b" ", b"9999-12-31T23:59:59Z "]
+)
+def test_a_time_that_no_clock_has_is_none(stamp: bytes) -> None:
+    summary = report(
+        stamp
+        + b"tcpserver: ok 1 :192.0.2.1:25 :192.0.2.2::1\n"
+        + b"Nov 24 08:11:03 tcpserver: tcpserver: pid 2 from x\n"
+    )
+    assert summary.totals["connections"] == 1
+    assert page(summary).endswith("</html>\n")
 
 
 def test_warnings_of_all_programs_are_shown() -> None:

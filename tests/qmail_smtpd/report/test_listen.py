@@ -121,6 +121,19 @@ def test_standard_input_is_read_to_its_end() -> None:
         assert monitor.process.wait(PATIENCE) == 0
 
 
+def test_a_directory_that_vanishes_is_a_clear_line(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    directory.mkdir()
+    (directory / "current").touch()
+    with listening(directory) as monitor:
+        (directory / "current").unlink()
+        directory.rmdir()
+        assert monitor.process.wait(PATIENCE) == 111
+        assert monitor.process.stderr
+        line = f"relayreport: fatal: unable to follow {directory}/current: file does not exist\n"
+        assert monitor.process.stderr.read().decode() == line
+
+
 @pytest.mark.peer
 def test_multilog_rotates_and_nothing_is_lost(tmp_path: Path) -> None:
     peer("/usr/bin/multilog")

@@ -56,6 +56,15 @@ def test_a_directory_of_multilog_in_its_order(log: bytes, expected: dict[str, in
     assert totals(tmp_path) == expected
 
 
+def test_copies_without_their_times_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    begin, end = b"1795507863 tcpserver: pid 7 from 192.0.2.1\n", b"1795507963 tcpserver: end 7 status 0\n"
+    for age, (name, data) in enumerate((("@400000006b0546a100000000.s", begin), ("@400000006b0546a200000000.s", end))):
+        (tmp_path / name).write_bytes(data)
+        os.utime(tmp_path / name, (10**9 - age, 10**9 - age))
+    sections = json.loads(relayreport("--json", tmp_path).stdout)["sections"]
+    assert sections["durations"]["rows"] == [{"time": "up to 300 s", "connections": 1}]
+
+
 def test_rotated_files_are_read_from_the_oldest_on(log: bytes, expected: dict[str, int], tmp_path: Path) -> None:
     for age, (name, data) in enumerate(zip(("log", "log.1"), reversed(halves(log)), strict=True)):
         (tmp_path / name).write_bytes(data)
