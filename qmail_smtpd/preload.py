@@ -62,8 +62,13 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
         control.enter(control.home(environ))
         if control.total_size(LISTS) > LONG_LISTS:
             return
-        if control.cached("settings", ControlFiles).settings.chunking:
+        files = control.cached("settings", ControlFiles)
+        if files.settings.chunking:
             from qmail_smtpd.smtp import chunking  # noqa: F401  # once, not in each child
+        if files.settings.relay_limited:
+            from qmail_smtpd.relay.prepared import read_settings
+
+            read_settings(environ)
     except Unreadable:
         pass  # each child reports it
     finally:

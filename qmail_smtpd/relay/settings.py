@@ -32,9 +32,9 @@ class Settings:
 
     __slots__ = ("directory", "environ", "home", "seconds", "store", "unrecorded")
 
-    def __init__(self, environ: "Mapping[bytes, bytes]") -> None:
+    def __init__(self, environ: "Mapping[bytes, bytes]", home: bytes = b"") -> None:
         self.environ = environ
-        self.home = control.home(environ)
+        self.home = home or control.home(environ)
         self.store = self.value(b"RELAY_STORE")
         self.directory = check_absolute(self.value(b"RELAY_DIR") or DIRECTORY)
         self.seconds = parse_window(self.value(b"RELAY_SECONDS"))

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from qmail_smtpd import control
+from qmail_smtpd.preload import read_control_files
 from qmail_smtpd.relay import prepared
+from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.settings import Settings
 from tests.kit.consolescript import install_script
+from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.relayhome import NOW, Home
 from tests.kit.server import Server, compiled, until
 from tests.kit.support import ROOT, script
@@ -201,3 +205,36 @@ def test_an_exec_ed_program_loads_few_and_cheap_modules(tmp_path: Path, name: st
     found = loaded([script(name), "/bin/true"], environ) - loaded(["-c", "pass"], environ)
     assert not {module for module in found if module.split(".")[0] in FORBIDDEN}
     assert len(found) <= MODULES, sorted(found)
+
+
+def test_sessions_find_the_settings_read_until_a_control_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path / "home", {**CONTROL, "relaylimits": ".: 1/60\n", "relaydir": "/first\n"})
+    monkeypatch.chdir(home)
+    for name, value in (("caches", {}), ("current_cache", []), ("cache_enabled", [True]), ("SETTLED", 0.0)):
+        monkeypatch.setattr(control, name, value)
+    environ = {b"QMAILHOME": os.fsencode(home)}
+    read_control_files(environ)
+
+    def settings(**changes: bytes) -> Settings:
+        control.enter(os.fsencode(home))
+        return prepared.session_settings(environ | {name.encode(): value for name, value in changes.items()})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control, "open_control", None)
+        first = settings()
+        assert first.directory == b"/first"
+        assert settings(RELAY_DIR=b"/of/a/rule").directory == b"/of/a/rule"
+        assert settings() is first
+    (home / "control/relaydir").write_text("/second\n")
+    assert settings().directory == b"/second"
+    (home / "control/relayseconds").write_text("9\n")
+    assert settings().seconds == 9
+    (home / "control/relaydir").write_text("relative\n")
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            settings()
+    (home / "control/relaydir").unlink()
+    assert settings().directory == b"/var/lib/relay"
+    control.leave()
