@@ -66,6 +66,7 @@ USERS = """
     install -d -o pop -g pop -m 711 /var/mail/joe
     for part in '' /new /cur /tmp; do install -d -o pop -g pop -m 700 /var/mail/joe/Maildir$part; done
     echo hello >/var/mail/joe/Maildir/new/1; chown pop /var/mail/joe/Maildir/new/1
+    touch -d '1 minute ago' /var/mail/joe/Maildir/new/1
     echo secret | checkusers --set joe
     sed -i 's|^joe:.*|&::::/var/mail/joe|' /var/qmail/control/users
     chgrp mailauth /var/qmail/control/users
@@ -103,10 +104,10 @@ STEPS = (
     ),
     ("the units start", CONTROL, "machine", ""),
     (
-        "NoNewPrivileges keeps sendmail-queue from queueing",
-        f"{QUEUE_ONLY}{DROP_IN}\npython3 -c '{SEND}'",
+        "NoNewPrivileges keeps postdrop from queueing: it tries for ever",
+        f"{QUEUE_ONLY}{DROP_IN}\npython3 -c '{SEND}' 2>&1 | tail -1; journalctl -o cat | grep -m 1 postdrop",
         "machine",
-        r"^451 ",
+        r"timed out\n.*Permission denied",
     ),
     ("the drop-in lets it queue", f"{WHOLE}{DROP_IN}\npython3 -c '{SEND}'", "machine", r"^250 "),
     (
