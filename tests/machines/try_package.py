@@ -105,7 +105,7 @@ STEPS = (
     ("the units start", CONTROL, "machine", ""),
     (
         "NoNewPrivileges keeps postdrop from queueing: it tries for ever",
-        f"{QUEUE_ONLY}{DROP_IN}\npython3 -c '{SEND}' 2>&1 | tail -1; journalctl -o cat | grep -m 1 postdrop",
+        f"{QUEUE_ONLY}{DROP_IN}\npython3 -c '{SEND}' 2>&1 | tail -1; journalctl -o cat | grep -m 1 mail_queue_enter",
         "machine",
         r"timed out\n.*Permission denied",
     ),
