@@ -21,6 +21,7 @@ from qmail_smtpd.relay.redistarget import Target
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MOST_UNREAD = 16  # commands of 1 kB: a server that reads nothing does not hold up the next one
 PAUSE = 1.0  # seconds after a time-out in which nothing is asked: a session has many recipients
 DAY = b"86400"  # seconds between two warnings about the same server, of all hosts
 NO_EVICTION = b"noeviction"
@@ -57,15 +58,10 @@ class Client:
 
         Raise StoreError. An error of the server is logged with that next question.
         """
-        command = (
-            b"EVAL",
-            script.text,
-            b"%d" % len(keys),
-            *keys,
-            *arguments,
-        )  # no answer is waited for, such as NOSCRIPT
+        # EVAL, because nobody waits for an answer such as NOSCRIPT
+        command = b"EVAL", script.text, b"%d" % len(keys), *keys, *arguments
         line = self.kept()
-        if line is not None:
+        if line is not None and len(line.unread) < MOST_UNREAD:
             try:
                 line.send(command)
                 return

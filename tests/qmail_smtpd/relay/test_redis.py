@@ -128,6 +128,9 @@ def test_a_failed_login_is_counted_without_waiting_for_the_answer(home: Home, se
         for _ in range(3):
             counters.add(key, 60)
     assert counters.used([(key, 60)]) == [3]
+    for _ in range(40):
+        counters.add(key, 60)
+    assert counters.used([(key, 60)]) == [43]
     with server.stopped():
         counters.add(key, 60)
         server.kill()  # it has not seen the last one, which is sent again
