@@ -9,6 +9,7 @@ import pytest
 
 from tests.kit.maildrop import ENVIRON, Result
 from tests.kit.peers.fakedovecot import FakeDovecot
+from tests.kit.server import until
 from tests.kit.support import script
 
 CLIENT = {"TCPREMOTEIP": "192.0.2.1", "TCPREMOTEPORT": "4711", "HOME": "/root"}
@@ -88,7 +89,7 @@ def test_a_response_is_no_command(dovecot: FakeDovecot, response: bytes, reply: 
     done = popup(dovecot.path, sent, {"POPAUTHTRIES": "2"})
     assert done.stdout == b"+ d2hvPw==\r\n" + reply + OK
     if reply != WRONG:
-        assert dovecot.requests[-1].startswith(b"CANCEL\t")
+        until(lambda: dovecot.requests[-1].startswith(b"CANCEL\t"), lambda: dovecot.requests)
 
 
 def test_failed_logins_count_are_logged_and_end_the_session(dovecot: FakeDovecot) -> None:
