@@ -24,7 +24,6 @@ from tcprules import install, strerr
 PROGRAM = "relayreport"
 FATAL = "relayreport: fatal: "
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-EXTRA = "pip install 'ucspi-smtpd[report]'"
 ROWS = 15
 ROWS_OF_A_PAGE = 25
 
@@ -151,4 +150,5 @@ def require(*packages: str) -> None:
     """Raise Missing if one of the packages is not installed."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise Missing(f"{package} is not installed: {EXTRA}")
+            name = package.replace("_", "-")
+            raise Missing(f"{name} is not installed: {sys.executable} -m pip install {name}")
