@@ -70,7 +70,7 @@ class SessionBackend:
         self,
         environ: dict[bytes, bytes],
         wire: Wire,
-        morercpthosts: control.MoreRcpthosts,
+        morercpthosts: control.MoreRcpthosts | None,
         authenticator: "Authenticator | None",
         journal: Log,
     ) -> None:
@@ -87,7 +87,7 @@ class SessionBackend:
         self.chain: Chain | None = None
         self.journal = journal
         self.ignored_events = journal.ignored_events
-        self.via = relays_via(environ)
+        self.via = relays_via(environ) if VIA in environ else None
         self.own_addresses: frozenset[bytes] | None = None
         self.meter: Meter | None = None  # with control/relaylimits or authfaillimit
         self.queue: QueueClient | LoadedQueue | None = None
@@ -112,7 +112,7 @@ class SessionBackend:
         return octets in self.own_addresses or octets == self.destination
 
     def in_morercpthosts(self, key: bytes) -> bool:
-        return self.morercpthosts.has(key)
+        return self.morercpthosts is not None and self.morercpthosts.has(key)
 
     def unknown_recipients(self) -> int:
         assert self.meter is not None
@@ -269,7 +269,8 @@ class SessionBackend:
 
     def close(self) -> None:
         """Close the control files that are open."""
-        self.morercpthosts.close()
+        if self.morercpthosts is not None:
+            self.morercpthosts.close()
         if self.recipients:
             self.recipients.close()
 

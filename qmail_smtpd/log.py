@@ -77,9 +77,9 @@ def wants_json(environ: "Mapping[bytes, bytes]") -> bool:
     return environ.get(b"SMTPD_LOG_FORMAT") == b"json"
 
 
-def connection_facts(environ: "Mapping[bytes, bytes]") -> dict[bytes, bytes]:
-    """Return the facts that come first in each object: tcpserver's name for the connection, if it has given one."""
-    known = {b"connection": environ[CONNECTION]} if wants_json(environ) and CONNECTION in environ else {}
+def connection_facts(environ: "Mapping[bytes, bytes]", as_json: bool) -> dict[bytes, bytes]:
+    """Return the facts that come first in each line: with JSON tcpserver's name for the connection, if it has one."""
+    known = {b"connection": environ[CONNECTION]} if as_json and CONNECTION in environ else {}
     return {**known, b"pid": b"%d" % os.getpid()}
 
 
@@ -94,15 +94,15 @@ class Log:
     __slots__ = ("as_json", "facts", "ignored_events", "level", "patience")
 
     def __init__(self, level: int, facts: dict[bytes, bytes], as_json: bool = False) -> None:
-        self.set_level(level)
+        self.level = level
+        self.ignored_events: frozenset[bytes] = IGNORED_EVENTS[level]  # `decision` need not be called for these
         self.facts = facts
         self.as_json = as_json
         self.patience = PATIENCE
 
     def set_level(self, level: int) -> None:
         """Set what is logged."""
-        self.level = level
-        self.ignored_events: frozenset[bytes] = IGNORED_EVENTS[level]  # `decision` need not be called for these
+        self.level, self.ignored_events = level, IGNORED_EVENTS[level]
 
     def decision(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         """Log a decision."""

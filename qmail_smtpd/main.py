@@ -4,6 +4,7 @@ The conversation itself is in smtp/session.py, what it has of the outside world 
 """
 
 import os
+import sys
 
 # The C half of signal, which every interpreter has loaded already: the Python half costs 5 ms of enum, once a session.
 from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
@@ -78,7 +79,8 @@ def serve_connection(environ: dict[bytes, bytes]) -> int:
 def serve(environ: dict[bytes, bytes]) -> tuple[int, bool]:
     """Run the session. Return its exit status, and whether the client may have sent a password. Exits on an error."""
     wire = Wire(TIMEOUT)
-    journal = Log(level_of(environ), connection_facts(environ), wants_json(environ))
+    as_json = wants_json(environ)
+    journal = Log(level_of(environ), connection_facts(environ, as_json), as_json)
     if (environ.get(b"SMTPD_LOG") or b"refusals") not in LEVELS:
         journal.warning(b"SMTPD_LOG must be none, refusals or all: using refusals")
     smtps = bool(environ.get(b"SMTPS"))  # an empty value is off, as in netqmail's TLS patch
@@ -109,7 +111,7 @@ def send_final_reply(wire: Wire, reply: bytes) -> int:
 def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Session, SessionBackend]:
     """Read the settings, log the warnings about them, and make a session. Raises Unreadable."""
     control.enter(control.home(environ))
-    setup = Setup(environ, arguments())
+    setup = Setup(environ, arguments() if len(sys.argv) > 1 else [])
     wire.set_limits(setup.timeout, setup.session_seconds)
     if warmed_up:  # a child of tcpserver
         wire.let_kernel_time()
@@ -119,7 +121,8 @@ def prepare(environ: dict[bytes, bytes], wire: Wire, journal: Log) -> tuple[Sess
     backend = SessionBackend(environ, wire, setup.morercpthosts, setup.authenticator, journal)
     backend.services, backend.plugins = setup.services, setup.plugins
     backend.recipients = setup.recipients
-    backend.use_limits(setup)
+    if setup.settings.relay_limited or setup.settings.logins_limited:
+        backend.use_limits(setup)
     if setup.settings.xclient:
         backend.proxy_environ, backend.warnings = dict(environ), setup.warnings
     return Session(setup.settings, backend), backend

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.smtp.backend import Backend
 
-    MakeBackend = Callable[[dict[bytes, bytes], Wire, control.MoreRcpthosts, None, Log], Backend]
+    MakeBackend = Callable[[dict[bytes, bytes], Wire, None, None, Log], Backend]
 
 LISTS = (b"rcpthosts", b"badmailfrom", b"validrcptto", b"xclienthosts", b"policyservice", b"relaylimits")
 RECIPIENTS = (b"validrcptto", b"validrcptto.cdb")
@@ -42,7 +42,7 @@ def warm_up(make_backend: "MakeBackend") -> None:
     settings = Settings()
     settings.rcpthosts = frozenset((b"example.com",))
     for _ in range(WARM_UP_SESSIONS):
-        backend = make_backend({}, Wire(TIMEOUT), control.MoreRcpthosts(-1), None, Log(NONE, {}))
+        backend = make_backend({}, Wire(TIMEOUT), None, None, Log(NONE, {}))
         session = Session(settings, backend)
         session.greet()
         for line in WARM_UP_COMMANDS:

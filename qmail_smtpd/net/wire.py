@@ -5,6 +5,7 @@ output passes through it; without one no TLS code is loaded.
 """
 
 import os
+import sys
 from select import POLLIN, POLLOUT, poll
 from stat import S_ISSOCK
 from time import monotonic
@@ -46,6 +47,7 @@ LONGEST_POLL = 2_000_000.0  # seconds: poll counts milliseconds in a C int
 FINAL_REPLY_SECONDS = 1.0  # for the reply that says that the session has timed out
 LAST_SECONDS = 2.0  # for a client that has got its last reply: until it closes the connection
 LAST_BYTES = 1 << 20  # the most that is read from it in this time
+LONG = 8 if sys.maxsize > 1 << 32 else 4  # bytes of a C long
 
 
 class TimedOut(Exception):
@@ -211,9 +213,8 @@ def receive_in_time(size: int) -> bytes:
 def set_time_limits(seconds: int) -> bool:
     """Limit the time of a read of descriptor 0 and of a write to descriptor 1. False if they are not both sockets."""
     import _socket  # as in hang_up
-    from struct import pack
 
-    limit = pack("ll", seconds, 0)  # struct timeval
+    limit = seconds.to_bytes(LONG, sys.byteorder) + bytes(LONG)  # struct timeval
     for descriptor, option in ((0, _socket.SO_RCVTIMEO), (1, _socket.SO_SNDTIMEO)):
         try:
             connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, descriptor)

@@ -133,8 +133,10 @@ def report(environ: "Environ", event: bytes, facts: dict[bytes, bytes]) -> None:
     """Log an event of a session for the administrator and fail2ban: one line, as text or as JSON."""
     from qmail_smtpd.log import connection_facts, json_line, line, wants_json
 
-    known = {b"event": event, **connection_facts(environ), b"ip": environ.get(b"TCPREMOTEIP", b"unknown"), **facts}
-    text = (json_line if wants_json(environ) else line)(known, PROGRAM.encode())
+    as_json = wants_json(environ)
+    first = connection_facts(environ, as_json)
+    known = {b"event": event, **first, b"ip": environ.get(b"TCPREMOTEIP", b"unknown"), **facts}
+    text = (json_line if as_json else line)(known, PROGRAM.encode())
     strerr.say(text.removesuffix(b"\n"))
 
 

@@ -90,12 +90,10 @@ def rcpt_refusal(
 
 
 def may_be_unknown(settings: "Settings", recipient: bytes, in_morercpthosts: "Callable[[bytes], bool]") -> bool:
-    """Whether the backend is to be asked if a recipient that is accepted so far exists.
+    """Whether the backend is to be asked if a recipient that is accepted so far exists, where recipients are checked.
 
     If the client may relay, the recipient may be at another host: it is asked for the domains of rcpthosts only.
     """
-    if not settings.recipients_are_checked:
-        return False
     if settings.relayclient is None:
         return True
     return settings.rcpthosts is not None and is_listed(settings, recipient, in_morercpthosts)

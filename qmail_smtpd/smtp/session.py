@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Consumer = Callable[["Session", bytes, int], int]
 
 ERRORS = (replies.TLS_UNAVAILABLE, replies.QQ_FAILURE, replies.NOT_VERIFIED, replies.CHECK_FAILED)
+ACCEPTANCES = (b"accepted", b"queued")  # events that are logged with the right to relay
 LINE_LIMIT = 8192  # bytes of a command that are kept. RFC 5321 wants 512; AUTH and parameters need more
 
 
@@ -64,7 +65,7 @@ class Session:
         self.waiting: list[tuple[bytes, Refusal | None, bool]] = []  # recipients: address, refusal, whether it counts
         self.saw_secret = False  # whether the client may have sent a password
         self.pipelined = False  # whether the client has sent several commands at once before it saw an EHLO reply
-        self.hooks = hooks_for(settings)
+        self.hooks = hooks_for(settings) if settings.plugins else None
         self.counts = dict.fromkeys((b"messages", b"recipients", b"refused", b"errors"), 0)
 
     def greet(self) -> None:
@@ -133,6 +134,8 @@ class Session:
     def log(self, event: bytes, facts: dict[bytes, bytes]) -> None:
         """Log a decision, with the name from HELO or EHLO."""
         if event not in self.backend.ignored_events:
+            if event in ACCEPTANCES:
+                facts = {**facts, **self.relay_facts()}
             self.backend.log(event, facts if self.helo is None else {b"helo": self.helo, **facts})
 
     def consume_command(self, data: bytes, position: int) -> int:

@@ -56,9 +56,6 @@ if TYPE_CHECKING:
         counts: dict[bytes, int]
         hooks: HooksProtocol | None
 
-        def relay_facts(self) -> dict[bytes, bytes]:
-            """Return why the client may relay, for the log."""
-
         def answer(self, reply: bytes) -> None:
             """Send the reply to a command, and count it if it is an error."""
 

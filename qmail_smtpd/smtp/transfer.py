@@ -70,7 +70,7 @@ def finish_message(session: "Session", message: "Message | ChunkedMessage") -> N
     if reply.startswith(b"2"):
         session.counts[b"messages"] += 1
         facts[b"qp"] = reply.rpartition(b" ")[2]
-        session.log(b"queued", {**session.envelope.facts(), **facts, **session.relay_facts()})
+        session.log(b"queued", {**session.envelope.facts(), **facts})
     else:
         facts.setdefault(b"reason", b"queue")
         session.log(b"rejected", {**session.envelope.facts(), **facts, b"reply": reply.replace(b" ", b"_")})

@@ -109,7 +109,8 @@ def rcpt(session: "Session", argument: bytes) -> None:
             return
         recipient = changed
     refusal = rcpt_refusal(settings, envelope, recipient, session.backend.in_morercpthosts)
-    if not refusal and may_be_unknown(settings, recipient, session.backend.in_morercpthosts):
+    is_checked = settings.recipients_are_checked and not refusal
+    if is_checked and may_be_unknown(settings, recipient, session.backend.in_morercpthosts):
         refusal = session.backend.recipient_refusal(envelope.sender, recipient)
     if refusal and refusal[0] == replies.UNKNOWN:
         session.unknown_recipients += 1
@@ -146,7 +147,7 @@ def answer_rcpt(session: "Session", recipient: bytes, refusal: "Refusal | None")
     session.counts[b"recipients"] += 1
     if session.hooks is not None:
         session.hooks.recipients += 1
-    session.log(b"accepted", {**facts, **session.relay_facts()})
+    session.log(b"accepted", facts)
     session.answer(replies.OK)
 
 
