@@ -137,6 +137,8 @@ class CountFiles(Counters):
 
 def escape(name: bytes) -> bytes:
     """Return a counter's name as a part of a file name or key: at most LONGEST_NAME bytes, none of them special."""
+    if len(name) <= LONGEST_NAME and not name.translate(None, PLAIN):
+        return name
     escaped = b"".join([ESCAPES[byte] for byte in name[:LONGEST_NAME]])[:LONGEST_NAME]
     return escaped[: escaped.rindex(b"%")] if b"%" in escaped[-2:] else escaped  # no half of an escape
 

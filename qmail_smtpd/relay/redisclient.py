@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from qmail_smtpd.log import escaped
 from qmail_smtpd.relay.errors import StoreError
-from qmail_smtpd.relay.redisline import Line
+from qmail_smtpd.relay.redisline import Line, packed, words
 from qmail_smtpd.relay.redisscripts import WARNED, Script
 from qmail_smtpd.relay.redissockets import TcpConnection, TlsConnection, UnixConnection
 from qmail_smtpd.relay.redistarget import Target
@@ -48,10 +48,18 @@ class Client:
     def run(self, script: Script, keys: "Sequence[bytes]", *arguments: bytes) -> Any:
         """Run a script. Raise StoreError."""
         numbered = (b"%d" % len(keys), *keys, *arguments)
+        return self.run_words(script, len(numbered), words(*numbered))
+
+    def run_words(self, script: Script, count: int, numbered: bytes) -> Any:
+        """Run a script with so many words, as they are sent: the number of keys, the keys, the arguments.
+
+        Raise StoreError.
+        """
+        head = b"*%d\r\n" % (count + 2)
         try:
-            return self.ask(b"EVALSHA", script.digest, *numbered)
+            return self.answer(head + script.by_name + numbered)
         except NoScriptError:
-            return self.ask(b"EVAL", script.text, *numbered)
+            return self.answer(head + script.by_text + numbered)
 
     def tell(self, script: Script, keys: "Sequence[bytes]", *arguments: bytes) -> None:
         """Run a script without waiting for its answer, which is read before that to the next question.
@@ -59,7 +67,8 @@ class Client:
         Raise StoreError. An error of the server is logged with that next question.
         """
         # EVAL, because nobody waits for an answer such as NOSCRIPT
-        command = b"EVAL", script.text, b"%d" % len(keys), *keys, *arguments
+        numbered = (b"%d" % len(keys), *keys, *arguments)
+        command = b"*%d\r\n" % (len(numbered) + 2) + script.by_text + words(*numbered)
         line = self.kept()
         if line is not None and len(line.unread) < MOST_UNREAD:
             try:
@@ -67,10 +76,14 @@ class Client:
                 return
             except OSError:
                 line.unread.pop()  # it is asked on a new connection
-        self.ask(*command)
+        self.answer(command)
 
     def ask(self, *command: bytes) -> Any:
-        """Return the answer to a command. Raise StoreError, and NoScriptError.
+        """Return the answer to a command. Raise StoreError."""
+        return self.answer(packed(*command))
+
+    def answer(self, command: bytes) -> Any:
+        """Return the answer to a packed command. Raise StoreError, and NoScriptError.
 
         A connection that was kept may be closed, or that of a master that has become a replica: then the commands
         without an answer are sent again, once, on a new one.
@@ -79,7 +92,7 @@ class Client:
             raise StoreError(self.failure)
         deadline = monotonic() + self.timeout
         line = self.kept()
-        unread: list[Sequence[bytes]] = []
+        unread: list[bytes] = []
         try:
             if line is not None:
                 try:
@@ -103,8 +116,8 @@ class Client:
         """Return the connection that this process has kept."""
         return self.line if self.pid == os.getpid() else None
 
-    def exchange(self, line: Line, command: "Sequence[bytes]") -> Any:
-        """Send a command, and return its answer after those that are still unread. Raise RedisError and OSError."""
+    def exchange(self, line: Line, command: bytes) -> Any:
+        """Send a packed command. Return its answer, after those that are still unread. Raise RedisError and OSError."""
         line.send(command)
         while len(line.unread) > 1:
             missed = line.read()
@@ -171,6 +184,7 @@ class Client:
     def find_master(self, deadline: float) -> tuple[str, int]:
         """Return the master's address, as the first Sentinel that answers says. Raise RedisError and OSError."""
         failure: Exception = RedisError(f"no sentinel knows {self.target.service}")
+        service = self.target.service.encode()
         for number, (host, port) in enumerate(self.target.addresses):
             share = (deadline - monotonic()) / (len(self.target.addresses) - number + 1)
             timeout = max(share, 0.01)
@@ -186,7 +200,7 @@ class Client:
             try:
                 sentinel.connect()
                 line = Line(sentinel._sock)
-                found = self.exchange(line, (b"SENTINEL", b"get-master-addr-by-name", self.target.service.encode()))
+                found = self.exchange(line, packed(b"SENTINEL", b"get-master-addr-by-name", service))
                 if found:
                     return found[0].decode(), int(found[1])
             except (RedisError, OSError) as error:
@@ -198,12 +212,12 @@ class Client:
     def look_for_eviction(self, line: Line) -> None:
         """Warn if the server may remove keys before they expire: once a day, whichever host asks first."""
         try:
-            text: bytes = self.exchange(line, (b"INFO", b"memory"))
+            text: bytes = self.exchange(line, packed(b"INFO", b"memory"))
             memory = dict(entry.partition(b":")[::2] for entry in text.split(b"\r\n"))
             policy = memory.get(b"maxmemory_policy", NO_EVICTION)
             if memory.get(b"maxmemory", b"0") == b"0" or policy == NO_EVICTION:
                 return
-            if self.exchange(line, (b"SET", WARNED, b"1", b"NX", b"EX", DAY)):
+            if self.exchange(line, packed(b"SET", WARNED, b"1", b"NX", b"EX", DAY)):
                 name = self.target.name.encode()
                 self.warnings.append(
                     b"%b may remove logins and counts: maxmemory-policy is %b" % (name, escaped(policy))

@@ -5,6 +5,8 @@ A script of a question also deletes a key that never exists: a replica then refu
 
 from hashlib import sha1
 
+from qmail_smtpd.relay.redisline import words
+
 LOGIN_PREFIX = b"ucspi-smtpd:login:"
 COUNT_PREFIX = b"ucspi-smtpd:count:"
 NEVER = b"ucspi-smtpd:never"
@@ -12,13 +14,13 @@ WARNED = b"ucspi-smtpd:warned"
 
 
 class Script:
-    """A script, and the name by which a server knows it that has loaded it."""
+    """How a command begins that runs a script: by its name, which a server knows that has loaded it, or by its text."""
 
-    __slots__ = ("digest", "text")
+    __slots__ = ("by_name", "by_text")
 
     def __init__(self, text: bytes) -> None:
-        self.text = text
-        self.digest = sha1(text, usedforsecurity=False).hexdigest().encode()
+        self.by_name = words(b"EVALSHA", sha1(text, usedforsecurity=False).hexdigest().encode())
+        self.by_text = words(b"EVAL", text)
 
 
 # KEYS: the login's. ARGV: the window, and the parts of the entry (entry.py) before and after its two times.
@@ -35,14 +37,14 @@ redis.call('DEL', KEYS[2])
 return {redis.call('GET', KEYS[1]), redis.call('TIME')[1]}
 """)
 
-# KEYS: one for each limit. ARGV: how many are wanted, then each limit and its seconds. Returns how many are granted,
-# and the number of the limit that has stopped the others, or 0. A window is that of window.py, as a hash.
+# KEYS: one for each limit. ARGV: each limit and its seconds, then how many are wanted. Returns two numbers as a text:
+# how many are granted, and which limit has stopped the others, or 0. A window is that of window.py, as a hash.
 TAKE = Script(b"""
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local granted, stopped, buckets = tonumber(ARGV[1]), 0, {}
+local granted, stopped, buckets = tonumber(ARGV[#ARGV]), 0, {}
 for i, key in ipairs(KEYS) do
-  local bucket, used = math.floor(now * 60 / ARGV[2 * i + 1]), 0
+  local bucket, used = math.floor(now * 60 / ARGV[2 * i]), 0
   local found = redis.call('HGETALL', key)
   for j = 1, #found, 2 do
     if tonumber(found[j]) < bucket - 60 then
@@ -51,17 +53,17 @@ for i, key in ipairs(KEYS) do
       used = used + found[j + 1]
     end
   end
-  local room = math.max(ARGV[2 * i] - used, 0)
+  local room = math.max(ARGV[2 * i - 1] - used, 0)
   if room < granted then granted, stopped = room, i end
   buckets[i] = string.format('%.0f', bucket)
 end
 for i, key in ipairs(KEYS) do
   if granted > 0 then
     redis.call('HINCRBY', key, buckets[i], granted)
-    redis.call('EXPIRE', key, math.ceil(ARGV[2 * i + 1] * 61 / 60) + 1)
+    redis.call('EXPIRE', key, math.ceil(ARGV[2 * i] * 61 / 60) + 1)
   end
 end
-return {granted, stopped}
+return string.format('%d %d', granted, stopped)
 """)
 
 # KEYS: the windows', and NEVER. ARGV: the seconds of each window. Returns what each has counted.

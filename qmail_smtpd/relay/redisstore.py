@@ -5,6 +5,7 @@ from qmail_smtpd.relay.countfiles import escape, unescape
 from qmail_smtpd.relay.entry import VERSION, Entry, parse
 from qmail_smtpd.relay.limits import MOST
 from qmail_smtpd.relay.redisclient import client_for
+from qmail_smtpd.relay.redisline import words
 from qmail_smtpd.relay.redisscripts import ALLOW, CHECK, COUNT_PREFIX, LOGIN_PREFIX, NEVER, TAKE, USED
 from qmail_smtpd.relay.store import Store
 
@@ -66,17 +67,20 @@ class RedisCounters(Counters):
         super().__init__(settings)
         self.client = client_for(settings.store, settings.timeout())
         self.warnings = self.client.warnings
+        self.questions: dict[Limits, Question] = {}
 
     def take(self, key: Key, limits: "Limits", count: int) -> "tuple[int, Limit | None]":
         """Count as many of `count` as all limits allow. See Counters."""
-        keys = [key_of(key, seconds) for _, seconds in limits]
-        numbers = [b"%d" % number for limit in limits for number in limit]
-        granted, stopped_by = self.client.run(TAKE, keys, b"%d" % count, *numbers)
+        question = self.questions.get(limits)
+        if question is None:
+            question = self.questions[limits] = Question(limits)
+        answer = self.client.run_words(TAKE, question.count, question.words(key, count))
+        granted, stopped_by = map(int, answer.split())
         return granted, limits[stopped_by - 1] if stopped_by else None
 
     def add(self, key: Key, seconds: int) -> None:
         """Count one. It is sent, and the answer is not waited for."""
-        self.client.tell(TAKE, [key_of(key, seconds)], b"1", b"%d" % MOST, b"%d" % seconds)
+        self.client.tell(TAKE, [key_of(key, seconds)], b"%d" % MOST, b"%d" % seconds, b"1")
 
     def used(self, questions: "Sequence[tuple[Key, int]]") -> list[int]:
         """Return what each counter has counted."""
@@ -103,9 +107,36 @@ class RedisCounters(Counters):
         return bool(found and self.client.ask(b"DEL", *found))
 
 
+class Question:
+    """The words of TAKE for the same limits: only the counter and the count are filled in."""
+
+    __slots__ = ("count", "lengths", "template")
+
+    def __init__(self, limits: "Limits") -> None:
+        self.count = 3 * len(limits) + 2
+        ends = [b":%d" % seconds for _, seconds in limits]
+        self.lengths = [len(COUNT_PREFIX) + len(end) for end in ends]
+        keys = b"".join([b"$%d\r\n" + COUNT_PREFIX + b"%b" + end + b"\r\n" for end in ends])
+        numbers = words(*[b"%d" % number for limit in limits for number in limit])
+        self.template = words(b"%d" % len(limits)) + keys + numbers + b"$%d\r\n%b\r\n"
+
+    def words(self, key: Key, count: int) -> bytes:
+        """Return the words that count so many."""
+        name, number = name_of(key), b"%d" % count
+        values: list[int | bytes] = []
+        for length in self.lengths:
+            values += (length + len(name), name)
+        return self.template % (*values, len(number), number)
+
+
+def name_of(key: Key) -> bytes:
+    """Return what the keys of a counter's windows have in common. Names cannot contain its signs."""
+    return b"%b:{%b}" % (key.kind, escape(key.name))
+
+
 def key_of(key: Key, seconds: int | None) -> bytes:
-    """Return the key of a window; None: the pattern for all windows of the counter. Names cannot contain its signs."""
-    return b"%b%b:{%b}:%b" % (COUNT_PREFIX, key.kind, escape(key.name), b"*" if seconds is None else b"%d" % seconds)
+    """Return the key of a window; None: the pattern for all windows of the counter."""
+    return b"%b%b:%b" % (COUNT_PREFIX, name_of(key), b"*" if seconds is None else b"%d" % seconds)
 
 
 def scan(client: "Client", pattern: bytes) -> "Iterator[list[bytes]]":

@@ -103,21 +103,23 @@ def servers(home: Path) -> dict[str, list[str]]:
     }
 
 
-def in_turns(commands: dict[str, list[str]], script: list[bytes], batches: int) -> dict[str, tuple[float, float]]:
+def in_turns(
+    commands: dict[str, list[str]], script: list[bytes], batches: int, sessions: int = BATCH
+) -> dict[str, tuple[float, float]]:
     """Return the milliseconds of CPU and of time per session. All servers run at once, and are used in turns."""
     running = {name: Server(command) for name, command in commands.items()}
     for server in running.values():
         try_out(server.port, script)
-        visit(server.port, BATCH, AT_ONCE, script)
+        visit(server.port, sessions, AT_ONCE, script)
     before = {name: settled(server.pid) for name, server in running.items()}
     times: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(batches):
         for name in random.sample(list(running), len(running)):
-            times[name].append(visit(running[name].port, BATCH, AT_ONCE, script))
+            times[name].append(visit(running[name].port, sessions, AT_ONCE, script))
     results = {}
     for name, server in running.items():
-        cpu = (settled(server.pid) - before[name]) / batches / BATCH * 1000
-        results[name] = cpu, median(times[name]) / BATCH * 1000
+        cpu = (settled(server.pid) - before[name]) / batches / sessions * 1000
+        results[name] = cpu, median(times[name]) / sessions * 1000
         server.stop()
     return results
 

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from time import monotonic
 
 import pytest
 from redis.exceptions import ConnectionError as Disconnected
@@ -34,7 +35,7 @@ def test_answers_are_read_in_pieces_of_any_size(ends: tuple[Line, socket.socket]
     line, server = ends
     text = b"".join(answer for answer, _ in ANSWERS)
     for _ in ANSWERS:
-        line.send((b"TIME",))
+        line.send(packed(b"TIME"))
     found, left = [], text
     while left or line.received:
         server.send(left[:size])
@@ -43,21 +44,35 @@ def test_answers_are_read_in_pieces_of_any_size(ends: tuple[Line, socket.socket]
         try:
             while True:
                 found.append(line.read())
-        except (BlockingIOError, IndexError):
+        except (TimeoutError, IndexError):
             pass
     assert found == [value for _, value in ANSWERS]
     assert server.recv(999) == b"*1\r\n$4\r\nTIME\r\n" * len(ANSWERS)
 
 
 def test_a_command_is_counted_in_bytes() -> None:
-    assert packed((b"GET", b"\xff\r\n", b"")) == b"*3\r\n$3\r\nGET\r\n$3\r\n\xff\r\n\r\n$0\r\n\r\n"
+    assert packed(b"GET", b"\xff\r\n", b"") == b"*3\r\n$3\r\nGET\r\n$3\r\n\xff\r\n\r\n$0\r\n\r\n"
+
+
+def test_the_kernel_ends_what_takes_too_long() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.25)
+        line = Line(ours)
+        assert ours.gettimeout() is None
+        started = monotonic()
+        with pytest.raises(TimeoutError):
+            line.read()
+        assert monotonic() - started >= 0.25
+        with pytest.raises(TimeoutError):
+            line.send(bytes(1 << 22))
 
 
 def test_errors_are_answers(ends: tuple[Line, socket.socket]) -> None:
     line, server = ends
     server.send(b"-OOM too much\r\n-NOSCRIPT No \xffmatching script\r\n*1\r\n-ERR x\r\n")
     for _ in range(3):
-        line.send((b"TIME",))
+        line.send(packed(b"TIME"))
     first, second, third = line.read(), line.read(), line.read()
     assert (type(first), str(first)) == (ResponseError, "OOM too much")
     assert (type(second), str(second)) == (NoScriptError, r"NOSCRIPT No \xffmatching script")
@@ -68,7 +83,7 @@ def test_errors_are_answers(ends: tuple[Line, socket.socket]) -> None:
 @pytest.mark.parametrize("text", [b"\r\n", b"hello\r\n", b":x\r\n", b"$x\r\n", b"%1\r\n", b"*1\r\n" * 9, b"*1\r\n\r\n"])
 def test_what_is_no_answer_is_an_error(ends: tuple[Line, socket.socket], text: bytes) -> None:
     line, server = ends
-    line.send((b"TIME",))
+    line.send(packed(b"TIME"))
     server.send(text)
     with pytest.raises(InvalidResponse):
         line.read()
@@ -79,7 +94,7 @@ def test_an_answer_that_does_not_end_is_an_error(
 ) -> None:
     line, server = ends
     monkeypatch.setattr(redisline, "LARGEST", 100)
-    line.send((b"TIME",))
+    line.send(packed(b"TIME"))
     server.send(b"$999\r\n" + b"x" * 200)
     with pytest.raises(InvalidResponse):
         line.read()
