@@ -8,7 +8,7 @@ STYLE = """
     --wrong: #2d1416; --calm: #58a6ff; --fair: #d29922; --pink: #bc8cff; }
 }
 * { box-sizing: border-box; }
-body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back);
+body { margin: 0; font: 1rem/1.5 system-ui, sans-serif; color: var(--text); background: var(--back);
   overflow-wrap: anywhere; }
 main { max-width: 72rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0; }
@@ -44,8 +44,9 @@ tbody th { font-weight: normal; min-width: 11rem; overflow-wrap: anywhere; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 @media print {
-  :root { --back: #fff; --text: #000; --dim: #444; --card: #fff; --wrong: #fff; }
+  :root { font-size: 75%; --back: #fff; --text: #000; --dim: #444; --card: #fff; --wrong: #fff; }
   main { max-width: none; padding: 0; } .scroll { overflow: visible; } details { display: none; }
-  figure, tr, .wrong li { break-inside: avoid; } h2 { break-after: avoid; } svg { print-color-adjust: exact; }
+  figure, tr, .wrong li, .tiles li { break-inside: avoid; } h2 { break-after: avoid; }
+  svg { print-color-adjust: exact; }
 }
 """
