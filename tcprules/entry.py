@@ -28,8 +28,15 @@ def start(program: str, module: str, function: str = "main", status: int = TEMPO
         fail(program, f"unable to load {module}: {error}", status)
     try:
         sys.exit(main())
-    except MemoryError:
+    except (MemoryError, SystemError) as error:
+        if not is_scarcity(error):
+            raise
         fail(program, NO_MEMORY, status)
+
+
+def is_scarcity(error: BaseException) -> bool:
+    """Whether memory is missing. CPython reports that as a SystemError where a function returns with it pending."""
+    return isinstance(error, MemoryError) or isinstance(error.__cause__ or error.__context__, MemoryError)
 
 
 def fail(program: str, text: str, status: int) -> "NoReturn":
@@ -55,10 +62,13 @@ def has_reader() -> bool:
 
 
 def report_bug(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
-    """The excepthook of all programs."""
-    from tcprules import strerr
+    """The excepthook of all programs. Where memory is missing for a traceback, the interpreter would say much more."""
+    try:
+        from tcprules import strerr
 
-    strerr.report_bug(kind, error, trace)
+        strerr.report_bug(kind, error, trace)
+    except (MemoryError, SystemError, ImportError):
+        os.write(2, f"fatal: {kind.__name__}, and no memory to say where\n".encode())
 
 
 def tcprules() -> "NoReturn":

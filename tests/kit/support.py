@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def script(name: str) -> str:
     path = Path(sys.executable).parent / name
     assert path.exists(), f"{name} is not installed: run tests/run, or pip install -e '.[test]'"
     return str(path)
+
+
+def needs_channel_binding(path: str) -> bool:
+    """Whether msmtp or mpop logs in by SCRAM under TLS only where -PLUS is offered (docs/clients.md)."""
+    if not os.path.exists(path):
+        return False
+    words = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.split()
+    return tuple(map(int, words[2].split("."))) >= {"msmtp": (1, 8, 26), "mpop": (1, 4, 20)}[words[0]]
 
 
 def peer(path: str) -> str:

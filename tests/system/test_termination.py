@@ -181,7 +181,7 @@ def test_no_temporary_file_is_left_and_no_content_is_partial(name: str, tmp_path
         assert left.keys() <= contents.keys(), (moment, number, result)
         assert all(left[path] in contents[path] for path in left if path in EXACT), (moment, number, result)
         exits[result.exit] += 1
-    assert exits[-signal.SIGTERM] > 3, exits
+    assert exits[-signal.SIGTERM] > 2, exits
 
 
 # the mechanism

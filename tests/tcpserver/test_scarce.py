@@ -1,6 +1,8 @@
 """A run script's limits on memory, stack, processes and descriptors never switch a rule off."""
 
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from tests.kit.server import Server, compiled, needs_root, open_to_all
 from tests.kit.support import script
 
 NAMES = "=localhost:deny\n:allow\n"
-MEMORY = [24_000_000, 300_000_000, 3_000_000_000]
+ENOUGH = 24_000_000 if sys.version_info < (3, 13) else 30_000_000  # bytes for a server that asks for names
+MEMORY = [ENOUGH, 300_000_000, 3_000_000_000]
 NOT_ASKED = b"tcpserver: warning: dropping connection, unable to ask for the client's name: temporary failure\n"
 UNUSED_UID = "54321"
 
@@ -26,6 +29,14 @@ def test_a_rule_for_a_name_holds_under_a_limit_of_memory(size: int, option: str,
     with Server(words, before=softlimit(size)) as server:
         assert server.ask() == b""
         assert b" :127.0.0.1:" not in server.wait_for_log(rb"^tcpserver: deny \d+ 0:127.0.0.1:\d+ localhost:127.0.0.1:")
+
+
+@pytest.mark.parametrize("size", range(17_000_000, ENOUGH - 2_000_000, 1_000_000))
+def test_too_little_memory_for_the_start_is_one_line(size: int) -> None:
+    words = [*softlimit(size), script("tcpserver"), "-RHl0", "127.0.0.1", "no-such-port", "true"]
+    done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 111
+    assert re.fullmatch(rb"tcpserver: fatal: [^\n]+\n", done.stderr)
 
 
 @needs_root

@@ -12,7 +12,7 @@ import pytest
 from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.peers.postfixserver import Postfix
 from tests.kit.server import Server, until
-from tests.kit.support import peer, script
+from tests.kit.support import needs_channel_binding, peer, script
 from tests.kit.tlspeer import certify
 
 pytestmark = pytest.mark.peer
@@ -50,12 +50,13 @@ def msmtp(port: int, password: str) -> list[str]:
     return [*words, f"--from={SENDER}", OUTSIDE]
 
 
-# client -> the mechanisms that it tries, the exit codes after 535 and 454 to AUTH, and after 454 to STARTTLS
+# client -> the mechanisms that it tries (none: it gives up before AUTH), the exit codes after 535 and 454 to AUTH, and
+# after 454 to STARTTLS
 CLIENTS: dict[Command, tuple[list[str], int, int]] = {
     smtplib: (["CRAM-MD5", "PLAIN", "LOGIN"], 1, 1),
     curl: (["CRAM-MD5"], 67, 0),
     swaks: (["CRAM-MD5", "LOGIN", "PLAIN"], 28, 29),
-    msmtp: (["PLAIN"], 77, 76),
+    msmtp: ([], 70, 76) if needs_channel_binding("/usr/bin/msmtp") else (["PLAIN"], 77, 76),
 }
 EACH = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
 
@@ -112,8 +113,9 @@ def logins(log: bytes) -> list[tuple[str, str]]:
 def test_a_client_uses_the_mechanism_of_the_table(hosts: dict[str, Host], client: Command) -> None:
     host = hosts["usable"]
     log = host.watch(lambda: run(client(host.port, "secret")))
-    assert logins(log) == [("yes", CLIENTS[client][0][0])]
-    assert b" event=queued " in log
+    mechanisms = CLIENTS[client][0][:1]
+    assert logins(log) == [("yes", mechanism) for mechanism in mechanisms]
+    assert (b" event=queued " in log) is bool(mechanisms)
 
 
 @EACH
