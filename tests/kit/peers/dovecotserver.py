@@ -5,6 +5,7 @@ $DOVECOT_ROOT names a root file system (debootstrap) whose Dovecot is run instea
 
 import os
 import pwd
+import re
 import socket
 import subprocess
 import tempfile
@@ -108,7 +109,9 @@ class Dovecot:
         self.pop3, self.imap = free_port(), free_port()
         text = (BASE[self.version] + COMMON).format(top=self.top, owner=OWNER, pop3=self.pop3, imap=self.imap)
         text += PASSDB[self.version] if passdb is None else passdb
-        (self.top / "dovecot.conf").write_text((text + more).replace("TOP", str(self.top)))
+        text = (text + more).replace("TOP", str(self.top))
+        self.sockets = re.findall(rf"unix_listener ({re.escape(str(self.top))}/\S+)", text)
+        (self.top / "dovecot.conf").write_text(text)
 
     def own(self) -> None:
         """Give the mail to its owner."""
@@ -132,9 +135,13 @@ class Dovecot:
         return self
 
     def listens(self) -> bool:
+        """Whether it listens everywhere: it opens one socket after the other."""
         try:
             for port in (self.pop3, self.imap):
                 socket.create_connection(("127.0.0.1", port)).close()
+            for path in self.sockets:
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(path)
         except OSError:
             return False
         return True

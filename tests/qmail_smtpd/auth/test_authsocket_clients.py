@@ -186,7 +186,8 @@ def test_a_restart_of_dovecot_in_the_middle_costs_no_login_after_it(
                 during.login("joe", "secret")
             assert caught.value.smtp_code == 454
         dovecot.__enter__()
-        before.login("joe", "secret")
+        code, reply = before.docmd("AUTH PLAIN", b64encode(b"\0joe\0secret").decode())
+        assert code == 235, (reply, server.log(), dovecot.log())
     with session(server, tmp_path) as after:
         after.login("joe", "secret")
 
