@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qmail_smtpd.plugins.chain import Chain
     from qmail_smtpd.plugins.listing import Listing
     from qmail_smtpd.queue.client import LoadedQueue, QueueClient
+    from qmail_smtpd.recipients.cdb import MoreRcpthosts
     from qmail_smtpd.recipients.check import Recipients
     from qmail_smtpd.relay.meter import Meter
     from qmail_smtpd.services.consultant import Consultant
@@ -70,7 +71,7 @@ class SessionBackend:
         self,
         environ: dict[bytes, bytes],
         wire: Wire,
-        morercpthosts: control.MoreRcpthosts | None,
+        morercpthosts: "MoreRcpthosts | None",
         authenticator: "Authenticator | None",
         journal: Log,
     ) -> None:

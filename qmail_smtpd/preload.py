@@ -65,6 +65,10 @@ def read_control_files(environ: "Mapping[bytes, bytes]") -> None:
         files = control.cached("settings", ControlFiles)
         if files.settings.chunking:
             from qmail_smtpd.smtp import chunking  # noqa: F401  # once, not in each child
+        if files.has_morercpthosts:
+            import cdblib  # noqa: F401
+
+            from qmail_smtpd.recipients import cdb  # noqa: F401
         if files.settings.relay_limited:
             from qmail_smtpd.relay.prepared import read_settings
 

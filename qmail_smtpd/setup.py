@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.auth.authenticator import Authenticator
     from qmail_smtpd.plugins.listing import Listing
+    from qmail_smtpd.recipients.cdb import MoreRcpthosts
     from qmail_smtpd.recipients.check import Recipients
     from qmail_smtpd.recipients.listed import Lists
     from qmail_smtpd.relay.limits import Limit, RelayLimits
@@ -199,9 +200,7 @@ class Setup(Reader):
         self.authfaillimit: Limit | None = None
         self.plugins = self.read_plugins(environ) if files.has_plugins or b"SPPCONFFILE" in environ else {}
         self.timeout, self.session_seconds = files.timeout, files.session_seconds
-        self.morercpthosts: control.MoreRcpthosts | None = None
-        if files.has_morercpthosts:
-            self.morercpthosts = control.MoreRcpthosts(control.open_control(b"morercpthosts.cdb"))
+        self.morercpthosts = self.open_morercpthosts() if files.has_morercpthosts else None
         self.read_environment(environ)
         if files.xclienthosts is not None and b"NORELAY" not in environ:  # with it, the address is a proxy's
             self.settings.xclient = files.xclienthosts.attributes(environ.get(b"TCPREMOTEIP", b""))
@@ -263,6 +262,12 @@ class Setup(Reader):
         environ.pop(b"RELAYCLIENT", None)  # the queue program must not see it either
         if self.settings.rcpthosts is None:
             self.settings.relaystrict = True
+
+    def open_morercpthosts(self) -> "MoreRcpthosts":
+        """Open the file. Raises Unreadable."""
+        from qmail_smtpd.recipients.cdb import MoreRcpthosts
+
+        return MoreRcpthosts(control.open_control(b"morercpthosts.cdb"))
 
     def open_recipients(self, lists: "Lists | None", program: bytes | None) -> "Recipients":
         """Return what decides which recipients exist."""

@@ -3,7 +3,8 @@
 It takes about 10 ms for a million keys. The cdbs of qmail-newvrt say it in a record of their own.
 """
 
-from qmail_smtpd.control import PAIR_SIZE, Cdb, unreadable
+from qmail_smtpd.control import unreadable
+from qmail_smtpd.recipients.cdb import PAIR_SIZE, Cdb
 
 HEADER = 2048  # cdb.txt: 256 pairs, then the records, then the tables
 BLOCK = 1 << 20

@@ -6,6 +6,7 @@ which list was compiled, and each domain that it names.
 
 from qmail_smtpd import control
 from qmail_smtpd.log import escaped
+from qmail_smtpd.recipients.cdb import Cdb
 from qmail_smtpd.recipients.cdbscan import names_domain
 from qmail_smtpd.recipients.entries import REFUSES, Entries, domain_of, keys
 
@@ -54,9 +55,9 @@ class Lists:
             warn(LIST, b"has changed since it was compiled: run qmail-newvrt")
         return compiled == stamp(status)
 
-    def open_cdb(self) -> control.Cdb:
+    def open_cdb(self) -> Cdb:
         """Open the cdb. Raises Unreadable."""
-        return control.Cdb(CDB, control.open_control(CDB) if self.has_cdb else -1)
+        return Cdb(CDB, control.open_control(CDB) if self.has_cdb else -1)
 
 
 def warn_of_mistakes(entries: Entries, warn: "Callable[[bytes, bytes], None]") -> None:
