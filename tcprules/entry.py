@@ -19,7 +19,7 @@ PATIENCE = 1000  # milliseconds, as in strerr.py, which there may be no memory t
 
 def start(program: str, module: str, function: str = "main", status: int = TEMPORARY) -> "NoReturn":
     """Call the main function of a module. Without memory for it: one line, and this exit status."""
-    sys.excepthook = report_bug
+    sys.excepthook = lambda kind, error, trace: report_bug(program, status, kind, error, trace)
     try:
         main = getattr(__import__(module, fromlist=[function]), function)
     except (MemoryError, SystemError):  # CPython 3.11 loses some of the first: "error return without exception set"
@@ -61,14 +61,18 @@ def has_reader() -> bool:
         return True
 
 
-def report_bug(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
+def report_bug(
+    program: str, status: int, kind: type[BaseException], error: BaseException, trace: "TracebackType | None"
+) -> None:
     """The excepthook of all programs. Where memory is missing for a traceback, the interpreter would say much more."""
+    if is_scarcity(error):
+        fail(program, NO_MEMORY, status)
     try:
         from tcprules import strerr
 
         strerr.report_bug(kind, error, trace)
     except (MemoryError, SystemError, ImportError):
-        os.write(2, f"fatal: {kind.__name__}, and no memory to say where\n".encode())
+        fail(program, NO_MEMORY, status)
 
 
 def tcprules() -> "NoReturn":

@@ -159,4 +159,6 @@ def test_recordio_and_fixcrio_do_what_the_originals_do(name: str, words: list[st
     ours, original = both(name, words, text)
     assert ours.stdout == original.stdout
     assert ours.exit == original.exit
-    assert lines_of(ours.stderr) == lines_of(original.stderr)
+    # A program that cannot be run may end before or after its input, which is empty.
+    unordered = {b"< [EOF]", b"> [EOF]"} if words == ["no/such"] else set()
+    assert lines_of(ours.stderr) - unordered == lines_of(original.stderr) - unordered
