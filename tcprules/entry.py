@@ -24,7 +24,8 @@ def start(program: str, module: str, function: str = "main", status: int = TEMPO
         main = getattr(__import__(module, fromlist=[function]), function)
     except (MemoryError, SystemError):  # CPython 3.11 loses some of the first: "error return without exception set"
         fail(program, NO_MEMORY, status)
-    except (ImportError, OSError) as error:  # a shared library that cannot be mapped is an ImportError
+    except (ImportError, OSError, SyntaxError) as error:
+        # A shared library that cannot be mapped is an ImportError; the compiler of 3.13 finds an "invalid syntax".
         fail(program, f"unable to load {module}: {error}", status)
     try:
         sys.exit(main())
@@ -44,9 +45,10 @@ def fail(program: str, text: str, status: int) -> "NoReturn":
     try:
         if has_reader():
             os.write(2, f"{program}: fatal: {text}\n".encode("utf-8", "backslashreplace"))
-    except OSError:
+    except (OSError, MemoryError):
         pass
-    os._exit(status)
+    finally:
+        os._exit(status)
 
 
 def has_reader() -> bool:
@@ -71,8 +73,10 @@ def report_bug(
         from tcprules import strerr
 
         strerr.report_bug(kind, error, trace)
-    except (MemoryError, SystemError, ImportError):
-        fail(program, NO_MEMORY, status)
+    except (MemoryError, SystemError, ImportError) as another:
+        if is_scarcity(another):
+            fail(program, NO_MEMORY, status)
+        sys.__excepthook__(kind, error, trace)
 
 
 def tcprules() -> "NoReturn":

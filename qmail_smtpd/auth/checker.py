@@ -59,8 +59,10 @@ def run(program: str, usage: str, check: "Callable[[Credentials, dict[bytes, byt
 
 def crash(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
     """Exit with 111 after a bug: Python's own exit status 1 would mean a wrong password."""
-    strerr.report_bug(kind, error, trace)
-    os._exit(strerr.TEMPORARY)
+    try:
+        strerr.report_bug(kind, error, trace)
+    finally:  # also without memory for the report
+        os._exit(strerr.TEMPORARY)
 
 
 def read_credentials(program: str) -> Credentials:

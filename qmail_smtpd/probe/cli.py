@@ -38,8 +38,10 @@ class Command(click.Command):
 
 def crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
     """Report a bug of ours with a traceback, but exit with 111: Python's exit code 1 would mean an open relay."""
-    strerr.report_bug(kind, error, trace)
-    os._exit(strerr.TEMPORARY)
+    try:
+        strerr.report_bug(kind, error, trace)
+    finally:  # also without memory for the report
+        os._exit(strerr.TEMPORARY)
 
 
 def occupy_standard_descriptors() -> None:

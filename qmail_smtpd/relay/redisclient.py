@@ -95,6 +95,8 @@ class Client:
         unread: list[bytes] = []
         try:
             if line is not None:
+                if line.seconds != self.timeout:
+                    line.limit(self.timeout)  # its first question had what was left when it was connected
                 try:
                     return self.exchange(line, command)
                 except (NoScriptError, TimeoutError):
@@ -149,7 +151,7 @@ class Client:
             connection = self.make(deadline)
         connection.connect()
         self.connection, self.pid = connection, os.getpid()
-        line = Line(connection._sock)
+        line = Line(connection._sock, time_left(deadline))
         self.look_for_eviction(line)
         self.line = line
         return line
@@ -170,7 +172,7 @@ class Client:
 
     def options(self, deadline: float) -> dict[str, Any]:
         """Return the arguments of every connection."""
-        remaining = max(deadline - monotonic(), 0.01)
+        remaining = time_left(deadline)
         return {
             "db": self.target.database,
             "username": self.target.user or None,
@@ -199,7 +201,7 @@ class Client:
             )
             try:
                 sentinel.connect()
-                line = Line(sentinel._sock)
+                line = Line(sentinel._sock, timeout)
                 found = self.exchange(line, packed(b"SENTINEL", b"get-master-addr-by-name", service))
                 if found:
                     return found[0].decode(), int(found[1])
@@ -232,6 +234,11 @@ class Client:
         connection, self.connection, self.line = self.connection, None, None
         if connection is not None and self.pid == os.getpid():
             connection.disconnect()
+
+
+def time_left(deadline: float) -> float:
+    """Return the seconds that are left for a system call: never none, which would mean not to wait at all."""
+    return max(deadline - monotonic(), 0.01)
 
 
 def readable(text: str) -> bytes:

@@ -27,13 +27,31 @@ class Incomplete(Exception):
 class Line:
     """A connection. `unread` are the commands that were sent and whose answers nobody has read."""
 
-    __slots__ = ("received", "socket", "unread")
+    __slots__ = ("received", "seconds", "socket", "unread")
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, seconds: float) -> None:
         self.socket = connected
         self.received = b""
         self.unread: list[bytes] = []
-        let_kernel_time(connected)
+        self.seconds = 0.0
+        self.limit(seconds)
+
+    def limit(self, seconds: float) -> None:
+        """Set how long a system call may take. The kernel ends those that take longer: Python would poll before each.
+
+        A TLS connection (ssl.SSLSocket) keeps Python's time-out, and so does one whose kernel wants another structure.
+        """
+        self.seconds = seconds
+        self.socket.settimeout(seconds)
+        if type(self.socket) is not socket.socket:
+            return
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))  # struct timeval
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        except OSError:
+            return
+        self.socket.settimeout(None)
 
     def send(self, command: bytes) -> None:
         """Send a packed command, and leave its answer for later. Raise OSError."""
@@ -68,19 +86,6 @@ class Line:
         self.received += piece
         if len(self.received) > LARGEST:
             raise InvalidResponse("the answer is too long")
-
-
-def let_kernel_time(connected: socket.socket) -> None:
-    """Have the kernel end what takes longer than the socket's timeout: Python would poll before each read and write.
-
-    The end is then a BlockingIOError. A TLS connection (ssl.SSLSocket) keeps its own timeout.
-    """
-    seconds = connected.gettimeout()
-    if seconds and type(connected) is socket.socket:
-        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))  # struct timeval
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        connected.settimeout(None)
 
 
 def packed(*command: bytes) -> bytes:

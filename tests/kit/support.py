@@ -34,7 +34,7 @@ def needs_channel_binding(path: str) -> bool:
     if not os.path.exists(path):
         return False
     words = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.split()
-    return tuple(map(int, words[2].split("."))) >= {"msmtp": (1, 8, 26), "mpop": (1, 4, 20)}[words[0]]
+    return tuple(map(int, words[2].split("."))) >= {"msmtp": (1, 8, 26), "mpop": (1, 4, 21)}[words[0]]
 
 
 def peer(path: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from qmail_smtpd.relay.counters import ADDRESS, FAILED, LOGIN, Key
 from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.kinds import open_counters, open_store
+from qmail_smtpd.relay.redisclient import Client
 from qmail_smtpd.relay.redistarget import Target
 from qmail_smtpd.relay.settings import Settings
 from qmail_smtpd.relay.store import Store
@@ -318,6 +319,16 @@ def test_a_session_of_a_worker_keeps_its_connection_for_the_next(site: Site, ser
         pids = {line.split()[2] for line in smtp.log().splitlines() if line.startswith(b"tcpserver: pid ")}
         assert len(pids) < 10  # a client that comes before the worker is idle gets another one
         assert server.client().info("stats")["total_connections_received"] <= before + len(pids) + 1
+
+
+def test_a_connection_that_was_made_late_has_the_whole_time_for_the_next_question(server: RedisServer) -> None:
+    client = Client(server.url.encode(), 5.0)
+    client.ask(b"TIME")
+    assert client.line
+    assert 0 < client.line.seconds < 5
+    client.ask(b"TIME")
+    assert client.line.seconds == 5
+    client.close()
 
 
 def test_a_connection_is_not_shared_over_a_fork(home: Home, server: RedisServer) -> None:

@@ -27,7 +27,7 @@ ANSWERS: list[tuple[bytes, object]] = [
 def ends() -> Iterator[tuple[Line, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield Line(ours), theirs
+        yield Line(ours, 20), theirs
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -57,15 +57,31 @@ def test_a_command_is_counted_in_bytes() -> None:
 def test_the_kernel_ends_what_takes_too_long() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.settimeout(0.25)
-        line = Line(ours)
+        line = Line(ours, 20)
+        line.limit(0.25)
         assert ours.gettimeout() is None
         started = monotonic()
         with pytest.raises(TimeoutError):
             line.read()
-        assert monotonic() - started >= 0.25
+        assert 0.25 <= monotonic() - started < 20
         with pytest.raises(TimeoutError):
             line.send(bytes(1 << 22))
+
+
+class Elsewhere(socket.socket):
+    """A socket of which only Python limits the time, as ssl.SSLSocket."""
+
+
+@pytest.mark.parametrize("kind", [Elsewhere, socket.socket])
+def test_python_ends_it_where_the_kernel_does_not(kind: type[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 32-bit system with 64-bit times refuses the structure."""
+    monkeypatch.setattr(redisline.struct, "pack", lambda *_: b"short")
+    ours, theirs = socket.socketpair()
+    with theirs, kind(ours.family, ours.type, ours.proto, ours.detach()) as connected:
+        line = Line(connected, 0.25)
+        assert connected.gettimeout() == 0.25
+        with pytest.raises(TimeoutError):
+            line.read()
 
 
 def test_errors_are_answers(ends: tuple[Line, socket.socket]) -> None:
