@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 from redis.exceptions import ConnectionError as Disconnected
@@ -75,7 +76,7 @@ class Elsewhere(socket.socket):
 @pytest.mark.parametrize("kind", [Elsewhere, socket.socket])
 def test_python_ends_it_where_the_kernel_does_not(kind: type[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
     """A 32-bit system with 64-bit times refuses the structure."""
-    monkeypatch.setattr(redisline.struct, "pack", lambda *_: b"short")
+    monkeypatch.setattr(redisline, "struct", SimpleNamespace(pack=lambda *_: b"short"))
     ours, theirs = socket.socketpair()
     with theirs, kind(ours.family, ours.type, ours.proto, ours.detach()) as connected:
         line = Line(connected, 0.25)
