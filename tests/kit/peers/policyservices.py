@@ -26,7 +26,7 @@ sqlite_config: {{database: "{directory}/db.sqlite3"}}
 SOCKET: "{directory}/s"
 socket_permission: 0666
 limits: [[{limit}, 3600]]
-sql_limits_by_id: {{}}
+sql_limits_by_id: ""
 limit_by_sasl: True
 success_action: "dunno"
 fail_action: "defer_if_permit Rate limit reach, retry later"
