@@ -34,9 +34,16 @@ if ask("QQMODE") == "noread":
     os._exit(int(ask("QQEXIT", "0")))
 message, envelope = drain(0), drain(1)
 number = len(os.listdir("dump")) // 2
-for end, content in ((".m", message), (".e", envelope)):
-    with open(f"dump/{{number:04d}}{{end}}", "wb") as file:
-        file.write(content)
+while True:
+    try:
+        file = open(f"dump/{{number:04d}}.m", "xb")
+        break
+    except FileExistsError:  # of another one that ends at the same time
+        number += 1
+with file:
+    file.write(message)
+with open(f"dump/{{number:04d}}.e", "wb") as file:
+    file.write(envelope)
 if ask("QQERR"):
     os.write(6, os.environb[b"QQERR"])
 if ask("QQSIGNAL"):
