@@ -74,8 +74,11 @@ class Client:
             try:
                 line.send(command)
                 return
+            except TimeoutError as error:  # part of it may have been sent
+                self.close()
+                raise self.failed(error) from None
             except OSError:
-                line.unread.pop()  # it is asked on a new connection
+                line.unread.pop()  # answer() finds the connection closed, and sends it again on a new one
         self.answer(command)
 
     def ask(self, *command: bytes) -> Any:

@@ -1,5 +1,6 @@
 """Redis's answers on a connection, in whatever pieces they arrive, and what is no answer."""
 
+import os
 import socket
 from collections.abc import Iterator
 from time import monotonic
@@ -10,7 +11,10 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, ResponseError
 
 from qmail_smtpd.relay import redisline
+from qmail_smtpd.relay.errors import StoreError
+from qmail_smtpd.relay.redisclient import Client
 from qmail_smtpd.relay.redisline import Line, packed
+from qmail_smtpd.relay.redisscripts import TAKE
 
 ANSWERS: list[tuple[bytes, object]] = [
     (b"+OK\r\n", b"OK"),
@@ -120,3 +124,38 @@ def test_an_answer_that_does_not_end_is_an_error(
     line.received = b"$999\r\n"
     with pytest.raises(Disconnected):
         line.read()
+
+
+class Watched(Line):
+    """A connection whose server reads only after each command has been sent, or has failed."""
+
+    __slots__ = ("seen", "server")
+
+    def __init__(self, ours: socket.socket, server: socket.socket) -> None:
+        super().__init__(ours, 0.1)
+        self.seen, self.server = b"", server
+        server.setblocking(False)
+
+    def send(self, command: bytes) -> None:
+        try:
+            super().send(command)
+        finally:
+            try:
+                while piece := self.server.recv(1 << 20):
+                    self.seen += piece
+            except BlockingIOError:
+                pass
+
+
+def test_after_a_part_of_a_command_nothing_else_is_sent_on_the_same_connection() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        client = Client(b"redis://127.0.0.1:1", 0.1)
+        client.line = line = Watched(ours, theirs)
+        client.connection, client.pid = SimpleNamespace(disconnect=ours.close), os.getpid()
+        name = b"x" * (8 << 20)
+        with pytest.raises(StoreError, match="timed out"):
+            client.tell(TAKE, [name], b"1")
+        assert len(line.seen) < len(name)
+        assert line.seen.count(b"*5\r\n") == 1
+        assert client.kept() is None
