@@ -16,7 +16,7 @@ from qmail_smtpd.relay.directory import Directory
 from qmail_smtpd.relay.entry import Entry, compose
 from qmail_smtpd.relay.errors import StoreError
 from tests.kit.relayhome import NOW, Home, facts
-from tests.kit.server import needs_root
+from tests.kit.server import needs_root, open_to_all
 
 JOE = b"joe@example.com"
 V4, V6 = b"192.0.2.7", b"2001:db8::7"
@@ -69,8 +69,7 @@ def test_group_members_renew_each_others_entries_and_others_only_read(home: Home
                 os._exit(2)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    for path in (home.path, *home.path.parents[:4]):
-        path.chmod(0o755)
+    open_to_all(home.path)
     allow = lambda: home.open().allow(V4, JOE, b"pop3")  # noqa: E731
     assert as_user(50001, group, allow) == 0
     assert as_user(50002, group, allow) == 0
@@ -96,8 +95,7 @@ def test_a_lock_created_by_root_gets_the_directorys_owner_and_group(home: Home) 
 def test_an_entry_that_the_checking_account_may_not_read_is_an_error(home: Home) -> None:
     home.open().allow(V4, JOE, b"pop3")
     (home.store / "192.0.2.7").chmod(0o600)
-    for path in (home.path, *home.path.parents[:4]):
-        path.chmod(0o755)
+    open_to_all(home.path)
     store = home.open()
     os.seteuid(NOBODY)
     try:
@@ -254,8 +252,7 @@ def test_an_unreadable_file_does_not_keep_expire_from_the_others(home: Home) -> 
     for last in range(1, 9):
         home.open(NOW).allow(b"192.0.2.%d" % last, JOE, b"pop3")
     (home.store / "192.0.2.4").chmod(0o600)
-    for path in (home.path, *home.path.parents[:4]):
-        path.chmod(0o755)
+    open_to_all(home.path)
     store = home.open(NOW + 9999)
     os.setegid(NOBODY)
     os.seteuid(NOBODY)
