@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from qmail_smtpd.smtp.backend import Refusal
     from qmail_smtpd.smtp.session_protocol import SessionProtocol as Session
+    from qmail_smtpd.smtp.settings import Settings
 
     Verb = Callable[[Session, bytes], None]
 
@@ -94,11 +95,7 @@ def rcpt(session: "Session", argument: bytes) -> None:
     if envelope.sender is None:
         session.answer(replies.MAIL_FIRST)
         return
-    over_sessions = settings.recipients_are_checked and settings.brtlimit > 0 and settings.logins_limited
-    if over_sessions and not session.asked_for_unknown:
-        session.asked_for_unknown = True
-        session.unknown_recipients += session.backend.unknown_recipients()
-    if 0 < settings.brtlimit <= session.unknown_recipients:
+    if settings.brtlimit > 0 and had_too_many_unknown(session):
         session.log(b"refused", {b"reason": b"brtlimit"})
         session.finish(1, replies.TOO_MANY_UNKNOWN, b"brtlimit")
         return
@@ -109,13 +106,8 @@ def rcpt(session: "Session", argument: bytes) -> None:
             return
         recipient = changed
     refusal = rcpt_refusal(settings, envelope, recipient, session.backend.in_morercpthosts)
-    is_checked = settings.recipients_are_checked and not refusal
-    if is_checked and may_be_unknown(settings, recipient, session.backend.in_morercpthosts):
-        refusal = session.backend.recipient_refusal(envelope.sender, recipient)
-    if refusal and refusal[0] == replies.UNKNOWN:
-        session.unknown_recipients += 1
-        if over_sessions:
-            session.backend.count_unknown()
+    if settings.recipients_are_checked and not refusal:
+        refusal = unknown_refusal(session, envelope.sender, recipient)
     if settings.policy_services and not refusal:
         from qmail_smtpd.smtp.delegation import is_refused  # loaded only where policy services are asked
 
@@ -132,6 +124,31 @@ def rcpt(session: "Session", argument: bytes) -> None:
         session.waiting.append((recipient, answer, counts))
     else:
         answer_rcpt(session, recipient, answer)
+
+
+def had_too_many_unknown(session: "Session") -> bool:
+    """Whether brtlimit is reached, with authfaillimit also by the unknown recipients of earlier sessions."""
+    if counts_unknown_over_sessions(session.settings) and not session.asked_for_unknown:
+        session.asked_for_unknown = True
+        session.unknown_recipients += session.backend.unknown_recipients()
+    return session.unknown_recipients >= session.settings.brtlimit
+
+
+def counts_unknown_over_sessions(settings: "Settings") -> bool:
+    return settings.recipients_are_checked and settings.brtlimit > 0 and settings.logins_limited
+
+
+def unknown_refusal(session: "Session", sender: bytes, recipient: bytes) -> "tuple[bytes, bytes] | None":
+    """Ask whether an acceptable recipient exists. Return the reply and the reason if not, and count it."""
+    settings, backend = session.settings, session.backend
+    if not may_be_unknown(settings, recipient, backend.in_morercpthosts):
+        return None
+    refusal = backend.recipient_refusal(sender, recipient)
+    if refusal and refusal[0] == replies.UNKNOWN:
+        session.unknown_recipients += 1
+        if counts_unknown_over_sessions(settings):
+            backend.count_unknown()
+    return refusal
 
 
 def answer_rcpt(session: "Session", recipient: bytes, refusal: "Refusal | None") -> None:
