@@ -1,18 +1,26 @@
 """examples/systemd: every unit is confined, and what the drop-in, the accounts and the directories are for."""
 
+import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.kit.server import needs_root
-from tests.kit.support import ROOT, peer, script
+from tests.kit.mailhome import CONTROL, make_home
+from tests.kit.server import PATIENCE, compiled, needs_root, until
+from tests.kit.support import ROOT, free_port, peer, script
+from tests.kit.tlspeer import certify, trusting
 
 FOLDER = ROOT / "examples" / "systemd"
 SERVICES = sorted(FOLDER.glob("*.service"))
 DROP_IN = FOLDER / "setgid-queue.conf"
 WORST = 3.0  # exposure, of 10
+ACTIVATE = "/usr/bin/systemd-socket-activate"
+# Root becomes another account, which still owns its files: qmail-popup refuses TLS as root.
+AS_USER = ["unshare", "--user", "--map-user=65534", "--map-group=65534"] if os.getuid() == 0 else []
+ENCRYPTED = ("qmail-submissions", "qmail-pop3s")  # from the first byte
 # systemd.exec(5), NoNewPrivileges=: what sets it where the unit has User=, and so no CAP_SYS_ADMIN.
 IMPLY_NO_NEW_PRIVILEGES = {
     "DynamicUser",
@@ -61,7 +69,39 @@ def test_a_service_runs_programs_of_ours_behind_a_socket_as_another_account(serv
 def test_the_services_are_confined_in_the_same_way() -> None:
     but = ("Description", "Requires", "User", "Environment", "ExecStart", "ReadWritePaths")
     confined = {tuple((name, value) for name, value in settings(path) if name not in but) for path in SERVICES}
-    assert (len(SERVICES), len(confined)) == (3, 1)
+    assert (len(SERVICES), len(confined)) == (5, 1)
+
+
+@pytest.mark.skipif(not os.path.exists(ACTIVATE), reason="no systemd here")
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
+def test_a_service_greets_behind_systemd_s_socket(service: Path, tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", CONTROL)
+    certificate, _ = certify(home / "control")
+    found = dict(settings(service))
+    command = found["ExecStart"].replace("/etc/tcp.smtp.cdb", str(compiled(home / "cdb", ":allow\n")))
+    folder = str(Path(script("tcpserver")).parent)
+    port = free_port()
+    variables = [*found.get("Environment", "").split(), f"QMAILHOME={home}", f"PATH={folder}:/usr/bin:/bin"]
+    words = [*AS_USER, ACTIVATE, "-l", f"127.0.0.1:{port}", *[f"--setenv={variable}" for variable in variables]]
+    words += command.replace("/usr/local/bin", folder).replace("%H", "mx.example.org").split()
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: is_served(port))
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+                if service.stem in ENCRYPTED:
+                    client = trusting(certificate).wrap_socket(client, server_hostname="localhost")
+                with client, client.makefile("rb") as lines:
+                    assert lines.readline()[:4] in (b"220 ", b"+OK ")
+        finally:
+            process.kill()
+
+
+def is_served(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_the_drop_in_undoes_all_that_implies_no_new_privileges() -> None:
