@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 TLS_VARIABLES = (b"TLS_PROTOCOL", b"TLS_CIPHER")
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the qmail home, the current directory
 IPV6_SIZE = 16  # octets
+BY_PROXY = b"PROXYREMOTEIP"  # tcpserver --proxy-from: TCPLOCALIP is the proxy's address, where the client connected to
 VIA = b"TCPREMOTEVIA"  # tcpserver: the client has the address of this host's gateway or bridge
 ACCEPTANCES = (b"accepted", b"queued")  # events that are logged with relay_user if relay-check has set RELAY_USER
 
@@ -110,7 +111,13 @@ class SessionBackend:
             from qmail_smtpd.net.ownaddress import own_addresses
 
             self.own_addresses = own_addresses()
-        return octets in self.own_addresses or octets == self.destination
+        if octets in self.own_addresses or octets == self.destination:
+            return True
+        if BY_PROXY not in self.environ:
+            return False
+        from qmail_smtpd.xclient import client
+
+        return octets == client.octets(self.environ.get(b"TCPLOCALIP"))
 
     def in_morercpthosts(self, key: bytes) -> bool:
         return self.morercpthosts is not None and self.morercpthosts.has(key)

@@ -4,7 +4,7 @@ It is what tcpserver would have set for the client, as far as that can be known 
 be undone. Reads nothing but the rules that $XCLIENTRULES names.
 """
 
-from qmail_smtpd.smtp.address import ipv6_octets
+from qmail_smtpd.smtp.address import ipv6_octets, literal_octets
 from qmail_smtpd.smtp.replies import CONTROLS_UNREADABLE
 from qmail_smtpd.smtp.settings import Unreadable
 from tcprules.lookup import canonical, ipv4, judge, open_rules
@@ -39,10 +39,10 @@ def canonical_address(text: bytes) -> bytes | None:
 
 
 def octets(address: bytes | None) -> bytes | None:
-    """Return the four or sixteen octets of an address, None for None."""
+    """Return the four or sixteen octets of an address, None for other text and for None."""
     if address is None:
         return None
-    return ipv6_octets(address) if b":" in address else bytes(map(int, address.split(b".")))
+    return ipv6_octets(address) if b":" in address else literal_octets(b"@[%b]" % address)
 
 
 def environment(proxy: "Environ", attributes: "Attributes") -> "tuple[Environ, bool]":

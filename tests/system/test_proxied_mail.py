@@ -114,6 +114,22 @@ def test_a_login_by_pop3_does_not_open_the_relay_for_clients_without_a_name(
             assert recipient(server, header) == "553"
 
 
+def test_the_address_of_the_proxy_that_the_client_has_connected_to_is_an_address_of_this_host(home: Path) -> None:
+    ipv4, ipv6 = b"u@[192.0.2.25]", b"u@[IPv6:2001:db8::25]"
+    text = b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<%b>\r\nRCPT TO:<%b>\r\nQUIT\r\n" % (ipv4, ipv6)
+    own = b"u@mx.example.org"  # localiphost
+    words = ["-x", str(home / "cdb"), "127.0.0.1", "0", script("qmail-smtpd")]
+    for header, recipients in (
+        (made.v1("192.0.2.9"), [own, ipv6]),
+        (made.v2(made.ends("2001:db8::9", "2001:db8::25"), made.TCP6), [ipv4, own]),
+        (LOCAL, [ipv4, ipv6]),
+    ):
+        with serving(home, *words) as server:
+            assert server.ask(header + text).count(b"\r\n553 ") == 2  # none is in rcpthosts
+            log = server.log()
+        assert re.findall(rb"event=refused .* recipient=(\S+) ", log) == recipients
+
+
 @pytest.mark.parametrize(
     "header", [made.v1("192.0.2.7"), made.v2(made.ends("192.0.2.7", "192.0.2.25"))], ids=["v1", "v2"]
 )
