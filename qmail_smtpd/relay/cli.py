@@ -1,4 +1,4 @@
-"""relay-list: show the clients that may relay because of a recent login, or what is used of the limits; end either."""
+"""relay-list: show the clients that may relay because of a recent login, or what is used of the limits."""
 
 import json
 import os
