@@ -1,4 +1,4 @@
-"""The interface between a session and the outside world, as a type. main.py implements it; the tests have an echo."""
+"""The interface between a session and the outside world, as a type. ../backend.py implements it; the tests have an echo."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
