@@ -11,7 +11,7 @@ def network(address: bytes) -> bytes:
 
 
 def wide_network(address: bytes) -> bytes:
-    """Return the network by which logins from elsewhere are told: the IPv4 /16, the IPv6 /32."""
+    """Return the network by which a login from elsewhere is recognised: the IPv4 /16, the IPv6 /32."""
     if b":" in address:
         return of_ipv6(address, 32)
     first, _, rest = address.partition(b".")
