@@ -1,6 +1,7 @@
 """What a session may: the limits of control/relaylimits and authfaillimit against what the store has counted.
 
-Whatever fails refuses: a limit that cannot be checked lets nothing pass.
+A limit that cannot be checked lets nothing pass, except that of unknown recipients, which each session also counts for
+itself. A failed login that cannot be counted is logged, and nothing else follows from it.
 """
 
 from time import monotonic
