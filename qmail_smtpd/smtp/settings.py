@@ -15,7 +15,10 @@ class Unreadable(Exception):
 
 
 class Settings:
-    """Set once, at the start. The defaults are those of a home without control files."""
+    """Set at the start. The session changes `relayclient`, `remoteinfo` and `auth` (login, STARTTLS, EHLO).
+
+    The defaults are those of a home without control files.
+    """
 
     greeting = b""  # follows 220, 250 and 221
     localiphost: bytes | None = None  # replaces this host's address literals
