@@ -1,4 +1,4 @@
-"""The interface between a session and the outside world, as a type. ../backend.py implements it; the tests have an echo."""
+"""What a session needs of the outside world, as a type. ../backend.py implements it; the tests have an echo."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
