@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def read() -> "tuple[list[Place], list[Route]] | None":
     """Return the addresses of gateways and bridges, and the routes to the networks behind bridges.
 
-    None if the kernel does not tell.
+    None if there is no /proc/net/route.
     """
     net = NET
     if not os.path.exists(net + "/route"):
