@@ -25,7 +25,7 @@ WAYS_TO_WAIT = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
 class BindError(Exception):
-    """The local address or port cannot be had, or there is no socket; the text says which."""
+    """The local address or port cannot be bound, or no socket created; the text is the message."""
 
 
 class Attempt:

@@ -33,7 +33,7 @@ class CRInserter:
         self.after_cr = False
 
     def feed(self, data: bytes) -> bytes:
-        """Convert a piece that is not empty."""
+        """Convert a piece. Empty `data` is the end of the input: nothing is held back."""
         kept = b"\n" if self.after_cr and data.startswith(b"\n") else b""
         self.after_cr = data.endswith(b"\r")
         return kept + data[len(kept) :].replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")

@@ -145,7 +145,7 @@ def of_variable(text: bytes) -> bytes:
 
 
 def of_lists(settings: Settings, ip: bytes, environ: dict[bytes, bytes]) -> bytes:
-    """The reply that the lists ask for, and the client's patience."""
+    """The reply that the lists ask for, or SPOKE_FIRST for a client that does not wait for the greeting."""
     from tcpserver.tools.blocklists import lookup
     from tcpserver.tools.blocklists.servers import servers
 
@@ -215,7 +215,7 @@ def report(found: "Lookup", ip: bytes) -> None:
 
 
 def refuse(reply: bytes, ip: bytes, settings: Settings) -> None:
-    """Log the refusal, and tell the client."""
+    """Log the refusal, and send it to the client."""
     code, text = reply[:4], reply[4:].replace(b"%IP%", ip)[:LONGEST_TEXT]
     message = printable(code + text)
     log(ip, message)

@@ -1,7 +1,7 @@
 """A question to a name server and its answer, as bytes. Pure, but for the random number of a question.
 
-Most answers are that there is no such name, which four bits tell. Only the records of another answer are taken apart,
-by dnspython.
+Most answers are that there is no such name, which is in four bits of the header. Only the records of other answers are
+taken apart, by dnspython.
 """
 
 from os import urandom
@@ -16,7 +16,7 @@ NO_ERROR, NO_SUCH_NAME = 0, 3
 
 
 class Answer:
-    """What a server has said: whether it has an answer, whether the name exists, and the records' data."""
+    """The answer of a server: whether it is a failure or truncated, whether the name exists, and the records' data."""
 
     __slots__ = ("exists", "is_failure", "is_truncated", "records")
 

@@ -154,7 +154,7 @@ class Exchange:
         return self.close()
 
     def count_failure(self, now: float) -> None:
-        """Ask the next server at once, if there is one that has not failed."""
+        """Ask the next server at once, unless there were as many failures as there are servers."""
         self.failures += 1
         if self.failures >= len(self.servers):
             return self.fail()

@@ -59,7 +59,7 @@ class Lookup:
             self.exchange = Exchange(self.name, TYPE_TXT, self.servers, now)
 
     def take_text(self, answer: Answer | None) -> None:
-        """The list has told why, or has not."""
+        """Take the reason for the listing, or None if there was no answer."""
         self.is_over = True
         self.text = b"".join(answer.records) if answer else b""
         if not self.is_listed:
@@ -76,7 +76,7 @@ class Lookup:
 def ask(
     zones: list[Zone], client: str, servers: list[str], seconds: float, delay: float = 0, watched: int | None = None
 ) -> "list[Lookup] | None":
-    """Ask the lists about a client, and return what they say in `seconds` at most, but after `delay` at least.
+    """Ask the lists about a client, and return what they answer in `seconds` at most, but after `delay` at least.
 
     None if the descriptor `watched` became readable before that.
     """

@@ -3,7 +3,7 @@
     zen.example.org                     every answer in 127.0.0.0/8
     zen.example.org=127.0.0.[2..11;20]  these alone (Postfix's syntax)
 
-127.255.255.0/24 never counts: there a list says that it does not answer this resolver (Spamhaus and others). Nor does
+127.255.255.0/24 never counts: it means that the list does not serve this resolver (Spamhaus and others). Nor does
 an answer outside 127.0.0.0/8, which a zone gives whose owner has let it go (RFC 5782, 2.1).
 """
 
@@ -37,7 +37,7 @@ class Zone:
 
 
 def is_error(address: bytes) -> bool:
-    """Whether a list says with this answer that it does not answer."""
+    """Whether this answer means that the list does not serve this resolver."""
     return address.startswith(ERRORS)
 
 
