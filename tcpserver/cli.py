@@ -113,7 +113,7 @@ def options() -> list[click.Parameter]:
 
 
 class Refused(Exception):
-    """The command line cannot be obeyed: the exit status and the line that says why."""
+    """The command line is invalid: the exit status, and the line with the reason."""
 
     def __init__(self, status: int, line: str) -> None:
         super().__init__(line)
@@ -157,7 +157,7 @@ def open_standard_descriptors() -> None:
 
 
 def misused(what: str, option: str) -> NoReturn:
-    """An option that is not ours, or lacks its argument: sgetopt's line and the usage. A long word gets the usage."""
+    """Report an unknown option, or one without its argument: sgetopt's line, unless it is a long one, and the usage."""
     letter = os.fsencode(option[1:])[:1]  # sgetopt knows bytes alone
     if len(option) == 2:  # `--` as a word of its own is the end of the options, so this one stood in a cluster
         strerr.say(os.path.basename(sys.argv[0]) or "tcpserver", ": ", what, letter)
@@ -215,7 +215,7 @@ def settle(params: dict[str, Any], order: list[str], verbosity: int) -> Settings
 
 
 def operands(words: list[str]) -> tuple[str | None, int, list[str]]:
-    """host, port and program, checked in 0.88's order: a bad port is told before a missing program."""
+    """host, port and program, checked in 0.88's order: a bad port is reported before a missing program."""
     if words[:1] == [PASSED_SOCKET]:
         if not words[1:]:
             raise Refused(strerr.PERMANENT, USAGE)

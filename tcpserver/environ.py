@@ -15,7 +15,7 @@ SERVICE_NAMES = (  # of the service manager's for tcpserver's own process (the t
 )
 
 # ld.so(8): look every C function up at the start. Otherwise each forked child looks up what the parent has not called
-# yet: 20 pages of memory. The value tells that cli.py has set it, not the administrator.
+# yet: 20 pages of memory. The value shows that cli.py has set it, not the administrator.
 BIND_NOW = b"LD_BIND_NOW"
 OURS = b"tcpserver"
 

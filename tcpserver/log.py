@@ -54,7 +54,7 @@ class Lines:
         return b"tcpserver: end %d status %d\n" % (pid, wait_status)
 
     def dropping(self, what: bytes, why: str, pid: int, facts: Facts | None) -> bytes:
-        """The warning for a connection that is given up. 0.88 does not say whose."""
+        """The warning for a connection that is given up. 0.88 does not name the client."""
         return b"tcpserver: warning: dropping connection, unable to %s: %s\n" % (what, why.encode())
 
     def warning(self, text: bytes) -> bytes:
@@ -66,7 +66,7 @@ class Lines:
         return self.warning(b"rule %s sets a variable without a name: it is skipped" % field(key))
 
     def lost(self, lines: int) -> bytes:
-        """How many lines nobody could be given."""
+        """How many lines could not be written."""
         return self.warning(b"dropped %d log lines: nobody read them" % lines)
 
     def waiting(self, headers: int, turns: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What the command line said, in the form that serving needs: plain values, checked, no names left to resolve.
+"""The settings of the command line, in the form that serving needs: plain values, checked, no names left to resolve.
 
 The settings travel as words from the process that parsed them to the fresh interpreter that serves (cli.py, start.py).
 Knows neither options nor sockets.
@@ -97,7 +97,7 @@ class Settings:
     ident_timeout: int  # -t, seconds
     prepare_timeout: int  # --prepare-timeout, seconds for all that happens before the program runs
     address_limit: int  # -C, at once from one address; 0: no limit
-    address_message: str | None  # what -C says to whom it refuses
+    address_message: str | None  # -C's message to a client that is refused
     rate: int  # --rate, accepted from one address in rate_period seconds; 0: no limit
     rate_period: int
     drain: int | None  # --drain, seconds that sessions have to end after SIGTERM

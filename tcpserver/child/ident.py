@@ -13,7 +13,7 @@ from tcpserver.environ import Facts
 PORT = 113
 LONGEST_REPLY = 1000  # RFC 1413, 4: a reply is at most 1000 characters
 LONGEST_USER = 257  # remoteinfo.c stops there
-NO_RESOURCES = (  # our system's errors, which say nothing about the client's host
+NO_RESOURCES = (  # our system's errors, which are no answer of the client's host
     errno.EMFILE,
     errno.ENFILE,
     errno.ENOBUFS,

@@ -110,7 +110,7 @@ def reverse(ip: bytes) -> bytes | None:
 
 
 def check_asked(error: OSError) -> None:
-    """Tell "no such name" from "no socket to ask with", which glibc may report alike. Raises Unasked for the second."""
+    """Raise Unasked unless the error means "no such name". glibc may report a lack of sockets in the same way."""
     if not isinstance(error, socket.herror | socket.gaierror) or error.errno in INTERNAL:
         raise Unasked from error
     try:

@@ -48,7 +48,7 @@ class LeanReset:
         signal(SIGINT, SIG_DFL)
 
     def lowest_free(self) -> int:
-        """The lowest free descriptor: a program that has left one open has changed it."""
+        """The lowest free descriptor. It changes if a program leaves its first one open; others are not noticed."""
         descriptor = os.dup(self.null)
         os.close(descriptor)
         return descriptor
@@ -62,7 +62,7 @@ class LeanReset:
         return self.lowest_free() == self.free and not has_children()
 
     def reset(self) -> None:
-        """Let go of the client."""
+        """Close the connection, and return to the directory and words of the start."""
         os.dup2(self.null, 0)
         os.dup2(self.null, 1)
         os.fchdir(self.directory)
@@ -110,7 +110,7 @@ class FullReset:
         )
 
     def reset(self) -> None:
-        """Let go of the client, and be as before it."""
+        """Close the connection, and undo what a program may have changed."""
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1):
             os.dup2(null, descriptor)

@@ -126,7 +126,7 @@ def finish(code: object) -> int:
 
 
 def report_uncaught() -> None:
-    """Report an exception that the called program did not catch: one line, or what the program's own hook says."""
+    """Report an exception that the called program did not catch: one line, or what the program's own hook prints."""
     error = sys.exception()
     assert error is not None
     if sys.excepthook is not sys.__excepthook__:

@@ -1,7 +1,7 @@
 """-u, -g and -U -> the uid, gid and groups to run as. Looks accounts up; changes nothing (listen.py does).
 
 A name brings its gid and its groups, a number its gid and no other group: nobody stays root, or in root's groups, by
-mistake. 0.88 takes numbers alone and stays root without a word where it finds none.
+mistake. 0.88 takes only numbers, and stays root without a warning for anything else.
 """
 
 import grp
@@ -61,7 +61,7 @@ def group_id(group: str) -> int:
 
 
 def number(text: str) -> int | None:
-    """The id that the digits say, or None for a word. Raises ValueError for one that no id can be."""
+    """The id that is written in digits, or None for a word. Raises ValueError for a number that is no id."""
     if not (text.isascii() and text.isdigit()):
         return None
     digits = text.lstrip("0") or "0"

@@ -119,7 +119,7 @@ class Admission:
             self.starter.start_pending(self.own_descriptors())
 
     def refuse(self, client: Client, connection: "socket.socket", reason: bytes, key: bytes | None = None) -> None:
-        """Log one deny line with our own pid. Only a client over -C's limit gets a message: that of -C."""
+        """Log one deny line with our own pid. A client over -C or a rule's MAXCONIP gets the message of -C."""
         self.children.log_verbose(self.children.lines.verdict(b"deny", os.getpid(), client.facts, key, reason))
         if reason == LIMIT_ADDRESS and self.message:
             self.linger.refuse(connection, self.message + b"\r\n", client.started)

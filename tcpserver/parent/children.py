@@ -90,7 +90,7 @@ class Children:
             self.journal.write(self.lines.end(pid, wait_status, facts, seconds) + self.status())
 
     def kill(self, number: int) -> None:
-        """Send every child a signal. One that is not reaped yet still has its pid, but may have changed its user."""
+        """Send every child a signal. A pid is valid until it is reaped, but the process may have changed its user."""
         for pid in self.by_pid:
             try:
                 os.kill(pid, number)

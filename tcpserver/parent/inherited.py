@@ -8,7 +8,7 @@ GIVEN = "/proc/self/environ"
 
 
 def environ() -> dict[bytes, bytes]:
-    """Names and values as exec() handed them over. Root must still be there if it was: the file is root's then."""
+    """Names and values as exec() handed them over. Call it before root is given up: the file stays root's."""
     try:
         with open(GIVEN, "rb") as file:
             return pairs(file.read())

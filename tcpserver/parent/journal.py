@@ -26,7 +26,7 @@ class Journal:
     __slots__ = ("descriptor", "dropped", "report", "room", "waiting", "waiting_bytes")
 
     def __init__(self, report: "Callable[[int], bytes]", descriptor: int = 2) -> None:
-        self.report = report  # the line that tells how many were dropped
+        self.report = report  # makes the line with the number of dropped lines
         self.descriptor = private(descriptor)
         self.room: select.poll | None = None  # asked before each write where the write itself could block
         if self.descriptor == descriptor and may_block(descriptor):
@@ -61,7 +61,7 @@ class Journal:
         return written
 
     def flush(self) -> None:
-        """Write what waits, as far as it goes; tell how many lines were lost when all is out."""
+        """Write what waits, as far as it goes; then report how many lines were dropped."""
         while self.waiting:
             lines = self.waiting[0]
             written = self.attempt(lines)

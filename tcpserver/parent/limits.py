@@ -12,7 +12,7 @@ MAX_RATED = 100_000  # addresses whose rate is remembered; beyond it the longest
 
 
 def group(ip: bytes) -> bytes:
-    """Whom a client counts with: its address, or for IPv6 its /64 (one host has that many addresses)."""
+    """The group that an address counts with: itself, or for IPv6 its /64 (one host may have all of it)."""
     if b":" not in ip:
         return ip
     left, _, right = ip.partition(b"%")[0].partition(b"::")
@@ -57,7 +57,7 @@ class Limits:
             self.forget(now)
 
     def forget(self, now: float) -> None:
-        """Drop the groups that have been silent for longer than the period, and whoever is over the bound."""
+        """Drop the groups that have been silent for longer than the period, and the oldest ones over the bound."""
         while self.recent:
             who, times = next(iter(self.recent.items()))
             if now - times[-1] < self.period and len(self.recent) <= MAX_RATED:

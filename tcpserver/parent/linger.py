@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import _socket as socket
 
 SHUT_WR = 1  # sys/socket.h
-MOST = 64  # at once; whoever is over the bound is closed at once
+MOST = 64  # sockets; one more is closed immediately
 SECONDS = 1.0
 DRAIN_BYTES = 65536  # read at once from one of them
 DRAIN_READS = 4  # how often, before the others have their turn

@@ -1,4 +1,4 @@
-"""Host and port -> a listening socket; then gid and uid. The only room that has root, and where it ends.
+"""Host and port -> a listening socket; then gid and uid: root is needed, and given up, only here.
 
 Resolves names for the command line (cli.py) so that the serving process never loads the resolver for it.
 """
@@ -97,7 +97,7 @@ def become_user(uid: int | None, gid: int | None, groups: list[int]) -> None:
 
 
 def notify(target: bytes, text: bytes) -> None:
-    """Tell the service manager (sd_notify(3)). One that does not listen is not our trouble."""
+    """Notify the service manager (sd_notify(3)). If that fails, the server goes on all the same."""
     where = b"\0" + target[1:] if target.startswith(b"@") else target
     try:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -1,6 +1,6 @@
 """The PROXY protocol's header, versions 1 and 2 (haproxy's proxy-protocol.txt): bytes in, addresses out. Pure.
 
-A header is judged when it is whole. Until then header_length() says whether it can still become one.
+A header is judged when it is whole. Until then header_length() raises Invalid if it cannot become one.
 """
 
 from tcprules.network import canonical, ipv4
@@ -30,7 +30,7 @@ class Invalid(Exception):
 
 
 def header_length(data: bytes) -> int:
-    """The length of the header that begins with these bytes; 0 while they do not tell. Raises Invalid."""
+    """The length of the header that begins with these bytes; 0 if there are too few of them. Raises Invalid."""
     if data.startswith(V2[: len(data)]):
         return length_v2(data)
     if data.startswith(V1[: len(data)]):
@@ -39,7 +39,7 @@ def header_length(data: bytes) -> int:
 
 
 def length_v1(data: bytes) -> int:
-    """The length of a line with its CRLF."""
+    """The length of a line with its CRLF; 0 if the line has not ended."""
     end = data.find(b"\n", 0, MAX_V1) + 1
     if end and data[end - 2 : end] != b"\r\n":
         raise Invalid("LF without CR")
@@ -49,7 +49,7 @@ def length_v1(data: bytes) -> int:
 
 
 def length_v2(data: bytes) -> int:
-    """The length that a binary header says."""
+    """The length of a binary header; 0 if its fixed part is not whole."""
     if len(data) < V2_FIXED:
         return 0
     if data[12] & 0xF0 != VERSION_2 or data[12] & 0x0F not in (LOCAL, PROXY):

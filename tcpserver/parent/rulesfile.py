@@ -25,10 +25,10 @@ class RulesFile:
         self.descriptor = -1
         self.identity: Identity | None = None
         self.rules: lookup.Rules | None = None
-        self.verdicts: dict[bytes, lookup.Verdict] = {}  # of these rules for clients that have come lately
+        self.verdicts: dict[bytes, lookup.Verdict] = {}  # of these rules, by the addresses of recent clients
 
     def judge(self, ip: bytes) -> lookup.Verdict:
-        """The verdict for a client without a name. Raises OSError when the file cannot be read: nobody gets in."""
+        """The verdict for a client without a name. Raises OSError if the file cannot be read: the client is dropped."""
         found = os.stat(self.path)
         identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         if identity != self.identity or self.rules is None:
@@ -67,7 +67,7 @@ class RulesFile:
             self.identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
     def forget(self) -> None:
-        """Let go of the file."""
+        """Close the file, and forget its verdicts."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
         self.descriptor, self.identity, self.rules = -1, None, None
