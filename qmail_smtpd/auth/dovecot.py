@@ -10,7 +10,7 @@ from errno import EAGAIN
 from select import POLLIN, POLLOUT
 from time import monotonic, sleep
 
-from qmail_smtpd.net.kept import set_apart
+from qmail_smtpd.net.kept import key_of, set_apart
 from qmail_smtpd.net.wire import ready
 from tcprules.strerr import reason
 
@@ -40,10 +40,10 @@ class Trouble(Exception):
 class Connection:
     """One connection after its handshake. `mechanisms`: what Dovecot offers, each with its parameters."""
 
-    __slots__ = ("arrived", "descriptor", "mechanisms", "number", "open_request", "path", "pid")
+    __slots__ = ("arrived", "descriptor", "key", "mechanisms", "number", "open_request", "pid")
 
-    def __init__(self, path: bytes, deadline: float) -> None:
-        self.path = path
+    def __init__(self, path: bytes, key: bytes, deadline: float) -> None:
+        self.key = key
         self.pid = os.getpid()
         self.arrived = b""  # of the next line
         self.number = 0  # of the last request
@@ -135,9 +135,9 @@ class Connection:
             raise Trouble(b"closed", gone=True)
         self.arrived += data
 
-    def is_usable(self, path: bytes) -> bool:
+    def is_usable(self, key: bytes) -> bool:
         """Whether a login can begin here: Dovecot has not closed the connection. Late answers are dropped."""
-        if self.path != path or self.pid != os.getpid():
+        if self.key != key or self.pid != os.getpid():
             return False
         try:
             for _ in range(MOST_LINES):
@@ -155,12 +155,16 @@ kept: list[Connection] = []  # at most one
 
 def connection(path: bytes, deadline: float | None) -> Connection:
     """Return the kept connection, or a new one in its place. Raises Trouble."""
+    try:
+        key = key_of(path)
+    except OSError as error:
+        raise Trouble(word_of(error)) from error
     if kept:
-        if kept[0].is_usable(path):
+        if kept[0].is_usable(key):
             return kept[0]
         drop()
     latest = monotonic() + LATEST
-    made = Connection(path, latest if deadline is None else min(latest, deadline))
+    made = Connection(path, key, latest if deadline is None else min(latest, deadline))
     kept.append(made)
     return made
 

@@ -4,6 +4,7 @@ Answers are remembered for minutes. An answer that cannot be had is a temporary 
 """
 
 from qmail_smtpd import control
+from qmail_smtpd.net.kept import key_of
 from qmail_smtpd.recipients.answers import Answers, Unusable
 from qmail_smtpd.recipients.callout import Server, accepts
 from qmail_smtpd.recipients.program import Undecided, answer, run
@@ -40,7 +41,7 @@ def exists(recipient: bytes, environ: "Mapping[bytes, bytes]", deadline: float |
     server = Server(text)
     answers = Answers(
         environ.get(b"RCPTCHECK_CACHE"),
-        text,
+        text + home_of(server),
         seconds(environ, b"RCPTCHECK_ACCEPTED", ACCEPTED_SECONDS),
         seconds(environ, b"RCPTCHECK_REFUSED", REFUSED_SECONDS),
     )
@@ -52,6 +53,16 @@ def exists(recipient: bytes, environ: "Mapping[bytes, bytes]", deadline: float |
         known = accepts(server, own_name(environ), address, deadline)
         remember(answers, address, known)
     return known
+
+
+def home_of(server: Server) -> bytes:
+    """Return what tells a relative path from the same one in another home, empty for all other addresses."""
+    if not isinstance(server.address, bytes) or server.address.startswith(b"/"):
+        return b""
+    try:
+        return b" " + key_of(server.address)
+    except OSError as error:
+        raise Undecided(f"unable to find the current directory: {strerr.reason(error)}") from error
 
 
 def seconds(environ: "Mapping[bytes, bytes]", name: bytes, default: int) -> int:

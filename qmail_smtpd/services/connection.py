@@ -9,7 +9,7 @@ from errno import EAGAIN, EINPROGRESS
 from select import POLLIN, POLLOUT, poll
 from time import monotonic, sleep
 
-from qmail_smtpd.net.kept import FIRST_KEPT, set_apart
+from qmail_smtpd.net.kept import FIRST_KEPT, key_of, set_apart
 from qmail_smtpd.services.protocol import END, LONGEST_ANSWER, Failure, decode
 from tcprules.strerr import reason
 
@@ -83,7 +83,7 @@ class Connection:
         os.close(self.descriptor)
 
 
-kept: dict[bytes, Connection] = {}  # by the service's name
+kept: dict[bytes, Connection] = {}  # by `place`
 
 
 def ask(service: "Service", question: bytes, deadline: float) -> bytes:
@@ -92,33 +92,47 @@ def ask(service: "Service", question: bytes, deadline: float) -> bytes:
     A connection that was kept and proves to be closed is replaced by a new one, once. The question may then have
     reached the service twice.
     """
-    connection = kept.pop(service.name, None)
+    key = place(service)
+    connection = kept.pop(key, None)
     if connection is not None and not connection.is_usable():
         connection.close()
         connection = None
     if connection is not None:
         try:
-            return ask_once(service, connection, question, deadline)
+            return ask_once(key, connection, question, deadline)
         except Gone:
             pass
     try:
-        return ask_once(service, connect(service, deadline), question, deadline)
+        return ask_once(key, connect(service, deadline), question, deadline)
     except Gone:
         raise Failure(b"closed") from None
 
 
-def ask_once(service: "Service", connection: Connection, question: bytes, deadline: float) -> bytes:
+def place(service: "Service") -> bytes:
+    """Return what tells the service from all others, also from those of another home. Raises Failure."""
+    try:
+        return key_of(service.path) if service.path else service.name
+    except OSError as error:
+        raise failure_of(error) from error
+
+
+def failure_of(error: OSError) -> Failure:
+    """Return the failure for an error of the system."""
+    return Failure(b"connect:" + reason(error).replace(" ", "_").encode())
+
+
+def ask_once(key: bytes, connection: Connection, question: bytes, deadline: float) -> bytes:
     """Ask on this connection, and keep it if the answer is well-formed. Return the action. Raises Gone and Failure."""
     try:
         action = connection.ask(question, deadline)
     except BaseException:
         connection.close()  # an answer that comes too late must not be taken for that to the next question
         raise
-    keep(service.name, connection)
+    keep(key, connection)
     return action
 
 
-def keep(name: bytes, connection: Connection) -> None:
+def keep(key: bytes, connection: Connection) -> None:
     """Keep the connection for the next question, if that is possible. Otherwise close it."""
     if connection.descriptor < FIRST_KEPT:
         descriptor = set_apart(connection.descriptor)
@@ -128,7 +142,7 @@ def keep(name: bytes, connection: Connection) -> None:
         connection.descriptor = descriptor
     if len(kept) >= MOST_KEPT:
         kept.popitem()[1].close()
-    kept[name] = connection
+    kept[key] = connection
 
 
 def connect(service: "Service", deadline: float) -> Connection:
@@ -138,7 +152,7 @@ def connect(service: "Service", deadline: float) -> Connection:
         try:
             return Connection(open_socket(family, address, deadline))
         except OSError as error:
-            failure = Failure(b"connect:" + reason(error).replace(" ", "_").encode())
+            failure = failure_of(error)
     raise failure
 
 

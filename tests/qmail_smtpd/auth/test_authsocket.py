@@ -13,7 +13,7 @@ from qmail_smtpd.auth.dovecot import escaped, unescaped
 from tests.kit.login import b64, plain
 from tests.kit.mailhome import CLIENT, CONTROL, Result, make_home, talk
 from tests.kit.peers.fakedovecot import FakeDovecot, accept
-from tests.kit.server import Server, children, descriptors
+from tests.kit.server import Server, children, compiled, descriptors
 from tests.kit.support import script
 from tests.kit.tlspeer import Smtp, certify
 
@@ -212,8 +212,22 @@ def serve(home: Path, *options: str) -> Server:
     return Server(["-vRHl0", *options, "127.0.0.1", "0", "qmail-smtpd"], environ=environ)
 
 
-def log_in(server: Server) -> bytes:
-    return server.ask(f"EHLO x\r\n{plain('joe')}QUIT\r\n".encode())
+def log_in(server: Server, source: str = "127.0.0.1") -> bytes:
+    return server.ask(f"EHLO x\r\n{plain('joe')}QUIT\r\n".encode(), source)
+
+
+def test_a_relative_path_is_another_server_in_another_home_for_the_same_process(tmp_path: Path) -> None:
+    control = {**CONTROL, "authcleartext": "", "authsocket": "auth\n"}
+    homes = [make_home(tmp_path / name, control) for name in ("a", "b")]
+    cdb = compiled(tmp_path / "cdb", f'127.0.0.2:allow,QMAILHOME="{homes[1]}"\n:allow\n')
+    with (
+        FakeDovecot(homes[0]),
+        FakeDovecot(homes[1], lambda words: b"FAIL\t%b\n" % words[1]),
+        serve(homes[0], "-c1", "-x", str(cdb)) as server,
+    ):
+        for _ in range(4):
+            assert OK.encode() in log_in(server)
+            assert FAILED.encode() in log_in(server, "127.0.0.2")
 
 
 def test_a_worker_keeps_one_connection_for_all_its_clients(home: Path, fake: FakeDovecot) -> None:

@@ -283,3 +283,14 @@ def test_dovecot_answers_by_lmtp(tmp_path: Path) -> None:
         assert codes == [YES, YES, NO], dovecot.log()
         assert not list(dovecot.maildir.glob("new/*"))
     assert check(home, where, "joe@example.com") == LATER
+
+
+def test_a_relative_path_is_another_server_in_another_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    relative = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        relative.append(postfix.home_of(callout.Server(b"lmtp:unix:run/lmtp")))
+        for text in (b"unix:/run/lmtp", b"inet:127.0.0.1:25", b"inet:[::1]:25"):
+            assert postfix.home_of(callout.Server(text)) == b""
+    assert len({*relative, b""}) == 3

@@ -104,7 +104,7 @@ def test_one_connection_is_kept_for_all_questions_of_a_process(tmp_path: Path) -
         for number in range(20):
             assert consult(consultant(server.name), b"%d" % (number // 3)).reply is None
         assert (server.connections, len(server.questions)) == (1, 20)
-        assert connection.kept[server.name.encode()].descriptor >= FIRST_KEPT
+        assert connection.kept[bytes(tmp_path / "s")].descriptor >= FIRST_KEPT
         instances = [question["instance"] for question in server.questions]
     assert len({instance.rpartition(".")[2] for instance in instances}) == 7
 

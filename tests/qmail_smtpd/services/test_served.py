@@ -194,3 +194,18 @@ def test_the_client_of_a_proxy_is_asked_about_by_its_own_address(tmp_path: Path)
             assert "354" in Result(server.ask(text.encode()), b"", 0, home).codes
     (question,) = service.questions
     assert (question["client_address"], question["client_name"], question["helo_name"]) == ("192.0.2.7", "c.test", "c")
+
+
+def test_a_relative_path_is_another_service_in_another_home_for_the_same_process(tmp_path: Path) -> None:
+    homes = [make_home(tmp_path / name, {**CONTROL, "policyservice": "unix:policy\n"}) for name in ("a", "b")]
+    cdb = compiled(tmp_path / "cdb", f'127.0.0.2:allow,QMAILHOME="{homes[1]}"\n:allow\n')
+    words = ["-1", "-RHl0", "-c1", "-x", str(cdb), "127.0.0.1", "0", script("qmail-smtpd")]
+    with (
+        PolicyServer(says("DUNNO"), f"{homes[0]}/policy") as first,
+        PolicyServer(says("REJECT"), f"{homes[1]}/policy") as second,
+        Server(words, environ={"QMAILHOME": str(homes[0])}) as server,
+    ):
+        text = (TO.format("u@example.com") + "QUIT\r\n").encode()
+        codes = [Result(server.ask(text, f"127.0.0.{number}"), b"", 0, tmp_path).codes[2] for number in (1, 2) * 4]
+        assert codes == ["250", "554"] * 4
+        assert max(first.connections, second.connections) < 4  # they are kept
