@@ -22,7 +22,7 @@ FRESH = 1.0  # seconds that the opened store stays in use
 
 
 class Prepared:
-    """The store, or None if it cannot be opened, and the variables that it was opened with."""
+    """The store, None if it cannot be opened, the variables that it was opened with, and until when it is used."""
 
     store: "Store | None" = None
     variables: "tuple[bytes | None, ...]" = ()
@@ -63,13 +63,16 @@ def load_counters(environ: "Mapping[bytes, bytes]") -> None:
 
 
 def store_for(environ: "Mapping[bytes, bytes]") -> "Store":
-    """Return the prepared store if the client's environment has the same variables, else open one.
+    """Return the store that was opened less than a second ago, else open it. Raise StoreError.
 
-    A rule may have set a variable for this client. Raise StoreError.
+    It is opened again, too, if the environment has other variables: a rule may have set one for this client.
     """
-    if Prepared.store and Prepared.variables == variables(environ):
+    now, wanted = monotonic(), variables(environ)
+    if Prepared.store and now < Prepared.until and Prepared.variables == wanted:
         return Prepared.store
-    return open_store(Settings(environ))
+    Prepared.store = open_store(Settings(environ))
+    Prepared.variables, Prepared.until = wanted, now + FRESH
+    return Prepared.store
 
 
 def read_settings(environ: "Mapping[bytes, bytes]") -> None:

@@ -17,7 +17,7 @@ from qmail_smtpd.relay.settings import Settings
 from tests.kit.consolescript import install_script
 from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.relayhome import NOW, Home
-from tests.kit.server import Server, compiled, until
+from tests.kit.server import Server, children, compiled, until
 from tests.kit.support import ROOT, script
 
 MODES = {
@@ -150,13 +150,33 @@ def refused_with_warning(server: Server, warning: bytes) -> bool:
     return warning in server.log()
 
 
+def test_a_process_that_serves_many_clients_notices_changed_control_files_too(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "mail", CONTROL)
+    store = Home(tmp_path / "home")
+    store.open(time.time() - 100).allow(b"127.0.0.9", b"joe", b"pop3")
+    environ = {name.decode(): value.decode() for name, value in store.environ.items()} | {"QMAILHOME": str(home)}
+    words = ["-1", "-RHl0", "127.0.0.1", "0", script("relay-check"), script("qmail-smtpd")]
+    text = b"MAIL FROM:<s@s.test>\r\nRCPT TO:<u@elsewhere.test>\r\nQUIT\r\n"
+    with Server(words, environ=environ) as server:
+        assert b"\r\n250 ok\r\n250 ok\r\n" in server.ask(text, "127.0.0.9")
+        processes = children(server.pid)
+        (home / "control/relayseconds").write_text("50\n")
+        for _ in range(60):  # less than the clients of one process
+            time.sleep(0.05)
+            if b"\r\n553 " in server.ask(text, "127.0.0.9"):
+                break
+        else:
+            pytest.fail("three seconds later the old setting is still used")
+        assert children(server.pid) == processes
+
+
 # the parent's prepared store
 
 
 def test_the_parent_reads_the_settings_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path / "home")
     monkeypatch.setattr(prepared.Prepared, "until", 0.0)
-    times = iter([1000.0, 1000.5, 1000.9, 1001.0, 1001.5, 1002.5])
+    times = iter([1000.0, 1000.5, 1000.9, 1001.0, 1001.5, 1002.5, 1003.0, 1003.1, 1003.2, 1004.3])
     monkeypatch.setattr(prepared, "monotonic", lambda: next(times))
     read = []
     monkeypatch.setattr(prepared, "Settings", lambda environ: read.append(environ) or Settings(environ))
@@ -165,8 +185,14 @@ def test_the_parent_reads_the_settings_once_a_second(tmp_path: Path, monkeypatch
         prepared.before_fork(home.environ)
         found.append(len(read))
     assert found == [1, 1, 1, 2, 2, 3]
-    assert prepared.store_for(home.environ) is prepared.Prepared.store
-    assert prepared.store_for(home.environ | {b"RELAY_SECONDS": b"1"}) is not prepared.Prepared.store
+    first = prepared.Prepared.store
+    assert prepared.store_for(home.environ) is first
+    other = home.environ | {b"RELAY_SECONDS": b"1"}
+    second = prepared.store_for(other)
+    assert second is not first
+    assert prepared.store_for(other) is second
+    assert prepared.store_for(other) is not second  # a second later
+    assert len(read) == 5
     monkeypatch.setattr(prepared.Prepared, "store", None)
 
 
