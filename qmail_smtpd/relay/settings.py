@@ -64,8 +64,12 @@ class Settings:
         return float(seconds or TIMEOUT)
 
     def may_relay(self, user: bytes) -> bool:
-        """Whether the user may relay: control/norelay lists those who may not."""
-        return user.lower() not in control.list_entries((self.file(b"norelay") or b"").lower())
+        """Whether the user may relay: control/norelay lists those who may not.
+
+        An entry with blanks around it, a CR at its end or a comment after it counts, because no user has such a name.
+        """
+        entries = control.list_entries((self.file(b"norelay") or b"").lower().replace(b"\t", b" "))
+        return user.lower() not in [entry.partition(b" #")[0].strip(b" \r") for entry in entries]
 
 
 def variables(environ: "Mapping[bytes, bytes]") -> "tuple[bytes | None, ...]":

@@ -129,8 +129,9 @@ def test_a_control_file_that_is_a_dangling_link_allows_no_relaying(home: Home, n
 
 
 def test_a_user_in_norelay_is_not_recorded_in_any_case(home: Home) -> None:
-    home.control("norelay", "\ufeffann@example.com\n# reads mail only\nBob\n")  # a byte order mark changes nothing
-    for user in (b"ann@example.com", b"Ann@Example.COM", b"bob"):
+    # a byte order mark, blanks, CRs and a comment after a name change nothing
+    home.control("norelay", "\ufeffann@example.com\r\n# reads mail only\r\nBob\n joe \t# scanner\ncarol#1\r\nlast\r")
+    for user in (b"ann@example.com", b"Ann@Example.COM", b"bob", b"joe", b"carol#1", b"last"):
         assert home.login(V4, user=user) == SILENT
     assert os.listdir(home.store) == []
     for user in (b"ann", b"ann@example.com.test", b"bob@example.com", b"# reads mail only"):
