@@ -91,10 +91,9 @@ def parse_smtpauth(smtpauth: bytes | None, old: bool, users_file: bool = False) 
 
 def parse_for_server(smtpauth: bytes) -> Offer:
     """Return the offer if another server conducts the exchanges: those of its mechanisms that are listed, else all."""
-    mode = smtpauth.upper().removeprefix(b"!")
-    if mode == b"-":
+    if smtpauth == b"-":
         return NOTHING
-    words = [CRAM_MD5 if word == b"CRAM" else word for word in mode.split()]
+    words = [CRAM_MD5 if word == b"CRAM" else word for word in smtpauth.upper().removeprefix(b"!").split()]
     removed = [word[1:] for word in words if word.startswith(b"-")]
     listed = [word for word in words if word in SERVER_MECHANISMS]
 

@@ -473,6 +473,7 @@ OF_SERVER = (b"PLAIN", b"LOGIN", b"CRAM-MD5", b"SCRAM-SHA-256", b"XOAUTH2")
         ("+cram", "PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2", "PLAIN LOGIN", False),
         ("yes", "PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2", "PLAIN LOGIN", False),
         ("!GSSAPI", "", "GSSAPI", True),
+        ("!-", "PLAIN LOGIN CRAM-MD5 SCRAM-SHA-256 XOAUTH2", "PLAIN LOGIN", True),
     ],
 )
 def test_smtpauth_selects_from_the_servers_mechanisms(
