@@ -130,12 +130,12 @@ class SessionBackend:
         assert self.meter is not None
         self.meter.count_unknown()
 
-    def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
+    def recipient_refusal(self, sender: bytes, recipient: bytes, helo: bytes) -> tuple[bytes, bytes] | None:
         if self.recipients is None:
             return None
         if self.recipients.program is not None:
             self.wire.flush()  # so that a slow program does not delay the replies to earlier commands
-        return self.recipients.refusal(sender, recipient, self.environ, self.wire.deadline)
+        return self.recipients.refusal(sender, recipient, helo, self.environ, self.wire.deadline)
 
     def consult(self, question: dict[bytes, bytes], may_relay: bool) -> "Ruling":
         self.wire.flush()  # so that a slow service does not delay the replies to earlier commands

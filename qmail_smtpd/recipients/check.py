@@ -22,7 +22,7 @@ class Recipients:
             self.listed.close()
 
     def refusal(
-        self, sender: bytes, recipient: bytes, environ: dict[bytes, bytes], deadline: float | None
+        self, sender: bytes, recipient: bytes, helo: bytes, environ: dict[bytes, bytes], deadline: float | None
     ) -> tuple[bytes, bytes] | None:
         """Return the reply and the reason for the log, None if the recipient may exist. Raises Unreadable."""
         if self.listed and self.listed.verdict(recipient) is False:
@@ -31,7 +31,7 @@ class Recipients:
             return None
         from qmail_smtpd.recipients import rcptcheck
 
-        answer = rcptcheck.ask(self.program, environ, sender, recipient, deadline)
+        answer = rcptcheck.ask(self.program, environ, sender, recipient, helo, deadline)
         if answer is None:
             return None
         if answer == rcptcheck.REFUSED:

@@ -1,4 +1,4 @@
-"""Ask the program in $RCPTCHECK about a recipient: it gets SENDER and RECIPIENT, and answers with its exit code.
+"""Ask the program in $RCPTCHECK about a recipient: it gets SENDER, RECIPIENT and HELO, and answers with its exit code.
 
 The interface is that of Jay Soffian's rcptcheck patch. Only 0 accepts and only 100 refuses: every other end is a
 temporary failure. A program of ours that the server has loaded, and that has a function check_recipient(environ,
@@ -19,7 +19,7 @@ KILL = 9
 
 
 def ask(
-    program: bytes, environ: dict[bytes, bytes], sender: bytes, recipient: bytes, deadline: float | None
+    program: bytes, environ: dict[bytes, bytes], sender: bytes, recipient: bytes, helo: bytes, deadline: float | None
 ) -> bytes | None:
     """Return None if the recipient is accepted, REFUSED if it is refused, else one word for the program's failure.
 
@@ -27,7 +27,7 @@ def ask(
     """
     if not program:  # execv would say "file does not exist"; posix_spawn treats an empty name differently
         return b"start:file_does_not_exist"
-    variables = {**environ, b"SENDER": sender, b"RECIPIENT": recipient}
+    variables = {**environ, b"SENDER": sender, b"RECIPIENT": recipient, b"HELO": helo}
     loaded = chain.loaded_program(program) if chain.programs else None
     check = loaded.offer("check_recipient") if loaded else None
     if check:

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
         def count_unknown(self) -> None:
             """Count an unknown recipient of the client's address."""
 
-        def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
+        def recipient_refusal(self, sender: bytes, recipient: bytes, helo: bytes) -> tuple[bytes, bytes] | None:
             """Return None if the recipient may exist, else the reply and the reason for the log.
 
+            `helo`: the client's name for itself; before HELO and EHLO `remotehost`.
             May raise settings.Unreadable.
             """
 

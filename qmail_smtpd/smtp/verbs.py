@@ -143,7 +143,8 @@ def unknown_refusal(session: "Session", sender: bytes, recipient: bytes) -> "tup
     settings, backend = session.settings, session.backend
     if not may_be_unknown(settings, recipient, backend.in_morercpthosts):
         return None
-    refusal = backend.recipient_refusal(sender, recipient)
+    helo = settings.remotehost if session.hello is None else session.hello  # qmail-smtpd.c, setup: dohelo(remotehost)
+    refusal = backend.recipient_refusal(sender, recipient, helo)
     if refusal and refusal[0] == replies.UNKNOWN:
         session.unknown_recipients += 1
         if counts_unknown_over_sessions(settings):

@@ -94,7 +94,7 @@ class Echo:
     def count_unknown(self) -> None:
         self.unknown_counted += 1
 
-    def recipient_refusal(self, sender: bytes, recipient: bytes) -> tuple[bytes, bytes] | None:
+    def recipient_refusal(self, sender: bytes, recipient: bytes, helo: bytes) -> tuple[bytes, bytes] | None:
         if self.failure:
             raise self.failure
         self.asked.append((sender, recipient))

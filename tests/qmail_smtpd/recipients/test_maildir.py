@@ -147,10 +147,10 @@ def test_a_loaded_program_is_called_in_the_process_of_the_session(home: Path, mo
     monkeypatch.setitem(chain.programs, identity(script("rcptcheck-maildir")), Script(maildir.main, vars(maildir)))
     program = os.fsencode(script("rcptcheck-maildir"))
     environ = {b"QMAILHOME": bytes(home), b"RCPTCHECK_MAILDIR": bytes(home.parent / "mail/%d/%n")}
-    ask = [rcptcheck.ask(program, environ, b"s@s.test", name + b"@example.com", None) for name in (b"ann", b"no")]
+    ask = [rcptcheck.ask(program, environ, b"s@s.test", name + b"@example.com", b"h", None) for name in (b"ann", b"no")]
     assert ask == [None, rcptcheck.REFUSED]
     environ[b"RCPTCHECK_MAILDIR"] = b"%x"
-    assert rcptcheck.ask(program, environ, b"s@s.test", b"ann@example.com", None) == b"exit-111"
+    assert rcptcheck.ask(program, environ, b"s@s.test", b"ann@example.com", b"h", None) == b"exit-111"
 
 
 def identity(path: str) -> tuple[int, int]:

@@ -8,6 +8,8 @@ import pytest
 from qmail_smtpd.recipients import rcptcheck
 from tcprules.compile import write_cdb
 from tests.kit.mailhome import CLIENT, CONTROL, Result, make_home, talk
+from tests.kit.server import Server
+from tests.kit.support import script
 
 YES, UNKNOWN = b"250 ok", b"550 sorry, no mailbox here by that name (#5.1.1)"
 LATER, FAILED = b"451 unable to verify recipient (#4.3.0)", b"451 unable to execute recipient check (#4.3.0)"
@@ -84,6 +86,29 @@ def test_it_finds_sender_recipient_and_the_client_and_no_file_of_the_session(hom
     assert not [path for path in said[2:] if path.startswith(str(home / "control"))]
 
 
+def test_it_finds_the_name_from_helo_and_before_it_that_of_the_client_s_address(home: Path) -> None:
+    check = program(home, 'echo "helo=$HELO"')
+    mail = "MAIL FROM:<>\r\nRCPT TO:<u@example.com>\r\n"
+    text = f"{mail}EHLO Me $(id)\r\n{mail}HELO\r\n{mail}EHLO client.example.net\r\n{mail}QUIT\r\n"
+    done = talk(home, text, {**CLIENT, "RCPTCHECK": check, "HELO": "of the server"})
+    assert done.stderr.splitlines() == [
+        b"helo=client.example.net", b"helo=Me $(id)", b"helo=", b"helo=client.example.net"
+    ]  # fmt: skip
+    assert talk(home, f"{mail}QUIT\r\n", {"RCPTCHECK": check}).stderr == b"helo=unknown\n"
+
+
+def test_neither_the_queue_program_nor_the_next_client_gets_the_name_from_helo(home: Path) -> None:
+    queue = home / "bin/queue"
+    queue.write_text('#!/bin/sh\necho "queue=${HELO-unset}" >&2; cat >/dev/null; cat <&1 >/dev/null\n')
+    queue.chmod(0o755)
+    environ = {"QMAILHOME": str(home), "RCPTCHECK": program(home, 'echo "helo=$HELO"'), "QMAILQUEUE": str(queue)}
+    mail = b"MAIL FROM:<>\r\nRCPT TO:<u@example.com>\r\nDATA\r\n.\r\nQUIT\r\n"
+    with Server(["-RHl0", "127.0.0.1", "0", script("qmail-smtpd")], environ=environ) as server:
+        assert b"\r\n250 ok " in server.ask(b"EHLO me\r\n" + mail)
+        assert b"\r\n250 ok " in server.ask(mail)
+        assert server.log().splitlines() == [b"helo=me", b"queue=unset", b"helo=unknown", b"queue=unset"]
+
+
 def test_a_recipient_cannot_become_a_variable_or_a_word_of_the_shell(home: Path) -> None:
     done = ask(home, program(home, 'echo "<$RECIPIENT>"'), '"$(id) ;`id`|=\\"\tPATH=/"@example.com')
     assert done.stderr == b'<$(id) ;`id`|="\tPATH=/@example.com>\n'
@@ -109,7 +134,7 @@ def test_from_a_client_that_may_relay_it_is_asked_for_the_domains_of_rcpthosts(h
 def test_a_program_that_does_not_end_is_killed(home: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rcptcheck, "TIME_LIMIT", 0.2)
     check = program(home, text).encode()
-    assert rcptcheck.ask(check, dict(os.environb), b"s@s.test", b"u@ok.test", None) == b"timeout"
+    assert rcptcheck.ask(check, dict(os.environb), b"s@s.test", b"u@ok.test", b"h", None) == b"timeout"
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # no child is left, not even a zombie
 
@@ -131,7 +156,7 @@ def test_a_status_that_is_collected_elsewhere_accepts_nobody(home: Path, monkeyp
 
     monkeypatch.setattr(rcptcheck.child, "ends_in_time", collect)
     check = program(home, "exit 0").encode()
-    assert rcptcheck.ask(check, dict(os.environb), b"s@s.test", b"u@ok.test", None) == b"no-status"
+    assert rcptcheck.ask(check, dict(os.environb), b"s@s.test", b"u@ok.test", b"h", None) == b"no-status"
 
 
 def test_brtlimit_ends_a_session_that_asks_for_unknown_recipients(tmp_path: Path) -> None:
