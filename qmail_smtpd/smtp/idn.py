@@ -33,6 +33,15 @@ def other_spelling(domain: bytes) -> bytes:
         return b""
 
 
+def other_spellings(domain: bytes) -> list[bytes]:
+    """Return the spellings with A-labels alone and with U-labels alone, without that of the domain itself.
+
+    A domain that mixes both kinds of labels has two others.
+    """
+    spelling = other_spelling(domain)
+    return [other for other in (spelling, other_spelling(spelling)) if other not in (b"", domain.lower())]
+
+
 def to_ascii(idna: "ModuleType", label: str) -> str:
     """Return a label as an A-label, unless it is ASCII. Raises UnicodeError."""
     return label if label.isascii() else idna.alabel(label).decode("ascii")

@@ -66,7 +66,14 @@ def is_bad_sender(settings: "Settings", sender: bytes) -> bool:
         return False
     sender = sender.lower()
     at = sender.rfind(b"@")
-    return sender in settings.badmailfrom or (at >= 0 and sender[at:] in settings.badmailfrom)
+    if sender in settings.badmailfrom or (at >= 0 and sender[at:] in settings.badmailfrom):
+        return True
+    if not settings.smtputf8 or not settings.badmailfrom or at < 0:
+        return False
+    from qmail_smtpd.smtp.idn import other_spellings  # loaded only where SMTPUTF8 is offered
+
+    local, domains = sender[:at], other_spellings(sender[at + 1 :])
+    return any(not settings.badmailfrom.isdisjoint((local + b"@" + other, b"@" + other)) for other in domains)
 
 
 def rcpt_refusal(
@@ -107,16 +114,15 @@ def is_relayed(settings: "Settings", recipient: bytes, in_morercpthosts: "Callab
 
 
 def is_listed(settings: "Settings", recipient: bytes, in_morercpthosts: "Callable[[bytes], bool]") -> bool:
-    """Whether the domain is listed, where SMTPUTF8 is offered in either of its spellings: U-labels or A-labels."""
+    """Whether the domain is listed, where SMTPUTF8 is offered in any of its spellings: U-labels or A-labels."""
     if in_rcpthosts(recipient, settings.rcpthosts, in_morercpthosts):
         return True
     if not settings.smtputf8:
         return False
-    from qmail_smtpd.smtp.idn import other_spelling  # loaded only where SMTPUTF8 is offered
+    from qmail_smtpd.smtp.idn import other_spellings  # loaded only where SMTPUTF8 is offered
 
-    local, at, domain = recipient.rpartition(b"@")
-    spelling = other_spelling(domain)
-    return spelling != b"" and in_rcpthosts(local + at + spelling, settings.rcpthosts, in_morercpthosts)
+    others = other_spellings(recipient[recipient.rfind(b"@") + 1 :])
+    return any(in_rcpthosts(b"@" + other, settings.rcpthosts, in_morercpthosts) for other in others)
 
 
 def in_rcpthosts(

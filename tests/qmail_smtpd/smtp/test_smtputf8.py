@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmail_smtpd.smtp import replies
-from qmail_smtpd.smtp.idn import other_spelling
+from qmail_smtpd.smtp.idn import other_spelling, other_spellings
 from qmail_smtpd.smtp.policy import in_rcpthosts
 from qmail_smtpd.smtp.received import protocol
 from tests.kit.echo import Echo, converse
@@ -65,6 +65,33 @@ def test_both_spellings_of_a_domain_meet_each_other(listed: bytes, domain: bytes
     for changes in ({"rcpthosts": frozenset({listed})}, {"rcpthosts": frozenset(), "echo": Echo((listed,))}):
         _, echo = converse(data, smtputf8=True, **changes)  # type: ignore[arg-type]
         assert echo.queued[0][1] == b"F\0Tu@" + domain + b"\0\0"  # as the client has written it
+
+
+MIXED = "bücher.xn--mnchen-3ya.test".encode()
+ALL_U, ALL_A = "bücher.münchen.test".encode(), b"xn--bcher-kva.xn--mnchen-3ya.test"
+
+
+@pytest.mark.parametrize("listed", [ALL_U, ALL_A])
+@pytest.mark.parametrize("domain", [ALL_U, ALL_A, MIXED, MIXED.replace(b"b", b"B")])
+def test_a_domain_of_mixed_labels_meets_both_spellings(listed: bytes, domain: bytes) -> None:
+    mail = b"MAIL FROM:<u@" + domain + b"> SMTPUTF8\r\n"
+    assert codes(EHLO + mail + rcpt(b"u@" + domain), rcpthosts=frozenset({listed})) == "250 250 250"
+    assert set(other_spellings(domain)) == {ALL_U, ALL_A} - {domain}
+
+
+@pytest.mark.parametrize("listed", [U, A])
+@pytest.mark.parametrize("start", [b"@", b"u@"])
+@pytest.mark.parametrize("domain", [U, A, A.upper(), "MüNCHEN.test".encode()])
+def test_badmailfrom_meets_both_spellings(listed: bytes, start: bytes, domain: bytes) -> None:
+    mail = b"MAIL FROM:<u@" + domain + b"> SMTPUTF8\r\n"
+    wanted = {"badmailfrom": frozenset({start + listed})}
+    assert codes(EHLO + mail + rcpt("u@ok.test"), **wanted) == "250 250 553"
+    assert codes(EHLO + mail.replace(b"<u@", b"<x@") + rcpt("u@ok.test"), **wanted)[-3:] == (
+        "553" if start == b"@" else "250"
+    )
+    other = A if listed == U else U
+    if domain.lower() == other:
+        assert codes(EHLO + mail + rcpt("u@ok.test"), smtputf8=False, **wanted) == "250 250 250"
 
 
 NO_OTHER = ["münchen\u3002test", "münchen\uff0etest", "\uff4dünchen.test", "mÜnchen.test", "ü..test", "u\uff20ü.test"]
