@@ -125,7 +125,7 @@ class ControlFiles(Reader):
             return None
         from qmail_smtpd.recipients.listed import Lists
 
-        return Lists(self.warn)
+        return Lists(self.warn, self.settings.smtputf8)
 
     def read_services(self) -> "Services | None":
         """Read the policy services, None if there are none."""

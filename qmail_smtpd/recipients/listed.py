@@ -29,10 +29,14 @@ def stamp(status: "os.stat_result") -> bytes:
 class Lists:
     """The files as they are for one client after the other: the list's entries, and what is known of the cdb."""
 
-    __slots__ = ("domains", "entries", "has_cdb")
+    __slots__ = ("domains", "entries", "has_cdb", "smtputf8")
 
-    def __init__(self, warn: "Callable[[bytes, bytes], None]") -> None:
-        """Read the list, unless the cdb has been compiled from it. `warn`: file, mistake. Raises Unreadable."""
+    def __init__(self, warn: "Callable[[bytes, bytes], None]", smtputf8: bool = False) -> None:
+        """Read the list, unless the cdb has been compiled from it. `warn`: file, mistake. Raises Unreadable.
+
+        `smtputf8`: it is offered, so that an entry counts for each spelling of its domain, as in rcpthosts.
+        """
+        self.smtputf8 = smtputf8
         self.domains: dict[bytes, bool | None] = {}  # the verdicts for recipients without an entry of their own
         self.has_cdb = control.exists(CDB)
         self.entries = Entries(())
@@ -90,14 +94,19 @@ class Listed:
         if b"@" not in recipient:
             return None
         address = recipient.lower()
+        others: list[bytes] = []
+        if self.lists.smtputf8:
+            from qmail_smtpd.smtp.idn import other_spellings  # loaded only where SMTPUTF8 is offered
+
+            others = other_spellings(domain_of(address))
         for key in keys(address):
-            answer = self.answer(key)
+            answer = self.answer_to_any(key, others) if others else self.answer(key)
             if answer is not None:
                 return answer
-        return self.verdict_of_domain(domain_of(address))
+        return self.verdict_of_domain(domain_of(address), others)
 
-    def verdict_of_domain(self, domain: bytes) -> bool | None:
-        """Return the verdict for recipients of the domain without an entry of their own.
+    def verdict_of_domain(self, domain: bytes, others: list[bytes]) -> bool | None:
+        """Return the verdict for recipients of the domain without an entry of their own. `others`: its spellings.
 
         It is remembered until one of the files changes.
         """
@@ -105,9 +114,17 @@ class Listed:
         if domain not in known:
             if len(known) >= MOST_DOMAINS:
                 known.clear()
-            answer = self.answer(b"@" + domain)
-            known[domain] = (False if self.names(domain) else None) if answer is None else answer
+            answer = self.answer_to_any(b"@" + domain, others) if others else self.answer(b"@" + domain)
+            if answer is None and (self.names(domain) or any(map(self.names, others))):
+                answer = False
+            known[domain] = answer
         return known[domain]
+
+    def answer_to_any(self, key: bytes, others: list[bytes]) -> bool | None:
+        """Return the answer to a key in all spellings of its domain: if one of them refuses, that counts."""
+        start = key[: key.rfind(b"@") + 1]
+        answers = [self.answer(key), *(self.answer(start + other) for other in others)]
+        return False if False in answers else True if True in answers else None
 
     def answer(self, key: bytes) -> bool | None:
         """What the files say of a key; None: nothing. If they contradict each other, the one that refuses counts."""

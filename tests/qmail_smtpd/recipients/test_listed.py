@@ -51,10 +51,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def verdicts(recipients: "list[bytes] | None" = None) -> tuple[dict[bytes, bool | None], list[bytes]]:
+def verdicts(
+    recipients: "list[bytes] | None" = None, smtputf8: bool = False
+) -> tuple[dict[bytes, bool | None], list[bytes]]:
     """Return the verdicts about the recipients, and the warnings."""
     warnings: list[bytes] = []
-    session = Listed(Lists(lambda name, text: warnings.append(name + b" " + text)))
+    session = Listed(Lists(lambda name, text: warnings.append(name + b" " + text), smtputf8))
     try:
         return {recipient: session.verdict(recipient) for recipient in recipients or VERDICTS}, warnings
     finally:
@@ -180,6 +182,41 @@ def test_a_link_that_leads_nowhere_beside_a_cdb_is_an_error(home: Path) -> None:
     (home / "control/validrcptto").symlink_to("nowhere")
     with pytest.raises(Unreadable):
         verdicts()
+
+
+SPELLINGS = [
+    b"xn--bcher-kva.xn--mnchen-3ya.test",
+    "bücher.münchen.test".encode(),
+    "bücher.xn--mnchen-3ya.test".encode(),
+]
+
+
+@pytest.mark.parametrize("listed", SPELLINGS[:2])
+@pytest.mark.parametrize("form", ["list", "compiled", "cdb of the patch"])
+def test_where_smtputf8_is_offered_an_entry_counts_for_each_spelling_of_its_domain(
+    home: Path, listed: bytes, form: str
+) -> None:
+    lines = [b"joe@" + listed, b"-joe-x-*@" + listed, b"joe-*@" + listed]
+    (home / "control/validrcptto").write_bytes(b"\n".join(lines) + b"\n")
+    if form == "compiled":
+        compile_list(home)
+    elif form != "list":
+        (home / "control/validrcptto").unlink()
+        write(home, {b"joe@" + listed: b"", b"joe-x-default@" + listed: b"-", b"joe-default@" + listed: b""})
+    wanted = {b"joe": True, b"JOE-a": True, b"joe-x-a": False, b"nobody": False}
+    for domain in (*SPELLINGS, SPELLINGS[0].upper()):
+        found = verdicts([local + b"@" + domain for local in wanted], smtputf8=True)[0]
+        assert list(found.values()) == list(wanted.values()), domain
+    (other,) = {*SPELLINGS[:2]} - {listed}
+    assert set(verdicts([local + b"@" + other for local in wanted])[0].values()) == {None}
+
+
+def test_the_entries_of_two_spellings_count_together(home: Path) -> None:
+    u, a = "ü.test".encode(), b"xn--tda.test"
+    (home / "control/validrcptto").write_bytes(b"@%b\n-joe@%b\njoe@%b\nann@%b\n" % (u, u, a, a))
+    for domain in (u, a):
+        found = verdicts([name + b"@" + domain for name in (b"joe", b"ann", b"eve")], smtputf8=True)[0]
+        assert list(found.values()) == [False, True, True]
 
 
 def test_a_damaged_cdb_gives_an_answer_or_an_error_and_never_reads_gigabytes(home: Path) -> None:

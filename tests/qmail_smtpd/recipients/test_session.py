@@ -63,6 +63,15 @@ def test_clients_that_may_relay_are_refused_for_the_domains_of_rcpthosts_only(ho
     assert talk(home, session(cases), RELAYING).codes[2:-1] == ["250"] * 3
 
 
+def test_a_spelling_of_a_domain_that_rcpthosts_accepts_is_looked_up_and_counts_for_brtlimit(tmp_path: Path) -> None:
+    lists = {"rcpthosts": "xn--bcher-kva.example\n", "validrcptto": "joe@xn--bcher-kva.example\n"}
+    home = make_home(tmp_path / "home", {**CONTROL, **lists, "smtputf8": "", "brtlimit": "2\n"})
+    names = ["joe@xn--bcher-kva.example", "joe@bücher.example", "nobody@bücher.example", "nobody@xn--bcher-kva.example"]
+    text = session([(name, "") for name in [*names, names[0]]]).replace("<s@sender.test>", "<> SMTPUTF8")
+    done = talk(home, ("EHLO me\r\n" + text).encode())
+    assert done.codes[done.codes.index("250") + 2 :] == ["250", "250", "550", "550", "421"]
+
+
 def test_without_rcpthosts_the_list_still_counts(home: Path) -> None:
     (home / "control/rcpthosts").unlink()
     cases = [("nobody@elsewhere.test", "550"), ("nobody@example.com", "550"), ("x@third.test", "250")]
