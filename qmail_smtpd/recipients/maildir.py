@@ -43,9 +43,10 @@ def exists(recipient: bytes, environ: "Mapping[bytes, bytes]", deadline: float |
     if not is_safe(local) or not is_safe(domain):
         return False
     homes: dict[bytes, bytes] | None = None
-    for name in names(local, environ.get(b"RCPTCHECK_DELIMITER", b"")):
-        address = name + b"@" + domain
-        values = {b"u": address, b"n": name, b"d": domain, b"%": b"%"}
+    users = list(names(local, environ.get(b"RCPTCHECK_DELIMITER", b"")))
+    for spelling, name in [(spelling, name) for spelling in spellings(domain, environ) for name in users]:
+        address = name + b"@" + spelling
+        values = {b"u": address, b"n": name, b"d": spelling, b"%": b"%"}
         if b"%h" in pattern.replace(b"%%", b""):
             homes = read_homes(users_file(environ)) if homes is None else homes
             if not homes.get(address):
@@ -83,6 +84,16 @@ def names(local: bytes, delimiter: bytes) -> "Iterator[bytes]":
     name = local.partition(delimiter[:1])[0] if delimiter else local
     if name and name != local:
         yield name
+
+
+def spellings(domain: bytes, environ: "Mapping[bytes, bytes]") -> list[bytes]:
+    """Return the domain, and its other spellings where SMTPUTF8 is offered: rcpthosts accepts them, too."""
+    is_plain = domain.isascii() and b"xn--" not in domain
+    if is_plain or not control.exists(b"smtputf8", control.home(environ)):
+        return [domain]
+    from qmail_smtpd.smtp.idn import other_spellings  # loaded only for such domains
+
+    return [domain, *other_spellings(domain)]
 
 
 def users_file(environ: "Mapping[bytes, bytes]") -> bytes:

@@ -81,6 +81,20 @@ def test_homes_are_those_of_the_users_file(home: Path, pattern: str | None) -> N
     assert check(home, "joe-x@example.com", RCPTCHECK_DELIMITER="-", **environ)[0] == YES
 
 
+@pytest.mark.parametrize("made", ["ü.test", "xn--tda.test"])
+def test_where_smtputf8_is_offered_each_spelling_of_the_domain_is_tried(home: Path, made: str) -> None:
+    pattern = f"{home.parent}/mail/%d/%n"
+    (home.parent / "mail" / made / "joe").mkdir(parents=True)
+    (home / "control/users").write_text(f"joe@{made}:x::::{home.parent}/mail/{made}/joe:\n")
+    other = "xn--tda.test" if made == "ü.test" else "ü.test"
+    assert check(home, f"joe@{other}", RCPTCHECK_MAILDIR=pattern)[0] == NO
+    (home / "control/smtputf8").touch()
+    for domain in (made, other):
+        asked = [check(home, f"{name}@{domain}", RCPTCHECK_MAILDIR=pattern)[0] for name in ("joe", "nobody")]
+        assert asked == [YES, NO]
+        assert check(home, f"joe-x@{domain}", RCPTCHECK_DELIMITER="-", RCPTCHECK_MAILDIR="%h")[0] == YES
+
+
 def test_a_percent_sign_is_written_twice(home: Path) -> None:
     (home.parent / "mail/100%").mkdir()
     (home.parent / "mail/100%/u%d").mkdir()
