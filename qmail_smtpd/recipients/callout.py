@@ -53,7 +53,7 @@ class Server:
 class Conversation:
     """A connection to a server. Every method raises Undecided, also after the deadline."""
 
-    __slots__ = ("connection", "deadline", "received")
+    __slots__ = ("connection", "deadline", "lines", "received")
 
     def __init__(self, server: Server, deadline: float | None) -> None:
         import socket
@@ -61,6 +61,7 @@ class Conversation:
         start = monotonic()
         self.deadline = start + SECONDS if deadline is None else min(start + SECONDS, deadline)
         self.received = b""
+        self.lines: list[bytes] = []  # of the last reply, without their codes
         family = socket.AF_UNIX if server.is_unix else socket.AF_INET6 if b":" in host_of(server) else socket.AF_INET
         self.connection: socket.socket = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -99,12 +100,13 @@ class Conversation:
 
     def reply(self) -> int:
         """Read a reply, and return its code. Raises OSError too."""
-        size = 0
+        size, self.lines = 0, []
         while True:
             line = self.line(LONGEST_REPLY - size)
             size += len(line)
             if not line[:3].isdigit() or line[3:4] not in (b" ", b"-", b"\r", b"\n"):
                 raise Undecided("the server gives no SMTP reply")
+            self.lines.append(line[4:].strip())
             if line[3:4] != b"-":
                 return int(line[:3])
 
@@ -139,13 +141,16 @@ def failure(what: str, error: OSError) -> Undecided:
 def accepts(server: Server, me: bytes, mailbox: bytes, deadline: float | None) -> bool:
     """Whether the server accepts the recipient. Raises Undecided, also for 4xx and if it refuses anything before.
 
-    `mailbox`: in RFC 5321's form. `me`: the name for HELO.
+    `mailbox`: in RFC 5321's form, or in UTF-8, for which the server must offer SMTPUTF8. `me`: the name for HELO.
     """
     conversation = Conversation(server, deadline)
     try:
         expect(conversation.greeting(), "connection")
         introduce(conversation, server, me)
-        expect(conversation.ask(b"MAIL FROM:<>"), "MAIL FROM:<>")
+        parameters = b"" if mailbox.isascii() else b" SMTPUTF8"
+        if parameters and not any(line.upper() == b"SMTPUTF8" for line in conversation.lines):
+            raise Undecided("the recipient is not ASCII, and the server does not offer SMTPUTF8")
+        expect(conversation.ask(b"MAIL FROM:<>" + parameters), "MAIL FROM:<>")
         code = conversation.ask(b"RCPT TO:<" + mailbox + b">")
         if code // 100 not in (2, 5) or code in NO_ANSWERS:
             raise Undecided(f"the server answers {code} to RCPT")

@@ -8,7 +8,7 @@ from qmail_smtpd.net.kept import key_of
 from qmail_smtpd.recipients.answers import Answers, Unusable
 from qmail_smtpd.recipients.callout import Server, accepts
 from qmail_smtpd.recipients.program import Undecided, answer, run
-from qmail_smtpd.smtp.mailbox import mailbox
+from qmail_smtpd.smtp.mailbox import mailbox, utf8_mailbox
 from tcprules import strerr
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ def exists(recipient: bytes, environ: "Mapping[bytes, bytes]", deadline: float |
         seconds(environ, b"RCPTCHECK_ACCEPTED", ACCEPTED_SECONDS),
         seconds(environ, b"RCPTCHECK_REFUSED", REFUSED_SECONDS),
     )
-    address = mailbox(recipient)
+    address = mailbox(recipient) if recipient.isascii() else beyond_ascii(recipient, environ)
     if address is None:  # it cannot be given to any server
         return False
     known = find(answers, address)
@@ -63,6 +63,16 @@ def home_of(server: Server) -> bytes:
         return b" " + key_of(server.address)
     except OSError as error:
         raise Undecided(f"unable to find the current directory: {strerr.reason(error)}") from error
+
+
+def beyond_ascii(recipient: bytes, environ: "Mapping[bytes, bytes]") -> bytes | None:
+    """Return an address that is not ASCII as it is asked about, None if SMTPUTF8 is not offered. Raises Undecided."""
+    if not control.exists(b"smtputf8", control.home(environ)):
+        return None
+    address = utf8_mailbox(recipient)
+    if address is None:
+        raise Undecided("the recipient has characters that mail servers read in different ways")
+    return address
 
 
 def seconds(environ: "Mapping[bytes, bytes]", name: bytes, default: int) -> int:

@@ -192,6 +192,28 @@ def test_no_recipient_can_end_its_command(
     assert commands == ([] if path is None else [b"RCPT TO:" + path + b"\r\n"])
 
 
+@pytest.mark.parametrize(
+    ("offer", "recipient", "code", "path"),
+    [
+        (b"250-mx\r\n250-SIZE 1\r\n250 smtpUTF8\r\n", "jürgen@bücher.example", YES, "<jürgen@bücher.example>"),
+        (b"250-mx\r\n250 SMTPUTF8\r\n", "joe@bücher.example", YES, "<joe@bücher.example>"),
+        (b"250-mx\r\n250 XSMTPUTF8\r\n", "jürgen@example.com", LATER, None),
+        (b"250 mx\r\n", "jürgen@example.com", LATER, None),
+        (b"502 no\r\n", "jürgen@example.com", LATER, None),
+        (b"250-mx\r\n250 SMTPUTF8\r\n", "ü>\rRSET@example.com", LATER, None),
+        (b"250-mx\r\n250 SMTPUTF8\r\n", "joe@example.com\uff0cann@example.com", LATER, None),
+    ],
+)
+def test_where_smtputf8_is_offered_it_asks_about_utf8_with_smtputf8_or_cannot_tell(
+    server: StandIn, environ: dict[bytes, bytes], offer: bytes, recipient: str, code: int, path: str | None
+) -> None:
+    (Path(os.fsdecode(environ[b"QMAILHOME"])) / "control/smtputf8").touch()
+    server.replies[b"EHLO"] = offer
+    assert postfix.check_recipient({**environ, b"RECIPIENT": recipient.encode()}, None) == code
+    mail = [line for line in server.heard if line.startswith((b"MAIL", b"RCPT"))]
+    assert mail == ([b"MAIL FROM:<> SMTPUTF8\r\n", f"RCPT TO:{path}\r\n".encode()] if path else [])
+
+
 @pytest.mark.parametrize("name", [b"RCPTCHECK_ACCEPTED", b"RCPTCHECK_REFUSED"])
 @pytest.mark.parametrize("text", [b"", b"-1", b"1.5", b"86401", b"99999999999999999999"])
 def test_a_time_that_cannot_be_read_accepts_nobody(environ: dict[bytes, bytes], name: bytes, text: bytes) -> None:
@@ -252,7 +274,7 @@ def test_postfix_answers(tmp_path: Path) -> None:
     peer("/usr/sbin/postfix")
     home = make_home(tmp_path / "home")
     accounts = tmp_path / "accounts"
-    accounts.write_text("/^(joe|a b)@example\\.com$/ x\n")
+    accounts.write_text("/^(joe|a b|jürgen)@example\\.com$/ x\n")
     more = (
         f"mydestination = localhost\nvirtual_mailbox_domains = example.com\nvirtual_mailbox_maps = regexp:{accounts}\n"
     )
@@ -260,6 +282,9 @@ def test_postfix_answers(tmp_path: Path) -> None:
         where = f"inet:127.0.0.1:{server.port}"
         codes = [check(home, where, f"{name}@example.com") for name in ("joe", "JOE", "a b", "nobody", "x>y")]
         assert codes == [YES, YES, YES, NO, NO]
+        assert check(home, where, "jürgen@example.com") == NO
+        (home / "control/smtputf8").touch()
+        assert [check(home, where, f"{name}@example.com") for name in ("jürgen", "jörg")] == [YES, NO]
         server.control("stop")
         until(lambda: check(home, where, "joe@example.com") == LATER)
         server.control("start")
