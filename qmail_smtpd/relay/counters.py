@@ -44,8 +44,11 @@ class Counters:
         """Count one in a window of this length, without a limit."""
         raise NotImplementedError
 
-    def used(self, questions: "Sequence[tuple[Key, int]]") -> list[int]:
-        """Return what each counter has counted in its window of so many seconds."""
+    def used(self, questions: "Sequence[tuple[Key, int]]", writable: bool = False) -> list[int]:
+        """Return what each counter has counted in its window of so many seconds.
+
+        `writable`: the caller may have to count for the first one. Raise StoreError, too, if that would fail now.
+        """
         raise NotImplementedError
 
     def counted(self) -> "Iterable[Key]":

@@ -62,9 +62,16 @@ class CountFiles(Counters):
         with Counter(self.file(key), self.patience) as counter:
             counter.add(seconds, self.clock(), 1)
 
-    def used(self, questions: "Sequence[tuple[Key, int]]") -> list[int]:
-        """Return what each counter has counted. Takes no lock: each slot is written at once."""
+    def used(self, questions: "Sequence[tuple[Key, int]]", writable: bool = False) -> list[int]:
+        """Return what each counter has counted. Reading takes no lock: each slot is written at once."""
+        if writable:
+            self.count_nothing(*questions[0])
         return [self.read(self.file(key), seconds) for key, seconds in questions]
+
+    def count_nothing(self, key: Key, seconds: int) -> None:
+        """Make room for a count. Fail as it would: on a disk that is full or read-only, with another account's file."""
+        with Counter(self.file(key), self.patience) as counter:
+            counter.add(seconds, self.clock(), 0)
 
     def read(self, path: bytes, seconds: int) -> int:
         """Return what a file has counted in the window of so many seconds; 0 if there is no file."""

@@ -35,7 +35,7 @@ class Meter:
     `warn` logs a line.
     """
 
-    __slots__ = ("authfaillimit", "checked", "environ", "relaylimits", "warn", "warned")
+    __slots__ = ("authfaillimit", "checked", "environ", "relaylimits", "uncounted", "warn", "warned")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Meter:
         self.authfaillimit = authfaillimit
         self.warn = warn
         self.warned = b""  # the last line that has been logged
+        self.uncounted = False  # whether a failed login could not be counted
         self.checked = 0.0  # when the client was last allowed to try a login, on the monotonic clock
 
     def take_relayed(self, user: bytes | None, count: int) -> "tuple[int, Refusal | None]":
@@ -75,7 +76,7 @@ class Meter:
 
     def attempt_refusal(self) -> "Refusal | None":
         """Return None if the client may try a login, else the reply and the facts for the log."""
-        if self.authfaillimit is None:
+        if self.authfaillimit is None or self.uncounted:
             return LOGINS_UNCHECKED
         if monotonic() - self.checked < FRESH:
             return None
@@ -85,7 +86,7 @@ class Meter:
             counters = self.counters()
             if self.is_shared(counters):
                 return None
-            failed, scheme = counters.used([(Key(FAILED, name), seconds), (Key(SCHEME, name), seconds)])
+            failed, scheme = counters.used([(Key(FAILED, name), seconds), (Key(SCHEME, name), seconds)], writable=True)
             self.pass_on(counters)
         except StoreError as error:
             self.report(b"no logins: " + error.text)
@@ -97,7 +98,7 @@ class Meter:
         return None
 
     def count_failure(self, reason: bytes) -> None:
-        """Count a failed login of the client."""
+        """Count a failed login of the client. If that fails, the session may try no other one."""
         if self.authfaillimit is None:
             return
         self.checked = 0.0  # this failure may have been the last one
@@ -107,6 +108,7 @@ class Meter:
             if not self.is_shared(counters):
                 counters.add(Key(kind, group_of(self.address())), self.authfaillimit[1])
         except StoreError as error:
+            self.uncounted = True
             self.report(b"a failed login is not counted: " + error.text)
 
     def unknown_recipients(self) -> int:

@@ -1,6 +1,8 @@
 """What is asked of Redis, as scripts: each is one step that nothing comes between, by the server's own clock.
 
-A script of a question also deletes a key that never exists: a replica then refuses it, whose answer may be old.
+A script of a question also deletes a key that never exists: a replica then refuses it, whose answer may be old. If
+something may have to be counted after the answer, it sets that key instead, if it exists: this is refused by a server
+that is full, too.
 """
 
 from hashlib import sha1
@@ -67,10 +69,10 @@ return string.format('%d %d', granted, stopped)
 """)
 
 # KEYS: the windows', and NEVER. ARGV: the seconds of each window. Returns what each has counted.
-USED = Script(b"""
+USED_AFTER = b"""
 local time = redis.call('TIME')
 local now, answer = time[1] + time[2] / 1000000, {}
-redis.call('DEL', KEYS[#KEYS])
+redis.call(%b)
 for i, seconds in ipairs(ARGV) do
   local first, used = math.floor(now * 60 / seconds) - 60, 0
   local found = redis.call('HGETALL', KEYS[i])
@@ -80,4 +82,6 @@ for i, seconds in ipairs(ARGV) do
   answer[i] = used
 end
 return answer
-""")
+"""
+USED = Script(USED_AFTER % b"'DEL', KEYS[#KEYS]")
+USED_IF_WRITABLE = Script(USED_AFTER % b"'SET', KEYS[#KEYS], '', 'XX'")

@@ -6,7 +6,7 @@ from qmail_smtpd.relay.entry import VERSION, Entry, parse
 from qmail_smtpd.relay.limits import MOST
 from qmail_smtpd.relay.redisclient import client_for
 from qmail_smtpd.relay.redisline import words
-from qmail_smtpd.relay.redisscripts import ALLOW, CHECK, COUNT_PREFIX, LOGIN_PREFIX, NEVER, TAKE, USED
+from qmail_smtpd.relay.redisscripts import ALLOW, CHECK, COUNT_PREFIX, LOGIN_PREFIX, NEVER, TAKE, USED, USED_IF_WRITABLE
 from qmail_smtpd.relay.store import Store
 
 TYPE_CHECKING = False
@@ -82,12 +82,13 @@ class RedisCounters(Counters):
         """Count one. It is sent, and the answer is not waited for."""
         self.client.tell(TAKE, [key_of(key, seconds)], b"%d" % MOST, b"%d" % seconds, b"1")
 
-    def used(self, questions: "Sequence[tuple[Key, int]]") -> list[int]:
+    def used(self, questions: "Sequence[tuple[Key, int]]", writable: bool = False) -> list[int]:
         """Return what each counter has counted."""
         if not questions:
             return []
         keys = [key_of(key, seconds) for key, seconds in questions]
-        answer: list[int] = self.client.run(USED, [*keys, NEVER], *[b"%d" % seconds for _, seconds in questions])
+        script = USED_IF_WRITABLE if writable else USED
+        answer: list[int] = self.client.run(script, [*keys, NEVER], *[b"%d" % seconds for _, seconds in questions])
         return answer
 
     def counted(self) -> "Iterator[Key]":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qmail_smtpd.relay import window
 from qmail_smtpd.relay.counters import ADDRESS, FAILED, LOGIN, Counters, Key
 from qmail_smtpd.relay.countfiles import CountFiles
 from qmail_smtpd.relay.errors import StoreError
@@ -208,6 +209,39 @@ def test_a_missing_or_world_writable_directory_is_an_error(home: Home) -> None:
     (home.store / "counts").rmdir()
     with pytest.raises(StoreError, match=r"unable to read .*counts: file does not exist"):
         opened(home)
+
+
+def test_a_counter_that_may_be_needed_is_made_and_counts_nothing(home: Home) -> None:
+    assert opened(home).used([(JOE, 3600), (Key(LOGIN, b"ann"), 3600)]) == [0, 0]
+    assert files(home) == []
+    assert opened(home).used([(JOE, 3600), (Key(LOGIN, b"ann"), 3600)], writable=True) == [0, 0]
+    assert files(home) == ["login=joe@example.org"]
+    assert list(opened(home).counted()) == []
+    opened(home).take(JOE, HOUR, 3)
+    assert opened(home, NOW + 60).used([(JOE, 3600)], writable=True) == [3]
+    opened(home, NOW + 4000).expire()
+    assert files(home) == []
+
+
+@pytest.mark.parametrize("before", [b"", b"counts1\n", window.empty(3600)], ids=["empty", "cut", "of another limit"])
+def test_a_counter_that_cannot_be_written_is_an_error_before_something_is_to_be_counted(
+    home: Home, before: bytes
+) -> None:
+    (home.store / "counts/login=joe@example.org").write_bytes(before)
+
+    def operation() -> int:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+        assert opened(home).used([(Key(LOGIN, b"ann"), 60)], writable=True) == [0]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        opened(home).add(Key(LOGIN, b"ann"), 60)  # there is room
+        assert used(opened(home), JOE, 60) == 0
+        with pytest.raises(StoreError, match="unable to write"):
+            opened(home).used([(JOE, 60)], writable=True)
+        return used(opened(home), Key(LOGIN, b"ann"), 60)
+
+    assert together([operation]) == [1]
 
 
 def test_a_full_disk_is_an_error_and_grants_nothing(home: Home) -> None:

@@ -1,16 +1,22 @@
 """control/authfaillimit: failed logins of an address over sessions; what counts, and what happens without the store."""
 
 import base64
+import fcntl
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from qmail_smtpd.relay.meter import FRESH, Meter
+from qmail_smtpd.relay import countfiles
+from qmail_smtpd.relay.errors import StoreError
+from qmail_smtpd.relay.meter import FRESH, LOGINS_UNCHECKED, Meter
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.offer import Offer
 from tests.kit.echo import Echo, converse
 from tests.kit.mailhome import Result, talk
+from tests.kit.support import script
 from tests.qmail_smtpd.relay.test_limited_sessions import Site, codes
 
 RIGHT, WRONG = b"\0joe\0secret", b"\0joe\0wrong"
@@ -29,6 +35,7 @@ class Host(Site):
             f"#!/bin/sh\necho run >>{self.runs}\ntr '\\0' ' ' <&3 | grep -q '^[a-z]* secret ' && exec \"$@\"\nexit 1\n"
         )
         self.checker.chmod(0o755)
+        self.environ = {b"TCPREMOTEIP": b"192.0.2.1", b"RELAY_DIR": bytes(self.store), b"QMAILHOME": bytes(self.home)}
 
     def log_in(self, *responses: bytes, ip: str = "192.0.2.1", **variables: str) -> Result:
         env = {"TCPREMOTEIP": ip, "SMTPAUTH": "", "AUTHSLEEP": "0", **variables}
@@ -107,8 +114,7 @@ def test_the_users_file_and_scram_are_guarded_too(host: Callable[..., Host]) -> 
 def test_a_client_that_waits_with_its_password_is_asked_about_again(host: Callable[..., Host]) -> None:
     """Otherwise many sessions could begin before the limit is reached, and try one password each after it."""
     site = host("1/3600")
-    environ = {b"TCPREMOTEIP": b"192.0.2.1", b"RELAY_DIR": bytes(site.store), b"QMAILHOME": bytes(site.home)}
-    first, second = (Meter(environ, None, (1, 3600), print) for _ in range(2))
+    first, second = (Meter(site.environ, None, (1, 3600), print) for _ in range(2))
     assert first.attempt_refusal() is None
     second.count_failure(b"password")
     assert first.attempt_refusal() is None
@@ -162,6 +168,58 @@ def test_a_store_that_fails_allows_no_login_with_one_line(host: Callable[..., Ho
     why = b"warning: no logins: unable to read %b: file does not exist\n" % bytes(site.store / "counts")
     assert done.stderr.count(why) == 1
     assert site.checks() == 0
+
+
+def test_a_store_that_cannot_count_allows_no_login_although_it_can_be_read(host: Callable[..., Host]) -> None:
+    """A limit on the size of files stands for a full disk: the file of the counter can be made, and not written."""
+    site = host()
+    response = base64.b64encode(WRONG).decode()
+    text = f"EHLO x\r\nAUTH PLAIN {response}\r\nAUTH PLAIN {response}\r\nQUIT\r\n".encode()
+    words = ["prlimit", "--fsize=100", script("qmail-smtpd"), str(site.checker), "true"]
+    environ = {**os.environ, "QMAILHOME": str(site.home), "TCPREMOTEIP": "192.0.2.1", "SMTPAUTH": "", "AUTHSLEEP": "0"}
+    for _ in range(2):
+        done = subprocess.run(words, input=text, env=environ, capture_output=True, check=False)
+        assert [line[:3] for line in done.stdout.splitlines() if line[3:4] == b" "] == [
+            b"220", b"250", b"454", b"454", b"221"
+        ]  # fmt: skip
+        assert (
+            done.stderr.count(b"warning: no logins: unable to write %b/counts/failed=192.0.2.1" % bytes(site.store))
+            == 1
+        )
+        assert done.stderr.count(b" reason=relaystore\n") == 2
+    assert site.checks() == 0
+    assert codes(site.log_in(WRONG, RIGHT)) == "220 250 535 235 221"
+
+
+def test_a_lock_that_another_process_holds_allows_no_login_of_its_address_until_it_is_free(
+    host: Callable[..., Host],
+) -> None:
+    site = host()
+    with open(site.store / "counts/failed=192.0.2.1", "wb") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        assert codes(site.log_in(RIGHT)) == "220 250 454 221"
+        assert codes(site.log_in(RIGHT, ip="192.0.2.2")) == "220 250 235 221"
+    assert codes(site.log_in(RIGHT)) == "220 250 235 221"
+
+
+def test_after_a_failure_that_could_not_be_counted_its_session_may_try_no_other_login(
+    host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, said = host(), []
+    session = Meter(site.environ, None, (3, 3600), said.append)
+    assert session.attempt_refusal() is None
+
+    def fails(*_: object) -> None:
+        raise StoreError(b"unable to write")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(countfiles.Counter, "write", fails)
+        session.count_failure(b"password")
+        assert session.attempt_refusal() == LOGINS_UNCHECKED
+        assert Meter(site.environ, None, (3, 3600), said.append).attempt_refusal() == LOGINS_UNCHECKED
+    assert said == [b"a failed login is not counted: unable to write", b"no logins: unable to write"]
+    assert session.attempt_refusal() == LOGINS_UNCHECKED
+    assert Meter(site.environ, None, (3, 3600), said.append).attempt_refusal() is None
 
 
 def test_relay_list_shows_failed_logins(host: Callable[..., Host]) -> None:

@@ -368,6 +368,23 @@ def test_failed_logins_and_limits_are_shared_by_two_hosts(tmp_path: Path, server
     assert (first.checks(), second.checks()) == (1, 1)
 
 
+@on_valkey_too
+def test_a_server_that_is_full_allows_no_login_and_still_shows_its_counters(
+    tmp_path: Path, server: RedisServer
+) -> None:
+    host = Host(tmp_path / "host", "9/3600", relaystore=f"{server.url}\n")
+    assert codes(host.log_in(WRONG)) == "220 250 535 221"
+    server.client().execute_command("CONFIG", "SET", "maxmemory", "1")
+    done = host.log_in(WRONG, RIGHT)
+    assert codes(done) == "220 250 454 454 221"
+    assert done.stderr.count(b"warning: no logins: unable to use redis://127.0.0.1:") == 1
+    assert host.checks() == 1
+    assert [row["used"] for row in host.rows()] == [1]
+    server.client().execute_command("CONFIG", "SET", "maxmemory", "0")
+    assert codes(host.log_in(RIGHT)) == "220 250 235 221"
+    assert server.client().dbsize() == 1  # nothing is written to find out whether it is full
+
+
 def test_a_login_on_one_host_allows_relaying_on_another(home: Home, tmp_path: Path, server: RedisServer) -> None:
     other = with_store(Home(tmp_path / "other"), server.url)
     assert log_in(home).stderr == b""
