@@ -126,9 +126,9 @@ class SessionBackend:
         assert self.meter is not None
         return self.meter.unknown_recipients()
 
-    def count_unknown(self) -> None:
+    def count_unknown(self) -> bool:
         assert self.meter is not None
-        self.meter.count_unknown()
+        return self.meter.count_unknown()
 
     def recipient_refusal(self, sender: bytes, recipient: bytes, helo: bytes) -> tuple[bytes, bytes] | None:
         if self.recipients is None:

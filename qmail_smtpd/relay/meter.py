@@ -114,7 +114,7 @@ class Meter:
     def unknown_recipients(self) -> int:
         """Return how many unknown recipients the address has named in the window of authfaillimit.
 
-        0 if that cannot be found out: each session still counts its own.
+        0 if that cannot be found out: mail is still accepted, and the session counts its own.
         """
         if self.authfaillimit is None:
             return 0
@@ -129,16 +129,18 @@ class Meter:
             return 0
         return used
 
-    def count_unknown(self) -> None:
-        """Count an unknown recipient."""
+    def count_unknown(self) -> bool:
+        """Count an unknown recipient. Return False if that fails: the session may not name another one."""
         if self.authfaillimit is None:
-            return
+            return False
         try:
             counters = self.counters()
             if not self.is_shared(counters):
                 counters.add(Key(UNKNOWN, group_of(self.address())), self.authfaillimit[1])
         except StoreError as error:
             self.report(b"an unknown recipient is not counted: " + error.text)
+            return False
+        return True
 
     def address(self) -> bytes:
         """Return the client's address."""

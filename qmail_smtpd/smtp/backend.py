@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         def unknown_recipients(self) -> int:
             """Return how many unknown recipients the client's address has named lately, in earlier sessions."""
 
-        def count_unknown(self) -> None:
-            """Count an unknown recipient of the client's address."""
+        def count_unknown(self) -> bool:
+            """Count an unknown recipient of the client's address. Return False if that is impossible."""
 
         def recipient_refusal(self, sender: bytes, recipient: bytes, helo: bytes) -> tuple[bytes, bytes] | None:
             """Return None if the recipient may exist, else the reply and the reason for the log.

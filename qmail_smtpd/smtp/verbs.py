@@ -147,8 +147,8 @@ def unknown_refusal(session: "Session", sender: bytes, recipient: bytes) -> "tup
     refusal = backend.recipient_refusal(sender, recipient, helo)
     if refusal and refusal[0] == replies.UNKNOWN:
         session.unknown_recipients += 1
-        if counts_unknown_over_sessions(settings):
-            backend.count_unknown()
+        if counts_unknown_over_sessions(settings) and not backend.count_unknown():
+            session.unknown_recipients = settings.brtlimit  # closed by default: the next RCPT ends the session
     return refusal
 
 

@@ -91,8 +91,9 @@ class Echo:
     def unknown_recipients(self) -> int:
         return self.unknown_before
 
-    def count_unknown(self) -> None:
+    def count_unknown(self) -> bool:
         self.unknown_counted += 1
+        return True
 
     def recipient_refusal(self, sender: bytes, recipient: bytes, helo: bytes) -> tuple[bytes, bytes] | None:
         if self.failure:

@@ -240,3 +240,25 @@ def test_unknown_recipients_of_an_address_count_over_sessions(host: Callable[...
     assert ask("192.0.2.1") == "220 250 550 421"
     assert ask("192.0.2.1") == "220 250 421"
     assert ask("127.0.0.1") == ask("127.0.0.1") == ask("127.0.0.1") == "220 250 550 250 221"
+
+
+@pytest.mark.parametrize("trouble", ["missing", "locked", "limit"])
+def test_a_session_whose_unknown_recipient_cannot_be_counted_ends_at_its_next_rcpt(
+    host: Callable[..., Host], trouble: str
+) -> None:
+    site = host("20\n" if trouble == "limit" else "20/3600", brtlimit="9\n", validrcptto="joe@example.com\n")
+    joe, unknown = "RCPT TO:<joe@example.com>\r\n", "RCPT TO:<no@example.com>\r\n"
+
+    def ask(*recipients: str) -> str:
+        return codes(talk(site.home, "MAIL FROM:<s@s.test>\r\n" + "".join(recipients), {"TCPREMOTEIP": "192.0.2.1"}))
+
+    with open(site.store / "counts/unknown=192.0.2.1", "wb") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        if trouble == "missing":
+            (site.store / "counts").rename(site.store / "elsewhere")
+        assert ask(joe, unknown, joe) == "220 250 250 550 421"
+        assert ask(joe, joe) == "220 250 250 250"  # mail is still accepted
+    if trouble == "missing":
+        (site.store / "elsewhere").rename(site.store / "counts")
+    (site.home / "control/authfaillimit").write_text("20/3600\n")
+    assert ask(joe, unknown, joe) == "220 250 250 550 250"
