@@ -14,9 +14,10 @@ LONGEST_STREAM = 65537  # by TCP, with the two bytes of the length
 class Stream:
     """The same question by TCP, because the answer was truncated."""
 
-    __slots__ = ("link", "received", "unsent")
+    __slots__ = ("link", "received", "server", "unsent")
 
     def __init__(self, server: str, asked: bytes) -> None:
+        self.server = server
         self.link = socket.socket(family(server), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.link.connect_ex((server, PORT))
         self.unsent = len(asked).to_bytes(2, "big") + asked
@@ -43,7 +44,7 @@ class Exchange:
         "answer",
         "asked",
         "due",
-        "failures",
+        "failed",
         "has_failed",
         "kind",
         "links",
@@ -59,7 +60,8 @@ class Exchange:
         self.has_failed = False
         self.links: dict[int, tuple[socket.socket, bytes, str]] = {}  # UDP sockets with what was asked of whom
         self.streams: dict[int, tuple[Stream, bytes]] = {}
-        self.sent = self.failures = 0
+        self.failed: set[str] = set()  # servers that have no answer, and are not asked again
+        self.sent = 0
         self.due = now
         self.send(now)
 
@@ -69,7 +71,9 @@ class Exchange:
         return self.answer is not None or self.has_failed
 
     def send(self, now: float) -> None:
-        """Ask the next server. Earlier ones may still answer."""
+        """Ask the next server that has not failed. Earlier ones may still answer."""
+        while self.servers[self.sent % len(self.servers)] in self.failed:
+            self.sent += 1
         turn, place = divmod(self.sent, len(self.servers))
         if turn >= len(ROUNDS):
             return self.fail()
@@ -79,13 +83,13 @@ class Exchange:
         try:
             link = socket.socket(family(server), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         except OSError:
-            return self.count_failure(now)
+            return self.count_failure(server, now)
         try:
             link.connect((server, PORT))  # the kernel gives it a random port, and takes packets of this server alone
             link.send(asked)
         except OSError:
             link.close()
-            return self.count_failure(now)
+            return self.count_failure(server, now)
         self.links[link.fileno()] = link, asked, server
         return None
 
@@ -113,16 +117,16 @@ class Exchange:
         except OSError:  # nobody listens there
             del self.links[descriptor]
             link.close()
-            return self.count_failure(now)
+            return self.count_failure(server, now)
         if not is_answer(data, asked):
             return None
         answer = Answer(data, self.kind)
         if not answer.is_truncated:
-            return self.take(answer, now)
+            return self.take(answer, server, now)
         try:
             stream = Stream(server, asked)
         except OSError:
-            return self.count_failure(now)
+            return self.count_failure(server, now)
         del self.links[descriptor]
         link.close()
         self.streams[stream.link.fileno()] = stream, asked
@@ -142,21 +146,23 @@ class Exchange:
         del self.streams[descriptor]
         stream.link.close()
         if is_answer(data, asked):
-            self.take(Answer(data, self.kind), now)
+            self.take(Answer(data, self.kind), stream.server, now)
         else:
-            self.count_failure(now)
+            self.count_failure(stream.server, now)
 
-    def take(self, answer: Answer, now: float) -> None:
+    def take(self, answer: Answer, server: str, now: float) -> None:
         """End with an answer, or ask the next server if this one has none."""
         if answer.is_failure or answer.is_truncated:
-            return self.count_failure(now)
+            return self.count_failure(server, now)
         self.answer = answer
         return self.close()
 
-    def count_failure(self, now: float) -> None:
-        """Ask the next server at once, unless there were as many failures as there are servers."""
-        self.failures += 1
-        if self.failures >= len(self.servers):
+    def count_failure(self, server: str, now: float) -> None:
+        """Ask the next server at once, unless all have failed. One that was asked twice may fail twice."""
+        if server in self.failed:
+            return None
+        self.failed.add(server)
+        if self.failed.issuperset(self.servers):
             return self.fail()
         return self.send(now)
 

@@ -1,7 +1,8 @@
 """A name server with block lists for the tests, in threads: UDP and TCP on port 53 of an address of its own.
 
 The table has for each name its records, {"A": ["127.0.0.2"], "TXT": ["text"]}, or one of the words below. Other names
-do not exist. `asked` keeps the questions, as (name, kind), and `ports` where they came from by UDP.
+do not exist. `asked` keeps the questions, as (name, kind), and `ports` where they came from by UDP. With `lost` so many
+packets get no answer before the first one that does.
 """
 
 import socket
@@ -20,8 +21,8 @@ Table = dict[str, Any]
 class ListServer:
     """A running name server. `with ListServer(host, table) as server: server.asked`."""
 
-    def __init__(self, host: str, table: Table) -> None:
-        self.host, self.table = host, table
+    def __init__(self, host: str, table: Table, lost: int = 0) -> None:
+        self.host, self.table, self.lost = host, table, lost
         self.asked: list[tuple[str, str]] = []
         self.ports: list[int] = []
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -50,6 +51,8 @@ class ListServer:
             if not query:
                 return
             self.ports.append(client[1])
+            if len(self.ports) <= self.lost:
+                continue
             answer = self.reply(query)
             if answer and len(answer) > MOST_BY_UDP:
                 answer = answer[:2] + bytes([answer[2] | 2]) + answer[3:6] + bytes(6) + query[12:]

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,18 @@ def test_the_next_name_server_is_asked(names: ListServer, first: str) -> None:
     with ListServer(own_address(1), {"2.2.0.192.list.test": first}) as server:
         found = ours(R, "192.0.2.2", names, DNSCACHEIP=f"{server.host}.{names.host}")
     assert b"451 192.0.2.2 is listed??\r\n" in found.stdout
+
+
+@needs_root
+@pytest.mark.parametrize("first", [None, REFUSED, BROKEN, GARBLED])
+def test_a_name_server_that_fails_again_leaves_the_other_its_time(first: str | None) -> None:
+    """The second server answers in the second round, in which the first one would fail again."""
+    dead, name = own_address(1), "2.2.0.192.list.test"
+    failing = ListServer(dead, {name: first}) if first else nullcontext()
+    with ListServer(own_address(0), TABLE, lost=1) as slow, failing as other:
+        found = ours(R, "192.0.2.2", slow, DNSCACHEIP=f"{dead}.{slow.host}")
+    assert b"451 192.0.2.2 is listed??\r\n" in found.stdout
+    assert not other or other.asked == [(name, "A"), (name, "TXT")]
 
 
 def test_without_name_servers_a_list_has_no_answer() -> None:
