@@ -147,27 +147,34 @@ def of_variable(text: bytes) -> bytes:
 def of_lists(settings: Settings, ip: bytes, environ: dict[bytes, bytes]) -> bytes:
     """The reply that the lists ask for, or SPOKE_FIRST for a client that does not wait for the greeting."""
     from tcpserver.tools.blocklists import lookup
-    from tcpserver.tools.blocklists.servers import servers
+    from tcpserver.tools.blocklists.servers import RESOLV_CONF, servers
 
     if settings.zones:
-        try:
-            import dns as dns  # the package alone costs nothing; what takes answers apart is loaded with the first one
-        except ImportError:
-            strerr.die(
-                strerr.TEMPORARY,
-                PROGRAM,
-                f": fatal: -r and -a need dnspython: {sys.executable} -m pip install dnspython",
-            )
+        require_dnspython()
     client = labels(ip)
     zones = settings.zones if client else []
     watched = 0 if settings.delay else None
-    found = lookup.ask(zones, client, servers(environ), settings.lookup_timeout, settings.delay, watched)
+    try:
+        asked = servers(environ) if zones else []
+    except OSError as error:
+        log(ip, f"unable to read {RESOLV_CONF}: {strerr.reason(error)}".encode())
+        return b"451 " + LOOKUP_FAILED
+    found = lookup.ask(zones, client, asked, settings.lookup_timeout, settings.delay, watched)
     if found is None:
         return SPOKE_FIRST
     if client or not settings.zones:
         return decide(found, ip)
     strerr.say(PROGRAM, ": warning: TCPREMOTEIP is no address, no list is asked")
     return b"451 " + LOOKUP_FAILED if any(zone.fails_closed for zone in settings.zones) else ACCEPTED
+
+
+def require_dnspython() -> None:
+    """End the program without dnspython. The package alone costs nothing; its modules are loaded with an answer."""
+    try:
+        import dns as dns
+    except ImportError:
+        hint = f": fatal: -r and -a need dnspython: {sys.executable} -m pip install dnspython"
+        strerr.die(strerr.TEMPORARY, PROGRAM, hint)
 
 
 def labels(ip: bytes) -> str:
@@ -191,9 +198,10 @@ def decide(lookups: "list[Lookup]", ip: bytes) -> bytes:
         report(found, ip)
         if found.has_failed:
             may_bounce = False
-            if zone.allows and not zone.fails_closed:
+            fails_closed = zone.fails_closed or found.lack  # a limit of the run script must not switch a list off
+            if zone.allows and not fails_closed:
                 return ACCEPTED
-            if not zone.allows and zone.fails_closed:
+            if not zone.allows and fails_closed:
                 return b"451 " + LOOKUP_FAILED
         elif found.is_listed and zone.allows:
             return ACCEPTED
@@ -204,9 +212,11 @@ def decide(lookups: "list[Lookup]", ip: bytes) -> bytes:
 
 
 def report(found: "Lookup", ip: bytes) -> None:
-    """Report a list that does not answer, and once for each list one that answers with what lists nobody."""
+    """Report a list without an answer, and once for each list one that answers with what lists nobody."""
     name = found.zone.name
-    if found.has_failed:
+    if found.lack:
+        log(ip, f"unable to ask {name}: {strerr.reason(found.lack)}".encode())
+    elif found.has_failed:
         log(ip, b"no answer from " + name.encode())
     if found.answered_otherwise and name not in warned:
         warned.add(name)

@@ -16,17 +16,19 @@ NO_ERROR, NO_SUCH_NAME = 0, 3
 
 
 class Answer:
-    """The answer of a server: whether it is a failure or truncated, whether the name exists, and the records' data."""
+    """A server's answer, not truncated: whether it is a failure, whether the name exists, and the records' data.
 
-    __slots__ = ("exists", "is_failure", "is_truncated", "records")
+    Raises OSError if dnspython cannot be loaded.
+    """
+
+    __slots__ = ("exists", "is_failure", "records")
 
     def __init__(self, data: bytes, kind: int) -> None:
         code = data[3] & CODE
-        self.is_truncated = bool(data[2] & IS_TRUNCATED)
         self.exists = code == NO_ERROR
         self.is_failure = code not in (NO_ERROR, NO_SUCH_NAME)
         self.records: list[bytes] = []
-        if self.exists and not self.is_truncated:
+        if self.exists:
             self.take_apart(data, kind)
 
     def take_apart(self, data: bytes, kind: int) -> None:
@@ -70,6 +72,11 @@ def is_answer(data: bytes, asked: bytes) -> bool:
         and data[4:6] == asked[4:6]
         and data[HEADER : len(asked)].lower() == asked[HEADER:]
     )
+
+
+def is_truncated(data: bytes) -> bool:
+    """Whether the answer was too long for its packet."""
+    return bool(data[2] & IS_TRUNCATED)
 
 
 def warm_up() -> None:

@@ -1,14 +1,22 @@
 """One question and its way to an answer: which server is asked when, each time from a port of its own."""
 
 import _socket as socket  # see address/operands
+import errno
 import select
 
-from tcpserver.tools.blocklists.answers import Answer, is_answer, question
+from tcpserver.tools.blocklists.answers import Answer, is_answer, is_truncated, question
 
 PORT = 53
 ROUNDS = (1, 3, 11, 45)  # seconds for the answer of a server, each time all were asked (dns_transmit.c)
 LONGEST_ANSWER = 4096  # bytes. Without EDNS a server sends at most 512 by UDP
 LONGEST_STREAM = 65537  # by TCP, with the two bytes of the length
+SCARCE = (  # our system's errors, which say nothing about a server
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EAGAIN,  # no port is free (Linux: inet_autobind)
+)
 
 
 class Stream:
@@ -38,7 +46,10 @@ class Stream:
 
 
 class Exchange:
-    """A question that is being asked. `answer` is None until there is one; `has_failed` if there will be none."""
+    """A question that is being asked. `answer` is None until there is one; `has_failed` if there will be none.
+
+    `lack` is the error because of which a server could not be asked, if it is not the server's.
+    """
 
     __slots__ = (
         "answer",
@@ -47,6 +58,7 @@ class Exchange:
         "failed",
         "has_failed",
         "kind",
+        "lack",
         "links",
         "name",
         "sent",
@@ -61,6 +73,7 @@ class Exchange:
         self.links: dict[int, tuple[socket.socket, bytes, str]] = {}  # UDP sockets with what was asked of whom
         self.streams: dict[int, tuple[Stream, bytes]] = {}
         self.failed: set[str] = set()  # servers that have no answer, and are not asked again
+        self.lack: OSError | None = None
         self.sent = 0
         self.due = now
         self.send(now)
@@ -82,14 +95,14 @@ class Exchange:
         server, asked = self.servers[place], question(self.name, self.kind)
         try:
             link = socket.socket(family(server), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        except OSError:
-            return self.count_failure(server, now)
+        except OSError as error:
+            return self.count_failure(server, now, error)
         try:
             link.connect((server, PORT))  # the kernel gives it a random port, and takes packets of this server alone
             link.send(asked)
-        except OSError:
+        except OSError as error:
             link.close()
-            return self.count_failure(server, now)
+            return self.count_failure(server, now, error)
         self.links[link.fileno()] = link, asked, server
         return None
 
@@ -114,21 +127,22 @@ class Exchange:
             data = link.recv(LONGEST_ANSWER)
         except BlockingIOError:
             return None
-        except OSError:  # nobody listens there
-            del self.links[descriptor]
-            link.close()
-            return self.count_failure(server, now)
+        except OSError as error:  # nobody listens there
+            self.close_link(descriptor)
+            return self.count_failure(server, now, error)
         if not is_answer(data, asked):
             return None
-        answer = Answer(data, self.kind)
-        if not answer.is_truncated:
-            return self.take(answer, server, now)
+        self.close_link(descriptor)  # it may be the last descriptor; what follows opens a socket or a module's file
+        if is_truncated(data):
+            return self.ask_by_stream(server, asked, now)
+        return self.take(data, server, now)
+
+    def ask_by_stream(self, server: str, asked: bytes, now: float) -> None:
+        """Ask by TCP."""
         try:
             stream = Stream(server, asked)
-        except OSError:
-            return self.count_failure(server, now)
-        del self.links[descriptor]
-        link.close()
+        except OSError as error:
+            return self.count_failure(server, now, error)
         self.streams[stream.link.fileno()] = stream, asked
         return None
 
@@ -138,27 +152,32 @@ class Exchange:
         try:
             data = stream.proceed()
         except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+            return None
+        except OSError as error:
+            self.close_stream(descriptor)
+            return self.count_failure(stream.server, now, error)
         if data is None:
-            return
-        del self.streams[descriptor]
-        stream.link.close()
-        if is_answer(data, asked):
-            self.take(Answer(data, self.kind), stream.server, now)
-        else:
-            self.count_failure(stream.server, now)
+            return None
+        self.close_stream(descriptor)
+        if is_answer(data, asked) and not is_truncated(data):
+            return self.take(data, stream.server, now)
+        return self.count_failure(stream.server, now)
 
-    def take(self, answer: Answer, server: str, now: float) -> None:
+    def take(self, data: bytes, server: str, now: float) -> None:
         """End with an answer, or ask the next server if this one has none."""
-        if answer.is_failure or answer.is_truncated:
+        try:
+            answer = Answer(data, self.kind)
+        except OSError as error:  # dnspython cannot be loaded
+            return self.count_failure(server, now, error)
+        if answer.is_failure:
             return self.count_failure(server, now)
         self.answer = answer
         return self.close()
 
-    def count_failure(self, server: str, now: float) -> None:
+    def count_failure(self, server: str, now: float, error: OSError | None = None) -> None:
         """Ask the next server at once, unless all have failed. One that was asked twice may fail twice."""
+        if error and error.errno in SCARCE:
+            self.lack = error
         if server in self.failed:
             return None
         self.failed.add(server)
@@ -173,12 +192,18 @@ class Exchange:
 
     def close(self) -> None:
         """Close all sockets."""
-        for link, _, _ in self.links.values():
-            link.close()
-        for stream, _ in self.streams.values():
-            stream.link.close()
-        self.links.clear()
-        self.streams.clear()
+        for descriptor in list(self.links):
+            self.close_link(descriptor)
+        for descriptor in list(self.streams):
+            self.close_stream(descriptor)
+
+    def close_link(self, descriptor: int) -> None:
+        """Close a UDP socket."""
+        self.links.pop(descriptor)[0].close()
+
+    def close_stream(self, descriptor: int) -> None:
+        """Close a TCP connection."""
+        self.streams.pop(descriptor)[0].link.close()
 
 
 def family(address: str) -> int:

@@ -35,6 +35,11 @@ class Lookup:
         self.answered_otherwise: bytes | None = None  # an address that lists nobody
         self.exchange = Exchange(self.name, TYPE_A, servers, now)
 
+    @property
+    def lack(self) -> OSError | None:
+        """Why this system could not ask the list, if it has failed because of that."""
+        return self.exchange.lack if self.has_failed else None
+
     def advance(self, now: float) -> None:
         """Go on, if the exchange is over."""
         while self.exchange.is_over and not self.is_over:

@@ -1,15 +1,24 @@
 """The name servers to ask: of $DNSCACHEIP, or of /etc/resolv.conf."""
 
 import _socket as socket  # see address/operands
+import errno
 
 RESOLV_CONF = "/etc/resolv.conf"
 MOST = 16  # dns_rcip.c
 LONGEST_FILE = 65536
 DEFAULT = "127.0.0.1"
+LASTING = (  # errors with which there is no such file: glibc's resolv_conf.c. The others are for want of resources
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+)
 
 
 def servers(environ: dict[bytes, bytes]) -> list[str]:
-    """Their numeric addresses, at least one."""
+    """Their numeric addresses, at least one. Raises OSError."""
     found = of_variable(environ.get(b"DNSCACHEIP", b"").decode("latin-1")) or of_file()
     return found[:MOST] or [DEFAULT]
 
@@ -24,11 +33,13 @@ def of_variable(text: str) -> list[str]:
 
 
 def of_file() -> list[str]:
-    """The nameserver lines of resolv.conf(5)."""
+    """The nameserver lines of resolv.conf(5). Raises OSError."""
     try:
         with open(RESOLV_CONF, "rb") as file:
             lines = file.read(LONGEST_FILE).decode("latin-1").split("\n")
-    except OSError:
+    except OSError as error:
+        if error.errno not in LASTING:
+            raise
         return []
     words = [line.split() for line in lines]
     return [line[1] for line in words if len(line) > 1 and line[0] == "nameserver" and is_address(line[1])]

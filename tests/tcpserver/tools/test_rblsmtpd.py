@@ -211,6 +211,50 @@ def test_a_name_server_that_fails_again_leaves_the_other_its_time(first: str | N
     assert not other or other.asked == [(name, "A"), (name, "TXT")]
 
 
+@needs_root
+@pytest.mark.parametrize(
+    ("words", "lacking"),
+    [
+        (R, "list.test"),
+        (["-b", *R], "list.test"),
+        (["-a", "list.test"], "list.test"),
+        ([*A, *R], "allow.test"),
+    ],
+)
+def test_a_list_that_cannot_be_asked_for_want_of_descriptors_is_not_one_without_an_answer(
+    names: ListServer, words: list[str], lacking: str
+) -> None:
+    """The questions to two other lists have the last descriptors. Python itself needs two at its start."""
+    limit = ["--nofile=5:5", script("rblsmtpd"), "-r", "other.test", "-r", "third.test"]
+    found = masked(run("prlimit", [*limit, *words, "echo", "accepted"], TALK, environ("192.0.2.4", names)))
+    first, *others = found.stderr.decode().splitlines()
+    assert first == f"rblsmtpd: 192.0.2.4 pid PID: unable to ask {lacking}: process cannot open more files"
+    if "-r" in words:
+        assert b"451 temporary RBL lookup error\r\n" in found.stdout
+        assert others[-1] == "rblsmtpd: 192.0.2.4 pid PID: 451 temporary RBL lookup error"
+    else:
+        assert found.stdout == b"accepted\n"  # nobody refuses the client
+
+
+@needs_root
+@pytest.mark.parametrize("client", ["192.0.2.2", "192.0.2.6"], ids=["by UDP", "by TCP"])
+def test_the_last_descriptor_is_enough_for_an_answer(names: ListServer, client: str) -> None:
+    words = ["--nofile=5:5", script("rblsmtpd"), "-r", "other.test", *R, "echo", "accepted"]
+    assert b"451 temporary" not in run("prlimit", words, TALK, environ(client, names)).stdout
+
+
+def test_without_a_descriptor_for_the_name_servers_a_client_is_refused() -> None:
+    code = (
+        "import resource, sys; from tcpserver.tools import rblsmtpd\n"
+        "rblsmtpd.before_fork({}); sys.argv[1:] = ['-r', 'list.test', 'true']\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); rblsmtpd.main()\n"
+    )
+    found = masked(run(sys.executable, ["-c", code], TALK, {"TCPREMOTEIP": "192.0.2.1"}))
+    line = b"rblsmtpd: 192.0.2.1 pid PID: unable to read /etc/resolv.conf: process cannot open more files\n"
+    assert b"451 temporary RBL lookup error\r\n" in found.stdout
+    assert found.stderr.startswith(line)
+
+
 def test_without_name_servers_a_list_has_no_answer() -> None:
     words = [script("rblsmtpd"), "-T1", "-c", *R, "true"]
     done = subprocess.run(words, env=ENVIRON | environ("192.0.2.1"), input=TALK, capture_output=True, timeout=PATIENCE)
