@@ -25,7 +25,7 @@ WAYS_TO_WAIT = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
 class BindError(Exception):
-    """The local address or port cannot be bound, or no socket created; the text is the message."""
+    """The local address or port cannot be bound, or no socket created for the last address; the text is the message."""
 
 
 class Attempt:
@@ -60,7 +60,8 @@ class Dialler:
         found = self.race(addresses, self.patience, ONE_AT_A_TIME, bool(self.more_patience))
         if found or not self.late:
             return found
-        return self.race(self.late, self.more_patience, ONE_AT_A_TIME, False)
+        late, self.late = self.late, []
+        return self.race(late, self.more_patience, ONE_AT_A_TIME, False)
 
     def race(self, addresses: list[str], limit: float, stagger: float, retried: bool) -> "socket.socket | None":
         """Try the addresses, each for `limit` seconds, the next one `stagger` seconds after the one before.
@@ -72,8 +73,8 @@ class Dialler:
             while waiting or self.running:
                 now = time.monotonic()
                 if waiting and (not self.running or now >= next_start):
-                    self.start(waiting.pop(0), now + limit)
-                    next_start = now + stagger
+                    has_begun = self.start(waiting.pop(0), now + limit, bool(waiting or self.running or self.late))
+                    next_start = now + stagger if has_begun else 0.0
                     continue
                 until = min(attempt.deadline for attempt in self.running.values())
                 connected, someone_failed = self.wait(min(until, next_start) if waiting else until, retried)
@@ -87,12 +88,19 @@ class Dialler:
                 attempt.link.close()
             self.running.clear()
 
-    def start(self, address: str, deadline: float) -> None:
-        """Begin to connect. Raises BindError."""
+    def start(self, address: str, deadline: float, has_others: bool) -> bool:
+        """Begin to connect, and return whether that was possible. Raises BindError.
+
+        A kernel without IPv6 has no socket for an address that the name server has. So the want of a socket is a fault
+        of the address as long as it `has_others` beside it, running or to be tried.
+        """
         try:
             link = socket.socket(family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
-            raise BindError(f"unable to create socket: {strerr.reason(error)}") from error
+            if not has_others:
+                raise BindError(f"unable to create socket: {strerr.reason(error)}") from error
+            self.report(address, self.port, error)
+            return False
         if self.local_ip or self.local_port:
             try:
                 link.bind((self.local_ip, self.local_port))
@@ -103,8 +111,9 @@ class Dialler:
         if failure and failure not in WAYS_TO_WAIT:
             link.close()
             self.report(address, self.port, OSError(failure, os.strerror(failure)))
-            return
+            return False
         self.running[link.fileno()] = Attempt(address, link, deadline)
+        return True
 
     def wait(self, until: float, retried: bool) -> "tuple[socket.socket | None, bool]":
         """Wait until an attempt ends, or the time comes. Return the connection, and whether an attempt has failed."""

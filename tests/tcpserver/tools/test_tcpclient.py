@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tcpserver.tools.dialling import Dialler, in_turns
+from tcpserver.tools import dialling
+from tcpserver.tools.dialling import BindError, Dialler, in_turns
 from tests.kit.answering import Silent
 from tests.kit.pairs import Outcome, both, run
 from tests.kit.server import Server
@@ -205,6 +206,51 @@ def free_port_of(host: str) -> int:
         probe.bind((host, 0))
         found: int = probe.getsockname()[1]
     return found
+
+
+@pytest.fixture
+def no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of IPv6 addresses the system knows as little as a kernel with ipv6.disable=1."""
+    monkeypatch.setattr(dialling, "family", lambda address: 255 if ":" in address else socket.AF_INET)
+
+
+NO_SOCKET = ("::1", errno.EAFNOSUPPORT)
+
+
+@pytest.mark.usefixtures("no_ipv6")
+@pytest.mark.parametrize("patience", [0, 2], ids=["side by side", "one after the other"])
+@pytest.mark.parametrize("addresses", [["::1", "127.0.0.1"], ["127.0.0.1", "::1"]])
+def test_an_address_without_a_socket_does_not_end_the_attempts_for_the_others(
+    server: Server, addresses: list[str], patience: int
+) -> None:
+    reported = Reported()
+    link = Dialler(server.port, patience, 58, reported).connect(addresses)
+    assert link
+    link.close()
+    assert reported in ([], [NO_SOCKET])  # the first connection may come before the second attempt
+
+
+@pytest.mark.usefixtures("no_ipv6")
+def test_an_address_without_a_socket_is_reported_like_the_others() -> None:
+    reported = Reported()
+    assert Dialler(free_port(), 2, 58, reported).connect(["::1", "127.0.0.1"]) is None
+    assert reported == [NO_SOCKET, ("127.0.0.1", errno.ECONNREFUSED)]
+
+
+@pytest.mark.usefixtures("no_ipv6")
+def test_an_address_that_is_late_gets_its_second_time_after_one_without_a_socket() -> None:
+    reported = Reported()
+    with Silent(own_address(1)) as silent:
+        dialler = Dialler(silent.port, 0, 1, reported, own_address(0), free_port_of(own_address(0)))
+        assert dialler.connect([own_address(1), "::1"]) is None
+    assert reported == [NO_SOCKET, (own_address(1), errno.ETIMEDOUT)]
+
+
+@pytest.mark.usefixtures("no_ipv6")
+@pytest.mark.parametrize("addresses", [["::1"], ["127.0.0.1", "::1"]])
+def test_the_want_of_a_socket_for_the_last_address_is_fatal(addresses: list[str]) -> None:
+    with pytest.raises(BindError, match="unable to create socket: address family not supported"):
+        Dialler(free_port(), 2, 58, Reported()).connect(addresses)
 
 
 def test_a_time_out_is_an_error_of_its_address() -> None:
