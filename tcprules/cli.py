@@ -165,8 +165,6 @@ def tcprulescheck() -> NoReturn:
     """Run tcprulescheck."""
     _occupy_standard_descriptors()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     words = sys.argv[1:]
     optional = any(word.partition("=")[0] in CHECK_OPTIONS for word in words)
     try:

@@ -1,11 +1,12 @@
 """The first module of every program: load the rest, and report in one line if that fails.
 
-A memory limit of the run script (softlimit -m) that is too small for a program must not end in a traceback. Imports
-only what every interpreter has loaded. The programs of qmail_smtpd are in its own entry.py.
+A memory limit of the run script (softlimit -m) that is too small for a program must not end in a traceback, and neither
+must Ctrl-C. Imports only what every interpreter has loaded. The programs of qmail_smtpd are in its own entry.py.
 """
 
 import os
 import sys
+from _signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ PATIENCE = 1000  # milliseconds, as in strerr.py, which there may be no memory t
 
 
 def start(program: str, module: str, function: str = "main", status: int = TEMPORARY) -> "NoReturn":
-    """Call the main function of a module. Without memory for it: one line, and this exit status."""
+    """Call the main function of a module. Without memory for it: one line, and this exit status.
+
+    SIGINT ends the program as it ends one in C, unless it is ignored, or the program has a use for it.
+    """
+    if getsignal(SIGINT) is default_int_handler:
+        signal(SIGINT, SIG_DFL)
     sys.excepthook = lambda kind, error, trace: report_bug(program, status, kind, error, trace)
     try:
         main = getattr(__import__(module, fromlist=[function]), function)

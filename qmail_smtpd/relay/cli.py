@@ -43,8 +43,6 @@ class Row(TypedDict):
 def main() -> "NoReturn":
     """Run the program."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         os._exit(show_or_change.main(standalone_mode=False) or 0)
     except click.UsageError:

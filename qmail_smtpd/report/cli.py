@@ -35,8 +35,6 @@ class Missing(Exception):
 def main() -> NoReturn:
     """Run the program."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         relayreport.main(standalone_mode=False)
         sys.stdout.flush()

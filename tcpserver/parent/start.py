@@ -34,8 +34,6 @@ def main() -> "NoReturn":
     settings = Settings.from_words(sys.argv[1:])
     set_title(["tcpserver", *settings.command])
     given = inherited.environ()
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # who starts us in the background may have it ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
         listener = listen.listener(settings, given)

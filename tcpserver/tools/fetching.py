@@ -27,7 +27,7 @@ def run(host: str, port: str, request: str, printed: "Callable[[bytes], bytes]")
         filtering.write_all(connecting.WRITE, add_cr(os.fsencode(request)))
     except OSError:
         pass  # the server may have sent its answer all the same
-    filtering.die_by_signals()
+    filtering.die_by_sigpipe()
     try:
         for piece in pieces(connecting.READ):
             filtering.write_all(1, printed(piece))

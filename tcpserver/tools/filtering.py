@@ -1,7 +1,7 @@
 """Copy descriptor 0 to descriptor 1 through a conversion: addcr, delcr, and what the network clients print."""
 
 import os
-from _signal import SIG_DFL, SIG_IGN, SIGINT, SIGPIPE, getsignal, signal  # type: ignore[import-not-found]  # see chain
+from _signal import SIG_DFL, SIGPIPE, signal  # type: ignore[import-not-found]  # see chain
 
 from tcprules import strerr
 
@@ -12,16 +12,9 @@ if TYPE_CHECKING:
 READ_SIZE = 65536  # a pipe holds no more
 
 
-def die_by_signals() -> None:
-    """Let SIGPIPE and SIGINT end this process, as they end a C program."""
+def die_by_sigpipe() -> None:
+    """Let SIGPIPE end this process, as it ends a C program."""
     signal(SIGPIPE, SIG_DFL)
-    die_by_sigint()
-
-
-def die_by_sigint() -> None:
-    """Let SIGINT end this process without a traceback, unless it is ignored."""
-    if getsignal(SIGINT) != SIG_IGN:
-        signal(SIGINT, SIG_DFL)
 
 
 def run(convert: "Callable[[bytes], bytes]") -> int:
@@ -29,7 +22,7 @@ def run(convert: "Callable[[bytes], bytes]") -> int:
 
     `convert` is called with b"" at the end.
     """
-    die_by_signals()
+    die_by_sigpipe()
     try:
         copy(0, 1, convert)
     except OSError:

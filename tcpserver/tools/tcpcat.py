@@ -10,7 +10,7 @@ def main() -> int:
         connecting.connect_for(connecting.word(1, "0"), connecting.word(2, "17"))
     except connecting.Failed as failure:
         return failure.status
-    filtering.die_by_signals()
+    filtering.die_by_sigpipe()
     try:
         filtering.copy(connecting.READ, 1, bytes)
     except OSError as error:
