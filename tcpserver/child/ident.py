@@ -11,6 +11,7 @@ from tcpserver.child.names import Unasked
 from tcpserver.environ import Facts
 
 PORT = 113
+LONGEST_WAIT = 2_000_000.0  # seconds: settimeout hands milliseconds to poll(2) as an int, in which more wrap around
 LONGEST_REPLY = 1000  # RFC 1413, 4: a reply is at most 1000 characters
 LONGEST_USER = 257  # remoteinfo.c stops there
 NO_RESOURCES = (  # our system's errors, which are no answer of the client's host
@@ -52,11 +53,11 @@ def ask(facts: Facts, timeout: int, deadline: float) -> bytes | None:
 
 
 def wait_until(talk: socket.socket, deadline: float) -> None:
-    """Let the next call wait until the deadline. Raises TimeoutError after it."""
+    """Let the next call wait until the deadline, at most 23 days. Raises TimeoutError after it."""
     remaining = deadline - time.monotonic()
     if remaining <= 0:
         raise TimeoutError
-    talk.settimeout(remaining)
+    talk.settimeout(min(remaining, LONGEST_WAIT))
 
 
 def read_line(talk: socket.socket, deadline: float) -> bytes:

@@ -2,7 +2,9 @@
 
 import errno
 import re
+import select
 import socket
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +13,7 @@ from tcpserver.tools import dialling
 from tcpserver.tools.dialling import BindError, Dialler, in_turns
 from tests.kit.answering import Silent
 from tests.kit.pairs import Outcome, both, run
-from tests.kit.server import Server
+from tests.kit.server import PATIENCE, Server, needs_root
 from tests.kit.support import free_port, own_address, script
 
 SHOW = ["sh", "-c", "tr '\\0' '\\n' </proc/self/environ; cat <&6"]
@@ -131,6 +133,23 @@ def test_numbers_out_of_bounds_are_refused(words: list[str], line: bytes) -> Non
 def test_a_time_that_poll_cannot_wait_is_taken(server: Server) -> None:
     words = ["-RHl0", "-T", "2147483647+2147483647", "127.0.0.1", str(server.port), "true"]
     assert run(script("tcpclient"), words) == (b"", b"", 0)
+
+
+@needs_root
+def test_a_time_whose_milliseconds_wrap_around_is_not_a_short_one() -> None:
+    """4,294,968,000 ms are 704 ms in 32 bits."""
+    host = own_address(1)
+    with socket.create_server((host, 0)) as server, socket.create_server((host, 113)) as ident:
+        ident.settimeout(PATIENCE)
+        port = server.getsockname()[1]
+        words = ["-Hl0", "-t", "4294968", host, str(port), "sh", "-c", "echo $TCPREMOTEINFO"]
+        with subprocess.Popen([script("tcpclient"), *words], stdout=subprocess.PIPE) as process:
+            talk, _ = ident.accept()
+            with talk:
+                ports = talk.recv(100).strip()
+                assert select.select([talk], [], [], 1) == ([], [], [])  # it still waits
+                talk.sendall(ports + b" : USERID : UNIX : joe\r\n")
+            assert process.communicate(timeout=PATIENCE)[0] == b"joe\n"
 
 
 def test_an_ipv6_server_is_reached_and_named() -> None:
