@@ -175,9 +175,14 @@ class Exchange:
         return self.close()
 
     def count_failure(self, server: str, now: float, error: OSError | None = None) -> None:
-        """Ask the next server at once, unless all have failed. One that was asked twice may fail twice."""
+        """Ask the next server at once, unless all have failed. One that was asked twice may fail twice.
+
+        If the fault is ours, and something is still open, the next round comes in its time.
+        """
         if error and error.errno in SCARCE:
             self.lack = error
+            if self.links or self.streams:
+                return None
         if server in self.failed:
             return None
         self.failed.add(server)

@@ -1,14 +1,19 @@
 """rblsmtpd with a name server of the tests: decisions, replies, log, failures; and the same as the C original."""
 
+import errno
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tcpserver.tools.blocklists import exchange
+from tcpserver.tools.blocklists.answers import TYPE_A
 from tests.kit.mailhome import make_home
 from tests.kit.pairs import ENVIRON, Outcome, both, run
 from tests.kit.peers.listserver import BROKEN, GARBLED, REFUSED, SILENT, ListServer, Table
@@ -241,6 +246,27 @@ def test_a_list_that_cannot_be_asked_for_want_of_descriptors_is_not_one_without_
 def test_the_last_descriptor_is_enough_for_an_answer(names: ListServer, client: str) -> None:
     words = ["--nofile=5:5", script("rblsmtpd"), "-r", "other.test", *R, "echo", "accepted"]
     assert b"451 temporary" not in run("prlimit", words, TALK, environ(client, names)).stdout
+
+
+def test_a_question_that_cannot_be_repeated_may_still_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_socket(*_: object) -> None:
+        raise OSError(errno.EMFILE, "none is left")
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(PATIENCE)
+        monkeypatch.setattr(exchange, "PORT", server.getsockname()[1])
+        asking = exchange.Exchange("2.2.0.192.list.test", TYPE_A, ["127.0.0.1"], 0)
+        none_left = SimpleNamespace(socket=no_socket, AF_INET=socket.AF_INET, SOCK_DGRAM=0, SOCK_NONBLOCK=0)
+        monkeypatch.setattr(exchange, "socket", none_left)
+        asking.send(1)
+        assert not asking.is_over
+        query, client = server.recvfrom(512)
+        server.sendto(query[:2] + b"\x81\x83" + query[4:], client)  # no such name
+        [(descriptor, _)] = asking.interests()
+        asking.proceed(descriptor, 1.5)
+    assert asking.answer
+    assert not asking.answer.exists
 
 
 def test_without_a_descriptor_for_the_name_servers_a_client_is_refused() -> None:
