@@ -102,5 +102,13 @@ class Message:
         self.blocks = []
         for descriptor in (self.spooled, self.home):
             if descriptor is not None and descriptor >= 0:
-                os.close(descriptor)
+                discard(descriptor)
         self.spooled, self.home = None, -1
+
+
+def discard(descriptor: int) -> None:
+    """Close a descriptor of which nothing is needed any more."""
+    try:
+        os.close(descriptor)
+    except OSError:
+        pass  # on NFS, for what could not be written of the spool; the descriptor is closed nevertheless

@@ -93,8 +93,10 @@ def sync_directory(path: bytes) -> None:
     except PermissionError:
         os.sync()
         return
-    os.fsync(descriptor)
-    os.close(descriptor)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_spool() -> int:
@@ -105,7 +107,11 @@ def open_spool() -> int:
         pass  # not every file system supports it; if the disk is at fault, the next open reports that
     with delayed():
         name, descriptor = create()
-        attempt(NO_FILE, "unable to remove tmp/" + name, os.unlink, "tmp/" + name)
+        try:
+            attempt(NO_FILE, "unable to remove tmp/" + name, os.unlink, "tmp/" + name)
+        except Failure:
+            os.close(descriptor)
+            raise
     return descriptor
 
 
@@ -150,11 +156,7 @@ def store(text: bytes, spooled: int | None) -> None:
     name, descriptor = create()
     leftover = "tmp/" + name
     try:
-        write(descriptor, text)
-        if spooled is not None:
-            unspool(spooled, descriptor)
-        attempt(NOT_WRITTEN, "unable to sync tmp/" + name, os.fsync, descriptor)
-        attempt(NOT_WRITTEN, "unable to close tmp/" + name, os.close, descriptor)
+        fill(descriptor, leftover, text, spooled)
         attempt(NOT_MOVED, "unable to move tmp/" + name + " to new", os.rename, "tmp/" + name, "new/" + name)
         leftover = "new/" + name
         attempt(NOT_WRITTEN, "unable to sync new", sync_directory, b"new")
@@ -162,6 +164,20 @@ def store(text: bytes, spooled: int | None) -> None:
     finally:
         if leftover:
             remove(leftover)
+
+
+def fill(descriptor: int, path: str, text: bytes, spooled: int | None) -> None:
+    """Write the message to its file, fsync and close that.
+
+    It is closed after a failure, too: a session that has this program loaded goes on, and would keep the disk blocks.
+    """
+    try:
+        write(descriptor, text)
+        if spooled is not None:
+            unspool(spooled, descriptor)
+        attempt(NOT_WRITTEN, "unable to sync " + path, os.fsync, descriptor)
+    finally:
+        attempt(NOT_WRITTEN, "unable to close " + path, os.close, descriptor)
 
 
 def remove(path: str) -> None:

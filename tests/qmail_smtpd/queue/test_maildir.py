@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from qmail_smtpd.queue import maildir as program
+from qmail_smtpd.queue.intake import Failure
 from tests.kit.support import script
 
 PROGRAM = script("maildir-queue")
@@ -388,6 +390,58 @@ def test_a_file_larger_than_the_limit_is_a_write_error(maildir, limit, size):
 
     assert queue(maildir, message=b"x" * size, preexec_fn=set_limit).returncode == 53
     assert_nothing_stored(maildir)
+
+
+# a session that has the program loaded: what fails to write, and how many descriptors are left open
+SESSION = """
+import os, resource, sys
+from qmail_smtpd.queue import maildir
+limit, size = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+before = len(os.listdir("/proc/self/fd"))
+for _ in range(3):
+    message = maildir.open_message(os.environb)
+    message.write(b"x" * size)
+    message.write(b"x" * size)
+    print(message.close(b"Fa\\0Tb\\0\\0"))
+print(len(os.listdir("/proc/self/fd")) - before)
+"""
+
+
+@pytest.mark.parametrize(("limit", "size"), [(4096, 10_000), (300_000, 200_000), (4096, 400_000), (500_000, 400_000)])
+def test_messages_that_fail_leave_no_descriptor_open_in_their_session(maildir, limit, size):
+    """-B: the limit would cut the bytecode that is cached, too."""
+    command = [sys.executable, "-B", "-c", SESSION, str(limit), str(size)]
+    result = subprocess.run(command, env={**os.environ, "QUEUE_MAILDIR": str(maildir)}, capture_output=True)
+    assert result.stdout.split() == [b"53", b"53", b"53", b"0"], result.stderr
+    assert_nothing_stored(maildir)
+
+
+def test_a_directory_that_cannot_be_synced_is_closed():
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="Invalid argument"):
+        program.sync_directory(b"/proc")
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_spool_whose_name_cannot_be_removed_is_closed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without tmp
+    reader, writer = os.pipe()
+    monkeypatch.setattr(program, "create", lambda: ("gone", writer))
+    with pytest.raises(Failure):
+        program.open_spool()
+    os.set_blocking(reader, False)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_a_message_is_given_up_even_if_its_spool_cannot_be_closed(maildir):
+    message = program.open_message({b"QUEUE_MAILDIR": bytes(maildir)})
+    message.spooled = 1 << 20
+    home = message.home
+    message.abandon()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(home)
 
 
 @pytest.mark.slow
