@@ -59,14 +59,29 @@ def ends_in_time(pid: int, seconds: float, deadline: float | None) -> bool:
 
     Leaves its status to be collected. Raises ChildProcessError if that has happened elsewhere.
     """
-    try:
-        handle = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # Linux before 5.3, some sandboxes, FreeBSD: poll instead
+    handle = open_handle(pid)
+    if handle is None:
         last = monotonic() + seconds if deadline is None else min(monotonic() + seconds, deadline)
-        while not (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and monotonic() < last:
+        while not (ended := has_ended(pid)) and monotonic() < last:
             sleep(POLL_INTERVAL)
-        return ended is not None
+        return ended
     try:
         return ready(handle, POLLIN, seconds, deadline)
     finally:
         os.close(handle)
+
+
+def open_handle(pid: int) -> int | None:
+    """Return a descriptor that is readable once the child has ended.
+
+    None where there is none, and the caller has to poll: Linux before 5.3, some sandboxes, FreeBSD, a limit.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return None
+
+
+def has_ended(pid: int) -> bool:
+    """Whether the child has ended. Leaves its status. Raises ChildProcessError if that was collected elsewhere."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

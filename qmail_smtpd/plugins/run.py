@@ -4,7 +4,7 @@ import os
 from select import POLLIN, poll
 from time import monotonic
 
-from qmail_smtpd.child import NOT_RUN, start
+from qmail_smtpd.child import NOT_RUN, POLL_INTERVAL, has_ended, open_handle, start
 from qmail_smtpd.plugins.listing import words
 
 LONGEST_OUTPUT = 65536  # bytes
@@ -40,7 +40,10 @@ def run(line: bytes, environ: dict[bytes, bytes], deadline: float) -> bytes:
 
 def spawn(argv: list[bytes], environ: dict[bytes, bytes], writer: int) -> int:
     """Start the program and return its pid. Raises Failure."""
-    null = os.open(os.devnull, os.O_RDONLY)
+    try:
+        null = os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        raise Failure(b"can't open /dev/null") from None
     try:
         return start(argv[0], argv, environ, {0: null, 1: writer})
     except BlockingIOError:
@@ -54,21 +57,21 @@ def spawn(argv: list[bytes], environ: dict[bytes, bytes], writer: int) -> int:
 def attend(pid: int, reader: int, deadline: float) -> bytes:
     """Return the output of the process once it has ended. Kills it at the deadline. Raises Failure."""
     output, why = b"", b""
+    handle = open_handle(pid)
     try:
-        handle = os.pidfd_open(pid)
-        try:
-            output = collect(handle, reader, deadline)
-        finally:
-            os.close(handle)
+        output = collect(pid, handle, reader, deadline)
     except Failure as failure:
         why = failure.why
     except OSError:
         why = b"wait_pid() failed"
-    if why:
-        os.kill(pid, 9)
+    finally:
+        if handle is not None:
+            os.close(handle)
     try:
+        if why:
+            os.kill(pid, 9)
         status = os.waitpid(pid, 0)[1]
-    except ChildProcessError:
+    except (ChildProcessError, ProcessLookupError):  # the status was collected elsewhere
         raise Failure(b"wait_pid() failed") from None
     if why:
         raise Failure(why)
@@ -79,17 +82,20 @@ def attend(pid: int, reader: int, deadline: float) -> bytes:
     return output
 
 
-def collect(handle: int, reader: int, deadline: float) -> bytes:
-    """Return the output when the process has ended. A child of its own may still hold the pipe. Raises Failure."""
+def collect(pid: int, handle: int | None, reader: int, deadline: float) -> bytes:
+    """Return the output when the process has ended. A child of its own may still hold the pipe. Raises Failure.
+
+    `handle`: as open_handle returns it.
+    """
     poller = poll()
-    poller.register(handle, POLLIN)
     poller.register(reader, POLLIN)
+    if handle is not None:
+        poller.register(handle, POLLIN)
     output = b""
-    while True:
-        remaining = deadline - monotonic()
-        ready = dict(poller.poll(max(0, int(remaining * 1000) + 1))) if remaining > 0 else {}
-        if not ready:
-            raise Failure(b"timeout")
+    while (remaining := deadline - monotonic()) > 0:
+        ended = handle is None and has_ended(pid)  # before the poll, which then finds the last output
+        longest = remaining if handle is not None else 0 if ended else POLL_INTERVAL
+        ready = dict(poller.poll(int(longest * 1000) + 1))
         if reader in ready:
             part = os.read(reader, READ_BLOCK)
             output += part
@@ -97,5 +103,6 @@ def collect(handle: int, reader: int, deadline: float) -> bytes:
                 raise Failure(b"too much output")
             if not part:
                 poller.unregister(reader)
-        elif handle in ready:
+        elif ended or handle in ready:
             return output
+    raise Failure(b"timeout")

@@ -112,10 +112,10 @@ class QueueClient:
 
     def wait(self) -> int:
         """Wait until the program has ended. Return its wait status."""
-        if self.deadline is not None:
-            self.open.append(os.pidfd_open(self.pid))  # readable when the process has ended
-            self.await_program(self.open[-1], POLLIN)
-            self.abandon()
+        from qmail_smtpd.child import ends_in_time  # as in spawn
+
+        if self.deadline is not None and not ends_in_time(self.pid, LONGEST_POLL, self.deadline):
+            raise SessionTimedOut
         return os.waitpid(self.pid, 0)[1]
 
     def reply(self, status: int, text: bytes) -> bytes:

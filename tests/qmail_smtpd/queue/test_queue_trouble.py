@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from qmail_smtpd.net.wire import SessionTimedOut
+from qmail_smtpd.queue.client import QueueClient
 from tests.kit.mailhome import CLIENT, MESSAGE, Result, make_home, start, talk
-from tests.kit.server import Server
+from tests.kit.scarcity import room_for
+from tests.kit.server import PATIENCE, Server
 from tests.kit.support import script
 
 BEGIN = MESSAGE.partition("Subject")[0]
@@ -119,6 +122,21 @@ def test_no_descriptors_for_pipes(home: Path) -> None:
     done = subprocess.run(command, input=MESSAGE.encode(), env=environ, capture_output=True, check=False)
     assert b"\r\n451 qqt failure (#4.3.0)\r\n" in done.stdout
     assert b"354" not in done.stdout
+
+
+def test_without_a_descriptor_for_the_process_its_end_is_awaited_all_the_same(home: Path) -> None:
+    """With a deadline, a refused message is not waited for without end."""
+    program = home / "bin/qmail-queue"
+    write_queue(home, "cat >/dev/null; sleep 0.05; exit 54\n")
+    client = QueueClient(bytes(program), dict(os.environb), time.monotonic() + PATIENCE)
+    with room_for(0):
+        assert client.close(None) == b"451 qq read error (#4.3.0)"
+    write_queue(home, "exec sleep 1000 <&- 1<&- 6>&-\n")
+    client = QueueClient(bytes(program), dict(os.environb), time.monotonic() + 0.2)
+    with room_for(0), pytest.raises(SessionTimedOut):
+        client.close(None)
+    os.kill(client.pid, signal.SIGKILL)
+    os.waitpid(client.pid, 0)
 
 
 # The error text on descriptor 6.
