@@ -46,7 +46,10 @@ def look_up_in_time(host: bytes, port: int, deadline: float) -> "Addresses":
         finally:
             done.release()
 
-    _thread.start_new_thread(run, ())
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError:  # a limit of processes or memory
+        raise Failure(b"no_thread") from None
     if not done.acquire(timeout=max(0.0, deadline - monotonic())):
         raise Failure(b"timeout")
     if not found:

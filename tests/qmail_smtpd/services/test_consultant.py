@@ -6,17 +6,19 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 
 from qmail_smtpd.net.kept import FIRST_KEPT
-from qmail_smtpd.services import connection
+from qmail_smtpd.services import connection, resolver
 from qmail_smtpd.services.consultant import Consultant, keysize
 from qmail_smtpd.services.listing import Services
 from qmail_smtpd.services.protocol import LONGEST_ANSWER
 from qmail_smtpd.smtp.replies import POLICY_FAILURE
 from qmail_smtpd.smtp.ruling import Ruling
 from tests.kit.policyserver import Answer, PolicyServer, closes, hangs, says, sends
+from tests.kit.scarcity import room_for
 from tests.kit.server import PATIENCE
 from tests.kit.support import free_port
 
@@ -222,6 +224,19 @@ def test_a_service_that_does_not_accept_is_a_failure(tmp_path: Path) -> None:
 def test_a_service_that_cannot_be_reached_is_a_failure(line: str, expected: bytes) -> None:
     ruling = consult(consultant(line.format(port=free_port())))
     assert (ruling.reply, ruling.facts[b"why"]) == (POLICY_FAILURE, expected)
+
+
+def test_without_a_thread_or_a_descriptor_a_service_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    threads = SimpleNamespace(start_new_thread=refuse, allocate_lock=resolver._thread.allocate_lock)
+    monkeypatch.setattr(resolver, "_thread", threads)
+    assert consult(consultant("inet:localhost:1")).facts[b"why"] == b"no_thread"
+    assert consult(consultant("inet:localhost:1", open_on_failure=True)).reply is None
+    with room_for(0):
+        ruling = consult(consultant("unix:/nonexistent/s"))
+    assert ruling.facts[b"why"] == b"connect:process_cannot_open_more_files"
 
 
 def test_a_service_that_failed_is_asked_again_only_in_the_next_transaction() -> None:
