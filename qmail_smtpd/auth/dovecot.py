@@ -178,7 +178,10 @@ def drop() -> None:
 
 def connect(path: bytes, deadline: float) -> int:
     """Return the descriptor of a socket that is connected, and that may stay open over clients. Raises Trouble."""
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as failure:
+        raise Trouble(word_of(failure)) from failure
     try:
         while error := client.connect_ex(path):
             if error != EAGAIN or monotonic() >= deadline:  # EAGAIN: many others are connecting

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from qmail_smtpd.auth import dovecot, exchange
+from qmail_smtpd.auth import authenticator, dovecot, exchange
 from qmail_smtpd.auth.dovecot import escaped, unescaped
 from tests.kit.login import b64, plain
 from tests.kit.mailhome import CLIENT, CONTROL, Result, make_home, talk
 from tests.kit.peers.fakedovecot import FakeDovecot, accept
+from tests.kit.scarcity import room_for
 from tests.kit.server import Server, children, compiled, descriptors
 from tests.kit.support import script
 from tests.kit.tlspeer import Smtp, certify
@@ -147,6 +148,18 @@ def test_a_silent_server_gives_454(home: Path, tmp_path: Path, monkeypatch: pyte
             release.set()
     assert refused.value.reason == b"socket:timeout"
     assert not dovecot.kept
+
+
+def test_without_a_descriptor_dovecot_cannot_be_asked(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "auth")
+    why = b"socket:process_cannot_open_more_files"
+    checking = authenticator.Authenticator(None, None, {}, path)
+    with room_for(0):
+        assert checking.server_mechanisms(None) is None
+        assert checking.trouble == why
+        with pytest.raises(exchange.sasl.LoginRefused) as refused:
+            checking.pass_on(b"PLAIN", {}, b"", None).begin(b"x")
+    assert (refused.value.reply.decode(), refused.value.reason) == (TROUBLE, why)
 
 
 def test_dangerous_mechanisms_are_never_offered(home: Path, tmp_path: Path) -> None:
