@@ -63,7 +63,10 @@ class Conversation:
         self.received = b""
         self.lines: list[bytes] = []  # of the last reply, without their codes
         family = socket.AF_UNIX if server.is_unix else socket.AF_INET6 if b":" in host_of(server) else socket.AF_INET
-        self.connection: socket.socket = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self.connection: socket.socket = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise failure("unable to make a socket", error) from error
         try:
             self.connection.settimeout(max(0.001, min(CONNECT_SECONDS, self.deadline - start)))
             self.connection.connect(server.address)

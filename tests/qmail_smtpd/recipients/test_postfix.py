@@ -13,6 +13,7 @@ from qmail_smtpd.recipients import callout, postfix
 from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.peers.dovecotserver import Dovecot, dovecot_version, needs_root
 from tests.kit.peers.postfixserver import Postfix
+from tests.kit.scarcity import room_for
 from tests.kit.server import Server, until
 from tests.kit.support import peer, script
 
@@ -165,6 +166,15 @@ def test_the_deadline_of_the_session_counts(server: StandIn, environ: dict[bytes
 )  # fmt: skip
 def test_a_server_that_cannot_be_reached_accepts_nobody(environ: dict[bytes, bytes], where: str) -> None:
     assert postfix.check_recipient({**environ, b"RCPTCHECK_SERVER": where.encode()}, None) == LATER
+
+
+def test_without_a_descriptor_nothing_can_be_asked(
+    environ: dict[bytes, bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with room_for(0):
+        assert postfix.check_recipient(environ, None) == LATER
+    said = "rcptcheck-postfix: fatal: unable to make a socket: process cannot open more files\n"
+    assert capfd.readouterr().err == said
 
 
 @pytest.mark.parametrize(
