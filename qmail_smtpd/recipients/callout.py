@@ -7,10 +7,6 @@ from time import monotonic
 
 from qmail_smtpd.recipients.program import Undecided
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 SECONDS = 10.0  # for the whole conversation
 CONNECT_SECONDS = 5.0
 LONGEST_REPLY = 8192  # bytes, of all lines
