@@ -34,10 +34,8 @@ class Objects:
         elif "__REALTIME_TIMESTAMP" in found:
             self.journal(found)
         elif isinstance(found.get("event"), str):
-            when = found.get("time")
-            when = stamp if isinstance(when, bool) or not isinstance(when, int | float) else float(when)
-            if when is not None and not 0 <= when < LATEST:  # also NaN
-                when = None
+            own = seconds_of(found.get("time"))
+            when = stamp if own is None else own
             if self.lines.is_wanted(when):
                 self.event(found, when)
         else:
@@ -83,10 +81,8 @@ class Objects:
         elif event == "pid":
             self.tally.begun(key, when)
         elif event == "end":
-            duration = found.get("duration")
-            seconds = float(duration) if isinstance(duration, int | float) else None
             self.tally.sessions.pop(pid, None)
-            self.tally.ended(key, when, canonical(found.get("status")), seconds)
+            self.tally.ended(key, when, canonical(found.get("status")), seconds_of(found.get("duration")))
         elif event == "status":
             limit = canonical(found.get("limit"))
             if canonical(found.get("children")) == limit:
@@ -95,6 +91,13 @@ class Objects:
             self.tally.warned(b"tcpserver", b"dropping connection, " + canonical(found.get("reason")))
         elif event not in ("connected", "waiting"):
             self.lines.unknown += 1
+
+
+def seconds_of(value: object) -> float | None:
+    """Return a number of seconds, None for what is none: NaN too, and an integer that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
+        return None
+    return float(value)
 
 
 def canonical(value: object) -> bytes:

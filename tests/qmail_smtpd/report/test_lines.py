@@ -181,8 +181,12 @@ def test_lines_of_other_programs_are_counted_and_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    "stamp", [b"@ffffffffffffffffffffffff ", b"@000000000000000000000000 ", b"9" * 60 + b" ", b"9999-12-31T23:59:59Z "]
-)
+    "stamp",
+    [
+        b"@ffffffffffffffffffffffff ", b"@000000000000000000000000 ", b"9" * 60 + b" ",
+        b"9999-12-31T23:59:59Z ", b"9999-12-31 23:59:60 ", b"Tue 9999-12-31 23:59:59 XYZ ",
+    ],
+)  # fmt: skip
 def test_a_time_that_no_clock_has_is_none(stamp: bytes) -> None:
     summary = report(
         stamp
@@ -191,6 +195,33 @@ def test_a_time_that_no_clock_has_is_none(stamp: bytes) -> None:
     )
     assert summary.totals["connections"] == 1
     assert page(summary).endswith("</html>\n")
+
+
+NO_SECONDS = ["1" + "0" * 400, "-" + "1" + "0" * 400, "1e999", "-1e999", "NaN", "-1", "1e11", "true", "null", '"1"']
+
+
+@pytest.mark.parametrize("number", NO_SECONDS)
+def test_a_number_that_is_no_time_counts_as_missing(number: str) -> None:
+    end = f'{{"event": "end", "connection": "1", "status": 0, "duration": {number}}}\n'
+    begun = '{"event": "pid", "connection": "1", "time": 1795507860}\n{"time": 1795507863, ' + end[1:]
+    assert section(report(begun.encode()), "durations") == [("up to 5 s", 1)]
+    assert not [found for found in report(end.encode()).sections if found.key == "durations"]
+    deny = f'{{"event": "deny", "time": {number}}}'.encode()
+    for stamp, first in ((b"@400000006b0546a100000000 ", 1795507863), (b"", None)):
+        summary = report(stamp + deny)
+        assert (summary.unknown, summary.totals["denied"], summary.first) == (0, 1, first)
+    for event in ("ok", "deny", "status", "drop", "queued", "login"):
+        names = "pid", "connection", "status", "children", "limit", "recipients", "bytes", "remote_ip", "rule", "reason"
+        facts = "".join(f', "{name}": {number}' for name in names)
+        assert page(report(f'{{"event": "{event}", "program": "qmail-smtpd"{facts}}}'.encode())).endswith("</html>\n")
+        assert page(report(f'{{"event": "{event}"{facts}}}'.encode())).endswith("</html>\n")
+
+
+@pytest.mark.parametrize("number", [*NO_SECONDS, "[256]", "[1e999]", '"1' + "0" * 30 + '"'])
+def test_a_number_that_is_no_time_in_the_journal_is_passed_over(number: str) -> None:
+    entry = f'{{"__REALTIME_TIMESTAMP": {number}, "MESSAGE": [{number}]}}\n'
+    assert report(entry.encode()).lines == 1
+    assert report(entry.replace("[", "").replace("]", "").encode()).lines == 1
 
 
 def test_warnings_of_all_programs_are_shown() -> None:
@@ -249,11 +280,26 @@ def test_any_bytes_are_read_and_shown_as_printable_ascii(log: bytes) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["event", "ip", "time", "pid", "user", "result", "recipients", "program", "reason"]),
+        st.sampled_from(
+            [
+                "event",
+                "ip",
+                "time",
+                "pid",
+                "user",
+                "result",
+                "recipients",
+                "program",
+                "reason",
+                "duration",
+                "status",
+            ]
+        ),
         st.none()
         | st.booleans()
         | st.floats()
         | st.integers()
+        | st.sampled_from([10**400, -(10**400)])
         | st.text()
         | st.sampled_from(["queued", "login", "refused", "qmail-smtpd", "ok", "end"]),
     )
