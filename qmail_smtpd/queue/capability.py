@@ -10,7 +10,10 @@ PATIENCE = 30.0  # seconds
 
 
 def offers_smtputf8(sendmail: bytes, deadline: float) -> bool:
-    """Whether `sendmail -bs` offers SMTPUTF8. False if it has no such option, or does not answer in time."""
+    """Whether `sendmail -bs` offers SMTPUTF8. False if it has no such option, or does not answer in time.
+
+    Raises OSError if it cannot be started: that must not be a refusal, as the lack of SMTPUTF8 is.
+    """
     end = min(deadline, monotonic() + PATIENCE)
     (server_in, client_out), (client_in, server_out) = os.pipe(), os.pipe()
     try:
@@ -21,10 +24,7 @@ def offers_smtputf8(sendmail: bytes, deadline: float) -> bool:
             (os.POSIX_SPAWN_DUP2, server_out, 1),
             (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
         ]
-        try:
-            pid = os.posix_spawn(sendmail, [sendmail, b"-bs"], environ, file_actions=files)
-        except OSError:
-            return False
+        pid = os.posix_spawn(sendmail, [sendmail, b"-bs"], environ, file_actions=files)
     finally:
         for descriptor in (server_in, client_out, server_out):
             os.close(descriptor)

@@ -66,7 +66,7 @@ def deliver(deadline: float) -> None:
     if not all(text.isascii() for text in [*start, *arguments]):
         from qmail_smtpd.queue.capability import offers_smtputf8
 
-        if not offers_smtputf8(sendmail, deadline):
+        if not attempt(NOT_CONFIGURED, b"unable to run " + sendmail, offers_smtputf8, sendmail, deadline):
             raise Failure(REFUSED, b"an address is not ASCII, and SMTPUTF8 is not offered by " + sendmail)
     for batch in batches(arguments):
         os.lseek(message, 0, os.SEEK_SET)

@@ -4,10 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from qmail_smtpd.queue.capability import offers_smtputf8
 from qmail_smtpd.smtp.mailbox import utf8_mailbox
+from tests.kit.scarcity import room_for
+from tests.kit.server import PATIENCE
 from tests.kit.support import peer, script
 
 STAND_IN = """#!{python} -IS
@@ -23,7 +27,7 @@ OFFERS = "print('220 x\\\\r\\\\n250-x\\\\r\\\\n250-SIZE 1\\\\r\\\\n250 SMTPUTF8\
 ENVELOPE = "Fjürgen@s.test\0Tü.x@münchen.test\0\0".encode()
 
 
-def queue(home: Path, answer: str, envelope: bytes = ENVELOPE, utf8: bool = True) -> int:
+def queue(home: Path, answer: str, envelope: bytes = ENVELOPE, utf8: bool = True, mode: int = 0o755) -> int:
     """Run sendmail-queue with a sendmail whose -bs runs this statement. Return its exit code."""
     (home / "control").mkdir(exist_ok=True)
     (home / "control/rcpthosts").touch()
@@ -31,7 +35,7 @@ def queue(home: Path, answer: str, envelope: bytes = ENVELOPE, utf8: bool = True
         (home / "control/smtputf8").touch()
     sendmail = home / "sendmail"
     sendmail.write_text(STAND_IN.format(python=sys.executable, answer=answer))
-    sendmail.chmod(0o755)
+    sendmail.chmod(mode)
     files = []
     for content in (b"text\n", envelope):
         files.append(os.memfd_create("input"))
@@ -54,6 +58,12 @@ def test_a_sendmail_that_offers_smtputf8_gets_the_addresses_as_they_are(tmp_path
 def test_any_other_sendmail_does_not_get_the_message(tmp_path: Path, answer: str) -> None:
     assert queue(tmp_path, answer) == 31
     assert not (tmp_path / "calls").exists()
+
+
+def test_a_sendmail_that_cannot_be_started_is_no_refusal(tmp_path: Path) -> None:
+    assert queue(tmp_path, OFFERS, mode=0o644) == 55
+    with room_for(0), pytest.raises(OSError, match="Too many open files"):
+        offers_smtputf8(b"/bin/true", monotonic() + PATIENCE)
 
 
 def test_without_the_control_file_an_address_of_8_bits_is_refused(tmp_path: Path) -> None:
@@ -88,8 +98,4 @@ def test_postfix_and_its_like_are_recognised_by_their_answer(tmp_path: Path) -> 
     answer = subprocess.run(
         [peer("/usr/sbin/sendmail"), "-bs"], input=b"EHLO x\r\nQUIT\r\n", capture_output=True
     ).stdout
-    from time import monotonic
-
-    from qmail_smtpd.queue.capability import offers_smtputf8
-
     assert offers_smtputf8(b"/usr/sbin/sendmail", monotonic() + 30) == (b"SMTPUTF8" in answer)
