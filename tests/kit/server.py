@@ -2,12 +2,14 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 
@@ -164,6 +166,21 @@ def has_ended(pid: int) -> bool:
 
 def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@contextmanager
+def room_for(count: int) -> Iterator[None]:
+    """Let the tests' own process open only so many further descriptors."""
+    found = [os.dup(2) for _ in range(count + 1)]
+    for descriptor in found:
+        os.close(descriptor)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # 0 to 2 are always open, and poll takes no more entries than the limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, (found[-1] if count else 3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def with_files(files: Mapping[str, Path]) -> list[str]:

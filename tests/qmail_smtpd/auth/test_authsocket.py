@@ -13,8 +13,7 @@ from qmail_smtpd.auth.dovecot import escaped, unescaped
 from tests.kit.login import b64, plain
 from tests.kit.mailhome import CLIENT, CONTROL, Result, make_home, talk
 from tests.kit.peers.fakedovecot import FakeDovecot, accept
-from tests.kit.scarcity import room_for
-from tests.kit.server import Server, children, compiled, descriptors
+from tests.kit.server import Server, children, compiled, descriptors, room_for
 from tests.kit.support import script
 from tests.kit.tlspeer import Smtp, certify
 

@@ -7,8 +7,7 @@ from time import monotonic
 import pytest
 
 from qmail_smtpd.plugins import run
-from tests.kit.scarcity import room_for
-from tests.kit.server import PATIENCE
+from tests.kit.server import PATIENCE, room_for
 
 ENVIRON = dict(os.environb)
 

@@ -13,8 +13,7 @@ import pytest
 from qmail_smtpd.net.wire import SessionTimedOut
 from qmail_smtpd.queue.client import QueueClient
 from tests.kit.mailhome import CLIENT, MESSAGE, Result, make_home, start, talk
-from tests.kit.scarcity import room_for
-from tests.kit.server import PATIENCE, Server
+from tests.kit.server import PATIENCE, Server, room_for
 from tests.kit.support import script
 
 BEGIN = MESSAGE.partition("Subject")[0]

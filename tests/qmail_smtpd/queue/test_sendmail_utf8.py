@@ -10,8 +10,7 @@ import pytest
 
 from qmail_smtpd.queue.capability import offers_smtputf8
 from qmail_smtpd.smtp.mailbox import utf8_mailbox
-from tests.kit.scarcity import room_for
-from tests.kit.server import PATIENCE
+from tests.kit.server import PATIENCE, room_for
 from tests.kit.support import peer, script
 
 STAND_IN = """#!{python} -IS

@@ -13,8 +13,7 @@ from qmail_smtpd.recipients import callout, postfix
 from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.peers.dovecotserver import Dovecot, dovecot_version, needs_root
 from tests.kit.peers.postfixserver import Postfix
-from tests.kit.scarcity import room_for
-from tests.kit.server import Server, until
+from tests.kit.server import Server, room_for, until
 from tests.kit.support import peer, script
 
 YES, NO, LATER = 0, 100, 111

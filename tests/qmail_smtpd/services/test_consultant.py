@@ -18,8 +18,7 @@ from qmail_smtpd.services.protocol import LONGEST_ANSWER
 from qmail_smtpd.smtp.replies import POLICY_FAILURE
 from qmail_smtpd.smtp.ruling import Ruling
 from tests.kit.policyserver import Answer, PolicyServer, closes, hangs, says, sends
-from tests.kit.scarcity import room_for
-from tests.kit.server import PATIENCE
+from tests.kit.server import PATIENCE, room_for
 from tests.kit.support import free_port
 
 QUESTION = {b"sender": b"s@s.test", b"recipient": b"u@ok.test", b"instance": b"1", b"sasl_username": b""}
