@@ -8,6 +8,7 @@ import sys
 
 # The C half of signal, which every interpreter has loaded already: the Python half costs 5 ms of enum, once a session.
 from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
+from errno import EMFILE, ENFILE
 
 from qmail_smtpd import control
 from qmail_smtpd.backend import SessionBackend
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
+NO_DESCRIPTORS = (EMFILE, ENFILE)  # so that a session cannot load a module which it needs now
 warmed_up: list[bool] = []  # not empty once before_fork() has warmed up
 
 
@@ -55,7 +57,7 @@ def main() -> "NoReturn":
         signal(SIGINT, SIG_DFL)
     environ = dict(os.environb)
     environ.pop(b"", None)  # `=value` is legal to inherit, but posix_spawn does not accept it
-    os._exit(serve_connection(environ))
+    os._exit(serve(environ)[0])
 
 
 def serve_connection(environ: dict[bytes, bytes]) -> int:
@@ -94,6 +96,11 @@ def serve(environ: dict[bytes, bytes]) -> tuple[int, bool]:
         reply = error.reply
     except MemoryError:
         reply = replies.OUT_OF_MEMORY
+    except OSError as error:
+        if error.errno not in NO_DESCRIPTORS:
+            raise
+        journal.warning(b"out of descriptors")
+        reply = replies.OUT_OF_DESCRIPTORS
     os._exit(1 if smtps and wire.layer is None else send_final_reply(wire, reply))
 
 

@@ -238,8 +238,10 @@ def hang_up() -> None:
     """
     if not S_ISSOCK(os.fstat(0).st_mode):
         return
-    import _socket  # 0.4 ms in a process that was exec'd
-
+    try:
+        import _socket  # 0.4 ms in a process that was exec'd
+    except ImportError:  # there is no descriptor to load it with
+        return
     connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, 1)  # of any family: nothing is asked about it
     try:
         connection.shutdown(_socket.SHUT_WR)

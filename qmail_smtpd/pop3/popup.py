@@ -9,6 +9,7 @@ import sys
 
 # The C module that every interpreter has loaded already: `signal` imports enum, which would cost 5 ms for each session.
 from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
+from errno import EMFILE, ENFILE
 from time import time
 
 from qmail_smtpd import control
@@ -33,6 +34,7 @@ PROGRAM = "qmail-popup"
 TIMEOUT = 1200.0  # qmail-popup.c: seconds for one read or write
 EXIT_CODE = 1  # qmail-popup.c: the exit code of every session
 RANDOM_BYTES = 16
+NO_DESCRIPTORS = (EMFILE, ENFILE)  # so that a session cannot load a module which it needs now
 
 
 class Popup:
@@ -198,6 +200,11 @@ def main() -> "NoReturn":
             passed_on = serve(wire, [os.fsencode(word) for word in sys.argv[1:]], environ, sni)
         except MemoryError:
             wire.write(replies.NO_MEMORY)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS:
+                raise
+            strerr.say(PROGRAM, ": warning: out of descriptors")
+            wire.write(replies.NO_DESCRIPTORS)
         wire.close()
         if not passed_on:
             hang_up()

@@ -30,6 +30,7 @@ AUTHORIZATION_FAILED = error(b"authorization failed")
 CRASHED = error(b"[SYS/TEMP] aack, child crashed")
 NO_PIPE = error(b"[SYS/TEMP] unable to open pipe")
 NO_FORK = error(b"[SYS/TEMP] unable to fork")
+NO_DESCRIPTORS = error(b"[SYS/TEMP] out of descriptors")  # ours
 # Ours: the original replies "authorization failed" in the first case, and has no TLS.
 NOT_CHECKED = error(b"[SYS/TEMP] unable to check the password")
 NOT_SERVED = error(b"[SYS/TEMP] unable to serve the mailbox")

@@ -68,6 +68,7 @@ TIMEOUT = b"451 timeout (#4.4.2)"
 SESSION_TIMEOUT = b"421 timeout (#4.4.2)"
 TOO_MANY_ERRORS = b"421 too many errors (#4.7.0)"
 OUT_OF_MEMORY = b"421 out of memory (#4.3.0)"
+OUT_OF_DESCRIPTORS = b"421 out of descriptors (#4.3.0)"
 CONTROLS_UNREADABLE = b"421 unable to read controls (#4.3.0)"
 ADDRESSES_UNKNOWN = b"421 unable to figure out my IP addresses (#4.3.0)"
 

@@ -1,6 +1,7 @@
 """qmail-smtpd as a process: pipes, descriptors, signals, inheritance, settings, errors at the start."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import CLIENT, CONTROL, MESSAGE, make_home, start, talk
+from tests.kit.server import read_all
 from tests.kit.support import script
 
 
@@ -190,6 +192,39 @@ def test_the_client_is_told_if_memory_runs_out(home: Path) -> None:
     text = ("MAIL <a@b>\r\n" + rcpt * 8000 + "QUIT\r\n").encode()
     done = subprocess.run(command, env=environ, input=text, capture_output=True, check=False)
     assert (done.stdout.split(b"\r\n")[-2], done.returncode) == (b"421 out of memory (#4.3.0)", 1)
+
+
+HELLO = "EHLO x\r\nMAIL FROM:<a@b.test>\r\n"
+RCPT = "RCPT TO:<u@example.com>\r\n"
+# control files, variables, commands: each needs a module that is not loaded yet
+NEEDS: dict[str, tuple[dict[str, object], dict[str, str], str]] = {
+    "address literal": ({}, {}, HELLO + "RCPT TO:<u@[127.0.0.1]>\r\n"),
+    "message": ({}, {}, HELLO + RCPT + "DATA\r\n"),
+    "chunk": ({"chunking": "\n"}, {}, HELLO + RCPT + "BDAT 3 LAST\r\nx\r\n"),
+    "policy service": ({"policyservice": "inet:localhost:1\n", "policyfailure": "open\n"}, {}, HELLO + RCPT),
+    "recipient check": ({}, {"RCPTCHECK": "/bin/true"}, HELLO + RCPT),
+    "login": ({"authcleartext": "\n"}, {"SMTPAUTHFILE": "users"}, "EHLO x\r\nAUTH PLAIN AGpvZQBzZWNyZXQ=\r\n"),
+    "Dovecot": ({"authcleartext": "\n", "authsocket": "/nonexistent\n"}, {}, "EHLO x\r\n"),
+    "certificate": ({"servercert.pem": "\n"}, {}, "EHLO x\r\nSTARTTLS\r\n"),
+    "proxy": ({"xclienthosts": "192.0.2.1\n"}, {}, "EHLO x\r\nXCLIENT ADDR=192.0.2.77\r\n"),
+}
+
+
+@pytest.mark.parametrize(("control", "environ", "text"), NEEDS.values(), ids=NEEDS)
+def test_the_client_is_told_if_there_is_no_descriptor(
+    control: dict[str, object], environ: dict[str, str], text: str, tmp_path: Path
+) -> None:
+    ours, theirs = socket.socketpair()
+    home = make_home(tmp_path / "home", {**CONTROL, **control})
+    with ours, theirs:
+        process = start(home, {**CLIENT, **environ}, stdin=theirs, stdout=theirs)
+        theirs.close()
+        assert ours.recv(1000).startswith(b"220 ")
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, 3))
+        ours.sendall(text.encode())
+        assert read_all(ours).split(b"\r\n")[-2:] == [b"421 out of descriptors (#4.3.0)", b""]
+    assert process.communicate()[1] == b"qmail-smtpd: warning: out of descriptors\n"
+    assert process.returncode == 1
 
 
 def test_sigint_ends_the_session_silently(home: Path) -> None:

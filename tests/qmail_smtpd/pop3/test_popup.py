@@ -237,6 +237,11 @@ def test_without_descriptors_the_reply_is_the_originals_with_a_code() -> None:
     code += "resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4)); popup.main()"
     done = subprocess.run([sys.executable, "-c", code, HOST, "true"], input=JOE, capture_output=True, env=ENVIRON)
     assert done.stdout.endswith(OK + b"-ERR [SYS/TEMP] unable to open pipe\r\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("4", "3"), HOST, "true"], input=JOE, capture_output=True, env=ENVIRON
+    )
+    assert done.stdout.endswith(OK + b"-ERR [SYS/TEMP] out of descriptors\r\n")
+    assert (done.stderr, done.returncode) == (b"qmail-popup: warning: out of descriptors\n", 1)
 
 
 @pytest.mark.peer
