@@ -158,10 +158,11 @@ class Lock:
             raise unable(b"lock " + self.path, error) from None
 
     def __exit__(self, *_: object) -> None:
-        if self.descriptor < 0:
+        descriptor, self.descriptor = self.descriptor, -1  # what is opened next may get the same number
+        if descriptor < 0:
             return
         try:
-            os.close(self.descriptor)
+            os.close(descriptor)
         except OSError as error:  # on NFS; the descriptor is closed nevertheless
             raise unable(b"unlock " + self.path, error) from None
 
@@ -173,12 +174,12 @@ class Lock:
             except FileNotFoundError:
                 pass
             try:
-                descriptor = os.open(self.path, LOCK_FLAGS | os.O_CREAT | os.O_EXCL, self.mode)
+                self.descriptor = os.open(self.path, LOCK_FLAGS | os.O_CREAT | os.O_EXCL, self.mode)
             except FileExistsError:
                 continue
-            os.fchmod(descriptor, self.mode)  # regardless of the umask
-            change_owner(descriptor, os.stat(os.path.dirname(self.path)))
-            return descriptor
+            os.fchmod(self.descriptor, self.mode)  # regardless of the umask
+            change_owner(self.descriptor, os.stat(os.path.dirname(self.path)))
+            return self.descriptor
 
     def wait(self) -> None:
         """Wait for the lock. Raise OSError; its errno is ETIMEDOUT after `patience` seconds."""

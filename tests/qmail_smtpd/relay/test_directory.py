@@ -16,7 +16,7 @@ from qmail_smtpd.relay.directory import Directory
 from qmail_smtpd.relay.entry import Entry, compose
 from qmail_smtpd.relay.errors import StoreError
 from tests.kit.relayhome import NOW, Home, facts
-from tests.kit.server import needs_root, open_to_all
+from tests.kit.server import needs_root, open_to_all, room_for
 
 JOE = b"joe@example.com"
 V4, V6 = b"192.0.2.7", b"2001:db8::7"
@@ -323,6 +323,29 @@ def test_a_failing_close_of_the_lock_is_an_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(files.os, "close", close_with_error)
     with pytest.raises(StoreError, match=r"unable to unlock .*lock: input/output error"):
         home.open().allow(V4, JOE, b"pop3")
+
+
+def test_a_lock_that_cannot_be_opened_again_closes_nothing_else(home: Home) -> None:
+    lock = files.Lock(bytes(home.store / ".lock"), fcntl.LOCK_EX, 0o660)
+    with lock:
+        number = lock.descriptor
+    reader, writer = os.pipe()
+    assert number in (reader, writer)
+    with room_for(0), pytest.raises(StoreError, match=r"unable to lock .*: process cannot open more files"):
+        lock.__enter__()
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+
+
+def test_a_new_lock_that_cannot_be_used_is_closed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, owner: os.stat_result) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files, "change_owner", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StoreError), files.Lock(bytes(home.store / "new"), fcntl.LOCK_EX, 0o660):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
