@@ -1,9 +1,10 @@
 """The programs that this process has loaded already. chain.become() calls one of them where it would exec its file.
 
-A program is known by the file of its console script: device and inode. The parent fills the table (parent/preload.py).
+A program is known by the file of its console script. The parent fills the table (parent/preload.py).
 """
 
 import os
+from _operator import attrgetter  # the free half of operator
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 
 
 freed_memory_is_wiped: list[bool] = []  # not empty if the allocator overwrites what this process frees (environ.py)
-programs: "dict[tuple[int, int], Program]" = {}  # (device, inode) of a script -> what runs it in this process
+# What a script is known by, of its os.stat_result. Without the time a new file with the inode of a removed one would be
+# taken for it. What changes the time alone, as chmod and a hard link do, makes the script one that is executed.
+identity_of = attrgetter("st_dev", "st_ino", "st_ctime_ns")
+programs: "dict[tuple[int, int, int], Program]" = {}  # identity of a script -> what runs it in this process
 
 
 def loaded_program(path: bytes | str) -> "Program | None":
@@ -41,7 +45,7 @@ def loaded_program(path: bytes | str) -> "Program | None":
         found = os.stat(path)
     except OSError:
         return None
-    program = programs.get((found.st_dev, found.st_ino))
+    program = programs.get(identity_of(found))
     return program if program and os.access(path, os.X_OK) else None
 
 

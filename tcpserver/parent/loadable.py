@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from importlib.metadata import EntryPoint, entry_points
 
-from tcpserver import chain
+from tcpserver import chain, registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ GROUP = "tcpserver.programs"
 SECRETS = "tcpserver.secrets"
 
 Specification = str  # MODULE:FUNCTION:PATH
+Identity = tuple[int, int, int]  # of a script: registry.identity_of
 
 
 def by_name(name: str) -> Specification | None:
@@ -39,10 +40,10 @@ def in_use(words: list[bytes], environ: "Mapping[bytes, bytes]") -> list[Specifi
 
     A word is searched in PATH as exec does; a value counts if it is an absolute path.
     """
-    declared = {identity: spec for spec, identity in all_declared()}
+    declared: dict[Identity | None, Specification] = {identity: spec for spec, identity in all_declared()}
     found: dict[Specification, None] = {}
     for path in [exec_path(word) for word in words] + [value for value in environ.values() if value[:1] == b"/"]:
-        spec = declared.get(identity_of(path) or (-1, -1)) if path else None
+        spec = declared.get(identity_of(path)) if path else None
         if spec:
             found[spec] = None
     return list(found)
@@ -62,8 +63,8 @@ def sees_secrets(program: list[str], environ: "Mapping[bytes, bytes]") -> bool:
     return False
 
 
-def all_declared() -> "Iterator[tuple[Specification, tuple[int, int]]]":
-    """Every declared script that is installed, with its device and inode."""
+def all_declared() -> "Iterator[tuple[Specification, Identity]]":
+    """Every declared script that is installed, with its identity."""
     for entry in entry_points(group=GROUP):
         for path in paths(entry):
             identity = identity_of(os.fsencode(path))
@@ -95,10 +96,9 @@ def exec_path(word: bytes) -> bytes | None:
     return None
 
 
-def identity_of(path: bytes) -> tuple[int, int] | None:
-    """Device and inode of a file; None if there is none."""
+def identity_of(path: bytes) -> Identity | None:
+    """What the file at `path` is known by (registry.py); None if there is none."""
     try:
-        found = os.stat(path)
+        return registry.identity_of(os.stat(path))
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino

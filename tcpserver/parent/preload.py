@@ -52,5 +52,5 @@ def preload(specification: str) -> None:
     except (ImportError, AttributeError, OSError) as error:
         raise Unloadable(f"unable to preload {os.path.basename(path)}: {error}") from error
     offers = vars(sys.modules[module]) if function == "main" else {}
-    registry.programs[found.st_dev, found.st_ino] = Script(program, offers)
+    registry.programs[registry.identity_of(found)] = Script(program, offers)
     hooks.register(sys.modules[module])

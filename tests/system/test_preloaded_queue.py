@@ -152,13 +152,12 @@ def test_an_error_of_it_is_not_taken_for_one_of_the_session_that_it_was_forked_f
 CANNOT_START = """
 import os, sys
 from qmail_smtpd.queue.client import QueueClient
-from tcpserver import chain
+from tcpserver import registry
 
 def fail(path, argv, environ):
     raise OSError(12, 'no memory to start a program in')
 
-found = os.stat(sys.argv[1])
-chain.programs[found.st_dev, found.st_ino] = fail
+registry.programs[registry.identity_of(os.stat(sys.argv[1]))] = fail
 print(QueueClient(os.fsencode(sys.argv[1]), dict(os.environb)).close(b'Fa@b\\0\\0'))
 """
 

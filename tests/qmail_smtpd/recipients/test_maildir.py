@@ -9,7 +9,7 @@ import pytest
 
 from qmail_smtpd import child
 from qmail_smtpd.recipients import maildir, rcptcheck
-from tcpserver import chain
+from tcpserver import registry
 from tcpserver.child.script import Script
 from tests.kit.mailhome import make_home
 from tests.kit.server import Server
@@ -158,15 +158,11 @@ def test_a_session_asks_it(home: Path, options: list[str]) -> None:
 
 def test_a_loaded_program_is_called_in_the_process_of_the_session(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "start", None)  # no process can be started
-    monkeypatch.setitem(chain.programs, identity(script("rcptcheck-maildir")), Script(maildir.main, vars(maildir)))
     program = os.fsencode(script("rcptcheck-maildir"))
+    identity = registry.identity_of(os.stat(program))
+    monkeypatch.setitem(registry.programs, identity, Script(maildir.main, vars(maildir)))
     environ = {b"QMAILHOME": bytes(home), b"RCPTCHECK_MAILDIR": bytes(home.parent / "mail/%d/%n")}
     ask = [rcptcheck.ask(program, environ, b"s@s.test", name + b"@example.com", b"h", None) for name in (b"ann", b"no")]
     assert ask == [None, rcptcheck.REFUSED]
     environ[b"RCPTCHECK_MAILDIR"] = b"%x"
     assert rcptcheck.ask(program, environ, b"s@s.test", b"ann@example.com", b"h", None) == b"exit-111"
-
-
-def identity(path: str) -> tuple[int, int]:
-    found = Path(path).stat()
-    return found.st_dev, found.st_ino
