@@ -16,6 +16,8 @@ from tcpserver.registry import programs as programs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tcpserver.registry import Program as Program
 
 DEFAULT_PATH = b"/bin:/usr/bin"  # pathexec_run.c, when PATH is unset
@@ -23,17 +25,23 @@ SEARCH_ON = (errno.EACCES, errno.EPERM, errno.EISDIR)  # pathexec_run.c: remembe
 PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # from its start on; a C program of the chain leaves them alone
 
 
-def become(argv: list[bytes], environ: dict[bytes, bytes] | None, name: bytes | None = None) -> OSError:
+def become(
+    argv: list[bytes],
+    environ: dict[bytes, bytes] | None,
+    name: bytes | None = None,
+    own: "Mapping[bytes, bytes] | None" = None,
+) -> OSError:
     """Replace this process by argv[0], or by the program `name`, run with `environ`. Returns the error if that fails.
 
     None for `environ`: run it with os.environ. The caller then promises that it has touched neither streams nor signals
     and has left no descriptor open; a loaded program starts 0.3 ms faster.
 
-    A name without a slash is searched in the PATH of this process, not in that of `environ` (pathexec_run.c): a rule
-    that sets PATH changes what the program sees, never which program is run.
+    A name without a slash is searched in the PATH of the program that calls, not in that of `environ` (pathexec_run.c):
+    a rule that sets PATH changes what tcpserver's program sees, and where that one searches, never which one it is.
+    `own`: the environment of the program that calls, in a worker; None: that of this process.
     """
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for path in candidates(argv[0] if name is None else name):
+    for path in candidates(argv[0] if name is None else name, own):
         if programs and (program := loaded_program(path)):
             program(path, argv, environ)
         try:
@@ -57,17 +65,19 @@ def become_rest() -> OSError:
 
 
 def serve_rest(environ: dict[bytes, bytes]) -> int:
-    """Run the program that sys.argv names behind this program's own name, with `environ`; return its exit status.
+    """Run the program that sys.argv names behind this program's own name; return its exit status.
+
+    `environ` is this program's own environment, and becomes that of the next one.
 
     Returns only where the program is loaded, and serves a connection as a function (registry.Program). Otherwise this
     process becomes the program. Raises OSError where it cannot be run.
     """
     words = sys.argv[1:]
-    found = find_loaded(candidates(os.fsencode(words[0])))
+    found = find_loaded(candidates(os.fsencode(words[0]), environ))
     if found and found[0].serve_connection:
         sys.argv[:] = [os.fsdecode(found[1]), *words[1:]]
         return found[0].serve_connection(environ)
-    raise become([os.fsencode(word) for word in words], environ)
+    raise become([os.fsencode(word) for word in words], environ, own=environ)
 
 
 def exit_status(code: object) -> int:
@@ -87,10 +97,14 @@ def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) 
         os.execve(path, argv, environ)
 
 
-def candidates(name: bytes) -> list[bytes]:
-    """The paths to try for a program name, in order. An empty PATH component means the current directory."""
+def candidates(name: bytes, environ: "Mapping[bytes, bytes] | None" = None) -> list[bytes]:
+    """The paths to try for a program name, in order. An empty PATH component means the current directory.
+
+    `environ` has the PATH to search; None: the environment of this process, which is not that of a worker's client.
+    """
     if b"/" in name:
         return [name]
     if not name:
         return []
-    return [(directory or b".") + b"/" + name for directory in os.environb.get(b"PATH", DEFAULT_PATH).split(b":")]
+    path = (os.environb if environ is None else environ).get(b"PATH", DEFAULT_PATH)
+    return [(directory or b".") + b"/" + name for directory in path.split(b":")]

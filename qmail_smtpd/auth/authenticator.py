@@ -209,7 +209,7 @@ def configure(
     checkers = None
     if users_file is None:
         try:
-            checkers = parse(arguments, is_program)
+            checkers = parse(arguments, lambda name: is_program(name, environ))
         except Refused as refusal:
             warnings.append(b"AUTH is not offered: " + refusal.args[0])
     smtpauth = environ.get(b"SMTPAUTH")
@@ -246,8 +246,8 @@ def read_variables(authenticator: Authenticator, environ: "Environ", warnings: l
         warnings.append(b"CRAMORDER must be challenge-first or response-first: ignored")
 
 
-def is_program(name: bytes) -> bool:
-    """Whether exec would find a program of that name in PATH."""
+def is_program(name: bytes, environ: "Environ") -> bool:
+    """Whether exec would find a program of that name in the session's PATH."""
     from tcpserver.chain import candidates
 
-    return any(os.access(path, os.X_OK) and os.path.isfile(path) for path in candidates(name))
+    return any(os.access(path, os.X_OK) and os.path.isfile(path) for path in candidates(name, environ))

@@ -42,7 +42,7 @@ def check(program: list[bytes], environ: dict[bytes, bytes], fields: bytes, dead
 def launch(
     program: list[bytes], environ: dict[bytes, bytes], fields: bytes, descriptors: dict[int, int]
 ) -> tuple[int, int]:
-    """Start the program, found as exec finds it, with `descriptors` (its own -> ours) and the fields on descriptor 3.
+    """Start the program, found by `start_found`, with `descriptors` (its own -> ours) and the fields on descriptor 3.
 
     Return its pid, and a read end of the pipe, which shows what the program has not read. SIGPIPE has its default
     action: sig_pipedefault in qmail-smtpd.c of the patches, and in qmail-popup.c. Raises OSError.
@@ -56,12 +56,12 @@ def launch(
 
 
 def start_found(program: list[bytes], environ: dict[bytes, bytes], descriptors: dict[int, int]) -> int:
-    """Start the program, found as exec finds it, with `descriptors` (its own -> ours). Return its pid.
+    """Start the program, found in the PATH of `environ`, with `descriptors` (its own -> ours). Return its pid.
 
     Raises OSError.
     """
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for path in chain.candidates(program[0]):
+    for path in chain.candidates(program[0], environ):
         try:
             return start(path, program, environ, descriptors, (SIGPIPE, SIGXFSZ))
         except OSError as error:

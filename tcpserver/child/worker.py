@@ -115,7 +115,7 @@ class Worker:
     def execute(self, environment: dict[bytes, bytes]) -> int:
         """Become the program by exec. Returns only on failure, with the exit status."""
         words = [octets(word) for word in self.plan.settings.program]
-        error = chain.become(words, environment)
+        error = chain.become(words, environment, own=self.plan.base)
         launch.write_log(self.plan.lines.dropping(b"run " + words[0], strerr.reason(error), os.getpid(), None))
         return strerr.TEMPORARY
 

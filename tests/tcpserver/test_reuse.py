@@ -16,6 +16,11 @@ import cdblib
 import pytest
 
 from tcpserver.child.reset import FullReset
+from tcpserver.child.script import Script
+from tcpserver.child.worker import Plan, Worker
+from tcpserver.log import Lines
+from tcpserver.process import SignalActions
+from tcpserver.settings import Settings
 from tests.kit import forked
 from tests.kit.consolescript import EXECUTE, install_script
 from tests.kit.mailhome import CONTROL, make_home
@@ -510,3 +515,25 @@ def test_an_interrupt_after_the_program_has_returned_is_no_error_of_the_program(
         os.kill(os.getpid(), signal.SIGINT)
 
     assert forked.run(main, ["program"]) == (b"", b"", -signal.SIGINT)
+
+
+def executed(program: str, verbosity: int, path: Path) -> forked.Result:
+    """What a worker does that executes its program, in a server with this PATH, after a client with another one."""
+
+    def main() -> object:
+        settings = Settings(program=[program], verbosity=verbosity, reuse=2)
+        script = Script(lambda: 0, {"serve_client": lambda: 0})
+        plan = Plan(settings, script, {b"PATH": bytes(path)}, Lines(), SignalActions(), -1)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            worker = Worker(plan, theirs.detach())
+            worker.process.call({b"PATH": b"/of/the/client/before"})
+            os._exit(worker.execute({b"PATH": b"/of/this/client"}))
+
+    return forked.run(main, [program])
+
+
+def test_a_worker_that_executes_its_program_searches_in_the_path_of_the_server(tmp_path: Path) -> None:
+    (tmp_path / "program").write_text('#!/bin/sh\necho "$PATH"\n')
+    (tmp_path / "program").chmod(0o755)
+    assert executed("program", 1, tmp_path) == (b"/of/this/client\n", b"", 0)
