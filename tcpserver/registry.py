@@ -4,7 +4,6 @@ A program is known by the file of its console script. The parent fills the table
 """
 
 import os
-from _operator import attrgetter  # the free half of operator
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +32,16 @@ if TYPE_CHECKING:
 
 
 freed_memory_is_wiped: list[bool] = []  # not empty if the allocator overwrites what this process frees (environ.py)
-# What a script is known by, of its os.stat_result. Without the time a new file with the inode of a removed one would be
-# taken for it. What changes the time alone, as chmod and a hard link do, makes the script one that is executed.
-identity_of = attrgetter("st_dev", "st_ino", "st_ctime_ns")
 programs: "dict[tuple[int, int, int], Program]" = {}  # identity of a script -> what runs it in this process
+
+
+def identity_of(found: os.stat_result) -> tuple[int, int, int]:
+    """What a script is known by.
+
+    Without the time, a new file that gets the inode of a removed one would be taken for it. What changes the time
+    alone, as chmod and a hard link do, makes the script one that is executed.
+    """
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def loaded_program(path: bytes | str) -> "Program | None":
