@@ -77,8 +77,6 @@ def _compile(mode: str, files: list[bytes], lint: Lint, progress: "Progress") ->
             for _ in pairs:
                 pass
             return (1 if lint.count else 0), b""
-        if _is_input(files[1]):
-            raise Unable(b"create " + files[1], "the rules are read from it")
         write_cdb(files[0], files[1], pairs, lint.file)
     except BadLine as bad:
         lint.bad(bad)
@@ -90,15 +88,6 @@ def _compile(mode: str, files: list[bytes], lint: Lint, progress: "Progress") ->
     except MemoryError:
         return strerr.TEMPORARY, b"out of memory"
     return 0, b""
-
-
-def _is_input(path: bytes) -> bool:
-    """Whether this is the file of rules. 0.88 would empty it and compile nothing, which allows every client."""
-    try:
-        status = os.stat(path)
-        return stat.S_ISREG(status.st_mode) and os.path.samestat(status, os.fstat(0))
-    except OSError:
-        return False
 
 
 def _check_records(pairs: Iterator[tuple[bytes, bytes]], lint: Lint, mode: str) -> Iterator[tuple[bytes, bytes]]:

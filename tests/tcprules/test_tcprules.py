@@ -155,17 +155,49 @@ def test_eagain_is_not_taken_for_the_end_of_the_rules(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_tmp_that_is_the_file_of_rules_is_refused_before_it_is_emptied(tmp_path: Path) -> None:
-    rules = tmp_path / "tcp.smtp"
+WRITTEN = [  # cdb, tmp, the file of rules -> which of them is refused
+    ("cdb", "rules", "rules", "rules"),
+    ("cdb", "./rules", "rules", "./rules"),
+    ("rules", "rules", "rules", "rules"),
+    ("x", "x", "x.new", "x.new"),  # the temporary file of the temporary file
+    ("./x", "x", "x.new", "x.new"),
+    ("cdb", "hard", "rules", "hard"),
+    ("x", "x", "rules", "x.new"),
+]
+
+
+@pytest.mark.parametrize("existing", [True, False], ids=["there is a cdb", "there is none"])
+@pytest.mark.parametrize(("cdb", "tmp", "source", "refused"), WRITTEN)
+def test_no_file_that_is_written_may_be_the_file_of_rules(
+    cdb: str, tmp: str, source: str, refused: str, existing: bool, tmp_path: Path
+) -> None:
+    if existing:
+        (tmp_path / cdb).write_bytes(b"old")
+    rules = tmp_path / source
     rules.write_bytes(b":deny\n")
-    for tmp in ("tcp.smtp", "./tcp.smtp"):
-        with rules.open("rb") as given:
-            command = [script("tcprules"), "tcp.smtp.cdb", tmp]
+    if refused not in (source, tmp) or tmp == "hard":
+        (tmp_path / refused).hardlink_to(rules)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with rules.open("rb") as given:
+        command = [script("tcprules"), cdb, tmp]
+        done = subprocess.run(command, cwd=tmp_path, stdin=given, capture_output=True)
+    fatal = f"tcprules: fatal: unable to create {refused}: the input is read from it\n".encode()
+    assert (done.stderr, done.returncode) == (fatal, 111)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_link_to_the_file_of_rules_is_never_written_through(tmp_path: Path) -> None:
+    (tmp_path / "rules").write_bytes(b":deny\n")
+    (tmp_path / "link").symlink_to("rules")
+    (tmp_path / "x.new").symlink_to("rules")
+    for cdb, tmp, refused in (("cdb", "link", "link"), ("x", "x", "x.new")):
+        with (tmp_path / "rules").open("rb") as given:
+            command = [script("tcprules"), cdb, tmp]
             done = subprocess.run(command, cwd=tmp_path, stdin=given, capture_output=True)
-        fatal = f"tcprules: fatal: unable to create {tmp}: the rules are read from it\n".encode()
+        fatal = f"tcprules: fatal: unable to create {refused}: symbolic link loop\n".encode()
         assert (done.stderr, done.returncode) == (fatal, 111)
-        assert os.listdir(tmp_path) == ["tcp.smtp"]
-        assert rules.read_bytes() == b":deny\n"
+        assert (tmp_path / "rules").read_bytes() == b":deny\n"
+        assert sorted(os.listdir(tmp_path)) == ["link", "rules", "x.new"]
 
 
 @pytest.mark.parametrize("size", [1, 65535, 65536, 65537, 3 * 65536])
