@@ -108,7 +108,7 @@ def first_records(records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[byte
     for key, data in records:
         if key not in seen:
             seen.add(key)
-            yield key, RELAYCLIENT in data and may_relay(Verdict(key, data, []))
+            yield key, RELAYCLIENT in data and may_relay(Verdict(key, data))
 
 
 def may_relay(verdict: Verdict) -> bool:

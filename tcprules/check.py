@@ -7,7 +7,7 @@ from tcprules import audit, hostnet
 from tcprules.dump import comment, rule_text
 from tcprules.install import Unable, trying
 from tcprules.lines import read_file, read_lines
-from tcprules.lookup import Verdict, judge, open_rules
+from tcprules.lookup import Verdict, judge, keys, open_rules
 from tcprules.replay import Client, replay
 from tcprules.report import format_keys, format_source, format_verdict
 
@@ -69,8 +69,9 @@ def check(file: bytes, out: Output) -> int:
 
 def explain(file: bytes, source: bytes | None, out: Output) -> int:
     """Print the keys that were tried and the line that defines the rule, then the verdict. Raise BadLine."""
-    verdict = open_judge(file)(client_in_environment())
-    out.write(format_keys(verdict))
+    client = client_in_environment()
+    verdict = open_judge(file)(client)
+    out.write(format_keys(verdict, keys(client.ip, client.host, client.info)))
     if source is not None:
         with trying(b"read " + source):
             out.write(format_source(verdict, source, read_file(source)))

@@ -185,12 +185,11 @@ def keys(ip: bytes, host: bytes | None, info: bytes | None) -> "Iterator[bytes]"
 class Verdict:
     """The rules' decision about a client. Without a rule (`key` is None) the client is allowed, as in 0.88."""
 
-    __slots__ = ("data", "deny", "environment", "key", "tried", "unusable")
+    __slots__ = ("data", "deny", "environment", "key", "unusable")
 
-    def __init__(self, key: bytes | None, data: bytes, tried: list[bytes]) -> None:
+    def __init__(self, key: bytes | None, data: bytes) -> None:
         self.key = key
         self.data = data
-        self.tried = tried
         self.deny = False
         self.environment: list[tuple[bytes, bytes]] = []
         self.unusable: list[bytes] = []  # variables without a name, which an environment cannot contain
@@ -225,13 +224,11 @@ def instructions(data: bytes) -> list[bytes]:
 
 def judge(rules: Rules, ip: bytes, host: bytes | None, info: bytes | None) -> Verdict:
     """Return the verdict for a client: that of the first key with a record. Raise OSError if the file is broken."""
-    tried = []
     for key in keys(ip, host, info):
-        tried.append(key)
         data = rules.get(key)
         if data is not None:
-            return Verdict(key, data, tried)
-    return Verdict(None, b"", tried)
+            return Verdict(key, data)
+    return Verdict(None, b"")
 
 
-ALLOWED = Verdict(None, b"", [])  # for a client without a rule, or a server without rules
+ALLOWED = Verdict(None, b"")  # for a client without a rule, or a server without rules

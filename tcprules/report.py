@@ -17,11 +17,14 @@ def format_verdict(verdict: Verdict) -> bytes:
     return text + b"allow connection\n"
 
 
-def format_keys(verdict: Verdict) -> bytes:
-    """Return the keys that were tried, in order. The one with a rule is marked `yes`."""
-    missed = verdict.tried if verdict.key is None else verdict.tried[:-1]
-    text = b"".join(b"try %b: no\n" % key for key in missed)
-    return text if verdict.key is None else text + b"try %b: yes\n" % verdict.key
+def format_keys(verdict: Verdict, keys: Iterable[bytes]) -> bytes:
+    """Return those of the client's keys that were tried. The one with a rule is marked `yes`, and ends the search."""
+    text = b""
+    for key in keys:
+        if key == verdict.key:
+            return text + b"try %b: yes\n" % key
+        text += b"try %b: no\n" % key
+    return text
 
 
 def format_source(verdict: Verdict, file: bytes, lines: Iterable[bytes]) -> bytes:

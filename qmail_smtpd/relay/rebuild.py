@@ -72,7 +72,7 @@ def grant(data: bytes) -> bytes | None:
 
     Rules by host name or ident are not considered: the address's name and ident are not known here.
     """
-    verdict = Verdict(None, data, [])
+    verdict = Verdict(None, data)
     if verdict.deny:
         return None
     names = {name for name, _ in verdict.environment}

@@ -266,5 +266,5 @@ def test_the_table_of_rates_is_bounded() -> None:
     ],
 )
 def test_a_rules_own_limit(value: str, connected: int, over: bool) -> None:
-    verdict = Verdict(b"", b"+A=1\0+MAXCONIP=" + value.encode() + b"\0", [])
+    verdict = Verdict(b"", b"+A=1\0+MAXCONIP=" + value.encode() + b"\0")
     assert verdict.is_full(connected) is over
