@@ -1,6 +1,7 @@
 """The start of the serving process: cli.py execs a fresh interpreter on main().
 
-In this order: listen, catch signals, load what only root may read, give up root, preload, report readiness, serve.
+In this order: see whether there are enough descriptors, listen, catch signals, load what only root may read, give up
+root, preload, report readiness, serve.
 """
 
 import _signal as signal  # type: ignore[import-not-found]  # see serve
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
+DESCRIPTORS = 10  # that the start needs beside those it is given; measured: 9 with --proxy-from, -x and workers
+
 
 def main() -> "NoReturn":
     """Serve. The settings are the words of the command line (Settings.words)."""
@@ -36,26 +39,14 @@ def main() -> "NoReturn":
     given = inherited.environ()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
+        check_descriptors()
         listener = listen.listener(settings, given)
         wake = wake_up_pipe()  # before anybody can see that we listen, and think that a signal will be answered
         listen.begin(listener, settings)
         # Before root is given up: descriptor 2 may be root's, and this Python may lie where only root may look.
         lines = lines_of(settings.log_format)
         journal = Journal(lines.lost)
-        if settings.rules is not None:
-            import cdblib  # noqa: F401  (lookup would load it for the first client)
-
-            from tcpserver.parent import gateways
-        if settings.proxy_from:
-            from tcpserver.parent import proxied, proxy_networks  # noqa: F401  (for admission)
-        if settings.preload or settings.loadable:
-            import fcntl  # noqa: F401  (what is loaded each fork copies, and many servers have no workers)
-
-            from tcpserver.child import worker  # noqa: F401
-        if environ.is_wiping(given):
-            from tcpserver.parent import wiping
-
-            registry.freed_memory_is_wiped[:] = [True] if wiping.works() else []
+        load_modules(settings, environ.is_wiping(given))
         listen.become_user(settings.uid, settings.gid, settings.groups)
         change_environment(environ.base(given))
         load(settings, journal, lines)
@@ -72,8 +63,41 @@ def main() -> "NoReturn":
     server = Server(settings, listener, admission, wake)
     ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
     if settings.rules is not None:  # what is ready by now need not wait for this
+        from tcpserver.parent import gateways
+
         admission.via = gateways.look(settings, journal, lines)
     server.run()
+
+
+def check_descriptors() -> None:
+    """Raises Unable if a limit leaves too few descriptors. Otherwise some later step would fail, an import perhaps."""
+    opened: list[int] = []
+    try:
+        while len(opened) < DESCRIPTORS:
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise Unable(f"unable to open {os.devnull}: {strerr.reason(error)}") from error
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def load_modules(settings: Settings, wiping_is_on: bool) -> None:
+    """Load what the settings need beside this module's own imports. What is loaded each fork copies, so no more."""
+    if settings.rules is not None:
+        import cdblib  # noqa: F401  (lookup would load it for the first client)
+
+        from tcpserver.parent import gateways  # noqa: F401
+    if settings.proxy_from:
+        from tcpserver.parent import proxied, proxy_networks  # noqa: F401  (for admission)
+    if settings.preload or settings.loadable:
+        import fcntl  # noqa: F401  (many servers have no workers)
+
+        from tcpserver.child import worker  # noqa: F401
+    if wiping_is_on:
+        from tcpserver.parent import wiping
+
+        registry.freed_memory_is_wiped[:] = [True] if wiping.works() else []
 
 
 def load(settings: Settings, journal: Journal, lines: Lines) -> None:

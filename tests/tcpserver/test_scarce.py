@@ -1,6 +1,7 @@
 """A run script's limits on memory, stack, processes and descriptors never switch a rule off."""
 
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ ENOUGH = 24_000_000 if sys.version_info < (3, 13) else 30_000_000  # bytes for a
 MEMORY = [ENOUGH, 300_000_000, 3_000_000_000]
 NOT_ASKED = b"tcpserver: warning: dropping connection, unable to ask for the client's name: temporary failure\n"
 UNUSED_UID = "54321"
+TOO_FEW = b"tcpserver: fatal: unable to open /dev/null: process cannot open more files\n"
+NOT_OURS = re.compile(rb"Fatal Python error|error while loading shared libraries")  # the interpreter does not start
+DESCRIPTORS = [pytest.param(n, marks=[] if n in (5, 7, 12, 13) else pytest.mark.slow) for n in range(3, 31)]
 
 
 def softlimit(size: int) -> list[str]:
@@ -37,6 +41,26 @@ def test_too_little_memory_for_the_start_is_one_line(size: int) -> None:
     done = subprocess.run(words, capture_output=True, check=False, timeout=60)
     assert done.returncode == 111
     assert re.fullmatch(rb"tcpserver: fatal: [^\n]+\n", done.stderr)
+
+
+@pytest.mark.parametrize("limit", DESCRIPTORS)
+@pytest.mark.parametrize("options", ["", "--exec", "-x cdb", "-v --proxy-from 127.0.0.1 -x cdb --log-format json"])
+def test_too_few_descriptors_for_the_start_are_one_line(limit: int, options: str, tmp_path: Path) -> None:
+    compiled(tmp_path / "cdb", ":allow\n")
+    words = ["-RHl0", *options.split(), "127.0.0.1", "0", script("qmail-smtpd")]
+    server = Server(words, cwd=tmp_path, preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+    try:
+        assert bool(server.port) == (limit >= 13)
+        if not server.port and not NOT_OURS.search(server.log()):
+            assert (server.process.wait(), server.log()) == (111, TOO_FEW)
+    finally:
+        server.__exit__()
+
+
+def test_too_few_descriptors_are_not_reported_with_q() -> None:
+    limit = ["prlimit", "--nofile=7:7"]
+    done = subprocess.run([*limit, script("tcpserver"), "-qRHl0", "127.0.0.1", "0", "true"], capture_output=True)
+    assert (done.returncode, done.stderr) == (111, b"")
 
 
 @needs_root
