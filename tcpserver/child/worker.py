@@ -116,7 +116,8 @@ class Worker:
         """Become the program by exec. Returns only on failure, with the exit status."""
         words = [octets(word) for word in self.plan.settings.program]
         error = chain.become(words, environment, own=self.plan.base)
-        launch.write_log(self.plan.lines.dropping(b"run " + words[0], strerr.reason(error), os.getpid(), None))
+        if self.plan.settings.verbosity:
+            launch.write_log(self.plan.lines.dropping(b"run " + words[0], strerr.reason(error), os.getpid(), None))
         return strerr.TEMPORARY
 
     def next_client(self) -> Job:

@@ -537,3 +537,15 @@ def test_a_worker_that_executes_its_program_searches_in_the_path_of_the_server(t
     (tmp_path / "program").write_text('#!/bin/sh\necho "$PATH"\n')
     (tmp_path / "program").chmod(0o755)
     assert executed("program", 1, tmp_path) == (b"/of/this/client\n", b"", 0)
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "said"),
+    [(1, b"tcpserver: warning: dropping connection, unable to run program: file does not exist\n"), (0, b"")],
+    ids=["-Q", "-q"],
+)
+def test_a_worker_that_cannot_execute_its_program_logs_it_except_with_q(
+    verbosity: int, said: bytes, tmp_path: Path
+) -> None:
+    """With -q 0.88 logs nothing, neither in the parent nor in a child (tcpserver.c closes buffer 2)."""
+    assert executed("program", verbosity, tmp_path) == (b"", said, 111)
