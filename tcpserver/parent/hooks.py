@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 registered: "list[Hook]" = []
 reported: "list[Hook]" = []
+quiet: list[bool] = []  # not empty with -q
 
 
 def register(module: "ModuleType") -> None:
@@ -38,7 +39,8 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
 
 def report(hook: "Hook", error: Exception) -> None:
     """Log the first error of a hook."""
-    if hook not in reported:
-        reported.append(hook)
-        text = ascii(f"{type(error).__name__}: {error}")[1:-1]
-        strerr.say(f"tcpserver: warning: before_fork of {hook.__module__}: {text}")
+    if quiet or hook in reported:
+        return
+    reported.append(hook)
+    text = ascii(f"{type(error).__name__}: {error}")[1:-1]
+    strerr.say(f"tcpserver: warning: before_fork of {hook.__module__}: {text}")

@@ -13,7 +13,7 @@ from tcpserver import environ, registry
 from tcpserver.address.operands import Unable
 from tcpserver.child import names
 from tcpserver.log import Lines
-from tcpserver.parent import inherited, listen
+from tcpserver.parent import hooks, inherited, listen
 from tcpserver.parent.admission import Admission
 from tcpserver.parent.children import Children
 from tcpserver.parent.journal import Journal
@@ -102,6 +102,8 @@ def load_modules(settings: Settings, wiping_is_on: bool) -> None:
 
 def load(settings: Settings, journal: Journal, lines: Lines) -> None:
     """Load the programs, and find out whether their processes can be reused. Raises Unloadable."""
+    if not settings.verbosity:
+        hooks.quiet.append(True)
     failures = preload_all(settings.preload, settings.loadable)
     reusable = any(program.is_reusable for program in registry.programs.values())
     if settings.reuse > 1 and reusable and not can_return():

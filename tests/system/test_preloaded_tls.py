@@ -196,6 +196,19 @@ def test_what_a_module_cannot_have_ready_does_not_stop_the_server(tmp_path: Path
         assert server.log() == b""
 
 
+@pytest.mark.parametrize(
+    ("level", "said"), [("-Q", b"tcpserver: warning: before_fork of failing: ValueError: a bug\n"), ("-q", b"")]
+)
+def test_a_bug_of_a_module_is_logged_once_and_not_with_q(tmp_path: Path, level: str, said: bytes) -> None:
+    hook = "def before_fork(environ):\n    raise ValueError('a bug')\n\n"
+    source = f"import os\n\n{hook}def main():\n    os.write(1, b'here')\n"
+    install_script(tmp_path, "failing", source)
+    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
+    with Server([level, "-RHl0", "--preload", "failing", "127.0.0.1", "0", "failing"], environ=environ) as server:
+        assert [server.ask() for _ in range(2)] == [b"here"] * 2
+        assert server.log() == said
+
+
 def test_a_program_that_is_not_preloaded_is_told_of_nothing(tmp_path: Path) -> None:
     install_script(tmp_path, "hooked", HOOK)
     told = tmp_path / "told"
