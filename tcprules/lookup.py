@@ -135,6 +135,12 @@ class Rules:
         """Close the file."""
         self.source.close()
 
+    def __enter__(self) -> "Rules":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def open_rules(path: bytes | str) -> Rules:
     """Open a rules file. Raise OSError: that of open(2), EISDIR, ESPIPE for a FIFO, or EPROTO if it is no cdb."""

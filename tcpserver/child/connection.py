@@ -142,16 +142,14 @@ class Connection:
             return lookup.ALLOWED
         facts = self.facts
         try:
-            rules = lookup.open_rules(octets(self.settings.rules))
-            self.check_unasked(rules)
-            verdict = lookup.judge(rules, facts.remote_ip, facts.remote_host, facts.remote_info)
+            with lookup.open_rules(octets(self.settings.rules)) as rules:
+                self.check_unasked(rules)
+                return lookup.judge(rules, facts.remote_ip, facts.remote_host, facts.remote_info)
         except OSError as error:
             path = octets(self.settings.rules)
             if self.settings.rules_optional and lookup.is_missing(error, path):
                 return lookup.ALLOWED
             self.drop(b"read " + path, strerr.reason(error))
-        rules.close()
-        return verdict
 
     def check_unasked(self, rules: lookup.Rules) -> None:
         """Drop a client about whom a rule could not be looked up: it must not pass for one without a name."""

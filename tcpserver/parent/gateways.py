@@ -34,9 +34,8 @@ def relaying(places: "list[Place]", settings: "Settings") -> "list[Place]":
     Empty if the rules cannot be read: then no client is served.
     """
     try:
-        rules = lookup.open_rules(octets(settings.rules or ""))
-        may = [place for place in places if may_relay(rules, place[0])]
-        rules.close()
+        with lookup.open_rules(octets(settings.rules or "")) as rules:
+            may = [place for place in places if may_relay(rules, place[0])]
     except OSError:
         return []
     if may and settings.proxy_from:

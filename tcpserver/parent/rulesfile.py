@@ -47,11 +47,8 @@ class RulesFile:
 
     def judge_once(self, ip: bytes) -> lookup.Verdict:
         """The verdict of the file as it is at this moment, of which nothing is kept."""
-        rules = lookup.open_rules(self.path)
-        try:
+        with lookup.open_rules(self.path) as rules:
             return lookup.judge(rules, ip, None, None)
-        finally:
-            rules.close()
 
     def load(self) -> None:
         """Open the file, and remember it if it is settled: what open() finds may be newer than what stat() saw."""

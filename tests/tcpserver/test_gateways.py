@@ -1,6 +1,7 @@
 """Clients of this host's gateway or bridge: a warning at the start if they may relay, a mark in log and variables."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import hostfiles
+from tests.kit import cdbfile, hostfiles
 from tests.kit.mailhome import make_home
 from tests.kit.proxyheader import v1
 from tests.kit.server import PATIENCE, Server, compiled, needs_root
@@ -95,6 +96,17 @@ def test_rules_that_cannot_be_read_let_nobody_relay(words: list[str], tcpserver:
     with Server(["-RHl0", *words, "-x", str(tmp_path / "none"), *CAT], tcpserver) as server:
         server.ask()
         assert MAY_RELAY not in server.log()
+
+
+def test_rules_that_break_at_a_search_are_closed_all_the_same(tcpserver: str, tmp_path: Path) -> None:
+    """The file opens as a cdb, but the record of the gateway lies beyond its end."""
+    key = GATEWAY.encode()
+    (tmp_path / "cdb").write_bytes(cdbfile.with_table(key, [(cdbfile.djb_hash(key), 1 << 20)] * 2))
+    with Server(["-RHl0", "-x", str(tmp_path / "cdb"), *CAT], tcpserver) as server:
+        server.ask(source=GATEWAY)  # the server looks for gateways before it accepts a client
+        server.wait_for_log(b"protocol error")
+        opened = [os.readlink(path) for path in Path(f"/proc/{server.pid}/fd").iterdir()]
+    assert str(tmp_path / "cdb") not in opened
 
 
 def test_a_host_without_proc_has_no_gateways(tcpserver: str, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tcpserver.child.worker import Plan, Worker
 from tcpserver.log import Lines
 from tcpserver.process import SignalActions
 from tcpserver.settings import Settings
-from tests.kit import forked
+from tests.kit import cdbfile, forked
 from tests.kit.consolescript import EXECUTE, install_script
 from tests.kit.mailhome import CONTROL, make_home
 from tests.kit.server import Server, children, compiled, has_ended, needs_root, open_to_all, read_all, until
@@ -340,6 +340,18 @@ def test_rules_that_set_more_than_a_socket_carries_at_once(home: Path, tmp_path:
         ask(server)
         code = "import os; print(len(os.environ.get('A', '')) + len(os.environ.get('B', '')))"
         assert [ask(server, code, source=f"127.0.0.{n}") for n in (2, 3, 2)] == [b"80000\n", b"0\n", b"80000\n"]
+
+
+def test_a_process_whose_client_broke_the_search_in_the_rules_serves_on(home: Path, tmp_path: Path) -> None:
+    """The client is dropped, and the rules file is closed: with it open the process could not be put back."""
+    broken = b"127.0.0.2"
+    slots = [(cdbfile.djb_hash(broken), 1 << 20)] * 2  # its record lies beyond the end of the file
+    (tmp_path / "cdb").write_bytes(cdbfile.with_table(broken, slots))
+    with serving(home, "-B.", "--reuse", "9", "-x", str(tmp_path / "cdb")) as server:
+        pid = ask(server)
+        assert ask(server, source="127.0.0.2") == b"."
+        assert b"protocol error" in server.log()
+        assert ask(server) == pid
 
 
 def test_nothing_grows_in_the_server_or_in_a_process(home: Path) -> None:
