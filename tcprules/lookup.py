@@ -216,7 +216,7 @@ class Verdict:
         """
         for name, value in self.environment:
             if name == b"MAXCONIP" and value.isdigit():
-                return connected >= int(value[:9])
+                return connected >= int(value.lstrip(b"0")[:9] or b"0")
         return False
 
 

@@ -18,8 +18,6 @@ from qmail_smtpd.probe.vantage import Inside
 from tcprules.lookup import Rules, judge
 from tcprules.lookup import Verdict as Rule
 
-MAXCONIP = b"MAXCONIP"  # tcpserver: the rule's limit of connections from one address; 0 allows none
-
 
 class Setup(NamedTuple):
     """What all clients have in common."""
@@ -39,8 +37,7 @@ Progress = Callable[[int, int, str], None]
 
 def is_denied(rule: Rule) -> bool:
     """Whether tcpserver closes the connection."""
-    limits = [value for name, value in rule.environment if name == MAXCONIP and value.isdigit()]
-    return rule.deny or (bool(limits) and not int(limits[0][:9]))
+    return rule.deny or rule.is_full(0)
 
 
 def environment_of(setup: Setup, client: Client, rule: Rule) -> dict[bytes, bytes]:

@@ -263,6 +263,10 @@ def test_the_table_of_rates_is_bounded() -> None:
         ("-1", 9, False),
         ("x", 9, False),
         ("9" * 30, 9, False),
+        ("0000000005", 4, False),
+        ("0000000005", 5, True),
+        ("0" * 5000 + "5", 4, False),
+        ("0" * 30, 0, True),
     ],
 )
 def test_a_rules_own_limit(value: str, connected: int, over: bool) -> None:

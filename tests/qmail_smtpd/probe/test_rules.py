@@ -170,8 +170,10 @@ def test_denied_clients_count_as_outside(tmp_path: Path, home: Path) -> None:
 
 
 def test_a_rule_with_maxconip_0_denies(tmp_path: Path, home: Path) -> None:
-    done = ask(tmp_path, home, '8.8.8.8:allow,MAXCONIP="0"\n:allow\n', "--json", "--only", "null/plain")
-    assert verdicts_of(done)["8.8.8.8"] == "denied"
+    rules = '8.8.8.8:allow,MAXCONIP="0"\n8.8.4.4:allow,MAXCONIP="0000000005"\n:allow\n'
+    verdicts = verdicts_of(ask(tmp_path, home, rules, "--json", "--only", "null/plain"))
+    assert verdicts["8.8.8.8"] == "denied"
+    assert verdicts["8.8.4.4"] != "denied"
 
 
 def test_without_rcpthosts_the_advice_names_the_file_and_not_a_rule(tmp_path: Path) -> None:
