@@ -30,9 +30,14 @@ def split(text: str) -> tuple[str, int]:
         port = rest[1:] if rest.startswith(":") else port if bracket and not rest else ""
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
-    if not host or not is_encodable(host) or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= PORTS):
+    if not host or not is_encodable(host) or not is_port(port):
         raise BadHost(f"not a host and a port: {text}")
     return host, int(port)
+
+
+def is_port(text: str) -> bool:
+    """Whether the text is the number of a port."""
+    return text.isascii() and text.isdigit() and len(text) <= len(str(PORTS)) and 0 < int(text) <= PORTS
 
 
 def is_encodable(host: str) -> bool:

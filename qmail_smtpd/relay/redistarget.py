@@ -59,7 +59,7 @@ def split_address(text: str, default: int) -> "Address":
     host, colon, port = text.rpartition(":")
     if not colon or "]" in port:
         host, port = text, str(default)
-    if not port.isdigit() or not 0 < int(port[:6]) < 65536:
+    if not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
         raise ValueError("not a port")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not host or (":" in host and f"[{host}]" not in text):
