@@ -133,9 +133,13 @@ class Progress:
             self._wanted = False
 
     def finish(self) -> None:
-        """End the bar."""
-        if self._bar and self._wanted:
+        """End the bar. Never raises: that would replace the exit code, or the signal that ends the process."""
+        if not self._bar or not self._wanted:
+            return
+        try:
             self._bar.render_finish()
+        except OSError:
+            pass  # the terminal is gone
 
 
 def _occupy_standard_descriptors() -> None:

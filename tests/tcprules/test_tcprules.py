@@ -237,6 +237,28 @@ def on_a_terminal(directory: Path, lines: list[bytes], parts: int, *words: str) 
     return text, count
 
 
+@pytest.mark.parametrize(("number", "status"), [(0, 0), (signal.SIGTERM, -signal.SIGTERM)], ids=["ends", "is stopped"])
+def test_a_terminal_that_goes_away_changes_neither_the_exit_code_nor_the_signal(
+    number: int, status: int, tmp_path: Path
+) -> None:
+    seen, terminal = pty.openpty()
+    words = [script("tcprules"), "r.cdb", "r.tmp"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stderr=terminal)
+    os.close(terminal)
+    assert process.stdin
+    while not select.select([seen], [], [], 0.1)[0]:  # until there is a bar
+        process.stdin.write(b":deny\n")
+        process.stdin.flush()
+    os.close(seen)
+    if number:
+        process.send_signal(number)
+    else:
+        process.stdin.close()
+    assert process.wait(20) == status
+    assert os.listdir(tmp_path) == ([] if number else ["r.cdb"])
+    process.stdin.close()
+
+
 def test_a_terminal_gets_progress_only_if_the_work_is_long(tmp_path: Path) -> None:
     lines = [b"10.0 deny\n", b":allow\n"]
     slow, parts = on_a_terminal(tmp_path, lines, 0, "r.cdb", "r.tmp")
