@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-DESCRIPTORS = 10  # that the start needs beside those it is given; measured: 9 with --proxy-from, -x and workers
+# Descriptors that the start needs beside those it is given; measured: 9 with --proxy-from, -x and workers
+FOR_EXEC, FOR_ALL = 5, 10
 
 
 def main() -> "NoReturn":
@@ -39,7 +40,7 @@ def main() -> "NoReturn":
     given = inherited.environ()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
-        check_descriptors()
+        check_descriptors(FOR_ALL if settings.preload or settings.loadable or settings.proxy_from else FOR_EXEC)
         listener = listen.listener(settings, given)
         wake = wake_up_pipe()  # before anybody can see that we listen, and think that a signal will be answered
         listen.begin(listener, settings)
@@ -69,11 +70,11 @@ def main() -> "NoReturn":
     server.run()
 
 
-def check_descriptors() -> None:
+def check_descriptors(needed: int) -> None:
     """Raises Unable if a limit leaves too few descriptors. Otherwise some later step would fail, an import perhaps."""
     opened: list[int] = []
     try:
-        while len(opened) < DESCRIPTORS:
+        while len(opened) < needed:
             opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         raise Unable(f"unable to open {os.devnull}: {strerr.reason(error)}") from error

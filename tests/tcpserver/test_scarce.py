@@ -44,14 +44,25 @@ def test_too_little_memory_for_the_start_is_one_line(size: int) -> None:
 
 
 @pytest.mark.parametrize("limit", DESCRIPTORS)
-@pytest.mark.parametrize("options", ["", "--exec", "-x cdb", "-v --proxy-from 127.0.0.1 -x cdb --log-format json"])
-def test_too_few_descriptors_for_the_start_are_one_line(limit: int, options: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        ("", 8),
+        ("--exec -x cdb", 8),
+        ("--preload qmail-smtpd", 13),
+        ("--preload qmail-smtpd -x cdb", 13),
+        ("-v --proxy-from 127.0.0.1 -x cdb --log-format json", 13),
+    ],
+)
+def test_too_few_descriptors_for_the_start_are_one_line(limit: int, options: str, least: int, tmp_path: Path) -> None:
     compiled(tmp_path / "cdb", ":allow\n")
-    words = ["-RHl0", *options.split(), "127.0.0.1", "0", script("qmail-smtpd")]
+    words = ["-RHl0", *options.split(), "127.0.0.1", "0", "echo", "hello"]
     server = Server(words, cwd=tmp_path, preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
     try:
-        assert bool(server.port) == (limit >= 13)
-        if not server.port and not NOT_OURS.search(server.log()):
+        assert bool(server.port) == (limit >= least)
+        if server.port:
+            assert server.ask() == (b"" if "--proxy-from" in options else b"hello\n")
+        elif not NOT_OURS.search(server.log()):
             assert (server.process.wait(), server.log()) == (111, TOO_FEW)
     finally:
         server.__exit__()
