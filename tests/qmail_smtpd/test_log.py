@@ -288,7 +288,9 @@ def environ(home: Path) -> dict[str, str]:
 
 def test_nothing_is_logged_to_a_client_on_all_three_descriptors(home: Path) -> None:
     (home / "control/rcpthosts").unlink()
-    (home / "bin/qmail-queue").write_text("#!/bin/sh\necho the queue says something >&2\ncat >/dev/null\n")
+    (home / "bin/qmail-queue").write_text(
+        "#!/bin/sh\necho the queue says something >&2\ncat >/dev/null; cat <&1 >/dev/null\n"
+    )
     ours, theirs = socket.socketpair()
     process = subprocess.Popen([script("qmail-smtpd")], env=environ(home), stdin=theirs, stdout=theirs, stderr=theirs)
     theirs.close()
