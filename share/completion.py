@@ -4,8 +4,6 @@ The files are static: click's own completion starts the program at each TAB, and
 not let it read their words. share/shells.py writes the files.
 """
 
-from typing import NamedTuple
-
 import click
 
 from qmail_smtpd.auth.cli import main as checkusers
@@ -13,6 +11,7 @@ from qmail_smtpd.probe.cli import relaytest
 from qmail_smtpd.relay.cli import show_or_change
 from qmail_smtpd.report.cli import relayreport
 from share import shells
+from share.shells import Choice, Program
 from tcprules.cli import CHECK, QUIET, STRICT, check_rules
 from tcpserver.cli import options
 
@@ -31,26 +30,6 @@ FLAGS = (CHECK, STRICT, QUIET)
 FILES = ("FILE", "DIR", "CDB")  # placeholders of options whose values are files; below, names where there is none
 FILE_NAMES = ("rules", "source", "against")
 FOLDERS = ("bash-completion", "zsh", "fish")
-
-
-class Choice(NamedTuple):
-    """An option, with all its names."""
-
-    names: tuple[str, ...]
-    help: str
-    value: str  # the placeholder of its value; empty if it takes none
-    choices: tuple[str, ...]
-    is_file: bool
-    repeats: bool
-
-
-class Program(NamedTuple):
-    """A program, its options, and what its words are."""
-
-    name: str
-    options: list[Choice]
-    before_program: int | None  # how many words precede another command. None: none follows
-    takes_words: bool
 
 
 def choice(option: click.Option) -> Choice:

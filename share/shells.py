@@ -1,9 +1,6 @@
 """Completion of one program as a file for bash, zsh or fish."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from share.completion import Choice, Program
+from typing import NamedTuple
 
 BASH = """\
 # bash completion for {name}, made by share/generate
@@ -29,7 +26,27 @@ complete -F _{function} {name}
 BASH_FILES = 'compopt -o filenames\n{indent}mapfile -t COMPREPLY < <(compgen -f -- "$cur")\n'
 
 
-def bash(program: "Program") -> str:
+class Choice(NamedTuple):
+    """An option, with all its names."""
+
+    names: tuple[str, ...]
+    help: str
+    value: str  # the placeholder of its value; empty if it takes none
+    choices: tuple[str, ...]
+    is_file: bool
+    repeats: bool
+
+
+class Program(NamedTuple):
+    """A program, its options, and what its words are."""
+
+    name: str
+    options: list[Choice]
+    before_program: int | None  # how many words precede another command. None: none follows
+    takes_words: bool
+
+
+def bash(program: Program) -> str:
     """Return a completion function for bash, which needs nothing of bash-completion."""
     values = [option for option in program.options if option.value]
     skipped = "|".join(name for option in values for name in option.names)
@@ -44,7 +61,7 @@ def bash(program: "Program") -> str:
     )
 
 
-def _bash_values(options: "list[Choice]") -> str:
+def _bash_values(options: list[Choice]) -> str:
     """Return the cases of options with values: one for all those that are completed in the same way."""
     names: dict[str, list[str]] = {}
     for option in options:
@@ -54,7 +71,7 @@ def _bash_values(options: "list[Choice]") -> str:
     )
 
 
-def _bash_value(option: "Choice") -> str:
+def _bash_value(option: Choice) -> str:
     if option.is_file:
         return f"            {BASH_FILES.format(indent=' ' * 12)}"
     if option.choices:
@@ -62,7 +79,7 @@ def _bash_value(option: "Choice") -> str:
     return ""
 
 
-def _bash_words(program: "Program") -> str:
+def _bash_words(program: Program) -> str:
     if not program.takes_words:
         return ""
     files = f"    else\n        {BASH_FILES.format(indent=' ' * 8)}"
@@ -76,7 +93,7 @@ def _bash_words(program: "Program") -> str:
     )
 
 
-def zsh(program: "Program") -> str:
+def zsh(program: Program) -> str:
     """Return a completion function for zsh."""
     specs = [spec for option in program.options for spec in _zsh_specs(option)]
     if program.before_program is not None:
@@ -88,7 +105,7 @@ def zsh(program: "Program") -> str:
     return f"#compdef {program.name}\n# made by share/generate\n_arguments -s -S {first}\\\n    {quoted}\n"
 
 
-def _zsh_specs(option: "Choice") -> list[str]:
+def _zsh_specs(option: Choice) -> list[str]:
     text = "".join(f"\\{char}" if char in "[]:\\" else char for char in option.help)
     place = "".join(f"\\{char}" if char in ":\\" else char for char in option.value)
     act = "_files" if option.is_file else f"({' '.join(option.choices)})" if option.choices else ""
@@ -100,7 +117,7 @@ def _zsh_specs(option: "Choice") -> list[str]:
     return specs
 
 
-def fish(program: "Program") -> str:
+def fish(program: Program) -> str:
     """Return completions for fish."""
     lines = [f"# fish completion for {program.name}, made by share/generate"]
     if not program.takes_words:
