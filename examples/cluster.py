@@ -1,6 +1,8 @@
 """Run POP3 on one host and SMTP on three, with one Redis for their logins and limits. All are servers on 127.0.0.1.
 
 With --check, test a login, the limit over all hosts, and the end of the Redis, and exit.
+
+However this process is stopped (Ctrl-C, SIGTERM, a closed terminal), it also stops the servers and all sessions.
 """
 
 import os
@@ -13,7 +15,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
+
+from quickstart import SIGNALS, stop_group, unblock_signals
 
 PROGRAMS = Path(sys.executable).parent
 ADDRESS, CLIENT = "127.0.0.1", "127.0.0.5"
@@ -47,8 +52,7 @@ class Cluster:
         options = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "600", "--save", "", "--dir", "/"]
         if shutil.which("redis-server") is None:
             fail("redis-server is not installed")
-        process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-        self.processes.append(process)
+        process = self.start_process(["redis-server", *options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + PATIENCE
         while not path.exists():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -80,18 +84,27 @@ class Cluster:
             "CHECKUSERS_FILE": str(self.directory / "users"),
         }
         words = [str(PROGRAMS / "tcpserver"), "-1", "-RHl0", ADDRESS, "0", *program]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, env=environ)
-        self.processes.append(process)
+        process = self.start_process(words, stdout=subprocess.PIPE, env=environ)
         assert process.stdout
         line = process.stdout.readline()
         return int(line) if line else fail("a server does not start: see its message above")
 
+    def start_process(self, words: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        """Start a process in the group of the first one. A signal that stops this process waits until it is known."""
+        group = self.processes[0].pid if self.processes else 0
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            process = subprocess.Popen(words, process_group=group, preexec_fn=unblock_signals, **options)
+            self.processes.append(process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return process
+
     def stop(self) -> None:
-        """Stop all servers."""
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in self.processes:
-            process.wait()
+        """Stop all servers and their sessions. A further signal does not interrupt this."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if self.processes:
+            stop_group(self.processes)
 
 
 def fail(text: str) -> NoReturn:
@@ -143,9 +156,15 @@ def check(cluster: Cluster) -> int:
     return status
 
 
+def end(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
 def main() -> int:
-    """Return the exit code: of --check, or 0 after Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    """Return the exit code of --check. A signal ends this process with 128 + its number."""
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # SIGHUP under nohup
+            signal.signal(number, end)
     with tempfile.TemporaryDirectory(prefix="cluster.") as name:
         cluster = Cluster(Path(name))
         try:
@@ -155,12 +174,10 @@ def main() -> int:
             ports = " ".join(map(str, cluster.smtp))
             print(f"cluster: SMTP on {ADDRESS} ports {ports}, POP3 on port {cluster.pop3}", flush=True)
             print(f"cluster: user {USER}, password {PASSWORD}; homes are in {name}; Ctrl-C stops all", flush=True)
-            signal.pause()
-        except KeyboardInterrupt:
-            pass
+            while True:
+                signal.pause()
         finally:
             cluster.stop()
-    return 0
 
 
 if __name__ == "__main__":
