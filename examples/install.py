@@ -1,7 +1,7 @@
 """Install the programs for examples/install: install.py [ --check ] PREFIX.
 
 With --check, only print what the host still needs. Exit code 0; 100 if the installation is refused, 111 if it fails,
-and for --check 1 if something is missing.
+or if something cannot be read, and for --check 1 if something is missing.
 """
 
 import os
@@ -26,19 +26,19 @@ def main() -> int:
     pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     project, wheel = pyproject["project"], pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
     programs = sorted([*project["scripts"], *wheel["shared-scripts"].values()])
-    if "--check" in sys.argv[1:-1]:
-        return check(prefix, programs)
     os.umask(0o022)  # the accounts of the servers must be able to read the programs
     venv = prefix / "lib" / "ucspi-smtpd"
-    refuse_other_programs(prefix / "bin", venv, programs)
     try:
+        if "--check" in sys.argv[1:-1]:
+            return check(prefix, programs)
+        refuse_other_programs(prefix / "bin", venv, programs)
         make_venv(venv)
         install(venv, [extra for extra in project["optional-dependencies"] if extra not in NOT_FOR_HOSTS])
         make_links(prefix / "bin", venv, programs)
         link_shared(prefix / "share", venv / "share")
+        check(prefix, programs)
     except OSError as error:
         fatal(111, error)
-    check(prefix, programs)
     return 0
 
 

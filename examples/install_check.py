@@ -16,8 +16,10 @@ from typing import NamedTuple
 OK, MISSING, NOTE = "ok", "missing", "note"
 SERVICE_DIRECTORIES = ("/etc/service", "/service", "/etc/sv", "/run/service")
 SUPERVISORS = ("runsvdir", "svscan", "s6-svscan", "systemctl")
+RULES = Path(__file__).resolve().parent / "tcp.smtp"
 SECRETS_GROUP = "mailauth"  # may read the certificate's key and the password hashes
 STORE = "/var/lib/relay"
+NEW_GROUP = "groupadd --force --system"
 NEW_ACCOUNT = "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin"
 
 
@@ -50,7 +52,7 @@ def check(prefix: Path, programs: list[str]) -> int:
         *account_facts(services),
         *control_facts(home),
         *rules_facts(services),
-        *queue_facts(home, services),
+        *queue_facts(prefix, home, services),
         *secret_facts(home, services),
         *store_facts(home, services),
         *service_facts(services),
@@ -64,7 +66,7 @@ def find_services() -> list[Service]:
     """Return the services whose run script runs tcpserver, each once: /etc/service usually has links to /etc/sv."""
     found: dict[Path, Service] = {}
     for directory in map(Path, SERVICE_DIRECTORIES):
-        for script in sorted(directory.glob("*/run")):
+        for script in sorted(filter(Path.is_file, directory.glob("*/run"))):
             text = script.read_text(errors="replace")
             if "tcpserver" in text:
                 found.setdefault(script.resolve(), read_service(script.parent, text))
@@ -116,6 +118,7 @@ def find_account(name: str) -> pwd.struct_passwd | None:
 def control_facts(home: Path) -> Iterator[Fact]:
     """The control files that no host can do without."""
     control = home / "control"
+    make = "" if control.is_dir() else f"mkdir -p {control}; "
     for name, example, purpose in (
         ("me", "mail.example.org", "the name of the server; without it qmail-smtpd answers 421"),
         ("rcpthosts", "example.org", "your domains; without it every client may send to any domain"),
@@ -123,7 +126,7 @@ def control_facts(home: Path) -> Iterator[Fact]:
         if (control / name).is_file():
             yield Fact(OK, f"{control / name}")
         else:
-            yield Fact(MISSING, f"{control / name}, {purpose}: echo {example} >{control / name}")
+            yield Fact(MISSING, f"{control / name}, {purpose}: {make}echo {example} >{control / name}")
 
 
 def rules_facts(services: list[Service]) -> Iterator[Fact]:
@@ -133,16 +136,17 @@ def rules_facts(services: list[Service]) -> Iterator[Fact]:
         if os.path.exists(path):
             yield Fact(OK, f"rules {path}")
         else:
-            yield Fact(MISSING, f"rules {path}: tcprules {path} {source}.tmp <{source}")
+            copy = "" if os.path.exists(source) else f"cp {RULES} {source}; "
+            yield Fact(MISSING, f"rules {path}: {copy}tcprules {path} {source}.tmp <{source}")
 
 
-def queue_facts(home: Path, services: list[Service]) -> Iterator[Fact]:
+def queue_facts(prefix: Path, home: Path, services: list[Service]) -> Iterator[Fact]:
     """qmail-smtpd has a program that takes the messages."""
     default = home / "bin" / "qmail-queue"
     if os.access(default, os.X_OK):
         yield Fact(OK, f"mail queue {default}")
         return
-    hint = "export QMAILQUEUE=/usr/local/bin/sendmail-queue passes mail to the sendmail of another mailer"
+    hint = f"export QMAILQUEUE={prefix}/bin/sendmail-queue passes mail to the sendmail of another mailer"
     smtp = [service for service in services if service.runs("qmail-smtpd")]
     for service in smtp:
         queue = re.search(r"^\s*export\b.*\bQMAILQUEUE=[\"']?([^\s\"']+)", service.script, re.MULTILINE)
@@ -173,7 +177,8 @@ def secret_facts(home: Path, services: list[Service]) -> Iterator[Fact]:
             if may_read(account, path):
                 yield Fact(OK, f"{account} may read {path}")
             else:
-                give = f"chgrp {SECRETS_GROUP} {path}; chmod 640 {path}; usermod -aG {SECRETS_GROUP} {account}"
+                make = "" if has_group(SECRETS_GROUP) else f"{NEW_GROUP} {SECRETS_GROUP}; "
+                give = f"{make}chgrp {SECRETS_GROUP} {path}; chmod 640 {path}; usermod -aG {SECRETS_GROUP} {account}"
                 yield Fact(MISSING, f"{account} may not read {path}: {give}")
 
 
@@ -197,7 +202,7 @@ def store_facts(home: Path, services: list[Service]) -> Iterator[Fact]:
     setting = home / "control" / "relaydir"
     path = Path(setting.read_text().split("\n")[0].strip() if setting.is_file() else STORE)
     if not path.is_dir():
-        make = f"groupadd --system relay; install -d -o root -g relay -m 2775 {path}"
+        make = f"{NEW_GROUP} relay; install -d -o root -g relay -m 2775 {path}"
         yield Fact(MISSING, f"{path}, which holds the logins: {make}")
         return
     found = path.stat()
@@ -207,6 +212,14 @@ def store_facts(home: Path, services: list[Service]) -> Iterator[Fact]:
             yield Fact(OK, f"{account} may write to {path}")
         else:
             yield Fact(MISSING, f"{account} may not write to {path}: usermod -aG {group_name(found.st_gid)} {account}")
+
+
+def has_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def group_name(gid: int) -> str:

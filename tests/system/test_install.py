@@ -138,7 +138,7 @@ class Host:
         code = f"""{CHECK}
 c.SERVICE_DIRECTORIES = (sys.argv[2],)
 home, services = Path(sys.argv[1]), c.find_services()
-given = dict(home=home, services=services)
+given = dict(prefix=Path("/prefix"), home=home, services=services)
 for name in sys.argv[3:]:
     function = getattr(c, name + "_facts")
     for fact in function(*(given[p] for p in function.__code__.co_varnames[: function.__code__.co_argcount])):
@@ -167,7 +167,10 @@ def test_missing_control_files_are_named_with_what_happens_without_them(host: Ho
     assert host.lines("control") == [f"ok: {host.home}/control/me", f"ok: {host.home}/control/rcpthosts"]
 
 
-def test_the_commands_that_it_prints_supply_what_is_missing(host: Host) -> None:
+@pytest.mark.parametrize("beginning", ["the directory is there", "it is not"])
+def test_the_commands_that_it_prints_supply_what_is_missing(host: Host, beginning: str) -> None:
+    if beginning == "it is not":
+        (host.home / "control").rmdir()
     for line in host.lines("control"):
         subprocess.run(["sh", "-ec", line.rpartition(": ")[2]], check=True)
     assert all(line.startswith("ok: ") for line in host.lines("control"))
@@ -193,7 +196,8 @@ def test_each_smtp_service_needs_a_queue(host: Host, tmp_path: Path) -> None:
     host.service("d", "exec tcpserver 0 110 qmail-popup\n")
     first, second, third = host.lines("queue")
     assert first.startswith(
-        f"missing: mail queue of {host.services}/a: there is no {host.home}/bin/qmail-queue. export QMAIL"
+        f"missing: mail queue of {host.services}/a: there is no {host.home}/bin/qmail-queue."
+        " export QMAILQUEUE=/prefix/bin/sendmail-queue passes"
     )
     assert second == f"ok: mail queue of {host.services}/b: {sys.executable}"
     assert third == f"missing: mail queue of {host.services}/c: /no/queue is not a program"
@@ -204,9 +208,11 @@ def test_each_smtp_service_needs_a_queue(host: Host, tmp_path: Path) -> None:
 
 def test_the_rules_are_those_of_the_run_scripts(host: Host, tmp_path: Path) -> None:
     host.service("a", f'exec tcpserver -x "${{RULES:-{tmp_path}/smtp.cdb}}" 0 25 qmail-smtpd\n')
-    (missing,) = host.lines("rules")
     command = f"tcprules {tmp_path}/smtp.cdb {tmp_path}/smtp.tmp <{tmp_path}/smtp"
-    assert missing == f"missing: rules {tmp_path}/smtp.cdb: {command}"
+    copy = f"cp {ROOT}/examples/tcp.smtp {tmp_path}/smtp"
+    assert host.lines("rules") == [f"missing: rules {tmp_path}/smtp.cdb: {copy}; {command}"]
+    subprocess.run(["sh", "-ec", copy], check=True)
+    assert host.lines("rules") == [f"missing: rules {tmp_path}/smtp.cdb: {command}"]
     (tmp_path / "smtp.cdb").touch()
     assert host.lines("rules") == [f"ok: rules {tmp_path}/smtp.cdb"]
 
@@ -217,7 +223,8 @@ def test_every_server_must_be_able_to_read_the_secrets_and_no_other_account(host
     host.service("pop3", "exec tcpserver -u bin 0 110 qmail-popup\n")
     users = host.write("users", mode=0o640)
     assert f"note: no {host.home}/control/servercert.pem: without it there is no TLS" in host.lines("secret")
-    give = f"chgrp mailauth {users}; chmod 640 {users}; usermod -aG mailauth"
+    make = "" if Path("/etc/group").read_text().count("\nmailauth:") else "groupadd --force --system mailauth; "
+    give = f"{make}chgrp mailauth {users}; chmod 640 {users}; usermod -aG mailauth"
     assert [line for line in host.lines("secret") if "users" in line] == [
         f"missing: {account} may not read {users}: {give} {account}" for account in ("bin", "daemon")
     ]
@@ -236,7 +243,7 @@ def test_pop_before_smtp_needs_a_store_that_the_server_may_write_to(host: Host, 
     store = tmp_path / "relay"
     host.write("relaydir", f"{store}\n")
     (missing,) = host.lines("store")
-    assert missing.startswith(f"missing: {store}, which holds the logins: ")
+    assert missing.startswith(f"missing: {store}, which holds the logins: groupadd --force --system relay; install ")
     store.mkdir(0o775)
     shutil.chown(store, group="bin")
     assert host.lines("store") == [f"missing: daemon may not write to {store}: usermod -aG bin daemon"]
@@ -249,3 +256,24 @@ def test_check_alone_exits_with_1_if_something_is_missing(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (1, "")
     assert f"install: missing: {' '.join(PROGRAMS)} in {tmp_path}/bin: examples/install {tmp_path}\n" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_in_place_of_a_run_script_is_no_service(host: Host) -> None:
+    (host.services / "a/run").mkdir(parents=True)
+    host.service("b", "exec tcpserver 0 25 qmail-smtpd\n")
+    assert [line for line in host.lines("service") if line.startswith("ok: ")] == [
+        f"ok: service {host.services}/b, without a log"
+    ]
+
+
+@needs_root
+def test_a_check_by_an_account_that_may_not_read_everything_is_a_clear_line(tmp_path: Path) -> None:
+    """README has `examples/install --check`, which changes nothing: it need not be root's."""
+    open_to_all(tmp_path)
+    tree = copy_tree(tmp_path)
+    (tmp_path / "control").mkdir(0o700)
+    words = ["setpriv", "--reuid=nobody", "--clear-groups", os.path.realpath(sys.executable)]
+    words += [tree / "examples/install.py", "--check", tmp_path]
+    done = subprocess.run(words, env={"QMAILHOME": str(tmp_path)}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (111, "")
+    assert done.stderr == f"install: fatal: [Errno 13] Permission denied: '{tmp_path}/control/me'\n"
