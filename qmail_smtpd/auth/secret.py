@@ -17,7 +17,9 @@ ITERATIONS = 65_536  # the most that Cyrus SASL's client computes (2.1.28, scram
 SALT = 16  # bytes, as in Dovecot
 MOST_FOR_BCRYPT = 72  # bytes: crypt(3) ignores the rest, and so does Dovecot; the package bcrypt refuses it
 BCRYPT_COST = 12  # the default of the package bcrypt
+LEAST_BCRYPT_COST, MOST_BCRYPT_COST = 4, 31  # what the package bcrypt takes
 ARGON2ID_PASSES = 3  # RFC 9106 section 4, for 64 MiB
+MOST_ARGON2ID_PASSES = 1000  # tens of seconds of work, and a checker has 30 (checkpassword.py)
 ARGON2_OLDEST = 16  # the version of a hash that names none (libargon2, decode_string)
 THREADING_FAILURE = "Threading failure"  # libargon2's text for ARGON2_THREAD_FAIL
 ARGON2ID_LANES = 1  # more than one is computed in threads, which a limit on memory or processes can forbid
@@ -142,7 +144,10 @@ def bcrypt_make(password: bytes, rounds: int | None) -> bytes:
     bcrypt = import_package("bcrypt", b"BLF-CRYPT", b"bcrypt")
     if len(password) > MOST_FOR_BCRYPT:
         raise ValueError(f"bcrypt takes passwords of at most {MOST_FOR_BCRYPT} bytes")
-    value: bytes = bcrypt.hashpw(password, bcrypt.gensalt(BCRYPT_COST if rounds is None else rounds))
+    cost = BCRYPT_COST if rounds is None else rounds
+    if not LEAST_BCRYPT_COST <= cost <= MOST_BCRYPT_COST:
+        raise ValueError(f"BLF-CRYPT takes a cost of {LEAST_BCRYPT_COST} to {MOST_BCRYPT_COST}")
+    value: bytes = bcrypt.hashpw(password, bcrypt.gensalt(cost))
     return value
 
 
@@ -190,8 +195,10 @@ def argon2id_matches_without_threads(value: bytes, password: bytes) -> bool:
 
 def argon2id_make(password: bytes, rounds: int | None) -> bytes:
     argon2 = import_package("argon2", b"ARGON2ID", b"argon2-cffi")
+    passes = ARGON2ID_PASSES if rounds is None else rounds
+    if passes > MOST_ARGON2ID_PASSES:
+        raise ValueError(f"ARGON2ID takes 1 to {MOST_ARGON2ID_PASSES} passes")
     try:
-        passes = ARGON2ID_PASSES if rounds is None else rounds
         value: str = argon2.PasswordHasher(time_cost=passes, parallelism=ARGON2ID_LANES).hash(password)
     except argon2.exceptions.HashingError as error:
         raise ValueError(str(error)) from None

@@ -256,7 +256,10 @@ def test_the_password_from_a_pipe_is_its_first_line(line: bytes, home: UsersHome
     (["--scheme", "plain"], b"se:cret\n", b"a PLAIN password cannot contain a colon or end with a CR\n"),
     (["--scheme", "blf-crypt"], b"x" * 73 + b"\n", b"bcrypt takes passwords of at most 72 bytes\n"),
     (["--rounds", "4095"], b"secret\n", b"SCRAM-SHA-256 takes 4096 to 10000000 iterations\n"),
-    (["--scheme", "blf-crypt", "--rounds", "32"], b"secret\n", b"Invalid rounds\n"),
+    (["--scheme", "blf-crypt", "--rounds", "3"], b"secret\n", b"BLF-CRYPT takes a cost of 4 to 31\n"),
+    (["--scheme", "blf-crypt", "--rounds", "65536"], b"secret\n", b"BLF-CRYPT takes a cost of 4 to 31\n"),
+    (["--scheme", "argon2id", "--rounds", "1001"], b"secret\n", b"ARGON2ID takes 1 to 1000 passes\n"),
+    (["--scheme", "argon2id", "--rounds", "4294967296"], b"secret\n", b"ARGON2ID takes 1 to 1000 passes\n"),
 ])  # fmt: skip
 def test_passwords_and_rounds_that_a_scheme_does_not_support_are_refused(
     words: list[str], line: bytes, message: bytes, home: UsersHome
