@@ -6,7 +6,7 @@ not let it read their words. share/shells.py writes the files.
 
 import click
 
-from qmail_smtpd.auth.cli import main as checkusers
+from qmail_smtpd.auth.cli import edit as checkusers
 from qmail_smtpd.probe.cli import relaytest
 from qmail_smtpd.relay.cli import show_or_change
 from qmail_smtpd.report.cli import relayreport

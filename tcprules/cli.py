@@ -38,7 +38,7 @@ class Rejected(Exception):
 def tcprules() -> NoReturn:
     """Run tcprules."""
     gc.disable()  # there are no reference cycles, and the search for them costs as much as parsing a million records
-    _occupy_standard_descriptors()
+    strerr.occupy_standard_descriptors()
     try:
         termination.catch()
         # The leading -- makes every word an operand, because options are recognised only at the start.
@@ -142,21 +142,9 @@ class Progress:
             pass  # the terminal is gone
 
 
-def _occupy_standard_descriptors() -> None:
-    """Open the closed ones of descriptors 0 to 2, so that no file gets such a number and receives the warnings.
-
-    Reading and writing fail with EBADF, as on a closed descriptor.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
-
-
 def tcprulescheck() -> NoReturn:
     """Run tcprulescheck."""
-    _occupy_standard_descriptors()
+    strerr.occupy_standard_descriptors()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     words = sys.argv[1:]
     optional = any(word.partition("=")[0] in CHECK_OPTIONS for word in words)

@@ -6,6 +6,7 @@ raw bytes, as in 0.88: a caller must filter the bytes of a client before.
 
 import errno
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,6 +101,20 @@ silent = False
 def reason(error: OSError) -> str:
     """Return djb's text for the error, or `unknown error`."""
     return WORDS.get(error.errno or 0, "unknown error")
+
+
+def occupy_standard_descriptors() -> None:
+    """Open the closed ones of descriptors 0 to 2, so that no file gets such a number and receives our messages.
+
+    Reading and writing fail with EBADF, as on a closed descriptor. print would lose its text without an error.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)
 
 
 def quiet() -> None:

@@ -4,7 +4,6 @@ The file is changed under a lock and replaced by rename: a login sees either the
 """
 
 import os
-import sys
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -30,6 +29,15 @@ class UnknownUser(Exception):
     """The user to be deleted does not exist."""
 
 
+def main() -> None:
+    """Run the program."""
+    strerr.occupy_standard_descriptors()
+    try:
+        edit(prog_name="checkusers")
+    except OSError as error:  # only click's echo raises it: failures of the file are CannotVerify and Unable
+        fatal(strerr.TEMPORARY, "unable to write output: ", strerr.reason(error))
+
+
 @click.command()
 @click.option("--set", "setting", metavar="USER", help="Set USER's password: prompt, or read a line of standard input.")
 @click.option("--delete", "deleting", metavar="USER", help="Delete USER.")
@@ -37,7 +45,7 @@ class UnknownUser(Exception):
 @click.option("--scheme", type=click.Choice(SCHEMES, case_sensitive=False), default=SCHEMES[0], show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), help=ROUNDS)
 @click.pass_context
-def main(
+def edit(
     context: click.Context, setting: str | None, deleting: str | None, listing: bool, scheme: str, rounds: int | None
 ) -> None:
     """Edit the users file of checkusers: $CHECKUSERS_FILE, or by default control/users in $QMAILHOME.
@@ -82,22 +90,32 @@ def set_user(path: bytes, user: bytes, scheme: bytes, rounds: int | None) -> Non
         stored = secret.make(scheme, password, rounds)
     except ValueError as error:
         fatal(strerr.PERMANENT, str(error))
-    if not os.path.lexists(path):
-        strerr.say("checkusers: ", path, " is new: give it the group that the checker runs as")
+    is_new = not os.path.lexists(path)
     change_file(path, lambda content: with_secret(content, user, stored))
+    if is_new:
+        strerr.say("checkusers: ", path, " is new: give it the group that the checker runs as")
 
 
 def read_password(user: bytes) -> bytes:
     """Read the new password: from two prompts at a terminal, otherwise from one line of standard input."""
-    if sys.stdin.isatty():
+    if os.isatty(0):
         password = prompt_twice(f"Password for {user.decode(errors='replace')}")
     else:
-        password = sys.stdin.buffer.readline(LIMIT + 1).removesuffix(b"\n")
+        password = read_line()
     if not password or b"\0" in password:
         fatal(strerr.PERMANENT, "a password cannot be empty or contain a NUL")
     if len(user) + len(password) + NULS > LIMIT:
         fatal(strerr.PERMANENT, f"name and password are too long for a checker: at most {LIMIT - NULS} bytes together")
     return password
+
+
+def read_line() -> bytes:
+    """Return the first line of standard input, or a part of it that is too long."""
+    try:
+        with open(0, "rb", closefd=False) as file:
+            return file.readline(LIMIT + 1).removesuffix(b"\n")
+    except OSError as error:
+        fatal(strerr.TEMPORARY, "unable to read input: ", strerr.reason(error))
 
 
 def prompt_twice(question: str) -> bytes:
@@ -139,4 +157,4 @@ def list_users(path: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(prog_name="checkusers")
+    main()

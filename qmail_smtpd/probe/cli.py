@@ -33,7 +33,10 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_interspersed_args = not any(word.partition("=")[0] in BEFORE_PROGRAM for word in args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except OSError as error:  # --help is printed here
+            raise unable("write output", error) from error
 
 
 def crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
@@ -44,22 +47,10 @@ def crash(kind: type[BaseException], error: BaseException, trace: TracebackType 
         os._exit(strerr.TEMPORARY)
 
 
-def occupy_standard_descriptors() -> None:
-    """Open the closed ones of descriptors 0 to 2, so that no connection gets such a number and receives our report.
-
-    Reading and writing fail with EBADF, as on a closed descriptor.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
-
-
 def main() -> NoReturn:
     """Run the program."""
     sys.excepthook = crash
-    occupy_standard_descriptors()
+    strerr.occupy_standard_descriptors()
     try:
         termination.catch()
         status = relaytest.main(standalone_mode=False)

@@ -42,6 +42,7 @@ class Row(TypedDict):
 
 def main() -> "NoReturn":
     """Run the program."""
+    strerr.occupy_standard_descriptors()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         os._exit(show_or_change.main(standalone_mode=False) or 0)

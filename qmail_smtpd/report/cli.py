@@ -34,6 +34,7 @@ class Missing(Exception):
 
 def main() -> NoReturn:
     """Run the program."""
+    strerr.occupy_standard_descriptors()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         relayreport.main(standalone_mode=False)
@@ -75,7 +76,7 @@ def relayreport(
 
     LOG is a file, plain or gzip, a directory of multilog or svlogd, or - for standard input.
     """
-    if not logs and sys.stdin.isatty():
+    if not logs and os.isatty(0):
         raise click.UsageError("LOG is missing")
     tally = Tally()
     reader = Reader(tally, since)

@@ -3,7 +3,6 @@
 import gzip
 import os
 import stat
-import sys
 import zlib
 from collections.abc import Iterator
 from typing import IO, NamedTuple
@@ -97,7 +96,7 @@ def read(path: str, reader: Reader) -> None:
 def opened(path: str) -> IO[bytes]:
     """Return the file, uncompressed."""
     if path == STDIN:
-        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+        return os.fdopen(os.dup(0), "rb")
     file = open(path, "rb")
     if file.peek(len(GZIP))[: len(GZIP)] == GZIP:
         return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]

@@ -56,7 +56,7 @@ def write_page() -> None:
 
 def set_user() -> None:
     sys.stdin = open(0)  # pytest has replaced it
-    users.main(prog_name="checkusers", standalone_mode=False)
+    users.edit(prog_name="checkusers", standalone_mode=False)
     os._exit(0)
 
 

@@ -365,7 +365,7 @@ def test_a_missing_directory_is_an_error(home: UsersHome) -> None:
     home.path.parent.rmdir()
     done = home.run("--set", "joe", *LEAST_WORK)
     text = b"checkusers: fatal: unable to create %b.tmp: file does not exist\n" % bytes(home.path)
-    assert (done.returncode, done.stderr.splitlines(keepends=True)[-1]) == (111, text)
+    assert (done.returncode, done.stderr) == (111, text)
     assert home.run("--list").returncode == 111
 
 
@@ -415,6 +415,28 @@ def test_help_names_the_file_and_the_options(home: UsersHome) -> None:
     assert done.returncode == 0
     for word in (b"$CHECKUSERS_FILE", b"--set USER", b"--delete USER", b"--list", b"--scheme", b"--rounds"):
         assert word in done.stdout
+
+
+@pytest.mark.parametrize("words", ["--list", "--help"])
+@pytest.mark.parametrize(("where", "why"), [(">&-", "file descriptor not open"), (">/dev/full", "out of disk space")])
+def test_output_that_cannot_be_written_is_a_clear_line(words: str, where: str, why: str, home: UsersHome) -> None:
+    home.write(OTHER_LINES)
+    command = ["sh", "-c", f'"$0" {words} {where}', script("checkusers")]
+    done = subprocess.run(command, env=home.environ, capture_output=True)
+    assert (done.returncode, done.stdout) == (111, b"")
+    assert done.stderr == f"checkusers: fatal: unable to write output: {why}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("where", "why"), [("<&-", "file descriptor not open"), ("</proc/self/mem", "input/output error")]
+)
+def test_a_password_that_cannot_be_read_is_a_clear_line(where: str, why: str, home: UsersHome) -> None:
+    home.write(OTHER_LINES)
+    command = ["sh", "-c", f'"$0" --set joe {where}', script("checkusers")]
+    done = subprocess.run(command, env=home.environ, capture_output=True)
+    assert (done.returncode, done.stdout) == (111, b"")
+    assert done.stderr == f"checkusers: fatal: unable to read input: {why}\n".encode()
+    assert home.path.read_bytes() == OTHER_LINES
 
 
 def test_nothing_is_imported_from_the_current_directory(home: UsersHome, tmp_path: Path) -> None:

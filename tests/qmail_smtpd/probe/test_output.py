@@ -267,6 +267,13 @@ def test_help_names_the_exit_codes():
     assert "0 closed, 1 open, 2 cannot tell, 111 no" in " ".join(done.stdout.split())
 
 
+def test_help_that_cannot_be_written_is_a_clear_line():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([script("relaytest"), "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    text = "relaytest: fatal: unable to write output: out of disk space\n"
+    assert (done.returncode, done.stderr) == (111, text)
+
+
 # the ends
 
 

@@ -462,6 +462,13 @@ def test_a_failed_write_is_one_line(home: Home, words: tuple[bytes, ...]) -> Non
     assert (done.stderr, done.returncode) == (b"relay-list: fatal: unable to write output: out of disk space\n", 111)
 
 
+def test_a_closed_output_is_one_line(home: Home) -> None:
+    home.login(V4)
+    done = subprocess.run(["sh", "-c", '"$0" >&-', script("relay-list")], env=home.environ, stderr=subprocess.PIPE)
+    text = b"relay-list: fatal: unable to write output: file descriptor not open\n"
+    assert (done.stderr, done.returncode) == (text, 111)
+
+
 def test_a_closed_pipe_ends_relay_list(home: Home) -> None:
     for number in range(3000):
         (home.store / f"10.0.{number >> 8}.{number & 255}").write_text(

@@ -119,6 +119,15 @@ def test_output_that_cannot_be_written_is_a_clear_line(log: bytes) -> None:
     assert (done.returncode, done.stderr) == (111, b"relayreport: fatal: unable to write output: out of disk space\n")
 
 
+@pytest.mark.parametrize("words", ["", "--json"])
+@pytest.mark.parametrize(("closed", "what"), [(">&-", "write output"), ("<&-", "read -")])
+def test_a_closed_descriptor_is_a_clear_line(words: str, closed: str, what: str, log: bytes) -> None:
+    command = ["sh", "-c", f'"$0" {words} {closed}', script("relayreport")]
+    done = subprocess.run(command, input=log, capture_output=True, env=ENVIRON)
+    text = f"relayreport: fatal: unable to {what}: file descriptor not open\n".encode()
+    assert (done.returncode, done.stdout, done.stderr) == (111, b"", text)
+
+
 WITHOUT = """
 import sys
 GONE = "rich", "prometheus_client"
