@@ -93,21 +93,25 @@ PROGRAMS = {
 }
 
 
-def test_what_can_be_installed_is_installed_and_the_rest_is_named(tmp_path: Path) -> None:
-    """The part of tests/run that installs the peers, with stand-ins for the programs that change the system."""
-    for name, text in PROGRAMS.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
+def install_peers(folder: Path, programs: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Run the part of tests/run that installs the peers, with stand-ins for the programs that change the system."""
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
     script = TESTS_RUN.read_text()
     start, end = script.index("peers="), script.index("make_venv\n")
     part = script[start:end].replace("/usr/sbin/policy-rc.d", "policy-rc.d").replace("</dev/null >/dev/null", "")
-    result = subprocess.run(
+    return subprocess.run(
         ["sh", "-euc", f'name=tests/run\n{part}\necho "absent:$PEERS_ABSENT"'],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "PEERS": "1"},
-        cwd=tmp_path,
+        env={"PATH": f"{folder}:{os.environ['PATH']}", "PEERS": "1"},
+        cwd=folder,
         capture_output=True,
         text=True,
     )
+
+
+def test_what_can_be_installed_is_installed_and_the_rest_is_named(tmp_path: Path) -> None:
+    result = install_peers(tmp_path, PROGRAMS)
     assert result.returncode == 0, result.stderr
     assert result.stderr == "tests/run: this system has no package mailfront: their tests are skipped\n"
     lines = result.stdout.splitlines()
@@ -115,3 +119,13 @@ def test_what_can_be_installed_is_installed_and_the_rest_is_named(tmp_path: Path
     (install,) = (line.split() for line in lines if " install " in line)
     assert {"curl", "nmap"} <= set(install)
     assert not {"mailfront", "postfix"} & set(install)
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "TERM"])
+def test_a_signal_does_not_leave_a_host_that_starts_no_services(tmp_path: Path, name: str) -> None:
+    """policy-rc.d, which Ctrl-C would otherwise leave for all later installations of the host."""
+    programs = {key: text for key, text in PROGRAMS.items() if key not in ("rm", "chmod")}
+    result = install_peers(tmp_path, programs | {"apt-get": f"cat policy-rc.d; kill -{name} $PPID"})
+    assert result.stdout == "#!/bin/sh\nexit 101\n"
+    assert not (tmp_path / "policy-rc.d").exists()
+    assert result.returncode == 100
