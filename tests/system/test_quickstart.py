@@ -127,7 +127,7 @@ def test_a_check_leaves_no_processes_and_no_files(tree, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("variable", ["RELAYCLIENT", "DATABYTES"])
+@pytest.mark.parametrize("variable", ["RELAYCLIENT", "DATABYTES", "SPPCONFFILE"])
 def test_variables_of_the_user_do_not_reach_the_server(tree, variable):
     assert quickstart(tree, "--check", **{variable: "1"}).returncode == 0
 
