@@ -16,7 +16,7 @@ from typing import NamedTuple
 OK, MISSING, NOTE = "ok", "missing", "note"
 SERVICE_DIRECTORIES = ("/etc/service", "/service", "/etc/sv", "/run/service")
 SUPERVISORS = ("runsvdir", "svscan", "s6-svscan", "systemctl")
-RULES = Path(__file__).resolve().parent / "tcp.smtp"
+RULES = r"""'127.0.0.1:allow,RELAYCLIENT=""\n:allow\n'"""  # this host may relay, as in docs/roaming.md
 SECRETS_GROUP = "mailauth"  # may read the certificate's key and the password hashes
 STORE = "/var/lib/relay"
 NEW_GROUP = "groupadd --force --system"
@@ -136,8 +136,8 @@ def rules_facts(services: list[Service]) -> Iterator[Fact]:
         if os.path.exists(path):
             yield Fact(OK, f"rules {path}")
         else:
-            copy = "" if os.path.exists(source) else f"cp {RULES} {source}; "
-            yield Fact(MISSING, f"rules {path}: {copy}tcprules {path} {source}.tmp <{source}")
+            make = "" if os.path.exists(source) else f"printf {RULES} >{source}; "
+            yield Fact(MISSING, f"rules {path}: {make}tcprules {path} {source}.tmp <{source}")
 
 
 def queue_facts(prefix: Path, home: Path, services: list[Service]) -> Iterator[Fact]:
