@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 USERS = b"/control/users"  # in the qmail home
-EDITOR = (b"-P", b"-m", b"qmail_smtpd.auth.cli")  # -P: import nothing from the current directory
+START_EDITOR = b"from tcprules.entry import start; start('checkusers', 'qmail_smtpd.auth.cli')"
+EDITOR = (b"-P", b"-c", START_EDITOR)  # -P: import nothing from the current directory
 
 
 def main() -> "NoReturn":

@@ -4,6 +4,7 @@ The file is changed under a lock and replaced by rename: a login sees either the
 """
 
 import os
+import signal
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -119,11 +120,16 @@ def read_line() -> bytes:
 
 
 def prompt_twice(question: str) -> bytes:
-    """Prompt twice for the password, without echo."""
+    """Prompt twice for the password, without echo. Ctrl-C turns echo on again."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return os.fsencode(click.prompt(question, hide_input=True, confirmation_prompt="Again", err=True))
     except UnicodeDecodeError:
         fatal(strerr.PERMANENT, "the password is not in the terminal's encoding")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def delete_user(path: bytes, user: bytes) -> None:
@@ -154,7 +160,3 @@ def list_users(path: bytes) -> None:
     for entry in Users(path).entries():
         scheme, brace, _ = entry.secret.removeprefix(b"{").partition(b"}")
         click.echo(entry.fields[0] + b"\t" + (scheme if brace else b"-"))
-
-
-if __name__ == "__main__":
-    main()

@@ -176,6 +176,20 @@ def test_a_filter_while_it_reads(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_checkusers_while_it_reads_a_password(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [script("checkusers"), "--set", "joe"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": PATH, "CHECKUSERS_FILE": str(tmp_path / "users")},
+        start_new_session=True,
+    )
+    assert process.stdin
+    os.write(process.stdin.fileno(), b"secr")
+    end_of(process, lambda: is_empty(process.stdin.fileno()) if process.stdin else False)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["relay-check", "relay-allow"])
 def test_a_program_of_a_chain_while_its_store_is_silent(name: str, mute: Mute) -> None:
     store = f"redis://127.0.0.1:{mute.port}/0"
