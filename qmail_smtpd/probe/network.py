@@ -49,11 +49,20 @@ def is_encodable(host: str) -> bool:
     return True
 
 
+def is_numeric(address: str) -> bool:
+    """Whether this is an IPv4 or IPv6 address, which may have a scope, and not a name."""
+    try:
+        socket.getaddrinfo(address, None, flags=socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):
+        return False
+    return True
+
+
 class Dialer:
     """Opens connections to one address, one after another. Raises OSError, and BadHost if it is created."""
 
     def __init__(self, host: str, port: int, client: str | None, timeout: float) -> None:
-        if client and not is_encodable(client):
+        if client and not is_numeric(client):
             raise BadHost(f"not an address: {client}")
         self.timeout = timeout
         self.source = (client, 0) if client else None

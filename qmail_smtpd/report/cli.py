@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -120,6 +121,8 @@ def serve(listen: str, logs: tuple[str, ...], since: float | None) -> None:
     followers = [] if from_input else begin(logs, since, make_reader)
     try:
         port = metrics.serve(host.strip("[]"), int(digits), metrics.Counters(tally, readers, lock))
+    except socket.gaierror as error:
+        raise Unreadable(f"no IP address for {host}") from error
     except OSError as error:
         raise unable("listen on", listen, error) from error
     strerr.say(f"relayreport: listening on {host}:{port}")

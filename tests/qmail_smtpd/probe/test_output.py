@@ -221,6 +221,7 @@ def test_a_page_can_go_to_a_pipe(evil):
         ((f"{'a' * 70}.example:25",), f"not a host and a port: {'a' * 70}.example:25"),
         (("\udcff\udcfe.example",), r"not a host and a port: \xff\xfe.example"),
         (("--from-ip", "a..b", "127.0.0.1:1"), "not an address: a..b"),
+        (("--from-ip", "127.0.0.256", "127.0.0.1:1"), "not an address: 127.0.0.256"),
         (("--from-ip", "\udcff", "127.0.0.1:1"), r"not an address: \xff"),
         (("host:0100000",), "not a host and a port: host:0100000"),
         (("host:70000",), "not a host and a port: host:70000"),

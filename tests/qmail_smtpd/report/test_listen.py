@@ -201,6 +201,12 @@ def test_an_address_that_is_none_is_a_clear_line(address: str) -> None:
     assert b"is not like 127.0.0.1:9100 or [::1]:9100" in done.stderr
 
 
+def test_a_name_that_does_not_resolve_is_a_clear_line() -> None:
+    command = [script("relayreport"), "--listen", "no-such-host.invalid:9100"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stderr) == (111, b"relayreport: fatal: no IP address for no-such-host.invalid\n")
+
+
 def test_a_port_in_use_is_a_clear_line(tmp_path: Path) -> None:
     (tmp_path / "log").touch()
     with listening(tmp_path / "log") as monitor:
