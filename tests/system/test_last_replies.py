@@ -4,6 +4,7 @@ Without care, the kernel resets such a connection, and replies that are on their
 """
 
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -156,3 +157,21 @@ def test_a_client_that_closes_after_quit_is_not_waited_for(server: Server) -> No
             assert read_all(client).endswith(b"221 mx.example.org\r\n")
         server.wait_for_log(rb"^tcpserver: end ", number)
     assert time.monotonic() - start < 5 * LAST_SECONDS
+
+
+ENDS_OF_PROGRAMS = {"qmail-smtpd": 0, "qmail-popup": 1, "qmail-pop3d": 0}  # the exit codes of the originals
+
+
+@pytest.mark.parametrize("program", ENDS_OF_PROGRAMS)
+def test_a_session_whose_output_alone_is_no_socket_ends_as_usual(program: str, tmp_path: Path) -> None:
+    """As in `sh -c 'qmail-pop3d Maildir | tee -a copy'`."""
+    Maildir(tmp_path / "Maildir")
+    environ = {**ENVIRON, "QMAILHOME": str(make_home(tmp_path / "home")), "SMTPD_LOG": "none"}
+    client, server = socket.socketpair()
+    with client, server:
+        client.sendall(b"QUIT\r\n")
+        client.shutdown(socket.SHUT_WR)
+        words = [*AS_NON_ROOT, script(program), "Maildir", "true"]
+        done = subprocess.run(words, stdin=server, capture_output=True, cwd=tmp_path, env=environ, check=False)
+    assert (done.returncode, done.stderr) == (ENDS_OF_PROGRAMS[program], b"")
+    assert done.stdout.endswith((b"221 mx.example.org\r\n", b"+OK \r\n+OK \r\n", b">\r\n+OK \r\n"))
