@@ -155,6 +155,7 @@ def capa(session: Session, _: bytes) -> None:
 
 def quit_session(session: Session, _: bytes) -> None:
     session.over = True
+    session.wire.flush()  # as the original after each reply: a client that is gone may not have got its mail
     session.reply(replies.OK if session.mailbox.close() else replies.NOT_REMOVED)
 
 

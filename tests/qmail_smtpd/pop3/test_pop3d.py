@@ -1,6 +1,7 @@
 """qmail-pop3d as a process: the original's replies, effects on the Maildir, hostile input, memory."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -492,6 +493,20 @@ def test_a_client_that_disconnects_during_a_message_changes_nothing(maildir: Mai
         ours.sendall(b"DELE 1\r\nRETR 3\r\nQUIT\r\n")
         until(lambda: len(ours.recv(1000)) == 1000)
         ours.close()
+        assert process.wait(20) == 0
+    assert maildir.names() == before
+
+
+def test_a_client_that_is_gone_when_its_quit_is_read_loses_no_mail(maildir: Maildir, tmp_path: Path) -> None:
+    before = maildir.names()
+    ours, theirs = socket.socketpair()
+    with ours, subprocess.Popen(command(), stdin=theirs, stdout=theirs, cwd=tmp_path, env=ENVIRON) as process:
+        theirs.close()
+        assert ours.recv(100) == GREETING
+        process.send_signal(signal.SIGSTOP)
+        ours.sendall(b"RETR 1\r\nDELE 1\r\nQUIT\r\n")
+        ours.close()
+        process.send_signal(signal.SIGCONT)
         assert process.wait(20) == 0
     assert maildir.names() == before
 
