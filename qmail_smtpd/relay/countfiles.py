@@ -118,12 +118,26 @@ class CountFiles(Counters):
         return counted
 
     def expire(self) -> None:
-        """Remove the files that count nothing any more."""
+        """Remove the files that count nothing any more.
+
+        What is unreadable or locked must not prevent the removal of the others, as in Directory.expire: the last error
+        is raised after all files have been tried.
+        """
+        failure = None
         for path in self.files():
-            if self.is_over(self.content(path)):
-                with Counter(path, self.patience) as counter:
-                    if self.is_over(counter.content):
-                        self.remove(path)
+            try:
+                self.expire_one(path)
+            except StoreError as error:
+                failure = error
+        if failure:
+            raise failure
+
+    def expire_one(self, path: bytes) -> None:
+        """Remove a file if it counts nothing any more."""
+        if self.is_over(self.content(path)):
+            with Counter(path, self.patience) as counter:
+                if self.is_over(counter.content):
+                    self.remove(path)
 
     def is_over(self, content: bytes) -> bool:
         """Whether nothing in the file counts any more."""

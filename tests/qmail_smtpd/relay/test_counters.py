@@ -111,6 +111,19 @@ def test_clearopensmtp_removes_expired_counters(home: Home) -> None:
     assert files(home) == ["login=ann"]
 
 
+def test_what_is_no_file_does_not_keep_clearopensmtp_from_the_other_counters(home: Home) -> None:
+    counts = home.store / "counts"
+    (counts / "address=192.0.2.1").mkdir()
+    (counts / "failed=192.0.2.2").symlink_to("nowhere")
+    for number in range(8):
+        opened(home, NOW - 10**8).take(Key(LOGIN, b"user%d" % number), HOUR, 1)
+    done = home.clear()
+    assert (done.stdout, done.exit) == (b"", 111)
+    assert done.stderr.startswith(b"clearopensmtp: fatal: unable to read ")
+    assert done.stderr.count(b"\n") == 1
+    assert files(home) == ["address=192.0.2.1", "failed=192.0.2.2"]
+
+
 def test_eight_processes_are_granted_exactly_the_limit(home: Home) -> None:
     each = times(60)
     limits = ((each * 3, 3600), (each * 4, 86400))
