@@ -24,4 +24,6 @@ def main() -> "NoReturn":
             open_counters(settings).expire()
     except StoreError as error:
         strerr.die(strerr.TEMPORARY, "clearopensmtp: fatal: ", error.text)
+    except OSError as error:  # only os.write raises it: failures of the store are StoreError
+        strerr.die(strerr.TEMPORARY, "clearopensmtp: fatal: unable to write output: ", strerr.reason(error))
     os._exit(0)

@@ -380,6 +380,16 @@ def test_a_store_error_is_one_line_and_111(home: Home, failure: str) -> None:
     assert re.fullmatch(b"clearopensmtp: fatal: %b\n" % text, done.stderr), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("output", "why"), [(">/dev/full", b"out of disk space"), (">&-", b"file descriptor not open")]
+)
+def test_a_line_that_clearopensmtp_cannot_write_is_one_line_and_111(output: str, why: bytes, home: Home) -> None:
+    environ = {**home.environ, b"RELAY_STORE": b"redis://192.0.2.1"}  # which clearopensmtp does not ask
+    command = ["sh", "-c", f"exec {script('clearopensmtp')} {output}"]
+    done = subprocess.run(command, env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (111, b"clearopensmtp: fatal: unable to write output: %b\n" % why)
+
+
 def test_arguments_are_ignored_as_by_the_original(home: Home) -> None:
     assert home.run(clear.main, b"-x", b"/etc") == SILENT
 
