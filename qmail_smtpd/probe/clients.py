@@ -12,6 +12,7 @@ from tcprules.lookup import Rules, canonical, judge
 OUTSIDE_IPS = (b"192.0.2.1", b"198.51.100.1", b"203.0.113.1")  # RFC 5737: for documentation
 OUTSIDE_IPS6 = (b"2001:db8::1", b"2001:db8:ffff::1", b"3fff::1")  # RFC 3849, RFC 9637
 LOOPBACK = b"127.0.0.1"
+ANY_HOST = (b"relaytest.example.net", b"relaytest")  # for the rule `=`. A rule `=.net` does not hide it from the second
 OCTETS = [b"1", b"0", *(b"%d" % number for number in range(2, 256))]  # the most likely host number first
 NIBBLES = [b"%x" % number for number in range(16)]
 HEX = b"0123456789abcdef"
@@ -90,24 +91,29 @@ def clients_of(key: bytes, outside_ip: bytes, rules: Rules) -> Iterator[Client]:
     """Yield a client that this very rule applies to, if there can be one."""
     info, at, place = key.rpartition(b"@")
     reason = f"rule {printable(key) or '(default)'}"
-    ip, host = (outside_ip, host_for(place)) if place[:1] == b"=" else (address_of(place, rules), None)
-    if ip is None or (place[:1] == b"=" and host is None):
-        return
-    client = Client(ip, host, info if at else None, reason)
-    if judge(rules, client.ip, client.host, client.info).key == key:
-        yield client
+    if place[:1] == b"=":
+        found = [Client(outside_ip, host) for host in hosts_for(place)]
+    else:
+        ip = address_of(place, rules)
+        found = [] if ip is None else [Client(ip)]
+    for client in found:
+        client = client._replace(info=info if at else None, reason=reason)
+        if judge(rules, client.ip, client.host, client.info).key == key:
+            yield client
+            return
 
 
-def host_for(key: bytes) -> bytes | None:
-    """Return a name for `=host`, `=.suffix` or `=`, or None if tcpserver cannot know such a name.
+def hosts_for(key: bytes) -> tuple[bytes, ...]:
+    """Return names for `=host`, `=.suffix` or `=`, none if tcpserver cannot know such a name.
 
     tcpserver knows names in lower case, without blanks, control characters and bytes above 127.
     """
     host = key[1:]
+    if not host:
+        return ANY_HOST
     if host[:1] == b".":
         host = b"relaytest" + host
-    host = host or b"relaytest.example.net"
-    return host if host == host.lower() and not any(byte <= 0x20 or byte >= 0x7F for byte in host) else None
+    return (host,) if host == host.lower() and not any(byte <= 0x20 or byte >= 0x7F for byte in host) else ()
 
 
 def address_of(place: bytes, rules: Rules) -> bytes | None:

@@ -117,6 +117,13 @@ def test_a_rule_that_can_apply_to_no_client_is_not_tested(tmp_path: Path) -> Non
     assert "rule 1.2.3.255" in found
 
 
+def test_the_rule_for_any_name_is_tested_although_another_one_has_the_usual_name(tmp_path: Path, home: Path) -> None:
+    rules = '=.example.net:allow\n=:allow,RELAYCLIENT=""\n:allow\n'
+    done = ask(tmp_path, home, rules, "--only", "outside/plain", "--json")
+    assert done.exit == 1
+    assert verdicts_of(done)["192.0.2.1=relaytest"] == "open"
+
+
 def test_outside_clients_are_chosen_outside_of_all_rules(tmp_path: Path) -> None:
     text = '192.0.2.:deny\n198.51.:deny\n203.:deny\n1.:deny\n2001:db8::/32:deny\n:allow,RELAYCLIENT=""\n'
     rules = open_rules(str(compiled(tmp_path / "r.cdb", text)))
