@@ -13,6 +13,7 @@ MOST_REPLIES = 8  # to two commands, two smuggled ones and a stray dot
 UNACCEPTED = "unaccepted"  # an outcome only until a control has decided: see decide_smuggling
 UNPREPARED = "an earlier command failed"
 INDECISIVE = "a reply that neither accepts nor refuses"
+MESSAGE_REFUSED = "the recipient was accepted, and the message refused"
 NONSENSE_COMMAND = b"XRELAYTEST"
 
 
@@ -67,14 +68,16 @@ def decide(step: Step, command: bytes, reply: Reply) -> Answer | None:
 def send_message(conversation: Conversation, message: bytes, taken: Answer) -> Answer:
     """Send DATA and the message. The outcome is SENT if it is accepted.
 
+    A refusal proves nothing: the recipient has been accepted, and a filter may have refused the text.
     The message's lines end with CRLF. No other CRLF is added, because a lone one could be an end of its own.
     """
     reply = conversation.command(b"DATA")
     if reply.code == GO_AHEAD and not reply.failure:
         failure = conversation.send(message + b".\r\n")
         reply = failure or conversation.reply()
-    outcome = {2: SENT, 4: LATER, 5: REFUSED}.get(reply.kind, BROKEN)
-    return Answer(outcome, reply, taken.command, DECIDES, reply.failure, with_message=True)
+    outcome = {2: SENT, 4: LATER}.get(reply.kind, BROKEN)
+    why = MESSAGE_REFUSED if reply.kind == 5 else reply.failure
+    return Answer(outcome, reply, taken.command, DECIDES, why, with_message=True)
 
 
 def ask_smuggling(conversation: Conversation, probe: Probe, names: Names, to: bytes, message: bytes) -> Answer:

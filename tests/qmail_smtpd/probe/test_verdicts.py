@@ -364,6 +364,26 @@ def test_each_kind_of_open_relay_is_found(is_open, name):
     assert f"relaytest: open: {name}" in done.stdout.replace("outside/", "")
 
 
+class Filtering(StandIn):
+    """Relays for a forged sender, and refuses every message."""
+
+    def answer_to(self, visit, text):
+        if visit.reading:
+            visit.reading = False
+            return b"554 5.7.1 spam\r\n"
+        if text == b"RCPT TO:<me@mine.test>" and b"sender@example.com" in visit.mail:
+            visit.recipients.append(text)
+            return b"250 ok\r\n"
+        return super().answer_to(visit, text)
+
+
+def test_a_refused_message_does_not_undo_an_accepted_recipient():
+    with Filtering() as server:
+        done = over_network(server.port, *LISTED, "--send", "me@mine.test", "--only", "*/plain")
+    assert done.exit == 2
+    assert "relaytest: cannot tell: listed/plain: RCPT TO:<me@mine.test>: 554 5.7.1 spam: the recipient" in done.stdout
+
+
 def test_an_accepted_subdomain_is_reported_and_is_not_open():
     done = ask(
         lambda visit, line: (
