@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from typing import IO
 
 from qmail_smtpd.probe.transport import Descriptor
 
@@ -57,9 +58,10 @@ class ProgramRunner:
     def __init__(self, argv: Sequence[str], environ: dict[bytes, bytes]) -> None:
         self.argv = list(argv)
         self.environ = environ
-        self.log = tempfile.TemporaryFile()
+        self.log: IO[bytes] | None = None
 
     def __call__(self) -> "ProgramConnection":
+        self.log = self.log or tempfile.TemporaryFile()
         ours, theirs = socket.socketpair()
         try:
             end = theirs.fileno()
@@ -78,6 +80,8 @@ class ProgramRunner:
 
     def last_log_line(self) -> bytes:
         """Return the last line of the program's log."""
+        if self.log is None:
+            return b""
         size = os.fstat(self.log.fileno()).st_size
         tail = os.pread(self.log.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
         return tail.rstrip(b"\n").rpartition(b"\n")[2]

@@ -18,7 +18,7 @@ from qmail_smtpd.probe.text import printable
 from tests.kit.mailhome import make_home
 from tests.kit.peers.standin import StandIn, behave
 from tests.kit.relaytest import FAST, over_network, relaytest
-from tests.kit.server import PATIENCE, has_ended, until
+from tests.kit.server import PATIENCE, compiled, has_ended, until
 from tests.kit.support import script
 
 pytestmark = pytest.mark.slow
@@ -302,6 +302,16 @@ def test_a_missing_program_is_111():
         111,
         "relaytest: fatal: unable to run /no/such/program: file does not exist\n",
     )
+
+
+@pytest.mark.parametrize("words", ["--pipe", "--rules r.cdb"])
+def test_without_room_for_the_programs_log_one_line_says_so(words, tmp_path):
+    (tmp_path / "home/control").mkdir(parents=True)
+    compiled(tmp_path / "r.cdb", ":allow\n")
+    shell = f"ulimit -f 0; exec {script('relaytest')} --home home {words} cat"
+    done = subprocess.run(["sh", "-c", shell], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (111, 1)
+    assert "fatal: unable to connect to the server: No usable temporary directory" in done.stderr
 
 
 def test_a_program_that_sends_nothing_is_cannot_tell_and_its_log_is_shown():
