@@ -64,6 +64,10 @@ def split_address(text: str, default: int) -> "Address":
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not host or (":" in host and f"[{host}]" not in text):
         raise ValueError("not a host")
+    try:
+        host.encode("idna")  # as getaddrinfo does: an empty label raises no OSError there
+    except UnicodeError:
+        raise ValueError("not a host") from None
     return host, int(port)
 
 
