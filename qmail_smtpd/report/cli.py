@@ -25,6 +25,7 @@ from tcprules import install, strerr
 PROGRAM = "relayreport"
 FATAL = "relayreport: fatal: "
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+NOT_AN_ADDRESS = "is not like 127.0.0.1:9100 or [::1]:9100"
 ROWS = 15
 ROWS_OF_A_PAGE = 25
 
@@ -108,7 +109,7 @@ def serve(listen: str, logs: tuple[str, ...], since: float | None) -> None:
 
     host, _, digits = listen.rpartition(":")
     if not host or not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) < 65536):
-        raise click.UsageError(f"--listen: {listen!a} is not like 127.0.0.1:9100 or [::1]:9100")
+        raise click.UsageError(f"--listen: {listen!a} {NOT_AN_ADDRESS}")
     tally, lock = Tally(), threading.Lock()
     readers: list[Reader] = []
 
@@ -121,6 +122,8 @@ def serve(listen: str, logs: tuple[str, ...], since: float | None) -> None:
     followers = [] if from_input else begin(logs, since, make_reader)
     try:
         port = metrics.serve(host.strip("[]"), int(digits), metrics.Counters(tally, readers, lock))
+    except UnicodeError:  # getaddrinfo, for a host that IDNA cannot encode
+        raise click.UsageError(f"--listen: {listen!a} {NOT_AN_ADDRESS}") from None
     except socket.gaierror as error:
         raise Unreadable(f"no IP address for {host}") from error
     except OSError as error:

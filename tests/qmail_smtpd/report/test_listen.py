@@ -194,7 +194,9 @@ def test_the_counters_of_a_day(tmp_path: Path) -> None:
         assert samples["relayreport_findings", (("kind", "guessed-login"),)] == 1
 
 
-@pytest.mark.parametrize("address", ["9100", ":9100", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "[::1]"])
+@pytest.mark.parametrize(
+    "address", ["9100", ":9100", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "[::1]", "a..b:1"]
+)
 def test_an_address_that_is_none_is_a_clear_line(address: str) -> None:
     done = subprocess.run([script("relayreport"), "--listen", address], stdin=subprocess.DEVNULL, capture_output=True)
     assert done.returncode == 100
