@@ -100,6 +100,7 @@ def _check_records(pairs: Iterator[tuple[bytes, bytes]], lint: Lint, mode: str) 
 def _input(progress: "Progress") -> Iterator[bytes]:
     def read(descriptor: int, size: int) -> bytes:
         with termination.delivered():
+            termination.await_input(descriptor)
             chunk = os.read(descriptor, size)
             progress.advance(len(chunk))
         return chunk

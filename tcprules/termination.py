@@ -6,6 +6,7 @@ Does not know what the files are for. SIGKILL cannot be delayed.
 # The C module, which every interpreter has loaded: `signal` imports enum, which takes 3 ms.
 import _signal  # type: ignore[import-not-found]
 import os
+from select import POLLIN, poll
 
 from tcprules import strerr
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 SIGNALS = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM)
+LONGEST_WAIT = 200  # milliseconds
 _mask: set[int] | None = None  # the signal mask outside of `delayed`, while a body of it runs
 
 
@@ -70,6 +72,18 @@ class delayed:
         if self.outermost:
             _mask = None
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+
+
+def await_input(descriptor: int) -> None:
+    """Wait until there is something to read. If the descriptor does not block, return at once.
+
+    A signal that comes just before a system call does not interrupt it: Python calls the handler afterwards. So no
+    single call waits for long.
+    """
+    poller = poll()
+    poller.register(descriptor, POLLIN)
+    while os.get_blocking(descriptor) and not poller.poll(LONGEST_WAIT):
+        pass
 
 
 class delivered:
