@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -31,13 +33,20 @@ def test_without_a_redis_server_one_line_says_so() -> None:
     assert (done.stderr, done.returncode) == ("cluster: redis-server is not installed\n", 111)
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A temporary directory in which the path of a socket has room: it has at most 107 bytes (unix(7))."""
+    with TemporaryDirectory(prefix="cluster-") as name:
+        yield Path(name)
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM])
-def test_a_signal_ends_all_servers_and_their_sessions(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_all_servers_and_their_sessions(short_path: Path, number: int) -> None:
     """SIGHUP is what a closed terminal sends. Redis ignores it."""
     peer(PROGRAM)
     command = [sys.executable, str(ROOT / "examples/cluster.py")]
-    environ = os.environ | {"TMPDIR": str(tmp_path)}
+    environ = os.environ | {"TMPDIR": str(short_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
         assert process.stdout
         ports = re.findall(r"[0-9]+", process.stdout.readline().partition("ports")[2])
@@ -46,6 +55,6 @@ def test_a_signal_ends_all_servers_and_their_sessions(tmp_path: Path, number: in
             process.send_signal(number)
             assert process.wait(PATIENCE) == 128 + number
             assert session.recv(100) == b""
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(ports[-1])), PATIENCE)
