@@ -30,6 +30,7 @@ SOCKETS = (
     "tcpserver.handover",
     "qmail_smtpd.auth.dovecot",
     "qmail_smtpd.net.wire",  # to shut down one direction
+    "qmail_smtpd.report.cli",  # for the error of --listen with an unknown name
     "qmail_smtpd.net.ownaddress",
     "qmail_smtpd.pop3.tunnel",
     "qmail_smtpd.services.connection",
