@@ -302,7 +302,7 @@ def test_a_sentinel_leads_to_the_new_master(home: Home, tmp_path: Path) -> None:
     [
         "redis://", "redis://h:0", "redis://h:x", "redis://h:99999", "redis://h/x", "redis://h/0/1", "redis://a,b",
         "redis://h:0100000", "redis://h?x=1", "redis://h:1:2", "unix://relative", "redis+sentinel://h:1", "redis+sentinel://h:1/",
-        "redis://\\xe9", "redis://:%zz@h", "redis://a..b", "redis+sentinel://a..b/m", "rediss://" + "h" * 64,
+        "redis://\xe9", "redis://:%zz@h", "redis://a..b", "redis+sentinel://a..b/m", "rediss://" + "h" * 64,
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_understood_is_refused(url: str) -> None:
