@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.mailhome import CONTROL, make_home
-from tests.kit.server import PATIENCE, compiled, needs_root, until
+from tests.kit.server import PATIENCE, compiled, listens, needs_root, until
 from tests.kit.support import ROOT, free_port, peer, script
 from tests.kit.tlspeer import certify, trusting
 
@@ -86,7 +86,7 @@ def test_a_service_greets_behind_systemd_s_socket(service: Path, tmp_path: Path)
     words += command.replace("/usr/local/bin", folder).replace("%H", "mx.example.org").split()
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
         try:
-            until(lambda: is_served(port))
+            until(lambda: listens(port))
             with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
                 if service.stem in ENCRYPTED:
                     client = trusting(certificate).wrap_socket(client, server_hostname="localhost")
@@ -94,14 +94,6 @@ def test_a_service_greets_behind_systemd_s_socket(service: Path, tmp_path: Path)
                     assert lines.readline()[:4] in (b"220 ", b"+OK ")
         finally:
             process.kill()
-
-
-def is_served(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 def test_the_drop_in_undoes_all_that_implies_no_new_privileges() -> None:
