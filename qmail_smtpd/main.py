@@ -8,13 +8,21 @@ import sys
 
 # The C half of signal, which every interpreter has loaded already: the Python half costs 5 ms of enum, once a session.
 from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
-from errno import EMFILE, ENFILE
 
 from qmail_smtpd import control
 from qmail_smtpd.backend import SessionBackend
 from qmail_smtpd.control_checks import unread_files
 from qmail_smtpd.log import LEVELS, Log, connection_facts, level_of, wants_json
-from qmail_smtpd.net.wire import Closed, SessionTimedOut, TimedOut, TlsBroken, Wire, hang_up, prepare_descriptors
+from qmail_smtpd.net.wire import (
+    Closed,
+    SessionTimedOut,
+    TimedOut,
+    TlsBroken,
+    Wire,
+    hang_up,
+    is_out_of_descriptors,
+    prepare_descriptors,
+)
 from qmail_smtpd.setup import TIMEOUT, Setup, arguments
 from qmail_smtpd.smtp import replies
 from qmail_smtpd.smtp.session import Session
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import NoReturn
 
-NO_DESCRIPTORS = (EMFILE, ENFILE)  # so that a session cannot load a module which it needs now
 warmed_up: list[bool] = []  # not empty once before_fork() has warmed up
 
 
@@ -97,7 +104,7 @@ def serve(environ: dict[bytes, bytes]) -> tuple[int, bool]:
     except MemoryError:
         reply = replies.OUT_OF_MEMORY
     except OSError as error:
-        if error.errno not in NO_DESCRIPTORS:
+        if not is_out_of_descriptors(error):
             raise
         journal.warning(b"out of descriptors")
         reply = replies.OUT_OF_DESCRIPTORS

@@ -6,6 +6,7 @@ output passes through it; without one no TLS code is loaded.
 
 import os
 import sys
+from errno import EMFILE, ENFILE
 from select import POLLIN, POLLOUT, poll
 from stat import S_ISSOCK
 from time import monotonic
@@ -227,6 +228,11 @@ def set_time_limits(seconds: int) -> bool:
         finally:
             connection.detach()
     return True
+
+
+def is_out_of_descriptors(error: OSError) -> bool:
+    """Whether a session cannot go on for want of descriptors: it cannot load a module, for example."""
+    return error.errno in (EMFILE, ENFILE)
 
 
 def hang_up() -> None:

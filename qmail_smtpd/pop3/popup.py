@@ -9,11 +9,19 @@ import sys
 
 # The C module that every interpreter has loaded already: `signal` imports enum, which would cost 5 ms for each session.
 from _signal import SIG_DFL, SIGCHLD, SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
-from errno import EMFILE, ENFILE
 from time import time
 
 from qmail_smtpd import control
-from qmail_smtpd.net.wire import COMMAND_BLOCK, Closed, TimedOut, TlsBroken, Wire, hang_up, prepare_descriptors
+from qmail_smtpd.net.wire import (
+    COMMAND_BLOCK,
+    Closed,
+    TimedOut,
+    TlsBroken,
+    Wire,
+    hang_up,
+    is_out_of_descriptors,
+    prepare_descriptors,
+)
 from qmail_smtpd.pop3 import replies
 from qmail_smtpd.pop3.command import Commands, leading_number
 from qmail_smtpd.pop3.login import run
@@ -34,7 +42,6 @@ PROGRAM = "qmail-popup"
 TIMEOUT = 1200.0  # qmail-popup.c: seconds for one read or write
 EXIT_CODE = 1  # qmail-popup.c: the exit code of every session
 RANDOM_BYTES = 16
-NO_DESCRIPTORS = (EMFILE, ENFILE)  # so that a session cannot load a module which it needs now
 
 
 class Popup:
@@ -201,7 +208,7 @@ def main() -> "NoReturn":
         except MemoryError:
             wire.write(replies.NO_MEMORY)
         except OSError as error:
-            if error.errno not in NO_DESCRIPTORS:
+            if not is_out_of_descriptors(error):
                 raise
             strerr.say(PROGRAM, ": warning: out of descriptors")
             wire.write(replies.NO_DESCRIPTORS)
