@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import socket
 import stat
 import time
 from collections.abc import Callable
@@ -112,14 +111,6 @@ def link_to(target: str) -> Callable[[Path], object]:
     return lambda path: path.symlink_to(target)
 
 
-def unix_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        cwd = os.getcwd()
-        os.chdir(path.parent)
-        listener.bind(path.name)
-        os.chdir(cwd)
-
-
 FOREIGN: dict[str, Callable[[Path], object]] = {
     "an empty file": lambda path: path.write_bytes(b""),
     "a torn file": lambda path: path.write_bytes(line(V4)[:-1]),
@@ -129,7 +120,7 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
     "a link to an endless file": link_to("/dev/zero"),
     "a directory": lambda path: path.mkdir(),
     "a FIFO": lambda path: os.mkfifo(path),
-    "a socket": unix_socket,
+    "a socket": lambda path: os.mknod(path, stat.S_IFSOCK),
     "another address's entry": lambda path: path.write_bytes(line(b"192.0.2.8")),
     "a huge file": lambda path: path.write_bytes(line(V4) + b"\n" * (1 << 20)),
     "a huge entry": lambda path: path.write_bytes(line(V4).replace(b"joe", b"j" * (1 << 20))),
