@@ -10,7 +10,7 @@ import pytest
 from tcpserver import cli
 from tcpserver.address import operands
 from tests.kit import forked
-from tests.kit.server import ENVIRON, PATIENCE, Server, read_all, refusal, until
+from tests.kit.server import ENVIRON, PATIENCE, Server, listens, read_all, refusal, until
 from tests.kit.support import free_port, peer, script
 
 C = "/usr/bin/tcpserver"
@@ -277,7 +277,7 @@ def test_descriptors_that_are_closed_at_start_are_opened_on_dev_null(closed: Seq
         stderr=subprocess.PIPE,
     )
     try:
-        until(lambda: answers(port))
+        until(lambda: listens(port))
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
             found = read_all(client).decode().split()
         assert found[0] == found[1]
@@ -295,14 +295,6 @@ def test_the_backlog_is_what_b_says(options: list[str], backlog: bytes) -> None:
     with Server(["-RHl0", *options, "127.0.0.1", "0", "true"]) as server:
         found = subprocess.run([SS, "-ltnH", f"sport = :{server.port}"], capture_output=True, check=True).stdout
         assert found.split()[2] == backlog
-
-
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("service", ["smtp", "smtps", "submission", "pop3", "pop3s"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.consolescript import EXECUTE, install_script
-from tests.kit.server import ENVIRON, PATIENCE, Server, children, hasty, read_all, refusal, until
+from tests.kit.server import ENVIRON, PATIENCE, Server, children, hasty, listens, read_all, refusal, until
 from tests.kit.support import peer, script
 from tests.kit.tracer import traced
 
@@ -32,21 +32,13 @@ def alive(client: socket.socket) -> bool:
     return client.recv(1) == b"x"
 
 
-def refused(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
 @pytest.mark.parametrize("which", PROGRAMS)
 @pytest.mark.parametrize("options", [["-c40"], ["-c1"]], ids=["with room", "at the limit"])
 def test_sigterm_ends_the_server_and_no_session(which: str, options: list[str]) -> None:
     with Server(["-vRHl0", *options, *ECHO], program(which)) as server, server.connect() as client:
         assert alive(client)
         assert server.stop(signal.SIGTERM) == 0
-        assert refused(server.port)
+        assert not listens(server.port)
         assert alive(client)  # the session goes on by itself
         assert b"tcpserver: end" not in server.log()
 
@@ -132,7 +124,7 @@ def test_drain_lets_sessions_end_and_lets_nobody_in() -> None:
         assert alive(first)
         assert alive(second)
         server.send(signal.SIGTERM)
-        until(lambda: refused(server.port))
+        until(lambda: not listens(server.port))
         assert alive(first)
         first.close()
         server.wait_for_log(rb"^tcpserver: end")
@@ -362,7 +354,7 @@ def test_1_with_nobody_to_tell_is_no_trouble(which: str, listener: socket.socket
         )
         os.close(stdout)
         try:
-            until(lambda: not refused(port))
+            until(lambda: listens(port))
         finally:
             process.terminate()
             assert process.wait(PATIENCE) == 0
@@ -375,7 +367,7 @@ def test_systemds_own_activation_works(listener: socket.socket) -> None:
     words = [ACTIVATE, "-l", f"127.0.0.1:{port}", script("tcpserver"), "-RHl0", "fd:", "env"]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL, env=ENVIRON) as process:
         try:
-            until(lambda: not refused(port))
+            until(lambda: listens(port))
             with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
                 answer = read_all(client)
             assert b"TCPLOCALPORT=%d\n" % port in answer
