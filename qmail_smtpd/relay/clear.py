@@ -19,9 +19,11 @@ def main() -> "NoReturn":
         if is_redis(settings):
             os.write(1, b"clearopensmtp: nothing to do: the server removes what has expired\n")
             os._exit(0)
-        open_store(settings).expire()
-        if has_counters(settings):
-            open_counters(settings).expire()
+        try:
+            open_store(settings).expire()
+        finally:  # the counters are expired even if the store of logins fails
+            if has_counters(settings):
+                open_counters(settings).expire()
     except StoreError as error:
         strerr.die(strerr.TEMPORARY, "clearopensmtp: fatal: ", error.text)
     except OSError as error:  # only os.write raises it: failures of the store are StoreError

@@ -124,6 +124,14 @@ def test_what_is_no_file_does_not_keep_clearopensmtp_from_the_other_counters(hom
     assert files(home) == ["address=192.0.2.1", "failed=192.0.2.2"]
 
 
+def test_a_store_of_logins_that_fails_does_not_keep_clearopensmtp_from_the_counters(home: Home) -> None:
+    opened(home, NOW - 10**8).take(JOE, HOUR, 1)
+    done = home.clear(RELAY_STORE=b"open-smtp:/nonexistent")
+    assert (done.stdout, done.exit) == (b"", 111)
+    assert done.stderr == b"clearopensmtp: fatal: unable to read /nonexistent: file does not exist\n"
+    assert files(home) == []
+
+
 def test_eight_processes_are_granted_exactly_the_limit(home: Home) -> None:
     each = times(60)
     limits = ((each * 3, 3600), (each * 4, 86400))
