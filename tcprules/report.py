@@ -28,9 +28,10 @@ def format_keys(verdict: Verdict, keys: Iterable[bytes]) -> bytes:
 
 
 def format_source(verdict: Verdict, file: bytes, lines: Iterable[bytes]) -> bytes:
-    """Return the line of the rules file that defines the rule. Raise BadLine for an invalid line before it."""
-    if verdict.key is None:
-        return b""
+    """Return the line of the rules file that defines the rule, or nothing if no rule matched.
+
+    Raise BadLine for an invalid line before it.
+    """
     for number, line in enumerate(lines, 1):
         try:
             rule = parse(line)
@@ -40,4 +41,4 @@ def format_source(verdict: Verdict, file: bytes, lines: Iterable[bytes]) -> byte
         if rule and verdict.key in rule.keys:
             changed = b"" if rule.data == verdict.data else b"changed: "
             return b"%bfrom %b, line %d: %b\n" % (changed, file, number, line.rstrip(b"\n"))
-    return b"changed: no line of %b makes this rule\n" % file
+    return b"changed: no line of %b makes this rule\n" % file if verdict.key is not None else b""

@@ -175,6 +175,17 @@ def test_explain_fails_on_a_missing_or_invalid_source(rules: Path) -> None:
     assert result == (b"", b"tcprulescheck: fatal: unable to parse this line: x:\n", 100)
 
 
+def test_explain_fails_on_a_missing_or_invalid_source_also_if_no_rule_matches(tmp_path: Path) -> None:
+    text = b"10.0.0.1:deny\n"
+    assert forked.run(tcprules, ["tcprules", "--quiet", "r.cdb", "r.tmp"], text, cwd=tmp_path).exit == 0
+    result = run(tmp_path, "--explain", "--source", "no", "r.cdb", TCPREMOTEIP="192.0.2.1")
+    assert result == (b"", b"tcprulescheck: fatal: unable to read no: file does not exist\n", 111)
+    result = run(tmp_path, "--explain", "--source", "/dev/stdin", "r.cdb", stdin=b"x:\n", TCPREMOTEIP="192.0.2.1")
+    assert result == (b"", b"tcprulescheck: fatal: unable to parse this line: x:\n", 100)
+    result = run(tmp_path, "--explain", "--source", "/dev/stdin", "r.cdb", stdin=text, TCPREMOTEIP="192.0.2.1")
+    assert result.stdout.endswith(b"try : no\ndefault:\nallow connection\n")
+
+
 def test_explain_does_not_wait_for_a_fifo_without_a_writer(rules: Path) -> None:
     os.mkfifo(rules / "fifo")
     result = run(rules, "--explain", "--source", "fifo", "r.cdb")
