@@ -47,12 +47,28 @@ MAY_FORK_OR_EXEC = (
     "tcpserver.tools.plumbing",
     "qmail_smtpd.child",  # for the queue client, auth/checkpassword and pop3/popup
 )
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+COMPLETE = [
+    ("tcpserver takes from tcprules", "forbidden_modules", "tcprules", "entry hostnet lookup network strerr"),
+    ("qmail_smtpd takes from tcpserver", "forbidden_modules", "tcpserver", "chain"),
+    ("qmail_smtpd takes from tcprules", "forbidden_modules", "tcprules", "compile entry install strerr termination"),
+    ("The conversation does no I/O: smtp/ imports nothing of ours", "forbidden_modules", "qmail_smtpd", "smtp"),
+    ("What parent and child share", "source_modules", "tcpserver", "child cli parent tools"),
+    ("A server does not use the tools", "source_modules", "tcpserver", "tools"),
+    ("The tools take from tcpserver", "forbidden_modules", "tcpserver", "address chain child environ tools"),
+    ("The tools take from tcpserver", "forbidden_modules", "tcpserver.child", "ident names"),
+]  # a contract, its list, the package whose modules the list must have, and those that it must not have
 MAY_FORK_OR_EXEC_BELOW = ("qmail_smtpd.queue.", "qmail_smtpd.probe.")
 IDENTITY = ("setuid", "setgid", "setgroups", "seteuid", "setegid", "setreuid", "setregid", "setresuid", "setresgid")
 
 
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_code(path: Path) -> bool:
+    """Whether this is a module or a package, in the folder of another package."""
+    return (path / "__init__.py").exists() or (path.suffix == ".py" and path.stem != "__init__")
 
 
 def nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -113,6 +129,21 @@ def test_only_the_modules_that_run_programs_fork_and_exec() -> None:
     ]
     assert not strangers
     assert "tcpserver.parent.forking" in found  # the search itself finds something
+
+
+@pytest.mark.parametrize(("contract", "key", "package", "others"), COMPLETE)
+def test_a_contract_that_lists_modules_names_every_one(contract: str, key: str, package: str, others: str) -> None:
+    """Else a new module would be free to do what the contract's name forbids."""
+    (listed,) = [set(entry[key]) for entry in CONTRACTS if entry["name"].startswith(contract)]
+    found = {f"{package}.{path.stem}" for path in (ROOT / package.replace(".", "/")).iterdir() if is_code(path)}
+    below = {name for name in listed if name.rpartition(".")[0] == package}
+    assert below == found - {f"{package}.{name}" for name in others.split()}
+
+
+def test_the_packages_that_know_nothing_of_each_other_are_all_but_the_shared_ones() -> None:
+    (listed,) = [set(entry["modules"]) for entry in CONTRACTS if entry["type"] == "independence"]
+    packages = {f"qmail_smtpd.{path.parent.name}" for path in (ROOT / "qmail_smtpd").glob("*/__init__.py")}
+    assert listed == packages - {"qmail_smtpd.net", "qmail_smtpd.pop3", "qmail_smtpd.smtp"}
 
 
 def test_package_files_hold_a_docstring_and_nothing_else() -> None:
