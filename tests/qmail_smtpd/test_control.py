@@ -1,6 +1,7 @@
 """Control files, which are read as by the original."""
 
 import os
+import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from qmail_smtpd import control
+from qmail_smtpd.control_checks import UNREAD
 from qmail_smtpd.smtp.replies import CONTROLS_UNREADABLE
 from qmail_smtpd.smtp.settings import Unreadable
+from tests.kit.support import ROOT
 
 
 @pytest.fixture
@@ -237,3 +240,15 @@ def test_authsenders_of_a_user_are_those_of_exactly_this_name(home: Path, user: 
 def test_a_byte_order_mark_hides_no_user_of_authsenders(home: Path) -> None:
     (home / "control/authsenders").write_bytes(b"\xef\xbb\xbfjoe: joe@ok.test\n")
     assert control.authsenders(b"joe") == {b"joe@ok.test"}
+
+
+READS = re.compile(r'\b(?:read|read_line|read_list|read_number|read_size|has_word|exists)\(b"([a-z0-9.]+)"')
+
+
+def test_every_control_file_that_is_read_is_on_a_manual_page_and_has_no_warning_that_it_is_not() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "qmail_smtpd").rglob("*.py"))
+    names = set(READS.findall(sources))
+    assert {"rcpthosts", "databytes", "popcleartext"} <= names  # the search itself finds something
+    pages = "".join((ROOT / "docs" / page).read_text() for page in ("qmail-smtpd.md", "qmail-popup.md"))
+    assert {name for name in names if not re.search(rf"\n\| `(control/)?{name}` \|", pages)} == set()
+    assert names & {name.decode() for name in UNREAD} == set()

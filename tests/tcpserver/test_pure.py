@@ -89,6 +89,19 @@ def test_what_was_told_to_the_server_is_not_told_to_programs() -> None:
     assert environ.base({**kept, **dict.fromkeys(systemd + others, b"1")}) == kept
 
 
+def test_an_inherited_variable_is_never_taken_for_one_of_the_connection() -> None:
+    every = facts(b"2001:db8::1")
+    for name in Facts.__slots__:
+        if getattr(every, name) is None:
+            setattr(every, name, b"x")
+    every.never_relays = True
+    names = [name for name, _ in environ.with_rule(every, [])]
+    assert {b"PROXYREMOTEIP", b"TCPREMOTEVIA", b"TCP6INTERFACE", b"TCPCONNECTION", b"NORELAY"} <= set(names)
+    found = environ.base(dict.fromkeys(names, b"forged"))
+    environ.edit(found, environ.variables(facts()))
+    assert [name for name, value in found.items() if value == b"forged"] == [b"RELAYCLIENT"]  # the administrator's
+
+
 def test_an_environment_block_is_read_as_getenv_reads_it() -> None:
     block = b"A=1\0B=\0A=2\0no value\0=no name\0C=a=b\0\xff=\xfe\0"
     assert inherited.pairs(block) == {b"A": b"1", b"B": b"", b"C": b"a=b", b"\xff": b"\xfe"}
@@ -101,6 +114,13 @@ texts = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["
 FIELDS = {
     name: st.integers(0, 2**31) if name in WORDY else texts for name in Settings.__slots__
 }  # fmt: skip
+
+
+def test_every_field_says_how_it_is_read_back_from_its_word() -> None:
+    kinds = {name: str(kind) for name, kind in Settings.__annotations__.items()}
+    assert set(kinds) == set(Settings.__slots__)
+    assert {name for name, kind in kinds.items() if "int" in kind} == set(WORDY)
+    assert {name for name, kind in kinds.items() if "list" in kind} == set(LISTS)
 
 
 @given(
