@@ -2,11 +2,12 @@
 
 import json
 import re
+from typing import Any
 
 from tests.kit.support import ROOT
 
 
-def cases(name: str) -> list[dict]:
+def cases(name: str) -> list[dict[str, Any]]:
     """Return the cases of a file, with our results (`right`) where they differ on purpose (`right_because`)."""
     found = [json.loads(line) for line in (ROOT / "tests/data" / name).read_text().splitlines()]
     return [case | case.get("right", {}) for case in found]

@@ -9,14 +9,14 @@ from tests.kit.support import ROOT
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
 
 
-def copy_tree(directory):
+def copy_tree(directory: Path) -> Path:
     """Copy the checkout, without built files and tests, to a directory whose name contains a blank."""
     tree = directory / "a checkout"
     shutil.copytree(ROOT, tree, ignore=NOT_COPIED)
     return tree
 
 
-def programs_of(tree):
+def programs_of(tree: Path) -> list[str]:
     """Return the command lines of the processes, except zombies, that name the tree or have their directory in it."""
     commands = []
     for path in Path("/proc").glob("[0-9]*"):

@@ -73,7 +73,7 @@ class Home:
 
 def facts(entry: Entry | None) -> tuple[bytes, bytes, bytes, int, int] | None:
     """Return the values of an entry as a tuple, for comparisons."""
-    return entry and (entry.address, entry.user, entry.service, entry.seen, entry.expires)
+    return (entry.address, entry.user, entry.service, entry.seen, entry.expires) if entry else None
 
 
 SILENT = forked.Result(b"", b"", 0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import pickle
 import time
@@ -43,8 +44,7 @@ def stress(home: Home, seconds: float, writers: int = 8, vchkpw: int = 0) -> Out
     """Run this many writers, of which `vchkpw` act as vchkpw does, and an expiring process for some seconds."""
     until = time.monotonic() + seconds
     operations: list[Callable[[], Report]] = [
-        lambda number=number: (replay_vchkpw if number < vchkpw else write)(home, number, until)
-        for number in range(writers)
+        functools.partial(replay_vchkpw if number < vchkpw else write, home, number, until) for number in range(writers)
     ]
     *written, cleared = run([*operations, lambda: clear(home, until)])
     steady = [address for report in written for address in report.steady]
@@ -80,7 +80,9 @@ def run(operations: list[Callable[[], Report]]) -> list[Report]:
 
 def write(home: Home, number: int, until: float) -> Report:
     """Log in repeatedly, from lasting addresses and from a few whose entries keep expiring."""
-    store, done, refused, steady, lost = home.open(None), 0, 0, [], []
+    store, done, refused = home.open(None), 0, 0
+    steady: list[bytes] = []
+    lost: list[bytes] = []
     while time.monotonic() < until or done < LEAST:
         is_steady = done % 10 == 0 and len(steady) < STEADY_EACH
         address = b"10.1.%d.%d" % (number, len(steady)) if is_steady else b"10.0.%d.%d" % (number, done % 20)

@@ -4,6 +4,7 @@ The lines are made by the formatters of tcpserver and qmail-smtpd. In the incide
 many users, gets in as joe@example.org, and then many addresses in other networks send spam with that login.
 """
 
+import functools
 import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -194,5 +195,5 @@ def entries(one: Client, pid: int, connection: bytes, lines: Lines, as_json: boo
     for place, decision in enumerate(one.decisions, 1):
         pairs = {name.encode(): value.encode() for name, value in decision.items()}
         whole = {b"event": pairs.pop(b"event"), **who, **pairs}
-        found.append((one.when + 0.002 + place * step, lambda whole=whole: form(whole)))
+        found.append((one.when + 0.002 + place * step, functools.partial(form, whole)))
     return [*found, (one.when + 0.003 + one.seconds, lambda: lines.end(pid, 0, facts, one.seconds + 0.003))]

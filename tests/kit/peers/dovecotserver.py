@@ -119,7 +119,7 @@ class Dovecot:
         subprocess.run(["chown", "-R", f"{owner.pw_uid}:{owner.pw_gid}", self.top / "mail"], check=True)
 
     def __enter__(self) -> "Dovecot":
-        before = ["unshare", "-m", "sh", "-c", IN_ROOT, ROOT, self.top] if ROOT else []
+        before = ["unshare", "-m", "sh", "-c", IN_ROOT, ROOT, str(self.top)] if ROOT else []
         self.process = subprocess.Popen(
             [*before, DOVECOT, "-F", "-c", self.top / "dovecot.conf"],
             stdin=subprocess.DEVNULL,
@@ -128,6 +128,7 @@ class Dovecot:
         )
         try:
             until(lambda: self.listens() or self.process.poll() is not None, self.log)
+            assert self.process.stderr
             assert self.process.poll() is None, (self.process.stderr.read(), self.log())
         except BaseException:
             self.__exit__()

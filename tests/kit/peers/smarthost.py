@@ -1,9 +1,9 @@
 """An SMTP server on loopback that answers one command as a test wants, and all others with success."""
 
+import io
 import socket
 import threading
 from collections.abc import Mapping
-from typing import BinaryIO
 
 GREETING = "greeting"  # the reply before any command
 MESSAGE = "message"  # the reply to the final dot
@@ -24,7 +24,7 @@ class Smarthost:
     """`with Smarthost({"RCPT": "450 later"}) as smarthost:`; a key such as `RCPT 2` is for the second RCPT alone."""
 
     def __init__(self, replies: Mapping[str, str]) -> None:
-        self.replies = REPLIES | replies
+        self.replies = {**REPLIES, **replies}
         self.commands: list[str] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
@@ -57,7 +57,7 @@ class Smarthost:
                 except OSError:  # the client is gone
                     pass
 
-    def converse(self, stream: BinaryIO) -> None:
+    def converse(self, stream: io.BufferedRWPair) -> None:
         """Answer until QUIT, or until CLOSE is the reply."""
         counts: dict[str, int] = {}
         word = GREETING
