@@ -1,4 +1,4 @@
-"""Who may relay by a rules file: the networks, how many addresses, and which of them are this host's. Pure.
+"""Who may relay according to a rules file: the networks, how many addresses, and which of them are this host's. Pure.
 
 A rule counts for the addresses that no narrower rule covers, as tcpserver looks them up for a client without a name.
 """
@@ -48,7 +48,7 @@ class Audit:
 
     def __init__(self, records: Iterable[tuple[bytes, bytes]]) -> None:
         self.everybody: list[bytes] = []  # warnings about rules for all clients
-        self.names: list[bytes] = []  # keys with a name or an ident answer that let relay
+        self.names: list[bytes] = []  # keys with a name or an ident answer whose clients may relay
         entries: dict[int, list[Entry]] = {32: [], 128: []}
         for key, relays in first_records(records):
             found = span(key)
@@ -64,7 +64,7 @@ class Audit:
         self.rows = [row for bits, found in entries.items() for row in rows(found, bits)]
 
     def warnings(self, places: "list[Place]", judge: Callable[[bytes], Verdict]) -> Iterator[bytes]:
-        """Yield what lets more clients relay than may be meant. `judge` returns the verdict about an address."""
+        """Yield warnings: more clients may relay than may be meant. `judge` returns the verdict about an address."""
         yield from self.everybody
         for bits, family in ((32, b"IPv4"), (128, b"IPv6")):
             size = sum(row.size() for row in self.rows if row.client_bits() == bits and row.word in (PUBLIC, SHARED))
@@ -103,7 +103,7 @@ def report(
 
 
 def first_records(records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bool]]:
-    """Yield each key once, with whether its first record lets relay: a lookup finds no later one."""
+    """Yield each key once, and whether its first record lets clients relay: a lookup finds only the first one."""
     seen: set[bytes] = set()
     for key, data in records:
         if key not in seen:
@@ -133,9 +133,9 @@ def rows(entries: list[Entry], bits: int) -> Iterator[Row]:
 
 
 def effective(entries: list[Entry]) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the ranges for which a rule that lets relay is the narrowest one, with its key.
+    """Yield first address, last address and key for each range whose narrowest rule lets clients relay.
 
-    Of two rules one contains the other, or they have nothing in common: all are prefixes.
+    Of two rules, one contains the other or they are disjoint: all are prefixes.
     """
     enclosing: list[Entry] = []
     position = 0

@@ -12,7 +12,7 @@ from tcprules.replay import Client, replay
 from tcprules.report import format_keys, format_source, format_verdict
 
 DEFAULT_IP = b"0.0.0.0"  # tcprulescheck.c
-DEFAULT_CDB = b"/etc/tcp.smtp.cdb"  # for --audit, whose file most hosts have there
+DEFAULT_CDB = b"/etc/tcp.smtp.cdb"  # for --audit without a file: most hosts have it there
 BUFFER_SIZE = 1 << 16  # bytes of output that are collected before a write
 
 
@@ -46,7 +46,7 @@ def client_in_environment() -> Client:
 
 
 def open_judge(file: bytes) -> Callable[[Client], Verdict]:
-    """Open a rules file. Return the function that judges clients by it, which raises Unable as well."""
+    """Open a rules file, and return the function that judges clients by it. Both raise Unable."""
     with trying(b"read " + file):
         rules = open_rules(file)
 

@@ -65,7 +65,7 @@ def records(lines: Iterable[bytes], observer: "Observer | None" = None) -> Itera
 def _image(pairs: Iterable[tuple[bytes, bytes]]) -> memoryview:
     """Return the bytes of a cdb. Raise OSError(ENOMEM) above 4 GiB, as cdb_make.c does."""
     content = io.BytesIO()
-    # Without its C extension, cdblib's hash takes longer than the rest of a record.
+    # Without its C extension, cdblib's hash takes longer than all other work for a record.
     writer = _Writer(content, strict=True, hashfn=_hash if isinstance(djb_hash, FunctionType) else djb_hash)
     put = writer.put
     for key, data in pairs:

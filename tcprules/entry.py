@@ -1,7 +1,7 @@
 """The first module of every program: load the rest, and report in one line if that fails.
 
-A memory limit of the run script (softlimit -m) that is too small for a program must not end in a traceback, and neither
-must Ctrl-C. Imports only what every interpreter has loaded. The programs of qmail_smtpd are in its own entry.py.
+Neither a memory limit of the run script (softlimit -m) that is too small for a program nor Ctrl-C may end in a
+traceback. Imports only what every interpreter has loaded. The programs of qmail_smtpd are in its own entry.py.
 """
 
 import os
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 TEMPORARY = 111
 NO_MEMORY = "out of memory"
-PATIENCE = 1000  # milliseconds, as in strerr.py, which there may be no memory to load
+PATIENCE = 1000  # milliseconds, as in strerr.py, which is not imported: memory may be missing
 
 
 def start(program: str, module: str, function: str = "main", status: int = TEMPORARY) -> "NoReturn":
-    """Call the main function of a module. Without memory for it: one line, and this exit status.
+    """Call the main function of a module. If memory is missing, print one line and exit with `status`.
 
-    SIGINT ends the program as it ends one in C, unless it is ignored, or the program has a use for it.
+    SIGINT ends the program as it ends one in C, unless it is ignored, or the program catches it.
     """
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
     sys.excepthook = lambda kind, error, trace: report_bug(program, status, kind, error, trace)
     try:
         main = getattr(__import__(module, fromlist=[function]), function)
-    except (MemoryError, SystemError):  # CPython 3.11 loses some of the first: "error return without exception set"
+    except (MemoryError, SystemError):  # CPython 3.11 loses some MemoryErrors: "error return without exception set"
         fail(program, NO_MEMORY, status)
     except (ImportError, OSError, SyntaxError) as error:
-        # A shared library that cannot be mapped is an ImportError; the compiler of 3.13 finds an "invalid syntax".
+        # Without memory for a shared library: ImportError; for the compiler of 3.13: SyntaxError "invalid syntax".
         fail(program, f"unable to load {module}: {error}", status)
     try:
         sys.exit(main())
@@ -58,7 +58,7 @@ def fail(program: str, text: str, status: int) -> "NoReturn":
 
 
 def has_reader() -> bool:
-    """Whether descriptor 2 takes a line, or whether nothing is known about that."""
+    """Whether descriptor 2 is writable. True also if memory is missing to find out."""
     try:
         from select import POLLOUT, poll
 
@@ -72,7 +72,7 @@ def has_reader() -> bool:
 def report_bug(
     program: str, status: int, kind: type[BaseException], error: BaseException, trace: "TracebackType | None"
 ) -> None:
-    """The excepthook of all programs. Where memory is missing for a traceback, the interpreter would say much more."""
+    """The excepthook of all programs. If memory is missing, one line replaces the traceback."""
     if is_scarcity(error):
         fail(program, NO_MEMORY, status)
     try:

@@ -1,6 +1,6 @@
-"""Find the rules that let far more clients relay than anybody owns, or addresses that no client has. Pure.
+"""Find the rules that let far more clients relay than an organisation has, or addresses that no client has. Pure.
 
-A rule is asked for the clients that no narrower rule covers. So `172.:allow,RELAYCLIENT=""` is judged when all lines
+A rule counts for the clients that no narrower rule covers. So `172.:allow,RELAYCLIENT=""` is judged when all lines
 are known, without the /16 networks that have a rule of their own.
 """
 
@@ -46,7 +46,7 @@ def is_suspect(rule: Rule) -> bool:
 
 
 def is_network_address(rule: Rule) -> bool:
-    """Whether an IPv4 address that ends with .0 stands alone, as if it were its network."""
+    """Whether the rule is for one IPv4 address that ends with .0, and probably meant for its network."""
     return rule.address[-2:] == b".0" and rule.keys == [rule.address]
 
 
@@ -114,7 +114,7 @@ def _uncovered(own: list[bytes], ranges: list[Range], keys: Keys) -> Iterator[tu
 
 
 def _has_nat64(pieces: list[tuple[int, int]], bits: int) -> bool:
-    """Whether more IPv4 clients behind NAT64 are among the addresses than an organisation has."""
+    """Whether the addresses include more IPv4 clients behind NAT64 than an organisation has."""
     common = [min(last, NAT64[1]) - max(first, NAT64[0]) + 1 for first, last in pieces if bits == 128]
     return sum(count for count in common if count > 0) > WIDEST[32]
 

@@ -59,7 +59,7 @@ def address_faults(number: int, address: bytes) -> list[tuple[int, str]]:
 
 
 def _range(address: bytes) -> tuple[bytes, int, int, bytes] | None:
-    """Return the parts of a range, None if the address is none."""
+    """Return the parts of a range, or None if the address is not a range."""
     try:
         return split_range(address)
     except ValueError:

@@ -28,7 +28,7 @@ def means_all(address: bytes) -> bool:
 
 
 def right_form(address: bytes) -> bytes:
-    """Return the right form of an address, or advice; empty if the text is no form that is known here."""
+    """Return the right form of an address, or advice; empty if its form is not known here."""
     if len(address) > LONGEST:
         return b""
     if address.lower() == b"localhost":
@@ -101,7 +101,7 @@ def _port(found: re.Match[bytes]) -> bytes:
     return found[1]
 
 
-LONGEST = 200  # bytes of an address that is looked at: longer than any form
+LONGEST = 200  # bytes. A longer address is not examined: no form is so long
 FORMS = (
     (match_wildcard, _wildcard),
     (match_long_range, _long_range),

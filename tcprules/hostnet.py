@@ -1,8 +1,8 @@
-"""This host's networks that other clients may hide behind: its default gateways and bridges, from /proc and /sys.
+"""This host's addresses that hide other clients: its default gateways and bridges, from /proc and /sys.
 
 Behind a proxy, a published port or NAT that replaces the client's address, every client has the address of the gateway
-or bridge. Opens no socket. Where there is no Linux kernel's /proc, nothing is found. tcpserver uses this at its start,
-which costs 0.7 ms: values are tuples.
+or bridge. Opens no socket. Without Linux's /proc, nothing is found. tcpserver calls read() at its start. It costs
+0.7 ms: to keep it cheap, values are tuples.
 """
 
 import os
@@ -36,7 +36,7 @@ def read() -> "tuple[list[Place], list[Route]] | None":
         return None
     routes = ipv4_routes(_lines(net + "/route")) + ipv6_routes(_lines(net + "/ipv6_route"))
     places: list[Place] = []
-    outward = set()  # devices that lead out: a bridge to the LAN has nobody behind it
+    outward = set()  # devices of default routes: a bridge to the LAN hides no client
     inner: list[Route] = []
     for _, length, bits, gateway, device in routes:
         if not length:
@@ -135,7 +135,7 @@ def _text(number: int, bits: int) -> bytes:
 
 
 def _lines(path: str) -> list[str]:
-    """Return the lines of a file, as far as they are read; none of a file that is missing."""
+    """Return the lines in the first READ_MAX bytes of a file; none if it cannot be opened."""
     parts = []
     remaining = READ_MAX
     try:

@@ -47,11 +47,11 @@ def install(path: bytes, tmp: bytes, make: Make, warn: Warn) -> None:
     """Replace the content of `path` by what `make` returns, by way of `tmp`, keeping the mode and owner of `path`.
 
     Raise Unable, and what `make` raises (its OSErrors as `unable to write to`). On failure `path` is unchanged and
-    `tmp` is removed. `warn` is called if the owner cannot be kept. Signals that end the process are delayed, but for
-    the time that it waits for the lock.
+    `tmp` is removed. `warn` is called if the owner cannot be kept. Signals that end the process are delayed, except
+    while it waits for the lock.
     """
     with delayed():
-        descriptor, first = _open_locked(tmp, path)
+        descriptor, was_missing = _open_locked(tmp, path)
         installed = False
         try:
             if _is_at(descriptor, path):  # `tcprules x x`: the old content stays until the new one is complete
@@ -62,18 +62,15 @@ def install(path: bytes, tmp: bytes, make: Make, warn: Warn) -> None:
             installed = True
             _sync_directory(path)
         finally:
-            if not installed and (first or not _is_at(descriptor, path)):
+            if not installed and (was_missing or not _is_at(descriptor, path)):
                 _remove(descriptor, tmp)
             os.close(descriptor)  # after the rename, or the next process would lock and write the moved file
 
 
 def _open_locked(tmp: bytes, path: bytes) -> tuple[int, bool]:
-    """Open `tmp` and lock it.
-
-    Also return whether `path` did not exist, neither before nor after waiting for other processes.
-    """
+    """Open `tmp` and lock it. Return the descriptor, and whether `path` was missing before the lock was taken."""
     while True:
-        first = not os.path.lexists(path)
+        was_missing = not os.path.lexists(path)
         with trying(b"create " + tmp):
             descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
         try:
@@ -82,7 +79,7 @@ def _open_locked(tmp: bytes, path: bytes) -> tuple[int, bool]:
             os.close(descriptor)
             raise
         if not _is_file(descriptor) or _is_at(descriptor, tmp):
-            return descriptor, first
+            return descriptor, was_missing
         os.close(descriptor)  # the process that held the lock has renamed or removed the file
 
 

@@ -34,7 +34,7 @@ class Lint:
         self.count = 0
         self._texts: list[bytes] = []
         self._lines: dict[bytes, int] = {}  # key -> the first line that sets it
-        self._relays: list[bytes] = []  # warnings about rules that let too many relay: further ones do not hide them
+        self._relays: list[bytes] = []  # warnings about rules that let too many relay: others do not hide them
         self._suspects: list[tuple[int, Rule]] = []  # rules that are judged when all lines are known
 
     def ignored(self, number: int, line: bytes) -> None:
@@ -90,7 +90,7 @@ class Lint:
             self.file(b"no default rule: all other clients are allowed")
 
     def texts(self) -> list[bytes]:
-        """Return the warnings: at most WARNINGS_MAX, as many about relaying, and the number of the others."""
+        """Return the warnings: at most WARNINGS_MAX about relaying, WARNINGS_MAX others, and how many are left out."""
         texts = self._texts + self._relays[:WARNINGS_MAX]
         hidden = self.count - len(texts)
         return texts + ([b"file: and %d more" % hidden] if hidden else [])

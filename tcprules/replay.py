@@ -16,11 +16,11 @@ LOG_LINE = re.compile(
 LOSS_MARKS = (b"?", b"...")  # tcpserver.c safeappend: `?` replaces other bytes, `...` ends a cut field
 
 
-COUNTED_MAX = 100_000  # addresses whose clients are counted: a log of more has no single one that matters
+COUNTED_MAX = 100_000  # addresses whose clients are counted: in a log with more, no single one matters
 
 
 class Undecidable(ValueError):
-    """The log does not contain all that the rules look at."""
+    """The log line lacks something that the rules depend on."""
 
 
 class Client:
@@ -34,7 +34,7 @@ class Client:
         self.info = info
 
     def text(self) -> bytes:
-        """The address, and the host and info that are set."""
+        """Return the address, and the host and info that are set."""
         host = b"" if self.host is None else b" host=" + self.host
         info = b"" if self.info is None else b" info=" + self.info
         return self.ip + host + info

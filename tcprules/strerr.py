@@ -1,7 +1,7 @@
 """Messages to the administrator: `prog: fatal: unable to ...: why`, exit 100 or 111, djb's texts for errno.
 
 The texts are those of error_str.c in ucspi-tcp 0.88, not of strerror(3), because log parsers know them. Messages are
-raw bytes, as in 0.88: a caller must filter the bytes of a client before.
+raw bytes, as in 0.88: the caller must have filtered the bytes of a client.
 """
 
 import errno
@@ -104,7 +104,7 @@ def reason(error: OSError) -> str:
 
 
 def occupy_standard_descriptors() -> None:
-    """Open the closed ones of descriptors 0 to 2, so that no file gets such a number and receives our messages.
+    """Open those of descriptors 0 to 2 that are closed, so that no file gets such a number and receives our messages.
 
     Reading and writing fail with EBADF, as on a closed descriptor. print would lose its text without an error.
     """

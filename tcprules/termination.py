@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM)
 LONGEST_WAIT = 200  # milliseconds
-_mask: set[int] | None = None  # the signal mask outside of `delayed`, while a body of it runs
+_mask: set[int] | None = None  # the signal mask before the outermost `delayed`, while its body runs
 
 
 class Stopped(BaseException):
@@ -24,7 +24,7 @@ class Stopped(BaseException):
 
 
 def catch() -> None:
-    """Make the signals raise Stopped, unless they are ignored. Only the first one does: none ends the clean-up."""
+    """Make the signals raise Stopped, unless they are ignored. Only the first one does: none must end the clean-up."""
     for number in SIGNALS:
         if _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, _stop)
@@ -87,9 +87,9 @@ def await_input(descriptor: int) -> None:
 
 
 class delivered:
-    """`with delivered():` delivers the signals during its body, where a process may wait for long within `delayed`.
+    """`with delivered():` within `delayed` delivers the signals during its body, which may wait for long.
 
-    There they must raise Stopped, or the process must have nothing to clean up.
+    The signals must raise Stopped there, unless the process has nothing to clean up.
     """
 
     __slots__ = ()
