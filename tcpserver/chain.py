@@ -7,7 +7,7 @@ program that this process has loaded (registry.py), that program's main is calle
 import errno
 import os
 import sys
-from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]  # the free half of signal
+from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]  # see process
 
 from tcpserver.registry import find_loaded
 from tcpserver.registry import freed_memory_is_wiped as freed_memory_is_wiped
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = b"/bin:/usr/bin"  # pathexec_run.c, when PATH is unset
 SEARCH_ON = (errno.EACCES, errno.EPERM, errno.EISDIR)  # pathexec_run.c: remembered, and the search goes on
-PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # from its start on; a C program of the chain leaves them alone
+PYTHON_IGNORES = (SIGPIPE, SIGXFSZ)  # Python ignores them from its start on; a C program does not
 
 
 def become(
@@ -31,14 +31,14 @@ def become(
     name: bytes | None = None,
     own: "Mapping[bytes, bytes] | None" = None,
 ) -> OSError:
-    """Replace this process by argv[0], or by the program `name`, run with `environ`. Returns the error if that fails.
+    """Replace this process by the program `name`, by default argv[0]. Returns the error if that fails.
 
     None for `environ`: run it with os.environ. The caller then promises that it has touched neither streams nor signals
     and has left no descriptor open; a loaded program starts 0.3 ms faster.
 
     A name without a slash is searched in the PATH of the program that calls, not in that of `environ` (pathexec_run.c):
-    a rule that sets PATH changes what tcpserver's program sees, and where that one searches, never which one it is.
-    `own`: the environment of the program that calls, in a worker; None: that of this process.
+    a rule that sets PATH changes where tcpserver's program searches, never which program tcpserver runs.
+    `own`: the environment of the program that calls, which in a worker is not this process's; None: this process's.
     """
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     for path in candidates(argv[0] if name is None else name, own):
@@ -57,7 +57,7 @@ def become(
 
 
 def become_rest() -> OSError:
-    """Become the program that sys.argv names behind this program's own name. As `become` with None, but cheaper."""
+    """Become the program that sys.argv names after this program's own name. As `become` with None, but cheaper."""
     words = sys.argv[1:]
     if programs and "/" in words[0] and (program := loaded_program(words[0])):
         program.run(words)
@@ -65,7 +65,7 @@ def become_rest() -> OSError:
 
 
 def serve_rest(environ: dict[bytes, bytes]) -> int:
-    """Run the program that sys.argv names behind this program's own name; return its exit status.
+    """Run the program that sys.argv names after this program's own name; return its exit status.
 
     `environ` is this program's own environment, and becomes that of the next one.
 
@@ -88,7 +88,7 @@ def exit_status(code: object) -> int:
 
 
 def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) -> None:
-    """exec, with the signals that Python ignores as a C program of the chain would have left them."""
+    """exec. The signals that Python ignores first get their default action, as a C program would have left them."""
     for number in PYTHON_IGNORES:
         signal(number, SIG_DFL)
     if environ is None:
@@ -100,7 +100,7 @@ def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) 
 def candidates(name: bytes, environ: "Mapping[bytes, bytes] | None" = None) -> list[bytes]:
     """The paths to try for a program name, in order. An empty PATH component means the current directory.
 
-    `environ` has the PATH to search; None: the environment of this process, which is not that of a worker's client.
+    `environ` has the PATH to search; None: the environment of this process. In a worker, that is not the client's.
     """
     if b"/" in name:
         return [name]

@@ -158,7 +158,7 @@ def open_standard_descriptors() -> None:
 
 def misused(what: str, option: str) -> NoReturn:
     """Report an unknown option, or one without its argument: sgetopt's line, unless it is a long one, and the usage."""
-    letter = os.fsencode(option[1:])[:1]  # sgetopt knows bytes alone
+    letter = os.fsencode(option[1:])[:1]  # sgetopt reads single bytes
     if len(option) == 2:  # `--` as a word of its own is the end of the options, so this one stood in a cluster
         strerr.say(os.path.basename(sys.argv[0]) or "tcpserver", ": ", what, letter)
     strerr.die(strerr.PERMANENT, USAGE)
@@ -234,7 +234,7 @@ def operands(words: list[str]) -> tuple[str | None, int, list[str]]:
 
 
 def user(params: dict[str, Any], order: list[str]) -> Account:
-    """The account to become: of -u, -g and -U (both from the environment) the later one counts, each for its part."""
+    """The account to become. -U takes user and group from the environment; the last option for each counts."""
     given = {"user": list(params["user"]), "group": list(params["group"])}
     chosen: dict[str, str | None] = {"user": None, "group": None}
     for name in order:

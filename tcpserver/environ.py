@@ -3,7 +3,7 @@
 None means unset: an inherited variable of that name is removed. Pure.
 """
 
-SERVICE_NAMES = (  # of the service manager's for tcpserver's own process (the table is in docs/tcpserver.md)
+SERVICE_NAMES = (  # set by the service manager for tcpserver's own process (the table is in docs/tcpserver.md)
     b"LISTEN_FDS",
     b"LISTEN_PID",
     b"LISTEN_PIDFDID",
@@ -36,20 +36,20 @@ IPV6_NAMES = (  # ucspi-tcp-ipv6's; programs that read ${PROTO}REMOTEIP (mailfro
     b"TCP6INTERFACE",
 )
 CONNECTION = b"TCPCONNECTION"  # which of the server's connections it is, for other programs' logs
-PROXY_NAMES = (b"PROXYREMOTEIP", b"PROXYREMOTEPORT", b"NORELAY")  # of a client behind a proxy (--proxy-from) alone
-VIA = b"TCPREMOTEVIA"  # of a client that has the address of this host's gateway or bridge alone
+PROXY_NAMES = (b"PROXYREMOTEIP", b"PROXYREMOTEPORT", b"NORELAY")  # only for clients of --proxy-from
+VIA = b"TCPREMOTEVIA"  # only for a client that has the address of this host's gateway or bridge
 NOT_PASSED_ON = frozenset((*SERVICE_NAMES, *IPV6_NAMES, *PROXY_NAMES, VIA, CONNECTION))
 
 
 def base(inherited: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """What every program's environment starts from."""
-    theirs = {name: value for name, value in inherited.items() if name not in NOT_PASSED_ON}
-    if theirs.get(BIND_NOW) == OURS:
-        del theirs[BIND_NOW]
-    if is_wiping(theirs):
+    passed_on = {name: value for name, value in inherited.items() if name not in NOT_PASSED_ON}
+    if passed_on.get(BIND_NOW) == OURS:
+        del passed_on[BIND_NOW]
+    if is_wiping(passed_on):
         for name in WIPING:
-            del theirs[name]
-    return theirs
+            del passed_on[name]
+    return passed_on
 
 
 def is_wiping(inherited: dict[bytes, bytes]) -> bool:
@@ -61,9 +61,9 @@ class Facts:
     """Both ends of a connection: addresses as text, ports, names and ident's answer (None: not known, or not asked).
 
     `interface` is the name of the network interface of a link-local IPv6 client. `proxy_ip` and `proxy_port` are the
-    proxy's end of the connection, if a PROXY header has named the others. With `never_relays` it has named none: the
-    ends are those of the connection, and its client may not relay. `via` is `gateway` or `bridge` for a client that has
-    the address of this host's gateway or bridge. `connection` is the name of this connection in a JSON log.
+    proxy's end of a connection with a PROXY header, which names the client's ends. With `never_relays` it names none:
+    the ends are those of the connection, and its client may not relay. `via` is `gateway` or `bridge` for a client that
+    has the address of this host's gateway or bridge. `connection` is the name of this connection in a JSON log.
     """
 
     __slots__ = (
@@ -130,7 +130,7 @@ def variables(facts: Facts) -> Edits:
 def with_rule(facts: Facts, of_rule: "list[tuple[bytes, bytes]]") -> Edits:
     """The variables of one connection, then those of the client's rule, which override them.
 
-    No rule lets a client relay that is unknown behind its proxy.
+    A client that its proxy does not name may not relay, whatever the rule sets.
     """
     edits = variables(facts) + list(of_rule)
     if facts.never_relays:

@@ -1,7 +1,7 @@
 """How the parent gives a worker its next client, and how the worker reports the end of one. Formats and system calls.
 
-A client is one message on the worker's own socket, with the connection as a descriptor. It says what the worker logs
-first, and either how the environment changes, or, where the worker has to ask and judge, who the client is. A result is
+A client is one message on the worker's own socket, with the connection as a descriptor. The message has the lines that
+the worker logs first. If the parent has judged, it has the edits of the environment, otherwise the facts. A result is
 one record in the pipe that all workers share.
 """
 
@@ -19,7 +19,7 @@ AT_ONCE = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 class Job:
-    """What a worker is to do for one client. `facts` is None where the parent has judged, and `edits` are known."""
+    """What a worker is to do for one client. If the parent has judged, `facts` is None, and `edits` are complete."""
 
     __slots__ = ("announcement", "edits", "facts", "others")
 

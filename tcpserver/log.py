@@ -2,7 +2,7 @@
 
 from tcpserver.environ import Facts
 
-LIMIT_ADDRESS = b"limit-address"  # why a client is refused that is over -C or a rule's MAXCONIP
+LIMIT_ADDRESS = b"limit-address"  # the reason for refusing a client over -C or a rule's MAXCONIP
 FIELD_BYTES = 100  # tcpserver.c safecats(): a longer field ends in "..."
 SAFE = bytes(c if 33 <= c <= 126 and c not in b"%:" else ord("?") for c in range(256))  # safecats()
 
@@ -35,7 +35,7 @@ class Lines:
         return b"tcpserver: pid %d from %s\n" % (pid, facts.remote_ip)
 
     def verdict(self, word: bytes, pid: int, facts: Facts, key: bytes | None, reason: bytes = b"") -> bytes:
-        """ok or deny (`word`), and who spoke to whom. The reason of a limit is ours and stands last."""
+        """ok or deny (`word`), and both ends. The reason of a limit is our addition, and comes last."""
         return b"tcpserver: %s %d %s:%s:%d %s:%s:%s:%d%s\n" % (
             word,
             pid,
@@ -70,7 +70,7 @@ class Lines:
         return self.warning(b"dropped %d log lines: nobody read them" % lines)
 
     def waiting(self, headers: int, turns: int) -> bytes:
-        """Another, with --proxy-from: connections without their whole PROXY header, and those that wait for -c."""
+        """The answer to SIGUSR1 with --proxy-from: how many connections wait for a PROXY header, how many for -c."""
         return b"tcpserver: waiting: %d for a PROXY header, %d for their turn\n" % (headers, turns)
 
     def connected(self, pid: int, facts: Facts, seconds: float) -> bytes:

@@ -20,7 +20,7 @@ def line(event: str, **values: object) -> bytes:
 
 
 def ends(facts: Facts) -> dict[str, object]:
-    """Who spoke to whom."""
+    """Both ends of a connection."""
     return {
         "connection": readable(facts.connection),
         "local_ip": readable(facts.local_ip),
@@ -36,7 +36,7 @@ def ends(facts: Facts) -> dict[str, object]:
 
 
 def client(facts: Facts) -> dict[str, object]:
-    """Which connection it is, and whose."""
+    """The connection's name and the client's address."""
     return {"connection": readable(facts.connection), "remote_ip": readable(facts.remote_ip)}
 
 

@@ -82,7 +82,7 @@ def is_open(descriptor: int) -> bool:
 
 
 def move_up(descriptor: int) -> int:
-    """The same file under a number that no program gives to another. Closes the old one. Raises OSError."""
+    """Give a descriptor a number from FIRST_UNUSED on. The old number is closed, also on failure. Raises OSError."""
     import fcntl  # the parent has loaded it before it gave up root
 
     try:
@@ -92,7 +92,7 @@ def move_up(descriptor: int) -> int:
 
 
 def title_area() -> tuple[int, int]:
-    """The addresses of the first and behind the last byte of this process's words (proc(5), arg_start, arg_end)."""
+    """The addresses of the start and the end of this process's argument area (proc(5), arg_start, arg_end)."""
     try:
         with open("/proc/self/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -105,7 +105,7 @@ def set_title(words: list[str]) -> None:
     """Show these words as the process's name and command line, in ps and to pgrep, as after an exec of them.
 
     The words are written over those that the process was started with, as setproctitle(3) does, and cut to their
-    length. Where the system has no such thing, nothing changes.
+    length. Where the system cannot do this, nothing changes.
     """
     name = os.fsencode(words[0].rpartition("/")[2])
     try:

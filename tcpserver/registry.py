@@ -36,10 +36,10 @@ programs: "dict[tuple[int, int, int], Program]" = {}  # identity of a script -> 
 
 
 def identity_of(found: os.stat_result) -> tuple[int, int, int]:
-    """What a script is known by.
+    """The identity of a script: device, inode and change time.
 
-    Without the time, a new file that gets the inode of a removed one would be taken for it. What changes the time
-    alone, as chmod and a hard link do, makes the script one that is executed.
+    Without the time, a new file that gets the inode of a removed one would be taken for it. After a change
+    of the time alone, by chmod or a hard link, the script is executed, not called.
     """
     return found.st_dev, found.st_ino, found.st_ctime_ns
 
@@ -55,7 +55,7 @@ def loaded_program(path: bytes | str) -> "Program | None":
 
 
 def find_loaded(paths: list[bytes]) -> "tuple[Program, bytes] | None":
-    """The loaded program, and its path, at which exec's search through these paths would end."""
+    """The loaded program at which exec's search through these paths ends, and its path; None if it is not loaded."""
     for path in paths if programs else ():
         program = loaded_program(path)
         if program:

@@ -6,7 +6,7 @@ Knows neither options nor sockets.
 
 import os
 
-WORDY = {  # how a field that is not plain text is read back from its word
+CONVERTERS = {  # field -> what makes its value from its word; other fields are text
     "port": int,
     "verbosity": int,
     "limit": int,
@@ -116,7 +116,7 @@ class Settings:
             setattr(self, name, values.get(name, [] if name in LISTS else None))
 
     def words(self) -> list[str]:
-        """The settings as `name=value` words, a list as one word an item, what is not given as none."""
+        """The settings as `name=value` words: one for each item of a list, none for a value that was not given."""
         words = []
         for name in self.__slots__:
             value = getattr(self, name)
@@ -131,7 +131,7 @@ class Settings:
         settings = cls()
         for word in words:
             name, _, text = word.partition("=")
-            value = WORDY[name](text) if name in WORDY else text
+            value = CONVERTERS[name](text) if name in CONVERTERS else text
             if isinstance(getattr(settings, name), list):
                 getattr(settings, name).append(value)
             else:

@@ -1,4 +1,4 @@
-"""Host and port of a command line -> addresses and a port number. Names are the system's resolver's."""
+"""Host and port of a command line -> addresses and a port number. The system's resolver looks names up."""
 
 import _socket as socket  # its Python half loads enum and selectors
 import errno
@@ -11,7 +11,7 @@ LITERAL = frozenset("0123456789.[]")  # dns_ip4_qualify() takes a host of these 
 
 
 class Unable(Exception):
-    """Something that a program cannot do without did not work; the text is 0.88's fatal line without its prefix."""
+    """A step that a program needs has failed; the text is 0.88's fatal line without its prefix."""
 
 
 def port_number(text: str) -> int:
@@ -49,9 +49,10 @@ def addresses(host: str) -> list[str]:
 
 
 def literal(host: str) -> str:
-    """A dotted quad and whatever follows it, as dns_ip4() reads it: an octet without digits is 0.
+    """The dotted quad at the start of a host, as dns_ip4() reads it: an octet without digits is 0.
 
-    One dot at the end does not count. Octets over 255 are refused; 0.88 takes them modulo 256.
+    What follows the fourth octet and a dot is ignored. Octets over 255 are refused; 0.88 takes them modulo 256. Raises
+    Unable.
     """
     octets = [octet.lstrip("0") or "0" for octet in brackets_off(host.removesuffix(".")).split(".")]
     if len(octets) < 4 or any(len(octet) > 3 or int(octet) > 255 for octet in octets):
@@ -60,12 +61,12 @@ def literal(host: str) -> str:
 
 
 def brackets_off(host: str) -> str:
-    """dns_ip4() overlooks brackets wherever they stand."""
+    """The text without brackets, which dns_ip4() ignores anywhere."""
     return host.replace("[", "").replace("]", "")
 
 
 def ipv6_literal(host: str) -> str:
-    """An IPv6 address, bare or in brackets, a zone allowed."""
+    """The numeric address for an IPv6 address, bare or in brackets, with or without a zone. Raises Unable."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         found = socket.getaddrinfo(bare, None, socket.AF_INET6, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)

@@ -1,4 +1,4 @@
-"""One connection before its program runs, where a name has to be asked first, or a banner written.
+"""One connection until its program runs, where a name or ident must be asked for first, or a banner sent.
 
 Banner, names, ident, rules, environment, in tcpserver.c's order. Where nothing has to be asked, the parent judges by
 itself (parent/admission.py).
@@ -55,7 +55,7 @@ class Connection:
         self.base, self.lines, self.signals = base, lines, signals
         self.others = others  # how many more are connected from the same address, as the parent counts
         self.deadline = time.monotonic() + settings.prepare_timeout
-        self.unasked: list[bytes] = []  # marks of the rules' keys for which a question could not be asked
+        self.unasked: list[bytes] = []  # NAME_MARK, INFO_MARK: the question behind it could not be asked
 
     def run(self) -> "NoReturn":
         """Ask, judge, become the program."""
@@ -107,7 +107,7 @@ class Connection:
             registry.programs.clear()  # a thread still waits in the resolver: exec, which ends it, in place of a call
         facts.local_host = found.local if settings.local_name is None else octets(settings.local_name)
         facts.remote_host = found.remote
-        if settings.ask_info and facts.proxy_ip is None:  # the client's host knows no connection of ours
+        if settings.ask_info and facts.proxy_ip is None:  # behind a proxy, the client's host has no connection to us
             try:
                 facts.remote_info = ident.ask(facts, settings.ident_timeout, self.deadline)
             except names.Unasked:
@@ -137,7 +137,7 @@ class Connection:
         return verdict
 
     def look_up(self) -> lookup.Verdict:
-        """The verdict of the rules file as it is now. Without a file everybody may connect."""
+        """The verdict of the rules file as it is now. Without -x every client is allowed."""
         if self.settings.rules is None:
             return lookup.ALLOWED
         facts = self.facts
@@ -152,7 +152,7 @@ class Connection:
             self.drop(b"read " + path, strerr.reason(error))
 
     def check_unasked(self, rules: lookup.Rules) -> None:
-        """Drop a client about whom a rule could not be looked up: it must not pass for one without a name."""
+        """Drop a client if a rule may depend on an answer that could not be asked for: it may have a name or user."""
         for mark in self.unasked:
             if any(mark in key for key, _ in rules.records()):
                 self.drop(b"ask for the client's " + UNASKED[mark], strerr.WORDS[errno.EAGAIN])

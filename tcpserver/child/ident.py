@@ -11,10 +11,10 @@ from tcpserver.child.names import Unasked
 from tcpserver.environ import Facts
 
 PORT = 113
-LONGEST_WAIT = 2_000_000.0  # seconds: settimeout hands milliseconds to poll(2) as an int, in which more wrap around
+LONGEST_WAIT = 2_000_000.0  # seconds: settimeout passes milliseconds to poll(2) as an int, which more would overflow
 LONGEST_REPLY = 1000  # RFC 1413, 4: a reply is at most 1000 characters
 LONGEST_USER = 257  # remoteinfo.c stops there
-NO_RESOURCES = (  # our system's errors, which are no answer of the client's host
+NO_RESOURCES = (  # this system's errors, which say nothing about the client's host
     errno.EMFILE,
     errno.ENFILE,
     errno.ENOBUFS,

@@ -29,14 +29,14 @@ def write_log(line: bytes) -> None:
 
 
 def enter(closing: list[int]) -> None:
-    """In a child that has something to ask first: unblock signals, and close what is the parent's."""
+    """In a child that asks first: unblock signals, and close the parent's descriptors."""
     pthread_sigmask(SIG_SETMASK, ())
     for descriptor in closing:
         close(descriptor)
 
 
 def replace(argv: list[bytes], environ: dict[bytes, bytes], connection: int, signals: SignalActions) -> OSError:
-    """Put the connection on descriptors 0 and 1, every signal to its default, and become argv[0].
+    """Put the connection on descriptors 0 and 1, set ignored signals to their default, and become argv[0].
 
     Returns only on failure, with the error.
     """
@@ -64,8 +64,8 @@ def serve(connection: int, closing: list[int], start: "tuple[Any, ...]") -> "NoR
 def call(connection: int, closing: list[int], start: "tuple[Any, ...]") -> "NoReturn":
     """Run a loaded main on the connection. Its words are in sys.argv already; signals are blocked.
 
-    In one piece, and with short names: to call a function or to look into a module for the first time costs a child
-    some 5 pages of memory, a twentieth of what all this takes.
+    It calls few functions, and those by their own names: the first call of a function, or look into a module, costs a
+    child some 5 pages of memory, a twentieth of the whole.
     """
     announce, main, edits = start
     for descriptor in closing:

@@ -128,7 +128,7 @@ def clean(name: bytes) -> bytes | None:
 
 
 def is_number(name: bytes) -> bool:
-    """Whether a forward look-up would take it for an address (`0x7f.1` too), which leads to itself."""
+    """Whether a forward look-up would take it for an address (`0x7f.1` too), and so would confirm it."""
     if DIGITS.issuperset(name):
         return True
     try:

@@ -73,7 +73,7 @@ class LeanReset:
 
 
 class FullReset:
-    """For serve_client(): it may use and change whatever a program of its own process may."""
+    """For serve_client(): it may use and change whatever a program in a process of its own may."""
 
     __slots__ = ("descriptors", "directory", "identity", "program", "streams", "umask", "words")
 
@@ -95,7 +95,7 @@ class FullReset:
         return code
 
     def is_clean(self, code: object) -> bool:
-        """May this process go on? Not with something to do at its end, or where the program has left something."""
+        """Whether the process may go on: no exit functions are registered, and the program has left nothing behind."""
         return (
             (code is None or isinstance(code, int))
             and (sys.stdin, sys.stdout, sys.stderr) == self.streams
@@ -129,7 +129,7 @@ class FullReset:
     def renew(self) -> None:
         """Prepare for the next client, whose connection is on descriptors 0 and 1."""
         signal(SIGINT, default_int_handler)  # not while idle: the death of an idle worker is no error
-        streams.make_streams()  # the old ones may hold what the client before has sent
+        streams.make_streams()  # the old ones may hold input of the previous client
         self.streams = sys.stdin, sys.stdout, sys.stderr
 
 

@@ -79,8 +79,8 @@ class Script:
 def perform(main: "Callable[[], object]", forked: bool = False) -> "NoReturn":
     """Call a main where words, environment, streams and signals are right, and end the process as its script would.
 
-    Its errors end here: the caller, in the process that this was, must not take them for its own. With `forked`,
-    signals are still blocked: they come now, and a SIGINT is the program's.
+    No exception reaches the caller, which would take it for one of its own. With `forked`, signals are still blocked:
+    they are delivered from here on, and a SIGINT reaches the program.
     """
     code: object = UNCAUGHT
     set_title(sys.argv)
@@ -98,7 +98,7 @@ def perform(main: "Callable[[], object]", forked: bool = False) -> "NoReturn":
 
 
 def leave_behind(keep: frozenset[str]) -> None:
-    """What exec does besides: reset handlers, close descriptors marked so (but for `keep`), drop the streams."""
+    """Do the rest of what exec does: reset handlers, close non-inheritable descriptors except `keep`, renew streams."""
     for number in range(1, 32):
         if callable(getsignal(number)):
             signal(number, SIG_DFL)

@@ -1,6 +1,6 @@
 """Serve one client after the other in one process, for a loaded program that offers it (--reuse).
 
-What is done between two clients stands in reset.py.
+reset.py has what is done between two clients.
 """
 
 import _socket as socket
@@ -40,7 +40,7 @@ class Plan:
         self.settings, self.program, self.base = settings, program, base
         self.lines, self.signals = lines, signals
         self.max_clients = settings.reuse
-        self.results = results  # the pipe for what became of the clients
+        self.results = results  # the pipe in which workers report that a client is gone
 
 
 def serve(connection: int, closing: list[int], start: "tuple[Any, ...]") -> "NoReturn":
@@ -61,7 +61,7 @@ def take(connection: int) -> None:
 
 
 class Worker:
-    """One process."""
+    """A worker process."""
 
     __slots__ = ("channel", "plan", "process")
 
@@ -121,7 +121,7 @@ class Worker:
         return strerr.TEMPORARY
 
     def next_client(self) -> Job:
-        """Wait for a client, and put it on descriptors 0 and 1. Exits where none is to come."""
+        """Wait for a client, and put it on descriptors 0 and 1. Exits if the parent has closed the channel."""
         client = receive_client(self.channel)
         if client is None:
             os._exit(0)

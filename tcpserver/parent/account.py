@@ -1,6 +1,6 @@
 """-u, -g and -U -> the uid, gid and groups to run as. Looks accounts up; changes nothing (listen.py does).
 
-A name brings its gid and its groups, a number its gid and no other group: nobody stays root, or in root's groups, by
+A user's name also sets its gid and its groups, a uid only its gid. So no process stays root, or in root's groups, by
 mistake. 0.88 takes only numbers, and stays root without a warning for anything else.
 """
 

@@ -36,10 +36,10 @@ class Admission:
         self.loop_descriptors: list[int] = []
         self.proxied = self.proxies() if settings.proxy_from else None
         self.connections = Connections() if settings.log_format == "json" else None
-        self.via: dict[bytes, bytes] = {}  # what the clients of some addresses come through: a gateway or a bridge
+        self.via: dict[bytes, bytes] = {}  # address -> gateway or bridge: TCPREMOTEVIA
 
     def facts(self, connection: "socket.socket", peer: "tuple[str, int] | tuple[str, int, int, int]") -> Facts | None:
-        """Both ends of a connection. None if the other end is gone already, and so is our address."""
+        """Both ends of a connection. None if the client is gone already: then our end is not known, either."""
         try:
             name = connection.getsockname()
         except OSError as error:
@@ -88,13 +88,13 @@ class Admission:
             self.starter.start(client, connection, verdict)
 
     def own_descriptors(self) -> list[int]:
-        """What a forked child must not keep: the loop's, the rules file, clients that linger or wait."""
+        """The descriptors that a forked child must close: the loop's, the rules file, clients that linger or wait."""
         rules = [self.rules.descriptor] if self.rules and self.rules.descriptor >= 0 else []
         waiting = self.proxied.descriptors() if self.proxied else []
         return self.loop_descriptors + rules + list(self.linger.sockets) + waiting
 
     def proxies(self) -> "Proxied":
-        """Where connections wait for their PROXY header."""
+        """Make the object that keeps connections until their PROXY header is whole."""
         from tcpserver.parent.proxied import Proxied  # start.py has loaded it
 
         networks = [octets(text) for text in self.settings.proxy_from]
@@ -114,7 +114,7 @@ class Admission:
             self.children.journal.write(self.children.lines.warning(text))
 
     def start_pending(self) -> None:
-        """Fork for all who have come by now and are to have a forked child."""
+        """Start the processes of all pending clients."""
         if self.starter.pending:
             self.starter.start_pending(self.own_descriptors())
 

@@ -45,17 +45,17 @@ class Children:
         return len(self.by_pid) + self.coming >= self.max_children
 
     def expect(self, client: Client) -> None:
-        """One more client is let in."""
+        """Count an admitted client, which has no process yet."""
         self.coming += 1
         self.limits.accept(client.group, client.started)
 
     def add(self, pid: int, client: Client) -> None:
-        """An expected client has its process."""
+        """Record the process of an expected client."""
         self.coming -= 1
         self.by_pid[pid] = client
 
     def forget(self, client: Client) -> None:
-        """An expected client gets no process."""
+        """Remove an expected client that gets no process."""
         self.coming -= 1
         self.limits.release(client.group)
 
@@ -76,7 +76,7 @@ class Children:
                 self.remove(pid, wait_status)
 
     def collect_results(self) -> None:
-        """Remove the clients whose workers go on without them."""
+        """Remove the clients that their workers have served."""
         for pid, status in self.pool.finished_clients():
             self.remove(pid, status << 8)
 

@@ -32,8 +32,8 @@ def spawn(
 ) -> int:
     """Start the first of the paths that can be started, on the connection, and return its pid.
 
-    Raises OSError with pathexec's errno. A stat tells which of several files exist: it costs a microsecond, a child
-    that fails to exec a few hundred. A file that cannot be looked at is tried, so that the errno is exec's own.
+    Raises OSError with pathexec's errno. With several paths, stat() first finds those that
+    exist: it costs a microsecond, a child that fails to exec a few hundred. Where stat() fails, its errno is exec's.
     """
     failure = None
     descriptors = [(os.POSIX_SPAWN_DUP2, connection, 0), (os.POSIX_SPAWN_DUP2, connection, 1)]
@@ -65,9 +65,9 @@ def fork_each(
     A child does run(connection, descriptors to close, its start). It has to close the parent's own descriptors, and the
     connections whose turn is still to come.
 
-    After a fork the parent copies every page of memory that it writes to, some 2 microseconds a page. Hence all forks
-    in a row, with next to nothing between. The child's code stands outside of the parent's `try`: its errors must not
-    pass for fork's.
+    After a fork the parent copies every page of memory that it writes to, some 2 microseconds a page. So all forks
+    follow each other, with almost no code between. The child's code is outside of the parent's `try`: its errors must
+    not be taken for fork's.
 
     Signals are blocked meanwhile, in the child until it unblocks them, and have the actions that the children need.
     """
@@ -97,7 +97,7 @@ def fork_each(
 
 
 def wake_up_for_children(wake: int) -> None:
-    """A SIGCHLD that was blocked while it had no handler was thrown away: do as if one had come."""
+    """Wake the loop as a SIGCHLD does: one that came while it had no handler has been discarded."""
     try:
         os.write(wake, bytes([SIGCHLD]))
     except BlockingIOError:

@@ -1,6 +1,6 @@
 """The addresses that every client has behind NAT or a published port: this host's gateways and bridges.
 
-Looked for once, at the start. Judges no client: it warns of those that may relay, and says how clients are marked.
+They are looked for once, at the start. Judges no client: warns if such an address may relay, and returns the marks.
 """
 
 from tcprules import hostnet, lookup

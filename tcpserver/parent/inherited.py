@@ -1,5 +1,5 @@
-"""The environment that this process was given, in its order. What Python makes of it is not what programs should get:
-in the C locale an interpreter adds LC_CTYPE to its own (PEP 538).
+"""The environment that this process was given, in its order. os.environ is not what programs should get: in the C
+locale an interpreter adds LC_CTYPE to it (PEP 538).
 """
 
 import os

@@ -23,15 +23,15 @@ NOT_NOW = (errno.EAGAIN, errno.EWOULDBLOCK)
 class Journal:
     """Lines on their way to descriptor 2."""
 
-    __slots__ = ("descriptor", "dropped", "report", "room", "waiting", "waiting_bytes")
+    __slots__ = ("descriptor", "dropped", "poller", "report", "waiting", "waiting_bytes")
 
     def __init__(self, report: "Callable[[int], bytes]", descriptor: int = 2) -> None:
         self.report = report  # makes the line with the number of dropped lines
         self.descriptor = private(descriptor)
-        self.room: select.poll | None = None  # asked before each write where the write itself could block
+        self.poller: select.poll | None = None  # polled before each write, if a write could block
         if self.descriptor == descriptor and may_block(descriptor):
-            self.room = select.poll()
-            self.room.register(descriptor, select.POLLOUT)
+            self.poller = select.poll()
+            self.poller.register(descriptor, select.POLLOUT)
         self.waiting: deque[bytes] = deque()
         self.waiting_bytes = 0
         self.dropped = 0
@@ -49,12 +49,12 @@ class Journal:
         self.waiting_bytes += len(lines)
 
     def attempt(self, lines: bytes) -> int:
-        """How many bytes could be written now. A descriptor that takes no bytes at all swallows them."""
+        """Write what can be written now, and return how many bytes are done: after an error all, and they are lost."""
         written = 0
         try:
-            if not self.room:
+            if not self.poller:
                 return os.write(self.descriptor, lines)
-            while written < len(lines) and self.room.poll(0):
+            while written < len(lines) and self.poller.poll(0):
                 written += os.write(self.descriptor, lines[written : written + PIPE_BUF])
         except OSError as error:
             return written if error.errno in NOT_NOW else len(lines)
@@ -76,7 +76,7 @@ class Journal:
 
 
 def private(descriptor: int) -> int:
-    """A descriptor for the same pipe or terminal that may be non-blocking without anybody else noticing."""
+    """A non-blocking descriptor for the same pipe or terminal, or `descriptor` itself if there can be none."""
     try:
         kind = os.fstat(descriptor).st_mode
         if stat.S_ISFIFO(kind) or (stat.S_ISCHR(kind) and os.isatty(descriptor)):

@@ -8,7 +8,7 @@ from _collections import deque  # type: ignore[import-not-found]  # the C half: 
 from tcpserver.log import LIMIT_ADDRESS
 
 LIMIT_RATE = b"rate"
-MAX_RATED = 100_000  # addresses whose rate is remembered; beyond it the longest silent is forgotten
+MAX_RATED = 100_000  # addresses whose rate is remembered; beyond it the one that has been silent longest is forgotten
 
 
 def group(ip: bytes) -> bytes:
@@ -25,7 +25,7 @@ def group(ip: bytes) -> bytes:
 class Limits:
     """The counts of one server, for each group: `max_connected` clients at once, `rate` accepted in `period` seconds.
 
-    A limit of 0 is none.
+    0 means no limit.
     """
 
     __slots__ = ("connected", "max_connected", "period", "rate", "recent")
@@ -65,7 +65,7 @@ class Limits:
             del self.recent[who]
 
     def release(self, who: bytes) -> None:
-        """One client of this group is gone."""
+        """Count one client of this group less."""
         left = self.connected.get(who, 0) - 1
         if left > 0:
             self.connected[who] = left

@@ -1,4 +1,4 @@
-"""Clients that are refused with a message: they get it, and a second to read it, beside the accept loop.
+"""Clients that are refused with a message, and have a second to read it. The accept loop does not wait for them.
 
 A socket closed with unread data resets the connection and may take the message with it, hence the draining. Bounded in
 time and in number; knows nothing of why they are refused.

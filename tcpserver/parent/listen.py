@@ -22,7 +22,7 @@ def address(host: str) -> str:
 
 
 def listener(settings: Settings, environ: dict[bytes, bytes]) -> socket.socket:
-    """The socket to accept on, set up as the settings say, but for begin(). Raises Unable."""
+    """The socket to accept on, set up as the settings say; begin() makes it listen. Raises Unable."""
     if settings.address is None:
         found = inherited_listener(environ)
     else:
@@ -33,7 +33,7 @@ def listener(settings: Settings, environ: dict[bytes, bytes]) -> socket.socket:
 
 
 def begin(found: socket.socket, settings: Settings) -> None:
-    """Let clients come; where the socket was passed on, they do already. Raises Unable."""
+    """Listen, unless the socket was passed on: that one listens already. Raises Unable."""
     if settings.address is None:
         return
     try:
@@ -80,7 +80,7 @@ def inherited_listener(environ: dict[bytes, bytes]) -> socket.socket:
 def become_user(uid: int | None, gid: int | None, groups: list[int]) -> None:
     """Give up root for good: groups, then gid, then uid. None means that it was not asked for. Raises Unable.
 
-    Who is not root may ask for itself, as with 0.88: it has no groups to give up that it could not have back.
+    A process that is not root may ask for its own ids, as with 0.88. It keeps its groups: only root can change them.
     """
     if os.geteuid() and (uid, gid) == (os.getuid(), os.getgid()):
         return

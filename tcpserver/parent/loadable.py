@@ -1,4 +1,4 @@
-"""Which console scripts the server can load before the first client, and call: found for the command line.
+"""Find the console scripts of a command line that the server can load before the first client, and call.
 
 A package declares its own in the entry-point group tcpserver.programs: the name of a console script, the function to
 call. The group tcpserver.secrets has a predicate for those that may see passwords. Loads no program (preload.py).
@@ -74,9 +74,9 @@ def all_declared() -> "Iterator[tuple[Specification, Identity]]":
 
 
 def paths(entry: EntryPoint) -> list[str]:
-    """Where the script of an entry point may lie: what its package installed, beside tcpserver, among this Python's.
+    """Where the script of an entry point may be: a file of its package, beside tcpserver, or among this Python's.
 
-    The packages of a distribution do not record what they have installed.
+    Packages of a Linux distribution do not record what they have installed.
     """
     files = (entry.dist.files if entry.dist else None) or []
     installed = [str(file.locate()) for file in files if file.name == entry.name and file.parent.name != "__pycache__"]
@@ -97,7 +97,7 @@ def exec_path(word: bytes) -> bytes | None:
 
 
 def identity_of(path: bytes) -> Identity | None:
-    """What the file at `path` is known by (registry.py); None if there is none."""
+    """The identity of the file at `path` (registry.py); None if there is none."""
     try:
         return registry.identity_of(os.stat(path))
     except (OSError, ValueError):

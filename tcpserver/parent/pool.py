@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_IDLE = 50  # workers that may wait for a client; one more is retired
-MIN_WAITING, MAX_WAITING = 16, 20_000  # connections without a PROXY header: the least, and what memory should bear
+MIN_WAITING, MAX_WAITING = 16, 20_000  # connections that wait for a PROXY header: bounds, the upper for memory
 RESERVED = 256  # of the descriptors that the system allows, those that are not for workers: a batch needs 192
 
 
 class Pool:
-    """The workers of one server. `max_clients` for each, one after the other; 1: there is no pool."""
+    """The workers of one server. Each serves `max_clients` at most, one after the other; 1: there is no pool."""
 
     __slots__ = ("capacity", "channels", "idle", "max_clients", "results", "retired")
 
@@ -36,34 +36,34 @@ class Pool:
             os.set_blocking(self.results[1], True)
 
     def share(self, clients: int) -> int:
-        """Leave room to connections that wait for a PROXY header, and return for how many.
+        """Reserve descriptors for connections that wait for a PROXY header, and return for how many.
 
-        Workers for `clients` at once have theirs, or half of all.
+        The workers keep enough for `clients` at once, at most half of all.
         """
-        room = max(0, self.capacity)
-        self.capacity = min(clients + MAX_IDLE, room // 2) if self.max_clients > 1 else 0
-        return min(max(room - self.capacity, MIN_WAITING), MAX_WAITING)
+        available = max(0, self.capacity)
+        self.capacity = min(clients + MAX_IDLE, available // 2) if self.max_clients > 1 else 0
+        return min(max(available - self.capacity, MIN_WAITING), MAX_WAITING)
 
     def descriptors(self) -> list[int]:
-        """What a forked child must not keep."""
+        """The descriptors that a forked child must close."""
         return [*self.results, *self.channels.values()] if self.max_clients > 1 else []
 
     def new_channel(self, taken: int) -> tuple[int, int] | None:
         """A socket pair for a worker that is about to be forked: the parent's end, and the worker's.
 
-        None where there is no room for one more, beside the `taken` that are being made: its client gets a process that
-        serves nobody else.
+        None if there is no descriptor for one more, beside the `taken` that are being made. The client then gets a
+        process that serves no other client.
         """
         if len(self.channels) + taken >= self.capacity:
             return None
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            return move_both_up((ours.detach(), theirs.detach()))
+            parent_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            return move_both_up((parent_end.detach(), worker_end.detach()))
         except OSError:
             return None
 
     def dispatch(self, connection: int, job: Job, announce: "Callable[[int], bytes] | None") -> int | None:
-        """Give an idle worker this client, and return its pid. None where none is idle, or takes so large a job.
+        """Give an idle worker this client, and return its pid. None if no worker is idle, or the job is too large.
 
         `announce` makes the lines that the worker logs first from its pid.
         """
@@ -80,7 +80,7 @@ class Pool:
         return None
 
     def retire(self, pid: int) -> None:
-        """A worker that is no longer needed ends when its socket closes."""
+        """Close the socket of a worker that is no longer needed, which ends it."""
         os.close(self.channels.pop(pid))
         self.retired.add(pid)
 
@@ -98,7 +98,7 @@ class Pool:
         return found
 
     def remove(self, pid: int) -> bool:
-        """A process has ended. Whether it was a worker without a client."""
+        """Forget a process that has ended. Return whether it was a worker without a client."""
         was_idle = pid in self.idle
         if was_idle:
             self.idle.remove(pid)
@@ -111,7 +111,7 @@ class Pool:
 
 
 def move_both_up(ends: tuple[int, int]) -> tuple[int, int]:
-    """Both ends of a pipe or of a socket pair under numbers that no program gives to another. Raises OSError."""
+    """Give both ends of a pipe or socket pair higher numbers (process.move_up). Raises OSError."""
     first = -1
     try:
         first = move_up(ends[0])

@@ -21,7 +21,7 @@ class Unloadable(Exception):
 def preload_all(asked: list[str], found: list[str]) -> list[str]:
     """Load the mains of console scripts, each `MODULE:FUNCTION:PATH`. Call it without root.
 
-    Raises Unloadable for one that was asked for. Returns the reasons for others that cannot be loaded: they are run by
+    Raises Unloadable for one of `asked`. Returns the reasons why others of `found` cannot be loaded: they are run by
     exec.
     """
     before = open_descriptors()

@@ -1,8 +1,8 @@
 """Connections from the proxies of --proxy-from until their PROXY header is whole, beside the accept loop.
 
 Judges no client (admission.py), and does not know the format (proxy_header.py). A header stays in the kernel until it
-is whole, and then only its own bytes are read. An epoll descriptor of its own, in the loop's poll set, keeps those that
-say nothing from costing the loop anything. Bounded in time and in number, and in the lines that it logs.
+is whole, and then only its own bytes are read. An epoll descriptor of its own is in the loop's poll set, so that
+silent connections cost the loop nothing. Bounded in time and in number, and in the lines that it logs.
 """
 
 import _socket as socket  # see serve
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 BATCH = 64  # connections that are looked at before the loop looks at anything else
 CLOSED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET  # edges: what has been seen and stays must not wake again
+EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET  # edge-triggered: unread input wakes only once
 PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
-MAX_LINES = 20  # in a second; more connections that are dropped are only counted
+MAX_LINES = 20  # about dropped connections in a second; further ones are only counted
 
 
 class Dropped(Exception):
-    """A connection is closed; the text says why. Without `is_fault` the other end did not want more.
+    """A connection is closed; the text says why.
 
-    A balancer that only looks whether the port is open does not.
+    `is_fault` is False if the server stops, or the other end has closed, as a balancer does that only checks the port.
     """
 
     def __init__(self, why: str, is_fault: bool) -> None:
@@ -40,7 +40,7 @@ class Proxied:
     """The connections whose header is not whole, and those that wait for a free place (-c), each in their order.
 
     `log(facts, why)` logs that a connection is dropped, `log_more(count)` how many were not logged. With `only_faults`
-    those are neither logged nor counted that the other end has closed. `timeout` is in seconds, moments are those of
+    drops without `is_fault` are neither logged nor counted. `timeout` is in seconds, moments are those of
     time.monotonic().
     """
 
@@ -80,7 +80,7 @@ class Proxied:
         return self.networks.contain(facts.remote_ip)
 
     def add(self, connection: socket.socket, own: Facts, now: float) -> None:
-        """Take a connection with these ends, which may be ready at once. Of too many the oldest is dropped."""
+        """Take a connection with these ends, which may be ready at once. The oldest of too many is dropped."""
         try:
             facts = read_header(connection, own, ended=False)
             if facts:
@@ -112,7 +112,7 @@ class Proxied:
                 self.ready.append((connection, facts))
 
     def forget(self, descriptor: int) -> None:
-        """Watch a connection no longer."""
+        """Stop watching a connection."""
         del self.waiting[descriptor]
         self.epoll.unregister(descriptor)
 
@@ -159,14 +159,14 @@ class Proxied:
         return bool(self.waiting or self.unlogged)
 
     def next_deadline(self) -> float | None:
-        """When something is due; None if nothing is. All have the same time, so that the first is the next."""
+        """When something is due; None if nothing is. All have the same time limit: the oldest is due first."""
         due = [next(iter(self.waiting.values()))[2]] if self.waiting else []
         if self.unlogged:
             due.append(self.second_ends)
         return min(due, default=None)
 
     def descriptors(self) -> list[int]:
-        """What a forked child must not keep."""
+        """The descriptors that a forked child must close."""
         return [self.epoll.fileno(), *self.waiting, *(connection.fileno() for connection, _ in self.ready)]
 
     def stop(self, now: float) -> None:
@@ -182,9 +182,9 @@ class Proxied:
 
 
 def read_header(connection: socket.socket, own: Facts, ended: bool) -> Facts | None:
-    """Take the header from a connection, and return what it says of the client. None: it is not whole.
+    """Read the header from a connection, and return the facts about the client. None: it is not whole.
 
-    Nothing is taken before. `ended`: nothing more will come. Raises Dropped.
+    Until it is whole, nothing is taken from the socket. `ended`: nothing more will come. Raises Dropped.
     """
     try:
         seen = connection.recv(proxy_header.MAX_V2, PEEK)
@@ -203,7 +203,7 @@ def read_header(connection: socket.socket, own: Facts, ended: bool) -> Facts | N
 
 
 def from_header(named: Facts | None, own: Facts) -> Facts:
-    """What is known of a client: its own ends as the header names them; else the connection's, and it never relays."""
+    """The facts about a client: the ends that the header names. If it names none, the connection's; it never relays."""
     facts = own if named is None else named
     facts.never_relays = named is None
     facts.proxy_ip, facts.proxy_port = own.remote_ip, own.remote_port

@@ -69,7 +69,7 @@ def parse(header: bytes) -> Facts | None:
 
 
 def parse_v1(line: bytes) -> Facts | None:
-    """`PROXY TCP4 192.0.2.1 198.51.100.1 40312 25`. Behind UNKNOWN anything may follow."""
+    """`PROXY TCP4 192.0.2.1 198.51.100.1 40312 25`. After UNKNOWN anything may follow."""
     words = line.removesuffix(b"\r\n").split(b" ")
     if words[1] == b"UNKNOWN":
         return None

@@ -12,7 +12,7 @@ Network = tuple[int, int, int]  # width of the family in bits, number of the fir
 def parse(text: bytes) -> Network:
     """The network in `192.0.2.0/24` or `2001:db8::/32`, or the one address in a text without a slash.
 
-    Of IPv4-mapped addresses the IPv4 network. Raises ValueError, with the reason as its text.
+    For IPv4-mapped addresses it is the IPv4 network. Raises ValueError, with the reason as its text.
     """
     address, slash, length = text.partition(b"/")
     width, first = numbered(address)

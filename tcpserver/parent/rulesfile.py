@@ -8,8 +8,8 @@ import time
 
 from tcprules import lookup
 
-SETTLED = 2.0  # seconds; a file changed later than this may change again within one tick of its time stamps
-IN_MEMORY = 4 * 1024 * 1024  # bytes, some 80,000 rules; a larger file is read where a search asks for it
+SETTLED = 2.0  # seconds; a file changed more recently may change again without a new time stamp
+IN_MEMORY = 4 * 1024 * 1024  # bytes, some 80,000 rules; of a larger file, each search reads what it needs
 MOST_VERDICTS = 10_000
 
 Identity = tuple[int, int, int, int, int]

@@ -41,7 +41,7 @@ class Server:
         self.proxied = admission.proxied
         self.poll = select.poll()
         self.accepting = False  # is the listener in the poll set?
-        self.logging = False  # is the journal's descriptor?
+        self.logging = False  # is the journal's descriptor in it?
         self.paused_until = 0.0
         self.failing = False  # has accept failed since it last worked?
         self.drain_until: float | None = None
@@ -176,7 +176,7 @@ class Server:
             connection.close()
 
     def has_turn(self) -> bool:
-        """Whether there is room for a client whose PROXY header is whole: it has been waiting for that."""
+        """Whether a client with a whole PROXY header waits, and there is room for it (-c)."""
         return self.proxied is not None and bool(self.proxied.ready) and not self.children.full()
 
     def admit_proxied(self) -> None:
@@ -189,7 +189,7 @@ class Server:
         self.admission.start_pending()
 
     def not_accepted(self, error: OSError) -> None:
-        """No client is the normal end of a batch. Any other error is logged once, and followed by a pause."""
+        """Handle an error of accept: "no client" ends a batch. Any other is logged once, and followed by a pause."""
         if error.errno in NOTHING_TO_ACCEPT:
             return
         if not self.failing and self.settings.verbosity:
@@ -220,7 +220,7 @@ class Server:
         self.leave_if_drained()
 
     def leave_if_drained(self) -> None:
-        """--drain: the last session has ended."""
+        """With --drain, leave when the last session has ended."""
         if self.drain_until is not None and not self.children.by_pid:
             self.leave()
 

@@ -42,9 +42,9 @@ def main() -> "NoReturn":
     try:
         check_descriptors(FOR_ALL if settings.preload or settings.loadable or settings.proxy_from else FOR_EXEC)
         listener = listen.listener(settings, given)
-        wake = wake_up_pipe()  # before anybody can see that we listen, and think that a signal will be answered
+        wake = wake_up_pipe()  # before the port is open: who sees that may send a signal
         listen.begin(listener, settings)
-        # Before root is given up: descriptor 2 may be root's, and this Python may lie where only root may look.
+        # Before root is given up: descriptor 2 may be root's, and this Python may be readable for root alone.
         lines = lines_of(settings.log_format)
         journal = Journal(lines.lost)
         load_modules(settings, environ.is_wiping(given))
@@ -63,7 +63,7 @@ def main() -> "NoReturn":
         warn_of_whole_families(settings, journal, lines)
     server = Server(settings, listener, admission, wake)
     ready(settings, listener, given.get(b"NOTIFY_SOCKET"))
-    if settings.rules is not None:  # what is ready by now need not wait for this
+    if settings.rules is not None:  # after ready(), which need not wait for this
         from tcpserver.parent import gateways
 
         admission.via = gateways.look(settings, journal, lines)
@@ -84,7 +84,7 @@ def check_descriptors(needed: int) -> None:
 
 
 def load_modules(settings: Settings, wiping_is_on: bool) -> None:
-    """Load what the settings need beside this module's own imports. What is loaded each fork copies, so no more."""
+    """Load what the settings need beside this module's own imports. Nothing more: each fork copies what is loaded."""
     if settings.rules is not None:
         import cdblib  # noqa: F401  (lookup would load it for the first client)
 
@@ -151,7 +151,7 @@ def wake_up_pipe() -> tuple[int, int]:
 
 
 def wake_only(number: int, frame: "FrameType | None") -> None:
-    """The signal's number is in the wake-up pipe; that is all a handler does."""
+    """Do nothing: Python has written the signal's number to the wake-up pipe."""
 
 
 def lines_of(log_format: str) -> Lines:
@@ -169,7 +169,7 @@ def ready(settings: Settings, listener: "socket.socket", manager: bytes | None) 
         try:
             os.write(1, b"%d\n" % listener.getsockname()[1])
         except OSError:
-            pass  # 0.88 does not look either
+            pass  # 0.88 ignores this error, too
     if manager:
         listen.notify(manager, b"READY=1")
     empty = os.open(os.devnull, os.O_RDWR)

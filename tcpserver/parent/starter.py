@@ -1,4 +1,4 @@
-"""A client that is let in gets its process: spawned at once, a worker that is idle, or forked with all who have come.
+"""Give each admitted client its process: spawned at once, an idle worker, or forked with the clients of a batch.
 
 Refuses nobody (admission.py). How a child starts the program stands in child/launch.py, what it asks before in
 child/connection.py.
@@ -46,7 +46,7 @@ class Pending:
         others: int = 0,
     ) -> None:
         self.client, self.connection = client, connection
-        self.key, self.edits = key, edits  # the rule that let it in, and what becomes of the environment
+        self.key, self.edits = key, edits  # the key of its rule, and the edits of the environment
         self.others = others  # how many more are connected from the same address, for a child that has to judge
         self.status_logged = False
 
@@ -57,7 +57,7 @@ class Starter:
     def __init__(self, settings: Settings, children: Children, base: dict[bytes, bytes]) -> None:
         self.settings, self.children, self.base = settings, children, base
         self.program = [octets(word) for word in settings.program]
-        self.paths = chain.candidates(self.program[0])  # now: a rule's PATH is the program's alone
+        self.paths = chain.candidates(self.program[0])  # searched now: a rule's PATH is only for the program
         self.asks = bool(settings.ask_host or settings.ask_info or settings.banner or settings.local_name is None)
         self.signals = SignalActions()
         self.staging = Staging(base)
@@ -126,7 +126,7 @@ class Starter:
         """Give the clients to idle workers of the loaded program, and fork more workers for the rest."""
         pool = self.children.pool
         new: list[tuple[Pending, Channel]] = []
-        without: list[Pending] = []
+        without_worker: list[Pending] = []
         for one in batch:
             if pool.idle:
                 self.log_status(one)
@@ -137,13 +137,13 @@ class Starter:
             elif (channel := pool.new_channel(len(new))) is not None:
                 new.append((one, channel))
             else:
-                without.append(one)
+                without_worker.append(one)
         if new:
-            self.fork_workers(new, program, path, [one.connection for one in without])
-        if without and self.asks:
-            self.fork_asking(without)
-        elif without:
-            self.call(without, program, path)
+            self.fork_workers(new, program, path, [one.connection for one in without_worker])
+        if without_worker and self.asks:
+            self.fork_asking(without_worker)
+        elif without_worker:
+            self.call(without_worker, program, path)
 
     def job(self, one: Pending) -> Job:
         """What a worker is to do for this client."""
@@ -161,18 +161,19 @@ class Starter:
 
         self.prepare(path)
         pool, batch = self.children.pool, [one for one, _ in new]
-        ours, theirs = [channel[0] for _, channel in new], [channel[1] for _, channel in new]
+        parent_ends, worker_ends = [channel[0] for _, channel in new], [channel[1] for _, channel in new]
         plan = worker.Plan(self.settings, program, self.base, self.children.lines, self.signals, pool.results[1])
         starts = [
-            (self.job(one), self.announcement(one), plan, its, theirs) for one, its in zip(batch, theirs, strict=True)
+            (self.job(one), self.announcement(one), plan, worker_end, worker_ends)
+            for one, worker_end in zip(batch, worker_ends, strict=True)
         ]
-        pids = self.fork(worker.serve, starts, batch, self.signals.for_call, ours + others, keep=pool.results[1])
-        for (our, its), pid in zip((channel for _, channel in new), pids, strict=True):
-            os.close(its)
+        pids = self.fork(worker.serve, starts, batch, self.signals.for_call, parent_ends + others, keep=pool.results[1])
+        for (parent_end, worker_end), pid in zip((channel for _, channel in new), pids, strict=True):
+            os.close(worker_end)
             if pid is None:
-                os.close(our)
+                os.close(parent_end)
             else:
-                pool.channels[pid] = our
+                pool.channels[pid] = parent_end
 
     def prepare(self, path: bytes) -> None:
         """Do before the forks what the children would do one by one."""
@@ -182,7 +183,7 @@ class Starter:
     def announcement(self, one: Pending) -> "Callable[[int], bytes] | None":
         """The lines that a child logs, given its pid, before the program can log anything.
 
-        None without -v, and where the child asks first: it then logs them as it learns them.
+        None without -v, or if the child asks first: it then logs each line when it has the facts.
         """
         if not self.children.verbose or self.asks:
             return None
@@ -200,7 +201,7 @@ class Starter:
     ) -> list[int | None]:
         """Fork for the batch, and close its connections. Returns the pids, None where there is no process.
 
-        The children close the parent's own descriptors and `more`, but for `keep`.
+        The children close the parent's own descriptors and `more`, except `keep`.
         """
         for number, one in enumerate(batch):
             self.log_status(one, number)
@@ -218,7 +219,7 @@ class Starter:
         return [pid if isinstance(pid, int) else None for pid in results]
 
     def log_status(self, one: Pending, before: int = 0) -> None:
-        """Log the status line of a client, once. `before`: how many without a process are counted before it."""
+        """Log the status line of a client, once. `before`: how many other clients without a process count already."""
         if not one.status_logged:
             one.status_logged = True
             self.children.log_verbose(self.children.status(before + 1))

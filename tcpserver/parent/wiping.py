@@ -1,6 +1,6 @@
 """Whether memory is overwritten when it is freed, so that a client's password is not there for the next client.
 
-With environ.WIPING it is, by glibc. Whether that works is tried out: another malloc, or a later glibc, may not know it.
+With environ.WIPING, glibc does so. That is tested here: another malloc, or a later glibc, may ignore the variables.
 """
 
 import os
@@ -10,7 +10,7 @@ SIZES = (32, 96, 256, 480, 1024, 8192, 65536)  # bytes: each kind of glibc's fre
 
 
 def works() -> bool:
-    """Whether a string that has been freed is no longer in memory. Needs /proc; before root is given up."""
+    """Whether a string that has been freed is no longer in memory. Needs /proc, and root to read it."""
     try:
         memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

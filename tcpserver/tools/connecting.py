@@ -63,7 +63,7 @@ def failed(text: str, status: int = strerr.TEMPORARY) -> Failed:
 
 
 def plain(address: str) -> str:
-    """An address without the zone of a link-local one, which the interface's name is for."""
+    """An address without the zone (`%eth0`) of a link-local one."""
     return address.partition("%")[0]
 
 

@@ -1,7 +1,7 @@
 """Connect to a host that may have several addresses. The next address is tried while the earlier ones are slow.
 
 RFC 8305 (happy eyeballs): IPv6 and IPv4 addresses in turns, a quarter of a second apart. 0.88 waits for the first
-address before it tries the second one, and so do we where all connections have the same local port.
+address before it tries the second one, and so does this module if a local port is given.
 """
 
 import _socket as socket  # see address/operands
@@ -25,7 +25,7 @@ WAYS_TO_WAIT = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
 class BindError(Exception):
-    """The local address or port cannot be bound, or no socket created for the last address; the text is the message."""
+    """The local end cannot be bound, or there is no socket for the last address; the text is the message."""
 
 
 class Attempt:
@@ -91,8 +91,8 @@ class Dialler:
     def start(self, address: str, deadline: float, has_others: bool) -> bool:
         """Begin to connect, and return whether that was possible. Raises BindError.
 
-        A kernel without IPv6 has no socket for an address that the name server has. So the want of a socket is a fault
-        of the address as long as it `has_others` beside it, running or to be tried.
+        A kernel without IPv6 makes no socket for an IPv6 address. So a missing socket is only reported for this address
+        as long as it `has_others` beside it, running or to be tried.
         """
         try:
             link = socket.socket(family(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -15,7 +15,7 @@ CANNOT_WRITE = 1  # cat's and awk's exit code
 
 
 def run(host: str, port: str, request: str, printed: "Callable[[bytes], bytes]") -> int:
-    """Be the program. `printed` makes of a piece of the answer what is printed; b"" is the end.
+    """Run the program. `printed` converts a piece of the answer to what is printed; it gets b"" at the end.
 
     The originals are pipes of a shell, whose exit code is that of the last program: 0, even without a connection.
     """

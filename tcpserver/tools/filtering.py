@@ -18,7 +18,7 @@ def die_by_sigpipe() -> None:
 
 
 def run(convert: "Callable[[bytes], bytes]") -> int:
-    """Be a filter, and return the exit status. Each piece is written before the next one is read (buffer_0.c).
+    """Copy 0 to 1, and return the exit status. Each piece is written before the next one is read (buffer_0.c).
 
     `convert` is called with b"" at the end.
     """

@@ -51,7 +51,7 @@ class Options:
     def misuse(self, what: str, letter: str) -> "NoReturn":
         """Report a wrong option as sgetopt does, with the usage line."""
         name = os.path.basename(sys.argv[0]) or self.program
-        strerr.say(name, ": ", what, os.fsencode(letter)[:1])  # sgetopt knows bytes alone
+        strerr.say(name, ": ", what, os.fsencode(letter)[:1])  # sgetopt reads single bytes
         self.usage()
 
     def usage(self) -> "NoReturn":

@@ -118,8 +118,8 @@ def copy_and_exit(to_program: int, from_program: int, inward: "Convert", outward
 def copy(inward: Flow, outward: Flow) -> None:
     """Copy until `outward` has ended. Raises OSError if nobody reads it.
 
-    What was not written when the target of `inward` was closed is lost, and its target is closed here, too. The program
-    may have more to say (fixcrio.c ends there).
+    If the reader of `inward` has closed its end, what was not written is lost, and the target is closed. Copying goes
+    on: the program may have more to write (fixcrio.c ends there).
     """
     while not outward.has_ended:
         flows = [outward] if inward.has_ended else [inward, outward]

@@ -1,4 +1,4 @@
-"""rblsmtpd: refuse mail from a client that a DNS block list has, or run the next program."""
+"""rblsmtpd: refuse mail from a client that is on a DNS block list, or run the next program."""
 
 import _socket as socket  # see address/operands
 import os
@@ -101,7 +101,7 @@ def check(environ: "Mapping[bytes, bytes]") -> bool:
 
 
 def parse(options: Options, environ: "Mapping[bytes, bytes]") -> Settings:
-    """The options' values. -b and -c concern the lists behind them. Ends the program if they make no sense."""
+    """The options' values. -b and -c concern the lists after them. Ends the program if they make no sense."""
     settings, bounces, fails_closed = Settings(), False, False
     for letter, argument in options:
         if letter in "bB":
@@ -212,7 +212,7 @@ def decide(lookups: "list[Lookup]", ip: bytes) -> bytes:
 
 
 def report(found: "Lookup", ip: bytes) -> None:
-    """Report a list without an answer, and once for each list one that answers with what lists nobody."""
+    """Report a list without an answer, and once each list whose answer has an unexpected address."""
     name = found.zone.name
     if found.lack:
         log(ip, f"unable to ask {name}: {strerr.reason(found.lack)}".encode())

@@ -1,7 +1,7 @@
 """recordio: run a program, and write what it reads and writes to descriptor 2.
 
-It copies in a process of its own while the program runs, so that it is not among the programs that tcpserver loads:
-there is nothing that one process could do after the other.
+It copies in a process of its own while the program runs. So tcpserver does not load it: a
+worker could not serve one client after the other with it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The little SMTP of rblsmtpd: every attempt to send a message gets the same reply."""
+"""The minimal SMTP of rblsmtpd: every attempt to send a message gets the same reply."""
 
 import _socket as socket  # see address/operands
 import os

@@ -24,7 +24,7 @@ def visible(data: bytes) -> bytes:
 
 
 class BodyLines:
-    """The lines behind the first empty one, without other empty lines (http@'s awk). Keeps no line in memory."""
+    """The lines after the first empty one, without other empty lines (http@'s awk). Keeps no line in memory."""
 
     __slots__ = ("in_body", "in_line")
 

@@ -14,7 +14,7 @@ from tcpserver.address import operands
 from tcpserver.environ import Facts
 from tcpserver.parent import inherited, listen, loadable
 from tcpserver.parent.account import account
-from tcpserver.settings import LISTS, WORDY, Settings, octets
+from tcpserver.settings import CONVERTERS, LISTS, Settings, octets
 from tests.kit.consolescript import install_script
 
 # -- environ
@@ -112,7 +112,7 @@ def test_an_environment_block_is_read_as_getenv_reads_it() -> None:
 
 texts = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"])) | st.just("\udcff=\n")
 FIELDS = {
-    name: st.integers(0, 2**31) if name in WORDY else texts for name in Settings.__slots__
+    name: st.integers(0, 2**31) if name in CONVERTERS else texts for name in Settings.__slots__
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""One question and its way to an answer: which server is asked when, each time from a port of its own."""
+"""One question until its answer: which server is asked when. Each packet is sent from a port of its own."""
 
 import _socket as socket  # see address/operands
 import errno
@@ -7,10 +7,10 @@ import select
 from tcpserver.tools.blocklists.answers import Answer, is_answer, is_truncated, question
 
 PORT = 53
-ROUNDS = (1, 3, 11, 45)  # seconds for the answer of a server, each time all were asked (dns_transmit.c)
+ROUNDS = (1, 3, 11, 45)  # seconds to wait for each server's answer, in each round through all servers (dns_transmit.c)
 LONGEST_ANSWER = 4096  # bytes. Without EDNS a server sends at most 512 by UDP
 LONGEST_STREAM = 65537  # by TCP, with the two bytes of the length
-SCARCE = (  # our system's errors, which say nothing about a server
+SCARCE = (  # this system's errors, which say nothing about a server
     errno.EMFILE,
     errno.ENFILE,
     errno.ENOBUFS,
@@ -48,7 +48,7 @@ class Stream:
 class Exchange:
     """A question that is being asked. `answer` is None until there is one; `has_failed` if there will be none.
 
-    `lack` is the error because of which a server could not be asked, if it is not the server's.
+    `lack` is this system's error because of which a server could not be asked.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class Exchange:
         self.name, self.kind, self.servers = name, kind, servers
         self.answer: Answer | None = None
         self.has_failed = False
-        self.links: dict[int, tuple[socket.socket, bytes, str]] = {}  # UDP sockets with what was asked of whom
+        self.links: dict[int, tuple[socket.socket, bytes, str]] = {}  # UDP sockets, each with its question and server
         self.streams: dict[int, tuple[Stream, bytes]] = {}
         self.failed: set[str] = set()  # servers that have no answer, and are not asked again
         self.lack: OSError | None = None
@@ -121,7 +121,7 @@ class Exchange:
             self.read_packet(descriptor, now)
 
     def read_packet(self, descriptor: int, now: float) -> None:
-        """Take a packet. One that is no answer to what was asked is overlooked: anybody may have sent it."""
+        """Take a packet. One that does not answer the question is ignored: anybody may have sent it."""
         link, asked, server = self.links[descriptor]
         try:
             data = link.recv(LONGEST_ANSWER)
@@ -177,7 +177,7 @@ class Exchange:
     def count_failure(self, server: str, now: float, error: OSError | None = None) -> None:
         """Ask the next server at once, unless all have failed. One that was asked twice may fail twice.
 
-        If the fault is ours, and something is still open, the next round comes in its time.
+        If this system lacks something, and a question is still open, the next server is asked when it is due.
         """
         if error and error.errno in SCARCE:
             self.lack = error

@@ -1,4 +1,4 @@
-"""Ask all lists about a client at once, within one time, and meanwhile notice a client that speaks first."""
+"""Ask all lists about a client at once, within one time limit, and meanwhile notice a client that speaks first."""
 
 import select
 import time
@@ -11,8 +11,8 @@ from tcpserver.tools.blocklists.zones import Zone, is_error
 class Lookup:
     """One list and one client. `is_listed`, `text` and `has_failed` count when it `is_over`.
 
-    The list is asked for an A record first: that there is no such name is the answer about most clients. If there is a
-    record, or none with that name, it is asked for the TXT record, which alone lists a client for 0.88.
+    The list is asked for an A record first: that there is no such name is the answer about most clients. If there is an
+    A record, or the name has none, the list is asked for the TXT record: only that lists a client for 0.88.
     """
 
     __slots__ = (
@@ -52,7 +52,7 @@ class Lookup:
                 self.take_addresses(answer, now)
 
     def take_addresses(self, answer: Answer, now: float) -> None:
-        """The list has answered, with records or without."""
+        """Take the answer to the first question, with records or without."""
         self.is_listed = any(self.zone.counts(address) for address in answer.records)
         others = [address for address in answer.records if not self.zone.counts(address)]
         unexpected = [address for address in others if is_error(address) or address[0] != 127]
@@ -72,7 +72,7 @@ class Lookup:
             self.is_listed = bool(self.text)
 
     def give_up(self) -> None:
-        """The time is over. A client whose address is listed stays listed."""
+        """End the look-up, because the time is over. A client with an A record stays listed."""
         if not self.is_over:
             self.exchange.fail()
             self.take_text(None)
@@ -108,7 +108,7 @@ def ask(
 
 
 def wait(running: list[Lookup], watched: int | None, seconds: float) -> bool:
-    """Wait for an answer, or so long, and act on it. Return whether the watched descriptor is readable."""
+    """Wait for an answer, at most so long, and act on it. Return whether the watched descriptor is readable."""
     poller = select.poll()
     owners: dict[int, Exchange] = {}
     for lookup in running:

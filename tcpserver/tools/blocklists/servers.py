@@ -7,7 +7,7 @@ RESOLV_CONF = "/etc/resolv.conf"
 MOST = 16  # dns_rcip.c
 LONGEST_FILE = 65536
 DEFAULT = "127.0.0.1"
-LASTING = (  # errors with which there is no such file: glibc's resolv_conf.c. The others are for want of resources
+LASTING = (  # errors that count as a missing file, as in glibc's resolv_conf.c. Others mean a lack of resources
     errno.EACCES,
     errno.EISDIR,
     errno.ELOOP,
@@ -18,7 +18,7 @@ LASTING = (  # errors with which there is no such file: glibc's resolv_conf.c. T
 
 
 def servers(environ: dict[bytes, bytes]) -> list[str]:
-    """Their numeric addresses, at least one. Raises OSError."""
+    """The numeric addresses of the name servers, 1 to MOST. Raises OSError."""
     found = of_variable(environ.get(b"DNSCACHEIP", b"").decode("latin-1")) or of_file()
     return found[:MOST] or [DEFAULT]
 

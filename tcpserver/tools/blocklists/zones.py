@@ -4,7 +4,7 @@
     zen.example.org=127.0.0.[2..11;20]  these alone (Postfix's syntax)
 
 127.255.255.0/24 never counts: it means that the list does not serve this resolver (Spamhaus and others). Nor does
-an answer outside 127.0.0.0/8, which a zone gives whose owner has let it go (RFC 5782, 2.1).
+an answer outside 127.0.0.0/8, as an abandoned zone may give it (RFC 5782, 2.1).
 """
 
 LONGEST_ZONE = 189  # a name has at most 253 bytes (RFC 1035), an IPv6 client's nibbles take 64
@@ -18,7 +18,7 @@ Pattern = tuple[frozenset[int], ...]
 
 
 class Zone:
-    """A list of the command line. `allows` tells -a from -r, `bounces` and `fails_closed` are -b and -c before it."""
+    """A list of the command line. `allows`: -a, otherwise -r; `bounces` and `fails_closed`: -b and -c precede it."""
 
     __slots__ = ("allows", "bounces", "fails_closed", "name", "pattern")
 
