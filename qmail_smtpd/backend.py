@@ -1,6 +1,6 @@
-"""What a session of qmail-smtpd has of the outside world: wire, control files, queue, clock, log, and others.
+"""A session's access to the outside world: wire, control files, queue, clock, log, and others.
 
-The conversation asks for it by the protocol in smtp/backend.py. What few sessions need is loaded by those that need it.
+The conversation uses it by the protocol in smtp/backend.py. What few sessions need is loaded by those that need it.
 """
 
 import time
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TLS_VARIABLES = (b"TLS_PROTOCOL", b"TLS_CIPHER")
 QMAILQUEUE = b"bin/qmail-queue"  # relative to the qmail home, the current directory
 IPV6_SIZE = 16  # octets
-BY_PROXY = b"PROXYREMOTEIP"  # tcpserver --proxy-from: TCPLOCALIP is the proxy's address, where the client connected to
+BY_PROXY = b"PROXYREMOTEIP"  # tcpserver --proxy-from: TCPLOCALIP is the proxy's address that the client connected to
 VIA = b"TCPREMOTEVIA"  # tcpserver: the client has the address of this host's gateway or bridge
 ACCEPTANCES = (b"accepted", b"queued")  # events that are logged with relay_user if relay-check has set RELAY_USER
 
@@ -106,7 +106,7 @@ class SessionBackend:
 
     def is_own_address(self, octets: bytes) -> bool:
         if len(octets) == IPV6_SIZE and b":" not in self.environ.get(b"TCPLOCALIP", b""):
-            return False  # a session over IPv4 is as with the original, which knows no IPv6
+            return False  # a session over IPv4 is as with the original, which has no IPv6
         if self.own_addresses is None:
             from qmail_smtpd.net.ownaddress import own_addresses
 
@@ -349,5 +349,5 @@ class SessionBackend:
 
 
 def relays_via(environ: dict[bytes, bytes]) -> bytes | None:
-    """Return what a client comes through that relays without a login: this host's gateway or bridge. Else None."""
+    """Return gateway or bridge, if a client that relays without a login comes through this host's one. Else None."""
     return environ.get(VIA) if b"RELAYCLIENT" in environ else None

@@ -26,7 +26,7 @@ def start(
     descriptors: dict[int, int],
     defaults: tuple[int, ...] = (SIGXFSZ,),
 ) -> int:
-    """Start the program and return its pid. `descriptors`: its own -> ours, duplicated in this order. Raises OSError.
+    """Start the program and return its pid. `descriptors`: number there -> number here, in this order. Raises OSError.
 
     `defaults`: signals to reset to their default action. Python ignores SIGXFSZ and SIGPIPE. The original never changes
     SIGXFSZ; SIGPIPE stays ignored in its queue program (qmail.c).
@@ -34,7 +34,7 @@ def start(
     program = chain.loaded_program(path) if chain.programs else None
     if program:
         return call_in_fork(program, path, argv, environ, descriptors)
-    actions = [(os.POSIX_SPAWN_DUP2, ours, own) for own, ours in descriptors.items()]
+    actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in descriptors.items()]
     return os.posix_spawn(path, argv, environ, file_actions=actions, setsigdef=defaults)
 
 
@@ -45,9 +45,9 @@ def call_in_fork(
     pid = os.fork()
     if not pid:
         try:
-            for own, ours in descriptors.items():
-                os.dup2(ours, own)
-                os.set_inheritable(own, True)  # dup2 of a descriptor onto itself would leave close-on-exec set
+            for target, source in descriptors.items():
+                os.dup2(source, target)
+                os.set_inheritable(target, True)  # dup2 of a descriptor onto itself would leave close-on-exec set
             program(path, argv, environ)
         finally:  # a program does not return, and after an error the child must not continue the parent's session
             os._exit(NOT_RUN)

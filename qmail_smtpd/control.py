@@ -1,4 +1,4 @@
-"""Read control files: a line, a number, a list. What opens every file of control/.
+"""Read control files: a line, a number, a list.
 
 Paths are relative to the qmail home: `home`, or by default the current directory, which `enter` sets. A missing file is
 None. Every other error raises Unreadable, and so do a dangling link, a FIFO and a file that is too large: they must not
@@ -95,7 +95,7 @@ def leave() -> None:
 
 
 def total_size(names: "Collection[bytes]") -> int:
-    """Return the bytes of these files. One that does not exist, or cannot be looked at, has none."""
+    """Return the total size of these files in bytes. A file that stat() cannot find or read counts as empty."""
     size = 0
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""Control files read with warnings: what an administrator has written, and it means nothing, or something else."""
+"""Read control files, and warn about text that has no effect, or another effect than it seems to have."""
 
 from qmail_smtpd import control
 from qmail_smtpd.log import escaped
@@ -61,7 +61,7 @@ def number_fault(digits: bytes, text: bytes, number: int) -> bytes:
 
 
 def size(digits: bytes, text: bytes) -> tuple[int, bytes]:
-    """Return the number of bytes that a text means which begins with digits, and the warning about it, or none.
+    """Return the number of bytes that a text means, and the warning about it or b"". `digits`: how the text begins.
 
     `10M` means ten mebibytes, and has a warning: the original reads ten bytes, which no message is.
     """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PROGRAM = b"qmail-smtpd"
 LONGEST_VALUE = 256  # bytes of a value: RFC 5321 has no longer address
-LONGEST_JSON_VALUE = 64  # of one in an object that would be too long for a line: ten fit into it, whatever is in them
+LONGEST_JSON_VALUE = 64  # bytes of a value if the object would be too long for a line: ten escaped ones fit
 LONGEST_LINE = 4096  # PIPE_BUF: a pipe takes this much in one piece
 PATIENCE = 1000  # milliseconds that the reader of the log may stall before lines are lost
 ESCAPES = {byte: b"\\x%02x" % byte for byte in range(256) if not 0x21 <= byte <= 0x7E or byte in b'\\"='}

@@ -1,6 +1,6 @@
 """qmail-smtpd: read environment and control files, run one session on descriptors 0 and 1, exit with its status.
 
-The conversation itself is in smtp/session.py, what it has of the outside world in backend.py.
+The conversation itself is in smtp/session.py, its access to the outside world in backend.py.
 """
 
 import os
@@ -81,7 +81,7 @@ def serve_connection(environ: dict[bytes, bytes]) -> int:
 
         if not freed_memory_is_wiped:
             os._exit(status)
-        gc.collect()  # what refers to itself is freed now
+        gc.collect()  # reference cycles are freed now
     return status
 
 
@@ -174,7 +174,7 @@ def converse(session: Session, wire: Wire, smtps: bool) -> int:
 
 
 def await_silence(session: Session, wire: Wire) -> None:
-    """Wait before the greeting, and refuse a client that does not. One that may relay, or a listed proxy, is known."""
+    """Wait before the greeting, and refuse a client that does not. Exempt: who may relay, and listed proxies."""
     settings = session.settings
     if settings.relayclient is not None or settings.xclient:
         return

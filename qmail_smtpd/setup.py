@@ -34,7 +34,7 @@ LONGEST_GREET_DELAY = 240  # seconds: clients wait five minutes for the greeting
 
 
 def arguments() -> list[bytes]:
-    """Return the words of the command line behind this program's name."""
+    """Return the words of the command line after this program's name."""
     return [os.fsencode(word) for word in sys.argv[1:]]
 
 
@@ -162,7 +162,7 @@ class ControlFiles(Reader):
     def read_relaylimits(self) -> "RelayLimits | None":
         """Read the limits for relayed mail. Set `relay_limited` if there is such a file, whatever is in it.
 
-        With a file that cannot be used nothing is relayed, and other mail is taken.
+        If the file cannot be used, nothing is relayed, and other mail is accepted.
         """
         try:
             content = control.read(b"relaylimits")
@@ -186,7 +186,7 @@ class ControlFiles(Reader):
 class Setup(Reader):
     """Everything that a session and its backend need at the start. Raises Unreadable.
 
-    What few hosts use is not called where it is not used: the first call of a function costs a forked process 12 us.
+    Code for rare settings is called only if they are set: the first call of a function costs a forked process 12 us.
     """
 
     def __init__(self, environ: dict[bytes, bytes], arguments: list[bytes]) -> None:
@@ -257,7 +257,7 @@ class Setup(Reader):
     def forbid_relaying(self, environ: dict[bytes, bytes]) -> None:
         """Never let this client relay (tcpserver --proxy-from: its proxy has not named it), unless it logs in.
 
-        Without rcpthosts the strict rules hold: they accept no foreign recipient.
+        Without rcpthosts the strict rules apply: they accept no foreign recipient.
         """
         environ.pop(b"RELAYCLIENT", None)  # the queue program must not see it either
         if self.settings.rcpthosts is None:
@@ -285,7 +285,7 @@ class Setup(Reader):
         self.settings.auth, self.authenticator = configure(arguments, environ, self.warnings, socket)
 
     def read_authfaillimit(self) -> None:
-        """Read how often logins of an address may fail. With a file that cannot be used nobody can log in."""
+        """Read how often logins of an address may fail. If the file cannot be used, nobody can log in."""
         try:
             line = self.read_line(b"authfaillimit")
         except Unreadable as error:

@@ -32,7 +32,7 @@ CRAM_ORDERS = {b"challenge-first": True, b"response-first": False}
 
 
 class Authenticator:
-    """Checks credentials, with checkers or a users file, or passes exchanges on to Dovecot, at a socket.
+    """Checks credentials, with checkers or a users file, or passes exchanges on to Dovecot, at `socket`.
 
     `pause_seconds`: the pause after a failure; `empty_third`: a checker gets a third field even if it is empty.
     """
@@ -195,7 +195,7 @@ def configure(
 ) -> "tuple[Offer, Authenticator | None]":
     """Return what is offered, and the authenticator. Append a warning for each mistake. A bad checker means no AUTH.
 
-    `socket`: Dovecot's, which goes before everything else.
+    `socket`: the path of Dovecot's socket. If it is set, arguments and users file have no effect.
     """
     users_file = environ.get(b"SMTPAUTHFILE")
     if socket:

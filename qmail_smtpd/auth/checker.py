@@ -107,7 +107,7 @@ def accepts(stored: bytes, given: Credentials) -> bool:
 
 
 def digest_and_challenge(given: Credentials) -> tuple[bytes, bytes] | None:
-    """Recognise the two by their form: up to qmail-smtpd-auth 0.31 the challenge comes first, since then the digest."""
+    """Return digest and challenge, found by their form, or None. Up to qmail-smtpd-auth 0.31 the digest is last."""
     for digest, challenge in ((given.second, given.third), (given.third, given.second)):
         if is_digest(digest) and is_challenge(challenge):
             return digest, challenge

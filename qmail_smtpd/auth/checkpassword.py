@@ -42,7 +42,7 @@ def check(program: list[bytes], environ: dict[bytes, bytes], fields: bytes, dead
 def launch(
     program: list[bytes], environ: dict[bytes, bytes], fields: bytes, descriptors: dict[int, int]
 ) -> tuple[int, int]:
-    """Start the program, found by `start_found`, with `descriptors` (its own -> ours) and the fields on descriptor 3.
+    """Start the program, found by `start_found`, with `descriptors` (see child.py) and the fields on descriptor 3.
 
     Return its pid, and a read end of the pipe, which shows what the program has not read. SIGPIPE has its default
     action: sig_pipedefault in qmail-smtpd.c of the patches, and in qmail-popup.c. Raises OSError.
@@ -56,7 +56,7 @@ def launch(
 
 
 def start_found(program: list[bytes], environ: dict[bytes, bytes], descriptors: dict[int, int]) -> int:
-    """Start the program, found in the PATH of `environ`, with `descriptors` (its own -> ours). Return its pid.
+    """Start the program, found in the PATH of `environ`, with `descriptors` (see child.py). Return its pid.
 
     Raises OSError.
     """

@@ -111,7 +111,7 @@ def read_password(user: bytes) -> bytes:
 
 
 def read_line() -> bytes:
-    """Return the first line of standard input, or a part of it that is too long."""
+    """Return the first line of standard input. Of a line over LIMIT, return LIMIT + 1 bytes, which are refused."""
     try:
         with open(0, "rb", closefd=False) as file:
             return file.readline(LIMIT + 1).removesuffix(b"\n")

@@ -1,7 +1,7 @@
 """A connection to Dovecot's authentication server: Dovecot's auth protocol 1.x, as its clients speak it.
 
-A process keeps one connection, over its clients too (--reuse), and opens another one after a restart of Dovecot. Knows
-no SASL: exchange.py conducts a login.
+A process keeps one connection, also from one client to the next (--reuse), and opens another one after a restart of
+Dovecot. Knows no SASL: exchange.py conducts a login.
 """
 
 import _socket as socket
@@ -177,7 +177,7 @@ def drop() -> None:
 
 
 def connect(path: bytes, deadline: float) -> int:
-    """Return the descriptor of a socket that is connected, and that may stay open over clients. Raises Trouble."""
+    """Return the descriptor of a connected socket, which may stay open for the next client. Raises Trouble."""
     try:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     except OSError as failure:

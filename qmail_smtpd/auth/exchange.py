@@ -20,7 +20,7 @@ IN_CLEAR = (b"PLAIN", b"LOGIN", b"OAUTHBEARER", b"XOAUTH2")
 # RFC 5802 section 6: needs data of the TLS channel. Under TLS 1.3 that is RFC 9266's tls-exporter, which Python's ssl
 # does not give; and only Dovecot 2.4's protocol 1.3 has a field for it.
 BINDING = b"-PLUS"
-# Fields of Dovecot's OK by which the password alone does not log in: `nologin`; with `proxy` it may not be checked.
+# Fields of Dovecot's OK that forbid the login here: `nologin`; or `proxy`, with which the password may be unchecked.
 NOT_LOGGED_IN = (b"nologin", b"proxy", b"proxy_maybe")
 CODES = {  # of Dovecot's FAIL; in older versions without `code=` -> the word for the log
     b"temp_fail": b"temp",
@@ -147,7 +147,7 @@ def offered(path: bytes, deadline: float | None, in_clear: bool = True) -> tuple
 
 
 def parameters(service: bytes, environ: "Environ", name: bytes = b"") -> list[bytes]:
-    """Return the words of AUTH behind the mechanism. `name`: what the client has asked for in its TLS handshake.
+    """Return the words of AUTH after the mechanism. `name`: what the client has asked for in its TLS handshake.
 
     `nologin` says that no mail process of Dovecot's will take up the login.
     """

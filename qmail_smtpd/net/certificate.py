@@ -35,7 +35,7 @@ NO_FILE = (0, 0, 0, 0, 0)
 class Cache:
     """The context that a parent keeps for its children. `prepared`: whether this process is such a child, or a parent.
 
-    Nobody else sends session tickets: a process that was exec'd takes their keys with it.
+    No other process sends session tickets: the keys of one that was exec'd are lost at its end.
     """
 
     prepared = False

@@ -3,11 +3,11 @@
 import fcntl
 import os
 
-FIRST_KEPT = 256  # above the numbers that a session takes: a worker looks at the lowest free one for what was left open
+FIRST_KEPT = 256  # above a session's numbers: from the lowest free one a worker sees whether a descriptor was left open
 
 
 def set_apart(descriptor: int) -> int | None:
-    """Return a duplicate that may stay open when the session is over, None if the limit of descriptors has no room.
+    """Return a duplicate that may stay open when the session is over, None if the limit of descriptors forbids it.
 
     The caller closes the original, and closes the duplicate without using it in a process that did not make it.
     """
@@ -18,10 +18,10 @@ def set_apart(descriptor: int) -> int | None:
 
 
 def key_of(path: bytes) -> bytes:
-    """Return what tells the socket at a path from all others. Raises OSError.
+    """Return a key that identifies the socket at a path. Raises OSError.
 
-    A relative path leads to another socket in another home. The home, which is the current directory, is known by its
-    inode: its own path can be longer than that of a socket may be.
+    A relative path leads to another socket in another home. The home, which is the current directory, is identified
+    by its inode: its path can be longer than a socket's path may be.
     """
     if path.startswith(b"/"):
         return path

@@ -60,7 +60,7 @@ def find(home: bytes = b".") -> Names | None:
 
 
 def is_present(path: bytes) -> bool:
-    """Whether there is something at the path, or that cannot be determined."""
+    """Whether there is something at the path. True also if that cannot be determined."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -64,7 +64,7 @@ class Closed(Exception):
 
 
 class TlsBroken(Closed):
-    """The client's data is not TLS, or not what its end of the connection sent. `why` is for the log."""
+    """The client's data is not TLS, or was changed on its way. `why` is for the log."""
 
     def __init__(self, why: bytes) -> None:
         self.why = why
@@ -89,9 +89,9 @@ class Wire:
         self.deadline = monotonic() + session_seconds if session_seconds else None
 
     def let_kernel_time(self) -> None:
-        """Have the kernel end reads and writes after `timeout`, so that no command is polled for.
+        """Have the kernel end reads and writes after `timeout`, so that commands need no poll.
 
-        For a connection that no other program uses: one that reads it later would not expect the end of a read. A pipe
+        Only for a connection that no other program uses: a later reader would not expect a read to time out. A pipe
         has no time limits, and a session with a deadline has another limit for each read: they go on with poll.
         """
         self.timed_by_kernel = self.deadline is None and set_time_limits(int(self.timeout))
@@ -231,7 +231,7 @@ def set_time_limits(seconds: int) -> bool:
 
 
 def is_out_of_descriptors(error: OSError) -> bool:
-    """Whether a session cannot go on for want of descriptors: it cannot load a module, for example."""
+    """Whether the error is a lack of descriptors. A session then cannot load a module, for example."""
     return error.errno in (EMFILE, ENFILE)
 
 
@@ -248,7 +248,7 @@ def hang_up() -> None:
         import _socket  # 0.4 ms in a process that was exec'd
     except ImportError:  # there is no descriptor to load it with
         return
-    connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, 1)  # of any family: nothing is asked about it
+    connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, 0, 1)  # the family does not matter for shutdown
     try:
         connection.shutdown(_socket.SHUT_WR)
     except OSError:

@@ -24,7 +24,7 @@ PRINTABLE = bytes(byte if 0x20 <= byte < 0x7F or byte >= 0x80 else ord("?") for 
 NAME_BYTES = bytes(byte for byte in range(0x21, 0x7F) if byte != ord(":"))  # RFC 5322 section 2.2
 VARIABLE_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
 
-warned: set[tuple[bytes, bytes]] = set()  # plugins and the lines of theirs that had no effect, in short
+warned: set[tuple[bytes, bytes]] = set()  # (plugin, warning text) of lines without effect
 
 
 class Reader:
@@ -42,7 +42,7 @@ class Reader:
     def read(self, plugin: bytes, output: bytes) -> bool:
         """Do what the plugin's lines say. Return whether the next plugin is to be run."""
         lines = output.split(b"\n")
-        for line in lines[:-1]:  # what stands behind the last line end is no line
+        for line in lines[:-1]:  # text after the last line end is not a line
             letter, text = line[:1], line[1:].translate(PRINTABLE)
             if letter in NEXT:
                 self.outcome.is_last = letter == ACCEPT
@@ -61,7 +61,7 @@ class Reader:
             self.outcome.end(letter, text[:LONGEST_REPLY] if letter != DROP else b"", plugin)
 
     def obey(self, plugin: bytes, letter: bytes, text: bytes) -> None:
-        """Do what a line says that ends nothing. Unknown lines have no effect, as in the original."""
+        """Execute a line that does not end the command. Unknown lines have no effect, as in the original."""
         if letter == b"P":
             self.outcome.printed.append(text[:LONGEST_REPLY])
         elif letter == b"L" and text[:1] in LATER and text[1:]:

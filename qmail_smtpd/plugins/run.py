@@ -22,7 +22,7 @@ class Failure(Exception):
 def run(line: bytes, environ: dict[bytes, bytes], deadline: float) -> bytes:
     """Run the plugin of this line, and return what it has written to descriptor 1. Raises Failure.
 
-    Its descriptor 0 is /dev/null, 2 is the log. It has no others.
+    Its descriptor 0 is /dev/null, and 2 is the log. It has no further ones.
     """
     try:
         reader, writer = os.pipe()

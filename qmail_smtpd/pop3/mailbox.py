@@ -26,7 +26,7 @@ ID_DIGITS = 32  # hexadecimal digits of the digest that replaces a name with oth
 
 
 class Message:
-    """One file.
+    """One message, which is a file.
 
     `octets` is its length as POP3 counts it, or None until it is needed. `inode` and the unique part of its name
     identify the file.

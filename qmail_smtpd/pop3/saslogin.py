@@ -34,7 +34,7 @@ def socket_path(popup: "Popup") -> bytes:
 
 
 def capabilities(popup: "Popup") -> list[bytes]:
-    """Return those of CAPA that concern the login. There is none if Dovecot cannot be asked."""
+    """Return the capabilities that concern the login: none if Dovecot cannot be asked."""
     try:
         names = mechanisms(popup)
     except dovecot.Trouble:
@@ -125,7 +125,7 @@ def new_exchange(popup: "Popup", name: bytes) -> Exchange:
 
 
 def decoded(text: bytes) -> bytes | None:
-    """Return the client's message without base64, or None if it is none."""
+    """Return the client's message without base64, or None if it is not valid base64."""
     try:
         return b"" if text == EMPTY else a2b_base64(text, strict_mode=True)
     except Error:

@@ -137,7 +137,7 @@ def decide_smuggling(ending: bytes, first: Reply, conversation: Conversation) ->
 def last_replies(conversation: Conversation) -> list[Reply]:
     """Send a command that is always refused, then QUIT. Return all replies up to that to QUIT, or up to a failure.
 
-    Commands that the server has executed before have their replies before these two, so this needs no waiting.
+    Replies to commands that were executed earlier come before these two, so no wait is needed.
     """
     failure = conversation.send(NONSENSE_COMMAND + b"\r\n")
     replies = [failure or conversation.reply()]
@@ -149,7 +149,7 @@ def last_replies(conversation: Conversation) -> list[Reply]:
 
 
 def executed_one(replies: list[Reply]) -> Reply | None:
-    """Return the first of the `last_replies` that can only be for a command of before."""
+    """Return the first of the `last_replies` that can only be for an earlier command."""
     return next((reply for reply in replies if reply.kind == 2 and reply.code != GOODBYE), None)
 
 

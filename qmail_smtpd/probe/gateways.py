@@ -45,14 +45,14 @@ def relaying_clients(rules: Rules) -> list[Client]:
 
 
 def notes_on_clients(parts: Sequence[Part]) -> tuple[str, ...]:
-    """Return a remark about each client behind rules that may relay, and is a gateway or bridge."""
+    """Return a remark about each tested client that is a gateway or bridge, and may relay."""
     known = places()
     named = {part.client: known[part.client][0] for part in parts if part.client in known and has_relayed(part)}
     return tuple(f"{name} {MAY_RELAY}. {TEST} --client {client}" for client, name in named.items())
 
 
 def note_on_client(client: str, only: Part) -> tuple[str, ...]:
-    """Return a remark if relaytest has itself asked from a bridge's address, and may relay."""
+    """Return a remark if relaytest itself has connected from a gateway's or bridge's address, and may relay."""
     known = places()
     return (f"{known[client][0]} {MAY_RELAY}. {TEST}",) if client in known and has_relayed(only) else ()
 

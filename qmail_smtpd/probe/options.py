@@ -154,8 +154,8 @@ class Options(NamedTuple):
             return None
         domains = {word.rpartition(b"@")[2].lower() for word in listed}
         outside = self.is_send_outside(domains, home)
-        own = [word for word in listed if b"@" in word]
-        inside = own[0] if outside and own else b"" if outside else octets(self.send)
+        mailboxes = [word for word in listed if b"@" in word]
+        inside = mailboxes[0] if outside and mailboxes else b"" if outside else octets(self.send)
         return Mailbox(self.send if outside else "", inside, server, user, os.uname().nodename)
 
     def notes(self, mailbox: Mailbox | None) -> tuple[str, ...]:

@@ -62,21 +62,21 @@ class ProgramRunner:
 
     def __call__(self) -> "ProgramConnection":
         self.log = self.log or tempfile.TemporaryFile()
-        ours, theirs = socket.socketpair()
+        client_end, server_end = socket.socketpair()
         try:
-            end = theirs.fileno()
+            end = server_end.fileno()
             process = subprocess.Popen(
                 self.argv, stdin=end, stdout=end, stderr=self.log.fileno(), env=self.environ, process_group=0
             )
         except ValueError as error:  # an invalid environment
-            ours.close()
+            client_end.close()
             raise OSError(str(error)) from error
         except OSError:
-            ours.close()
+            client_end.close()
             raise
         finally:
-            theirs.close()
-        return ProgramConnection(ours.detach(), process)
+            server_end.close()
+        return ProgramConnection(client_end.detach(), process)
 
     def last_log_line(self) -> bytes:
         """Return the last line of the program's log."""

@@ -29,8 +29,8 @@ class QueueClient:
     """The transfer of one message to a queue program.
 
     Creating it raises OSError if there are no pipes or no process. `deadline`, on the monotonic clock, ends the session
-    while the program keeps it waiting, until the program has the whole envelope. From then on, and without a deadline
-    always, it waits as long as qmail.c does.
+    while the program keeps it waiting, until the program has the whole envelope. From then on, or if there is no
+    deadline, it waits as long as qmail.c does.
     """
 
     __slots__ = ("deadline", "envelope", "error", "failed", "message", "open", "pid")

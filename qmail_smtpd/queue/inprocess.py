@@ -74,7 +74,7 @@ class Message:
         write(self.spooled, data)
 
     def close(self, envelope: bytes) -> int:
-        """Store the message and return the exit status. Signals that a queue program ignores wait meanwhile."""
+        """Store the message and return the exit status. Signals that a queue program ignores are blocked meanwhile."""
         mask = pthread_sigmask(SIG_BLOCK, IGNORED_NUMBERS)
         if self.failure is None:
             self.attempt(lambda: self.deliver(envelope))
@@ -98,7 +98,7 @@ class Message:
         self.store(sender, recipients, b"".join(self.blocks), self.spooled)
 
     def abandon(self) -> None:
-        """Let go of the message."""
+        """Discard the message, and close its descriptors."""
         self.blocks = []
         for descriptor in (self.spooled, self.home):
             if descriptor is not None and descriptor >= 0:

@@ -43,7 +43,7 @@ def deliver(deadline: float) -> None:
 
 
 def open_message(environ: "Mapping[bytes, bytes]") -> "Message":
-    """Begin a message in the process of the session that has it (inprocess.py)."""
+    """Begin a message, in the process of the session that receives it (inprocess.py)."""
     from qmail_smtpd.queue.inprocess import Message  # the program itself does not need it
 
     maildir = environ.get(b"QUEUE_MAILDIR")
@@ -51,7 +51,7 @@ def open_message(environ: "Mapping[bytes, bytes]") -> "Message":
 
 
 def deliver_message(sender: bytes, recipients: list[bytes], text: bytes, spooled: int | None) -> None:
-    """Store one message, with the rest of it in a file, in the current directory."""
+    """Store one message in the current directory. `spooled`: a descriptor with the rest of the text, or None."""
     store(header(sender, recipients) + text, spooled)
 
 

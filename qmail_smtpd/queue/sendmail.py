@@ -1,7 +1,7 @@
 """sendmail-queue: qmail-queue's interface for `sendmail -i -f SENDER -- RECIPIENT...`, whose path is $SENDMAIL.
 
-It puts mail into the queue of a host with Postfix, Exim or another mailer. A local sendmail trusts its caller, so it
-never gets an address that it could read as two, nor, from clients that may not relay, one that it could route onward.
+It puts mail into the queue of a host with Postfix, Exim or another mailer. A local sendmail trusts its caller. So it
+gets no address that it could read as two, and from clients that may not relay none that it could route onward.
 """
 
 # The C module, for its lower cost: see intake.

@@ -35,7 +35,7 @@ class Answers:
         self.accepted_seconds, self.refused_seconds = accepted_seconds, refused_seconds
 
     def find(self, mailbox: bytes) -> bool | None:
-        """Return what is remembered, None if that is nothing. Raises Unusable."""
+        """Return the remembered answer, None if there is none. Raises Unusable."""
         if self.path is None:
             return self.valid(memory.get((self.scope, mailbox)))
         return self.with_file(mailbox, self.read)
@@ -55,7 +55,7 @@ class Answers:
         return self.accepted_seconds if exists else self.refused_seconds
 
     def valid(self, answer: tuple[float, bool] | None) -> bool | None:
-        """Return the answer if it has not expired. One that would expire too late is older than the clock."""
+        """Return the answer if it has not expired. One that expires too late is from before a change of the clock."""
         if answer is None or not 0 < answer[0] - time() <= self.seconds(answer[1]):
             return None
         return answer[1]

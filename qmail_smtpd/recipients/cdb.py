@@ -1,4 +1,4 @@
-"""The cdb files of control/, of which one is searched in place: morercpthosts.cdb and validrcptto.cdb."""
+"""Search the cdb files of control/ in place: morercpthosts.cdb and validrcptto.cdb."""
 
 import os
 
@@ -33,7 +33,7 @@ class Cdb:
             raise control.unreadable(b"control/" + self.name, error) from error
 
     def find(self, key: bytes) -> bytes | None:
-        """Return the data of the first record with this key, cut to LONGEST_DATA; None: no such key. As `has`."""
+        """Return the data of the first record with this key, cut to LONGEST_DATA; None: no key. Raises as `has`."""
         try:
             found = self.locate(key) if self.descriptor >= 0 else None
             return None if found is None else self.read(found[0], min(found[1], LONGEST_DATA)) if found[1] else b""

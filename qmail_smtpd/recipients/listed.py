@@ -90,7 +90,7 @@ class Listed:
         self.cdb.close()
 
     def verdict(self, recipient: bytes) -> bool | None:
-        """Whether the recipient is listed; None if its domain is not named, or it has none. Raises Unreadable."""
+        """Whether the recipient is listed; None if it has no domain, or one that is not named. Raises Unreadable."""
         if b"@" not in recipient:
             return None
         address = recipient.lower()
@@ -127,7 +127,7 @@ class Listed:
         return False if False in answers else True if True in answers else None
 
     def answer(self, key: bytes) -> bool | None:
-        """What the files say of a key; None: nothing. If they contradict each other, the one that refuses counts."""
+        """Whether the files accept a key; None: it is in neither. If they contradict each other, the refusal counts."""
         listed = self.lists.entries.keys.get(key)
         if listed is False:
             return False

@@ -58,7 +58,7 @@ def exists(recipient: bytes, environ: "Mapping[bytes, bytes]", deadline: float |
 
 
 def check_pattern(pattern: bytes) -> None:
-    """Raise Undecided if the pattern has an unknown letter, or is the same place for everybody."""
+    """Raise Undecided if the pattern has an unknown letter, or is the same place for all recipients."""
     letters = [part[:1] for part in pattern.replace(b"%%", b"").split(b"%")[1:]]
     if not all(letter and letter in LETTERS for letter in letters):
         raise Undecided("$RCPTCHECK_MAILDIR has a % that is not followed by u, n, d, h or %")

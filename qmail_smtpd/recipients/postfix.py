@@ -1,6 +1,6 @@
 """rcptcheck-postfix: a recipient exists if the server behind this one accepts it, asked by a callout (callout.py).
 
-Answers are remembered for minutes. An answer that cannot be had is a temporary failure.
+Answers are remembered for minutes. No answer is a temporary failure.
 """
 
 from qmail_smtpd import control
@@ -56,7 +56,7 @@ def exists(recipient: bytes, environ: "Mapping[bytes, bytes]", deadline: float |
 
 
 def home_of(server: Server) -> bytes:
-    """Return what tells a relative path from the same one in another home, empty for all other addresses."""
+    """Return what distinguishes a relative path from the same path in another home; empty for other addresses."""
     if not isinstance(server.address, bytes) or server.address.startswith(b"/"):
         return b""
     try:
@@ -66,7 +66,7 @@ def home_of(server: Server) -> bytes:
 
 
 def beyond_ascii(recipient: bytes, environ: "Mapping[bytes, bytes]") -> bytes | None:
-    """Return an address that is not ASCII as it is asked about, None if SMTPUTF8 is not offered. Raises Undecided."""
+    """Return the form in which the server is asked about it, None if SMTPUTF8 is not offered. Raises Undecided."""
     if not control.exists(b"smtputf8", control.home(environ)):
         return None
     address = utf8_mailbox(recipient)
@@ -95,7 +95,7 @@ def own_name(environ: "Mapping[bytes, bytes]") -> bytes:
 
 
 def find(answers: Answers, address: bytes) -> bool | None:
-    """Return the remembered answer. Without a usable file nothing is remembered, which a line on descriptor 2 says."""
+    """Return the remembered answer, None if there is none. Warn on descriptor 2 if the file cannot be used."""
     try:
         return answers.find(address)
     except Unusable as why:
@@ -108,4 +108,4 @@ def remember(answers: Answers, address: bytes, known: bool) -> None:
     try:
         answers.remember(address, known)
     except Unusable:
-        pass  # `find` has said so
+        pass  # `find` has warned

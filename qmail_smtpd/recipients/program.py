@@ -17,7 +17,7 @@ POSTMASTER = b"postmaster"  # RFC 5321 section 4.5.1: mail to it is accepted wit
 
 
 class Undecided(Exception):
-    """Why nothing can be said about a recipient now. Never contains bytes of the client."""
+    """Why it cannot be decided now whether a recipient exists. Never contains bytes of the client."""
 
 
 def run(program: str, decide: "Callable[[bytes, Mapping[bytes, bytes], float | None], bool]") -> "NoReturn":
@@ -31,7 +31,7 @@ def answer(
     environ: "Mapping[bytes, bytes]",
     deadline: float | None,
 ) -> int:
-    """Return the exit code. If nothing can be said, one line on descriptor 2 says why."""
+    """Return the exit code. If there is no decision, write the reason to descriptor 2."""
     recipient = environ.get(b"RECIPIENT")
     try:
         if recipient is None:

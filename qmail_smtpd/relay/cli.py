@@ -12,7 +12,7 @@ from qmail_smtpd.relay.address import normalise
 from qmail_smtpd.relay.errors import StoreError
 from qmail_smtpd.relay.kinds import open_counters, open_store
 from qmail_smtpd.relay.limitlist import HEADINGS as LIMIT_HEADINGS
-from qmail_smtpd.relay.limitlist import Configured, forgive, uses
+from qmail_smtpd.relay.limitlist import Configured, reset_all, uses
 from qmail_smtpd.relay.limitlist import cells as limit_cells
 from qmail_smtpd.relay.settings import Settings
 from tcprules import strerr
@@ -89,7 +89,7 @@ def show(rows: "Sequence[object]", as_json: bool, lines: list[tuple[str, ...]]) 
 
 def forget(settings: Settings, who: bytes) -> int:
     """Forget what is counted for a login or an address. Return the exit code."""
-    if forgive(open_counters(settings), who):
+    if reset_all(open_counters(settings), who):
         return 0
     strerr.say(PROGRAM, ": nothing is counted for ", who)
     return NO_ENTRY

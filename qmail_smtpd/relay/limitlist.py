@@ -85,8 +85,8 @@ def cells(use: Use) -> tuple[str, ...]:
     return use["kind"], use["who"], str(use["used"]), text_of((use["limit"], use["seconds"])).decode()
 
 
-def forgive(counters: "Counters", who: bytes) -> bool:
+def reset_all(counters: "Counters", who: bytes) -> bool:
     """Forget everything that is counted for a login or an address. Return False if nothing is. Raise StoreError."""
     names = {who, who.lower(), normalise(who) or who, group_of(who)}
-    forgiven = [counters.reset(Key(kind, name)) for kind in KINDS for name in names]
-    return any(forgiven)
+    was_counted = [counters.reset(Key(kind, name)) for kind in KINDS for name in names]
+    return any(was_counted)

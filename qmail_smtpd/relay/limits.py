@@ -66,7 +66,7 @@ class RelayLimits:
             self.logins[login] = joined(self.logins.get(login, ()), limits)
 
     def of_login(self, user: bytes) -> "tuple[bytes, Limits]":
-        """Return the name under which this login is counted, and its limits. Letter case makes no other login."""
+        """Return the name under which this login is counted, and its limits. Letter case does not matter."""
         login = user.lower()
         return login, self.logins.get(login, self.each_login)
 

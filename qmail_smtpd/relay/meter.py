@@ -1,7 +1,8 @@
-"""What a session may: the limits of control/relaylimits and authfaillimit against what the store has counted.
+"""What a session may do: the limits of control/relaylimits and authfaillimit against what the store has counted.
 
 A limit that cannot be checked lets nothing pass, except that of unknown recipients, which each session also counts for
-itself. A failed login that cannot be counted is logged, and nothing else follows from it.
+itself. If a failed login or an unknown recipient cannot be counted, that is logged, and the session may not try
+another one.
 """
 
 from time import monotonic
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 UNCHECKED = replies.RELAY_UNCHECKED, {b"reason": b"relaystore"}
 LOGINS_UNCHECKED = replies.LOGINS_UNCHECKED, {b"reason": b"relaystore"}
 WRONG_SCHEME = b"scheme"  # auth/errors.py
-SCHEME_FACTOR = 10  # so many more failures that are not the client's fault: it has chosen a mechanism that is offered
-FRESH = 1.0  # seconds: a client that takes longer for its next line in an exchange is asked about again
+SCHEME_FACTOR = 10  # times as many of these failures: the client has only chosen a mechanism that was offered
+FRESH = 1.0  # seconds: the counters are read again if the next line of an exchange comes later
 
 
 class Meter:
@@ -65,7 +66,7 @@ class Meter:
         try:
             counters = self.counters()
             granted, stopped_by = counters.take(Key(kind, name), limits, count)
-            self.pass_on(counters)
+            self.log_warnings(counters)
         except StoreError as error:
             self.report(b"no relaying: " + error.text)
             return 0, UNCHECKED
@@ -87,7 +88,7 @@ class Meter:
             if self.is_shared(counters):
                 return None
             failed, scheme = counters.used([(Key(FAILED, name), seconds), (Key(SCHEME, name), seconds)], writable=True)
-            self.pass_on(counters)
+            self.log_warnings(counters)
         except StoreError as error:
             self.report(b"no logins: " + error.text)
             return LOGINS_UNCHECKED
@@ -123,7 +124,7 @@ class Meter:
             if self.is_shared(counters):
                 return 0
             used = counters.used([(Key(UNKNOWN, group_of(self.address())), self.authfaillimit[1])])[0]
-            self.pass_on(counters)
+            self.log_warnings(counters)
         except StoreError as error:
             self.report(b"unknown recipients are counted in this session alone: " + error.text)
             return 0
@@ -155,8 +156,8 @@ class Meter:
         """Return the store. Raise StoreError."""
         return counters_for(self.environ)
 
-    def pass_on(self, counters: "Counters") -> None:
-        """Log what the store wants to have logged."""
+    def log_warnings(self, counters: "Counters") -> None:
+        """Log the warnings of the store."""
         while counters.warnings:
             self.warn(counters.warnings.pop())
 

@@ -61,10 +61,10 @@ class Client:
         except NoScriptError:
             return self.answer(head + script.by_text + numbered)
 
-    def tell(self, script: Script, keys: "Sequence[bytes]", *arguments: bytes) -> None:
-        """Run a script without waiting for its answer, which is read before that to the next question.
+    def run_without_answer(self, script: Script, keys: "Sequence[bytes]", *arguments: bytes) -> None:
+        """Run a script without waiting for its answer, which is read with that of the next command.
 
-        Raise StoreError. An error of the server is logged with that next question.
+        Raise StoreError. An error of the server is logged then.
         """
         # EVAL, because nobody waits for an answer such as NOSCRIPT
         numbered = (b"%d" % len(keys), *keys, *arguments)
@@ -99,7 +99,7 @@ class Client:
         try:
             if line is not None:
                 if line.seconds != self.timeout:
-                    line.limit(self.timeout)  # its first question had what was left when it was connected
+                    line.limit(self.timeout)  # its first command had the time that was left after connecting
                 try:
                     return self.exchange(line, command)
                 except (NoScriptError, TimeoutError):

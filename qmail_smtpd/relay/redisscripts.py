@@ -1,8 +1,8 @@
-"""What is asked of Redis, as scripts: each is one step that nothing comes between, by the server's own clock.
+"""The scripts that run in Redis. Each is atomic, and uses the server's own clock.
 
-A script of a question also deletes a key that never exists: a replica then refuses it, whose answer may be old. If
-something may have to be counted after the answer, it sets that key instead, if it exists: this is refused by a server
-that is full, too.
+A script that only reads also deletes a key that never exists. A replica, whose data may be old, refuses to do that. If
+something may have to be counted after the answer, the script sets that key instead, only if it exists. A server that
+is full refuses that, too.
 """
 
 from hashlib import sha1

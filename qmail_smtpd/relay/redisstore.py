@@ -80,7 +80,7 @@ class RedisCounters(Counters):
 
     def add(self, key: Key, seconds: int) -> None:
         """Count one. It is sent, and the answer is not waited for."""
-        self.client.tell(TAKE, [key_of(key, seconds)], b"%d" % MOST, b"%d" % seconds, b"1")
+        self.client.run_without_answer(TAKE, [key_of(key, seconds)], b"%d" % MOST, b"%d" % seconds, b"1")
 
     def used(self, questions: "Sequence[tuple[Key, int]]", writable: bool = False) -> list[int]:
         """Return what each counter has counted."""
@@ -131,7 +131,7 @@ class Question:
 
 
 def name_of(key: Key) -> bytes:
-    """Return what the keys of a counter's windows have in common. Names cannot contain its signs."""
+    """Return what the keys of a counter's windows have in common. An escaped name has no braces."""
     return b"%b:{%b}" % (key.kind, escape(key.name))
 
 

@@ -63,7 +63,7 @@ class Store:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of what the store keeps open."""
+        """Close what the store keeps open."""
 
     def now(self) -> int:
         """Return the time in whole seconds."""

@@ -1,8 +1,8 @@
 """Counting in a sliding window of 60 buckets. Pure.
 
-A count belongs to the bucket of its moment, a sixtieth of the window. What is used is the sum of the bucket of now and
-of the 60 before it. So in no time of the window's length is more counted than a limit allows, and a count is forgotten
-after one window at the earliest, and after 61 sixtieths of it at the latest.
+A count belongs to the bucket of its moment, a sixtieth of the window. What is used is the sum of the current bucket and
+the 60 before it. So no period as long as the window counts more than a limit allows. A count is forgotten after one
+window at the earliest, and after 61 sixtieths of it at the latest.
 
 As bytes a window is a header and SLOTS slots: the number of a bucket, since 1970, and its count. A bucket's number is
 that of its slot, modulo SLOTS, so that one small write counts.

@@ -90,7 +90,7 @@ def relayreport(
         return
     if not (as_json or html):
         require("rich")
-    gc.disable()  # the counters have no circles, and looking for some takes a tenth of the time
+    gc.disable()  # there are no reference cycles, and the search for them takes a tenth of the time
     read_all(sources(logs or (STDIN,)), reader)
     if html:
         write_page(html, summarize(tally, reader, top or ROWS_OF_A_PAGE))

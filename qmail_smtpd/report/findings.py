@@ -8,9 +8,9 @@ from qmail_smtpd.report.relayers import Relayer
 from qmail_smtpd.report.tally import Tally
 from qmail_smtpd.report.text import clock, plural, shown
 
-TIMES_USUAL = 10  # an hour of a relayer that is so many times its usual
-LEAST_RECIPIENTS = 50  # of such an hour: fewer do little harm
-LEAST_HOURS = 6  # with mail, that make a usual
+TIMES_USUAL = 10  # an hour is unusual with so many times the usual recipients of the relayer
+LEAST_RECIPIENTS = 50  # in an unusual hour: fewer do little harm
+LEAST_HOURS = 6  # with mail: from fewer hours no usual number is computed
 MANY_NETWORKS = 5  # of one login within 24 hours
 MANY_HELOS = 10  # of a relaying address, with as many senders' domains
 MANY_NAMES = 5  # of others that a client has tried before it got in
@@ -76,7 +76,7 @@ def guessed(tally: Tally) -> Iterator[Finding]:
 
 
 def unusual(tally: Tally) -> Iterator[Finding]:
-    """A relayer with hours of many times its usual."""
+    """A relayer with hours of many times its usual recipients."""
     found = []
     everybody = list(tally.relayers.found.values())
     pooled = {how: counts_of(everybody, how) for how in {relayer.how for relayer in everybody}}
@@ -107,7 +107,7 @@ def busy_hours(relayer: Relayer, pooled: list[int]) -> tuple[list[int], float, b
 
 
 def usual_of(hours: Hours) -> float | None:
-    """Return the median of the hours with mail but the busiest quarter; None if they are too few."""
+    """Return the median of the hours with mail, without the busiest quarter; None if they are too few."""
     counts = sorted(hours.values())
     if len(counts) < LEAST_HOURS:
         return None
@@ -198,7 +198,7 @@ def unknown_runs(tally: Tally) -> Iterator[Finding]:
 
 
 def incomplete(tally: Tally) -> Iterator[Finding]:
-    """What makes this report incomplete, or mail wait."""
+    """A server that reached its limit of connections, and a log that lost lines."""
     for text, count in tally.limits.totals():
         if text.endswith(b"(-c) in use"):
             title = f"tcpserver reached its limit of connections {plural(count, 'time')}"

@@ -1,4 +1,4 @@
-"""Follow logs as `tail -F` does, over the rotation of multilog, svlogd, s6-log and logrotate."""
+"""Follow logs as `tail -F` does, also when they are rotated by multilog, svlogd, s6-log and logrotate."""
 
 import os
 import threading

@@ -1,6 +1,6 @@
 """From the lines of a log to events: text and JSON, with or without stamps. Pure: takes bytes, feeds a Tally.
 
-A line of something else, or one that is broken, is counted and passed over.
+A line of something else, or one that is broken, is counted as unknown, and skipped.
 """
 
 import time

@@ -10,7 +10,7 @@ from qmail_smtpd.log import escaped
 from qmail_smtpd.report.stamps import LATEST
 from qmail_smtpd.report.tally import Tally
 
-PLAIN = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'\\"=')  # what log.py escapes nothing of
+PLAIN = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'\\"=')  # bytes that log.py does not escape
 EVERYBODY = b":"  # the rule whose key is empty
 CONVERSATIONS = ("qmail-smtpd", "qmail-popup")
 

@@ -1,6 +1,6 @@
 """Who relays, how much, and when: the history by which a report knows what is usual. Pure.
 
-Bounded: so many relayers, so many addresses and names of each, and so many hours of all of them together.
+Bounded: the number of relayers, of addresses and names of each, and of hours of all of them together.
 """
 
 MOST_RELAYERS = 5_000
@@ -68,7 +68,7 @@ class Relayers:
         return recipients
 
     def add(self, how: bytes, who: bytes) -> Relayer:
-        """Return a new relayer. If there are too many, the half that has relayed least goes."""
+        """Return a new relayer. If there are too many, drop the half that has relayed least."""
         if len(self.found) >= MOST_RELAYERS:
             kept = sorted(self.found.items(), key=lambda item: -item[1].recipients)[: MOST_RELAYERS // 2]
             self.pruned += len(self.found) - len(kept)

@@ -86,7 +86,7 @@ def read(path: str, reader: Reader) -> None:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         strerr.say("relayreport: warning: ", path, f" is broken gzip, and is read up to there: {error}")
     except FileNotFoundError:
-        if os.path.basename(path)[:1] != "@":  # multilog removes old files when it likes
+        if os.path.basename(path)[:1] != "@":  # multilog may remove old files at any time
             raise Unreadable(f"unable to read {path}: file does not exist") from None
     except OSError as error:
         raise unable("read", path, error) from error

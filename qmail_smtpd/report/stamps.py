@@ -1,6 +1,6 @@
 """The stamps that loggers put before a line: multilog, svlogd, s6-log, syslog, journalctl. Pure.
 
-What has no stamp that is known stays as it is. Seconds are since 1970, in UTC.
+A line without a known stamp stays as it is. Seconds are since 1970, in UTC.
 """
 
 import calendar

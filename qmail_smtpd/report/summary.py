@@ -98,7 +98,7 @@ def bars_of(tally: Tally) -> tuple[int, list[Bar]]:
     sums: dict[int, list[int]] = {}
     for hour, row in tally.hours.items():
         start = (hour * 3600 + shift) // width * width - shift
-        sums[start] = [ours + more for ours, more in zip(sums.get(start, [0] * len(row)), row, strict=True)]
+        sums[start] = [total + more for total, more in zip(sums.get(start, [0] * len(row)), row, strict=True)]
     latest = max(sums)
     starts = range(max(min(sums), latest - (MOST_BARS - 1) * width), latest + 1, width)
     return width, [Bar(start, named(sums.get(start, [0] * counted.COUNTERS))) for start in starts]

@@ -108,7 +108,7 @@ class Suspects:
 def make_room(kept: dict[K, V], most: int) -> dict[K, V]:
     """Forget the oldest quarter of a full dictionary, and return it.
 
-    Not one by one: to find the first key takes as long as there are holes before it.
+    Not one by one: to find the first key, Python passes over each deleted entry before it.
     """
     if len(kept) >= most:
         for key in list(islice(kept, max(most // 4, 1))):

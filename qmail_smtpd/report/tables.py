@@ -1,7 +1,7 @@
 """Counters by name, with a bound on how many names are kept. Pure.
 
-A table that is full loses the half of its names that count least, so that a name with many lines stays. What it then
-says of names that it has lost and met again is too low: `pruned` counts the lost names, and the report says so.
+A table that is full loses the half of its names that count least, so that a name with many lines stays. If a
+lost name comes again, its counts are too low. `pruned` is the number of lost names, which the report shows.
 """
 
 from collections.abc import Iterator

@@ -109,7 +109,7 @@ def ask(service: "Service", question: bytes, deadline: float) -> bytes:
 
 
 def place(service: "Service") -> bytes:
-    """Return what tells the service from all others, also from those of another home. Raises Failure."""
+    """Return a key that identifies the service, also among those of other homes. Raises Failure."""
     try:
         return key_of(service.path) if service.path else service.name
     except OSError as error:

@@ -58,7 +58,7 @@ class Consultant:
         return verdict.finish()
 
     def action_of(self, service: "Service", attributes: dict[bytes, bytes], deadline: float | None) -> bytes:
-        """Return the service's action. Raises Failure, for the rest of a transaction without asking again."""
+        """Return the service's action. Raises Failure. A service that fails is not asked again in the transaction."""
         if service.fault:
             raise Failure(b"not_understood")
         if service.name in self.failures:

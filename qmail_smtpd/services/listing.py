@@ -1,7 +1,7 @@
 """control/policyservice: which services are asked, where they listen, and about which clients. Pure.
 
-A line is `unix:PATH` or `inet:HOST:PORT`, and may go on with `norelay` or `relay` (only clients without, or with, the
-right to relay) and with `policy_context=TEXT`. A line that is not understood is a service that cannot be asked.
+A line is `unix:PATH` or `inet:HOST:PORT`, then optionally `norelay` or `relay` (only clients without, or with, the
+right to relay) and `policy_context=TEXT`. A line that is not understood is a service that cannot be asked.
 """
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ class Service:
 
 
 class Services:
-    """All services of a file, in their order. `open_on_failure`: one that cannot be asked is passed over."""
+    """All services of a file, in their order. `open_on_failure`: one that cannot be asked is skipped."""
 
     __slots__ = ("entries", "open_on_failure")
 

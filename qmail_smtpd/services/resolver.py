@@ -33,7 +33,7 @@ def look_up(host: bytes, port: int, flags: int) -> "Addresses":
 
 
 def look_up_in_time(host: bytes, port: int, deadline: float) -> "Addresses":
-    """Ask the resolver in a thread of its own: it has time limits that are longer. Raises Failure."""
+    """Ask the resolver in a thread of its own, because its time limits are longer than ours. Raises Failure."""
     found: Addresses = []
     done = _thread.allocate_lock()
     done.acquire()

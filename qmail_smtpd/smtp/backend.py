@@ -1,4 +1,4 @@
-"""What a session needs of the outside world, as a type. ../backend.py implements it; the tests have an echo."""
+"""What a session needs from the outside world, as a type. ../backend.py implements it, and tests/kit/echo.py."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -68,7 +68,7 @@ class Chunk:
 def parse(argument: bytes) -> tuple[int, bool] | None:
     """Return the size of the chunk and whether it is the last one, None if that is not what the argument says.
 
-    `argument`: everything behind the verb, with the blank.
+    `argument`: everything after the verb, with the blank.
     """
     if not argument.startswith(b" ") or len(argument) > LONGEST_ARGUMENT:
         return None

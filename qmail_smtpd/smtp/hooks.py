@@ -30,18 +30,18 @@ class Hooks:
     __slots__ = ("accepted", "attempts", "client_is_accepted", "headers", "later", "recipients")
 
     def __init__(self) -> None:
-        self.accepted = False  # a plugin has said that no more plugins are to be run
-        self.client_is_accepted = False  # one of [connection] has
+        self.accepted = False  # whether a plugin has asked that no more plugins are run
+        self.client_is_accepted = False  # whether one of [connection] has
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was said about the transaction: at RSET, and when the message begins (spp_rset)."""
+        """Forget the results for the transaction: at RSET, and when the message begins (spp_rset)."""
         self.headers = b""
         self.later: dict[bytes, list[bytes]] = {b"M": [], b"R": [], b"D": []}
         self.recipients = self.attempts = 0
 
     def start_tls(self, session: "Session") -> None:
-        """Forget what was said about anything but the client's address."""
+        """Forget all results except those for the client's address ([connection])."""
         session.backend.set_plugin_variables(dict.fromkeys(VARIABLES))
         self.clear()
         self.accepted = self.client_is_accepted

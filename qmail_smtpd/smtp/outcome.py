@@ -1,4 +1,4 @@
-"""What the plugins of one command have said, for the session. Pure."""
+"""The result of the plugins of one command, for the session. Pure."""
 
 ERROR, REJECT, DROP = b"E", b"R", b"D"
 

@@ -1,4 +1,4 @@
-"""What policy services have said about a recipient. It can refuse a recipient, never accept one. Pure."""
+"""The result of the policy services for a recipient. It can refuse a recipient, never accept one. Pure."""
 
 
 class Ruling:

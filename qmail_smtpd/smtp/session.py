@@ -60,7 +60,7 @@ class Session:
         self.senders: frozenset[bytes] | None = None  # that user's entries in authsenders
         self.failed_logins = 0
         self.unknown_recipients = 0
-        self.asked_for_unknown = False  # whether those of earlier sessions of the address are among them
+        self.asked_for_unknown = False  # whether those of the address in earlier sessions are counted in it
         self.attributes: Attributes = {}  # of the client, from its proxy's XCLIENT commands
         self.waiting: list[tuple[bytes, Refusal | None, bool]] = []  # recipients: address, refusal, whether it counts
         self.saw_secret = False  # whether the client may have sent a password
@@ -108,7 +108,7 @@ class Session:
             answer_rcpt(self, recipient, over if counts and granted < 0 else refusal)
 
     def rcpt_depends_on_waiting(self) -> bool:
-        """Whether those recipients have to be answered before the next one is decided about."""
+        """Whether the waiting recipients must be answered before the next one can be decided."""
         settings = self.settings
         return (
             settings.policy_services
@@ -160,7 +160,7 @@ class Session:
                 self.exchange(line)
                 return
             verb, argument = verb.lower(), argument.lstrip(b" ")
-            if verb.startswith(b"bdat"):  # with everything behind it: a part of a size would be another size
+            if verb.startswith(b"bdat"):  # with everything after it: a part of a size would be another size
                 verb, argument = b"bdat", line[4:]
             command = (VERBS if self.message is None else BETWEEN_CHUNKS).get(verb, unimplemented)
             if self.waiting and (command is not rcpt or self.rcpt_depends_on_waiting()):
@@ -176,8 +176,8 @@ class Session:
     def start_tls(self) -> None:
         """Switch to TLS and discard all state from before (RFC 3207 section 4.2), except the numbers of errors.
 
-        What XCLIENT has said about the client also stays, except LOGIN and HELO: it may be this client that starts TLS,
-        and without it the client would have the rights of its proxy.
+        The client's attributes from XCLIENT also stay, except LOGIN and HELO. It may be this client that starts TLS,
+        and without them it would have the rights of its proxy.
         """
         self.cipher = self.backend.start_tls()
         self.forget_hello()

@@ -27,10 +27,16 @@ def open_message(session: "Session") -> bytes | None:
     if not session.backend.open_queue():
         session.envelope = Envelope()
         return replies.QQ_FAILURE
-    s = session.settings
-    when = session.backend.date()
-    protocol_name = protocol(session.cipher, session.user, session.envelope.utf8)
-    lines = received(s.remotehost, session.helo, s.remoteinfo, s.remoteip, s.local, protocol_name, when)
+    settings = session.settings
+    lines = received(
+        settings.remotehost,
+        session.helo,
+        settings.remoteinfo,
+        settings.remoteip,
+        settings.local,
+        protocol(session.cipher, session.user, session.envelope.utf8),
+        session.backend.date(),
+    )
     if session.hooks is not None:
         lines += session.hooks.headers
         session.hooks.clear()

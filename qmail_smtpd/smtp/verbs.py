@@ -205,7 +205,7 @@ def bdat(session: "Session", argument: bytes) -> None:
 
 def auth(session: "Session", argument: bytes) -> None:
     """Begin a login, if AUTH is on offer."""
-    session.saw_secret = True  # whatever becomes of it: the password may stand in the argument
+    session.saw_secret = True  # in any case: the password may be in the argument
     if session.settings.auth is None:
         unimplemented(session, argument)
         return

@@ -26,7 +26,7 @@ VARIABLES = (
     (b"DESTADDR", b"TCPLOCALIP"),
     (b"DESTPORT", b"TCPLOCALPORT"),
 )
-# What another address makes wrong.
+# Variables about the proxy that are wrong for its client.
 OF_THE_PROXY = (b"TCPREMOTEHOST", b"TCPREMOTEPORT", b"TCPREMOTEINFO", b"TCPREMOTEVIA")
 TCP_NAMES = (b"LOCALIP", b"LOCALPORT", b"LOCALHOST", b"REMOTEIP", b"REMOTEPORT", b"REMOTEHOST", b"REMOTEINFO")
 
