@@ -27,7 +27,7 @@ PROGRAMS: dict[str, click.Command] = {
 BEFORE_PROGRAM = {"checkusers": 0, "tcpserver": 2}  # words that precede those of another command: host and port
 WITHOUT_WORDS = ("relay-list",)
 FLAGS = (CHECK, STRICT, QUIET)
-FILES = ("FILE", "DIR", "CDB")  # placeholders of options whose values are files; below, names where there is none
+FILES = ("FILE", "DIR", "CDB")  # of options whose values are files: placeholders; below, names of options without one
 FILE_NAMES = ("rules", "source", "against")
 FOLDERS = ("bash-completion", "zsh", "fish")
 

@@ -2,7 +2,7 @@
 
 Knows the Markdown that the pages use, and raises ValueError for anything else. Tables become tagged paragraphs: they
 are lists of names and meanings, and columns are too narrow in a terminal. From the third column on, the column's
-heading stands before the cell.
+heading precedes the cell.
 """
 
 import re
@@ -23,7 +23,7 @@ Resolve = Callable[[str], str]  # the target of a link -> where it leads, as rof
 
 
 class Page:
-    """One manual page in the making."""
+    """One manual page, made from Markdown text."""
 
     def __init__(self, text: str, resolve: Resolve) -> None:
         self._tokens = PARSER.parse(text)
@@ -31,7 +31,7 @@ class Page:
         self._section = ""
 
     def render(self, heading: str) -> str:
-        """Return the page, with the .TH line that `heading` is."""
+        """Return the page. `heading`: its .TH line."""
         body = "\n".join(self._blocks(self._tokens))
         return f"{heading}\n{FLUSH_LEFT}\n{body}\n"
 
@@ -105,7 +105,7 @@ class Page:
             yield from (f".br\n{name}: {cell}" for name, cell in zip(header[2:], more, strict=True) if cell)
 
     def _inline(self, inline: Token) -> str:
-        """Return the text of an inline token, whose lines do not begin with what roff would obey."""
+        """Return the text of an inline token as roff. No line of it begins like a roff request."""
         parts: list[str] = []
         target = ""
         for token in inline.children or ():

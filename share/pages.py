@@ -40,7 +40,7 @@ def section(name: str) -> int:
 
 
 def all_pages() -> dict[str, str]:
-    """Return path below share/ -> content, of every manual page. Those that exist give their dates."""
+    """Return path below share/ -> content, of every manual page. An existing page keeps its date if unchanged."""
     found = {}
     for stem, name in page_names().items():
         number = section(name)
@@ -67,7 +67,7 @@ def dated(stem: str, name: str, date: str) -> str:
     names = page_names()
 
     def resolve(target: str) -> str:
-        """Say where a link leads. Nothing for a place in the page itself."""
+        """Return where a link leads, as roff; "" for a place in the page itself."""
         if target.startswith(("http:", "https:")):
             return f"<{target}>"
         file, _, _ = target.partition("#")
