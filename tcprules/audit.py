@@ -47,7 +47,7 @@ class Audit:
     """The records of a rules file, sorted by what they say about relaying."""
 
     def __init__(self, records: Iterable[tuple[bytes, bytes]]) -> None:
-        self.everybody: list[bytes] = []  # warnings about rules for all clients
+        self.open_relays: list[bytes] = []  # warnings about rules for all clients
         self.names: list[bytes] = []  # keys with a name or an ident answer whose clients may relay
         entries: dict[int, list[Entry]] = {32: [], 128: []}
         for key, relays in first_records(records):
@@ -56,16 +56,16 @@ class Audit:
                 first, last, bits = found
                 entries[bits].append((first, last, key, relays))
             elif relays and not key:
-                self.everybody.append(b"every client that has no other rule may relay: an open relay")
+                self.open_relays.append(b"every client that has no other rule may relay: an open relay")
             elif relays and key == b"=":
-                self.everybody.append(b"every client that has a name and no other rule may relay: an open relay")
+                self.open_relays.append(b"every client that has a name and no other rule may relay: an open relay")
             elif relays and (key[:1] == b"=" or b"@" in key):
                 self.names.append(key)
         self.rows = [row for bits, found in entries.items() for row in rows(found, bits)]
 
     def warnings(self, places: "list[Place]", judge: Callable[[bytes], Verdict]) -> Iterator[bytes]:
         """Yield warnings: more clients may relay than may be meant. `judge` returns the verdict about an address."""
-        yield from self.everybody
+        yield from self.open_relays
         for bits, family in ((32, b"IPv4"), (128, b"IPv6")):
             size = sum(row.size() for row in self.rows if row.client_bits() == bits and row.word in (PUBLIC, SHARED))
             if size > WIDEST[bits]:
