@@ -102,7 +102,7 @@ Edits = list[tuple[bytes, bytes | None]]
 def variables(facts: Facts) -> Edits:
     """The UCSPI variables of one connection, in the order in which tcpserver.c sets them.
 
-    For an IPv6 client PROTO is TCP6, and ucspi-tcp-ipv6's names stand beside 0.88's.
+    For an IPv6 client PROTO is TCP6, and ucspi-tcp-ipv6's names are set beside 0.88's.
     """
     ipv6 = b":" in facts.remote_ip
     edits: Edits = [

@@ -77,7 +77,7 @@ def send_result(pipe: int, status: int) -> None:
 
 
 def receive_results(pipe: int) -> list[tuple[int, int]]:
-    """All (pid, exit status) that stand in the pipe."""
+    """All (pid, exit status) that are in the pipe."""
     data = b""
     try:
         while part := os.read(pipe, 65536):

@@ -8,7 +8,7 @@ SAFE = bytes(c if 33 <= c <= 126 and c not in b"%:" else ord("?") for c in range
 
 
 def field(value: bytes | None) -> bytes:
-    """A value as it may stand between the colons of a log line; nothing for None. A NUL ends it, as a C string's."""
+    """A value in the form that a log line has between its colons; empty for None. A NUL ends it, as a C string's."""
     if not value:
         return b""
     if b"\0" in value:

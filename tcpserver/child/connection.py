@@ -55,7 +55,7 @@ class Connection:
         self.base, self.lines, self.signals = base, lines, signals
         self.others = others  # how many more are connected from the same address, as the parent counts
         self.deadline = time.monotonic() + settings.prepare_timeout
-        self.unasked: list[bytes] = []  # NAME_MARK, INFO_MARK: the question behind it could not be asked
+        self.unasked: list[bytes] = []  # NAME_MARK, INFO_MARK: this question could not be asked
 
     def run(self) -> "NoReturn":
         """Ask, judge, become the program."""

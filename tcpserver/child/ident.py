@@ -23,7 +23,7 @@ NO_RESOURCES = (  # this system's errors, which say nothing about the client's h
     errno.EADDRNOTAVAIL,
     errno.EADDRINUSE,
 )
-BLANKS = b" \t\r"  # remoteinfo.c drops them wherever they stand
+BLANKS = b" \t\r"  # remoteinfo.c drops them anywhere
 
 
 def ask(facts: Facts, timeout: int, deadline: float) -> bytes | None:

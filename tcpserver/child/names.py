@@ -54,7 +54,7 @@ def ask(local: bytes | None, remote: bytes | None, paranoid: bool, deadline: flo
 
 
 def answer(found: Names, finished: _thread.LockType, local: bytes | None, remote: bytes | None, paranoid: bool) -> None:
-    """The asking thread. Each answer is stored as soon as it is known: a later question cannot lose it."""
+    """Ask, in a thread of its own. Each answer is stored as soon as it is known: a later question cannot lose it."""
     try:
         if local is not None:
             found.local = reverse(local)

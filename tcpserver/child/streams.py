@@ -40,7 +40,7 @@ def make_streams_without_connection() -> None:
 
 
 def flush() -> bool:
-    """Write what stands in the buffers of stdout and stderr. False if that fails."""
+    """Write what is in the buffers of stdout and stderr. Return False if that fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

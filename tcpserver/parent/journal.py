@@ -1,7 +1,7 @@
 """Descriptor 2 of the serving parent: lines go out at once or wait in a bounded queue; writing never blocks.
 
 O_NONBLOCK belongs to the open file, which the programs share, so it is never set on descriptor 2 itself: a pipe or a
-terminal is opened once more. A socket, or a pipe of another account, cannot be: there, each write is small and comes
+terminal is opened again. A socket, or a pipe of another account, cannot be: there, each write is small and comes
 after a poll. Knows nothing of what the lines say.
 """
 

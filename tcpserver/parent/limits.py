@@ -53,7 +53,7 @@ class Limits:
             times.append(now)
             while now - times[0] >= self.period:
                 times.popleft()
-            self.recent[who] = times  # the newest stand at the end
+            self.recent[who] = times  # the newest are at the end
             self.forget(now)
 
     def forget(self, now: float) -> None:

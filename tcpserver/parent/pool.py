@@ -27,7 +27,7 @@ class Pool:
     def __init__(self, max_clients: int) -> None:
         self.max_clients = max_clients
         self.channels: dict[int, int] = {}  # pid -> the descriptor by which it gets a client
-        self.idle: list[int] = []  # pids; the one that has worked last stands last, and is taken first
+        self.idle: list[int] = []  # pids; the one that has worked last is at the end, and is taken first
         self.retired: set[int] = set()  # pids that have yet to end
         self.capacity = os.sysconf("SC_OPEN_MAX") - RESERVED  # each worker costs the server a descriptor
         self.results = (-1, -1)

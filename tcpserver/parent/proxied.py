@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BATCH = 64  # connections that are looked at before the loop looks at anything else
+BATCH = 64  # connections that are checked before the loop does anything else
 CLOSED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET  # edge-triggered: unread input wakes only once
 PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT

@@ -46,7 +46,7 @@ class RulesFile:
         return verdict
 
     def judge_once(self, ip: bytes) -> lookup.Verdict:
-        """The verdict of the file as it is at this moment, of which nothing is kept."""
+        """The verdict of the file as it is at this moment. Nothing of it is kept."""
         with lookup.open_rules(self.path) as rules:
             return lookup.judge(rules, ip, None, None)
 

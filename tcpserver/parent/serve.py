@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 ACCEPT_PAUSE = 0.2  # seconds without accepting when the system is out of descriptors or memory
-BATCH = 64  # clients that are accepted before the loop looks at anything else
+BATCH = 64  # clients that are accepted before the loop does anything else
 DRAIN_GRACE = 5.0  # seconds between TERM and KILL for sessions that outlived --drain
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 NOTHING_TO_ACCEPT = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)

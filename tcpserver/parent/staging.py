@@ -1,13 +1,13 @@
 """Set before the forks what a batch of clients has in common in its environment, so that no child has to.
 
 A page of memory that a process writes to after a fork is copied, some 2 microseconds each, and Python writes to
-whatever it looks at. What the parent has set, its children need not touch.
+whatever it reads (reference counts). What the parent has set, its children need not touch.
 """
 
 from tcpserver.environ import Edits
 from tcpserver.process import change_environment, put
 
-EVER_NEW = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # left to the child: setenv(3) never frees a value that it has seen
+EVER_NEW = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # set by the child: setenv(3) never frees a value that it has seen
 NOT_STAGED = object()  # in place of a value
 
 
@@ -24,7 +24,7 @@ class Staging:
             put(name, b"")  # a child then finds a place for its value, and need not move the table
 
     def set(self, edits: Edits) -> None:
-        """Make os.environ the base with these edits, but for what is left to the child."""
+        """Make os.environ the base with these edits, except EVER_NEW."""
         wanted = {name: value for name, value in edits if name not in EVER_NEW}
         if wanted == self.staged:
             return

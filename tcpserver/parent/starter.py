@@ -1,7 +1,7 @@
 """Give each admitted client its process: spawned at once, an idle worker, or forked with the clients of a batch.
 
-Refuses nobody (admission.py). How a child starts the program stands in child/launch.py, what it asks before in
-child/connection.py.
+Refuses nobody (admission.py). child/launch.py has how a child starts the program, child/connection.py what it asks
+before.
 """
 
 import os
@@ -91,14 +91,14 @@ class Starter:
         elif found:
             self.call(batch, *found)
         else:
-            for one in batch:
-                self.spawn(one.client, one.connection, one.key, one.edits)
-                os.close(one.connection)
+            for pending in batch:
+                self.spawn(pending.client, pending.connection, pending.key, pending.edits)
+                os.close(pending.connection)
 
     def fork_asking(self, batch: list[Pending]) -> None:
         """Fork children that ask and judge, and then become the program."""
         hooks.before_fork(self.base)
-        self.fork(self.run_connection, [(one,) for one in batch], batch, self.signals.for_exec)
+        self.fork(self.run_connection, [(pending,) for pending in batch], batch, self.signals.for_exec)
 
     def run_connection(self, connection: int, closing: list[int], start: "forking.Start") -> "NoReturn":
         """In the child: all there is to do for this client."""
@@ -111,15 +111,17 @@ class Starter:
         """Fork children that call the loaded program."""
         self.prepare(path)
         if program.serve_connection:
-            environments = [self.environment(one.edits) for one in batch]
+            environments = [self.environment(pending.edits) for pending in batch]
             starts: list[forking.Start] = [
-                (self.announcement(one), program.serve_connection, environment)
-                for one, environment in zip(batch, environments, strict=True)
+                (self.announcement(pending), program.serve_connection, environment)
+                for pending, environment in zip(batch, environments, strict=True)
             ]
             self.fork(launch.serve, starts, batch, self.signals.for_call)
             return
         self.staging.set(batch[0].edits)
-        starts = [(self.announcement(one), program.main, self.staging.remaining(one.edits)) for one in batch]
+        starts = [
+            (self.announcement(pending), program.main, self.staging.remaining(pending.edits)) for pending in batch
+        ]
         self.fork(launch.call, starts, batch, self.signals.for_call)
 
     def dispatch(self, batch: list[Pending], program: "registry.Program", path: bytes) -> None:
@@ -127,27 +129,27 @@ class Starter:
         pool = self.children.pool
         new: list[tuple[Pending, Channel]] = []
         without_worker: list[Pending] = []
-        for one in batch:
+        for pending in batch:
             if pool.idle:
-                self.log_status(one)
-            pid = pool.dispatch(one.connection, self.job(one), self.announcement(one))
+                self.log_status(pending)
+            pid = pool.dispatch(pending.connection, self.job(pending), self.announcement(pending))
             if pid is not None:
-                self.children.add(pid, one.client)
-                os.close(one.connection)
+                self.children.add(pid, pending.client)
+                os.close(pending.connection)
             elif (channel := pool.new_channel(len(new))) is not None:
-                new.append((one, channel))
+                new.append((pending, channel))
             else:
-                without_worker.append(one)
+                without_worker.append(pending)
         if new:
-            self.fork_workers(new, program, path, [one.connection for one in without_worker])
+            self.fork_workers(new, program, path, [pending.connection for pending in without_worker])
         if without_worker and self.asks:
             self.fork_asking(without_worker)
         elif without_worker:
             self.call(without_worker, program, path)
 
-    def job(self, one: Pending) -> Job:
+    def job(self, pending: Pending) -> Job:
         """What a worker is to do for this client."""
-        return Job(b"", one.edits, one.client.facts if self.asks else None, one.others)
+        return Job(b"", pending.edits, pending.client.facts if self.asks else None, pending.others)
 
     def fork_workers(
         self,
@@ -160,12 +162,12 @@ class Starter:
         from tcpserver.child import worker  # start.py has loaded it
 
         self.prepare(path)
-        pool, batch = self.children.pool, [one for one, _ in new]
+        pool, batch = self.children.pool, [pending for pending, _ in new]
         parent_ends, worker_ends = [channel[0] for _, channel in new], [channel[1] for _, channel in new]
         plan = worker.Plan(self.settings, program, self.base, self.children.lines, self.signals, pool.results[1])
         starts = [
-            (self.job(one), self.announcement(one), plan, worker_end, worker_ends)
-            for one, worker_end in zip(batch, worker_ends, strict=True)
+            (self.job(pending), self.announcement(pending), plan, worker_end, worker_ends)
+            for pending, worker_end in zip(batch, worker_ends, strict=True)
         ]
         pids = self.fork(worker.serve, starts, batch, self.signals.for_call, parent_ends + others, keep=pool.results[1])
         for (parent_end, worker_end), pid in zip((channel for _, channel in new), pids, strict=True):
@@ -180,14 +182,14 @@ class Starter:
         hooks.before_fork(self.base)
         sys.argv[:] = [os.fsdecode(word) for word in (path, *self.program[1:])]
 
-    def announcement(self, one: Pending) -> "Callable[[int], bytes] | None":
+    def announcement(self, pending: Pending) -> "Callable[[int], bytes] | None":
         """The lines that a child logs, given its pid, before the program can log anything.
 
         None without -v, or if the child asks first: it then logs each line when it has the facts.
         """
         if not self.children.verbose or self.asks:
             return None
-        lines, facts, key = self.children.lines, one.client.facts, one.key
+        lines, facts, key = self.children.lines, pending.client.facts, pending.key
         return lambda pid: lines.arrival(pid, facts) + lines.verdict(b"ok", pid, facts, key)
 
     def fork(
@@ -203,25 +205,25 @@ class Starter:
 
         The children close the parent's own descriptors and `more`, except `keep`.
         """
-        for number, one in enumerate(batch):
-            self.log_status(one, number)
-        connections = [one.connection for one in batch]
+        for number, pending in enumerate(batch):
+            self.log_status(pending, number)
+        connections = [pending.connection for pending in batch]
         closing = [
             number for number in self.own_descriptors + self.children.pool.descriptors() + more if number != keep
         ]
         results = forking.fork_each(run, starts, connections, closing, actions)
-        for one, pid in zip(batch, results, strict=True):
+        for pending, pid in zip(batch, results, strict=True):
             if isinstance(pid, int):
-                self.children.add(pid, one.client)
+                self.children.add(pid, pending.client)
             else:
-                self.not_started(one.client, pid)
+                self.not_started(pending.client, pid)
                 self.children.log_verbose(self.children.status(self.children.coming))
         return [pid if isinstance(pid, int) else None for pid in results]
 
-    def log_status(self, one: Pending, before: int = 0) -> None:
+    def log_status(self, pending: Pending, before: int = 0) -> None:
         """Log the status line of a client, once. `before`: how many other clients without a process count already."""
-        if not one.status_logged:
-            one.status_logged = True
+        if not pending.status_logged:
+            pending.status_logged = True
             self.children.log_verbose(self.children.status(before + 1))
 
     def environment(self, edits: environ.Edits) -> dict[bytes, bytes]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MAX_INT = 2**31 - 1
 LONGEST_WAIT = 2_000_000  # seconds: poll(2) takes milliseconds as an int, and Python raises OverflowError for more
-LONGEST_NUMBER = 20  # digits that are looked at: more than any bound has
+LONGEST_NUMBER = 20  # digits that are read: more than any bound has
 
 
 class Options:

@@ -32,7 +32,7 @@ class Conversation:
         self.has_ended = False
 
     def feed(self, data: bytes) -> bytes:
-        """The replies to the commands that these bytes complete. What follows QUIT is not looked at."""
+        """The replies to the commands that these bytes complete. What follows QUIT is ignored."""
         replies = b""
         *lines, rest = data.split(b"\n")
         for line in lines:

@@ -1,4 +1,4 @@
-"""A question to a name server and its answer, as bytes. Pure, but for the random number of a question.
+"""A question to a name server and its answer, as bytes. Pure, except for the random number of a question.
 
 Most answers are that there is no such name, which is in four bits of the header. Only the records of other answers are
 taken apart, by dnspython.
