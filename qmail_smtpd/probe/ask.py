@@ -83,7 +83,7 @@ def send_message(conversation: Conversation, message: bytes, taken: Answer) -> A
 def ask_smuggling(conversation: Conversation, probe: Probe, names: Names, to: bytes, message: bytes) -> Answer:
     """Send a message with a false end and two RSETs in its middle, and find out whether the server executes a RSET.
 
-    It is one message, however the server reads it. RSET, as MAIL, may stand anywhere in a group of commands (RFC 2920
+    It is one message, however the server reads it. RSET, as MAIL, may be anywhere in a group of commands (RFC 2920
     section 3.1): Postfix 3.9 refuses a NOOP there, and would execute a smuggled MAIL.
     """
     if probe.chunked and not conversation.offers(b"CHUNKING"):

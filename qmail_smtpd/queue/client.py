@@ -88,7 +88,7 @@ class QueueClient:
         self.close_end(self.message)
         self.failed = self.failed or envelope is None or not self.write_all(self.envelope, envelope)
         if not self.failed:
-            self.deadline = None  # the program may store the message: a client that hears 451 sends it once more
+            self.deadline = None  # the program may store the message: a client that gets 451 sends it again
         self.close_end(self.envelope)
         text = self.read_text()
         self.close_end(self.error)

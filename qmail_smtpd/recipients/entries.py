@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 REFUSES = b"-"
 ANY_EXTENSION, KEY_OF_EXTENSIONS = b"-*", b"-default"
-MOST_DASHES = 16  # of a local part that are looked at; each is a key to look up
+MOST_DASHES = 16  # of a local part that are examined; each is a key to look up
 # Text that no recipient's key contains: an entry with it matches nothing.
 STRAY = {
     b"\xef\xbb\xbf": "a byte order mark at the beginning",

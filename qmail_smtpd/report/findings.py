@@ -78,9 +78,9 @@ def guessed(tally: Tally) -> Iterator[Finding]:
 def unusual(tally: Tally) -> Iterator[Finding]:
     """A relayer with hours of many times its usual recipients."""
     found = []
-    everybody = list(tally.relayers.found.values())
-    pooled = {how: counts_of(everybody, how) for how in {relayer.how for relayer in everybody}}
-    for relayer in everybody:
+    relayers = list(tally.relayers.found.values())
+    pooled = {how: counts_of(relayers, how) for how in {relayer.how for relayer in relayers}}
+    for relayer in relayers:
         if relayer.hours and max(relayer.hours.values()) >= LEAST_RECIPIENTS:
             busy = busy_hours(relayer, pooled[relayer.how])
             if busy:
@@ -89,9 +89,9 @@ def unusual(tally: Tally) -> Iterator[Finding]:
         yield unusual_finding(relayer, most, hours, usual, of_all)
 
 
-def counts_of(everybody: list[Relayer], how: bytes) -> list[int]:
+def counts_of(relayers: list[Relayer], how: bytes) -> list[int]:
     """Return the counts of all hours of the relayers with the same right, sorted."""
-    return sorted(count for relayer in everybody if relayer.how == how for count in relayer.hours.values())
+    return sorted(count for relayer in relayers if relayer.how == how for count in relayer.hours.values())
 
 
 def busy_hours(relayer: Relayer, pooled: list[int]) -> tuple[list[int], float, bool] | None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from qmail_smtpd.report.lines import Reader
 from qmail_smtpd.report.sources import CHUNK, CURRENT, STDIN, archived, expand, opened, read, unable
 
-INTERVAL = 1.0  # seconds between two looks at a file
+INTERVAL = 1.0  # seconds between two reads of a file
 
 
 class Follower:

@@ -10,7 +10,7 @@ from qmail_smtpd.report.stamps import LATEST, Stamps
 from qmail_smtpd.report.tally import Tally
 
 LONGEST_LINE = 65536  # bytes of a line without an end that are kept; our programs write 4096 at most
-TALKERS = (  # programs whose warnings count
+OTHER_PROGRAMS = (  # programs whose warnings count
     b"checkdovecot checkusers cmd5checkpw maildir-queue qmail-pop3d relay-allow relay-check sendmail-queue"
 )
 
@@ -30,7 +30,7 @@ class Reader:
             b"qmail-popup": self.smtpd,
             b"tcpserver": self.tcpserver,
             b"rblsmtpd": self.rblsmtpd,
-            **dict.fromkeys(TALKERS.split(), self.other),
+            **dict.fromkeys(OTHER_PROGRAMS.split(), self.other),
         }
         self.events = {
             b"refused": tally.refused,

@@ -11,7 +11,7 @@ from qmail_smtpd.report.stamps import LATEST
 from qmail_smtpd.report.tally import Tally
 
 PLAIN = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'\\"=')  # bytes that log.py does not escape
-EVERYBODY = b":"  # the rule whose key is empty
+DEFAULT_RULE = b":"  # the rule whose key is empty
 CONVERSATIONS = ("qmail-smtpd", "qmail-popup")
 
 
@@ -73,7 +73,7 @@ class Objects:
         """Count an event of tcpserver. Its session is also found by its pid: qmail-smtpd's log may be text."""
         address = canonical(found.get("remote_ip"))
         if event == "ok":
-            rule = canonical(found["rule"]) or EVERYBODY if "rule" in found else b""
+            rule = canonical(found["rule"]) or DEFAULT_RULE if "rule" in found else b""
             self.tally.admitted(key, address, when, rule)
             self.tally.sessions[pid] = self.tally.sessions[key]
         elif event == "deny":

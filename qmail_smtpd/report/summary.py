@@ -137,14 +137,16 @@ def of_table(key: str, title: str, columns: tuple[str, ...], table: Table, top: 
 
 def relayed(tally: Tally, top: int) -> Section:
     """Return who relayed, and how much."""
-    everybody = sorted(tally.relayers.found.values(), key=lambda one: (-one.recipients, one.how, one.who))
+    relayers = sorted(
+        tally.relayers.found.values(), key=lambda relayer: (-relayer.recipients, relayer.how, relayer.who)
+    )
     columns: tuple[str, ...] = ("who", "by", "messages", "recipients", BYTES, "addresses")
     make: Callable[[Relayer], Row] = relayer_row
-    if any(relayer.rule for relayer in everybody):
-        columns, make = (*columns, "rule"), lambda one: (*relayer_row(one), shown(one.rule))
-    rows = [make(one) for one in everybody[:top]]
+    if any(relayer.rule for relayer in relayers):
+        columns, make = (*columns, "rule"), lambda relayer: (*relayer_row(relayer), shown(relayer.rule))
+    rows = [make(relayer) for relayer in relayers[:top]]
     pruned = tally.relayers.pruned
-    return Section("relayed", "Who relayed", columns, rows, len(everybody) + pruned, pruned)
+    return Section("relayed", "Who relayed", columns, rows, len(relayers) + pruned, pruned)
 
 
 def relayer_row(relayer: Relayer) -> Row:
