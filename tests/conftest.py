@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, settings
 
 from tests.kit.support import NOT_PACKAGED, times
 
-# No test measures time: a machine that is busy makes the examples come slowly, and the functions take long.
+# No test measures time: on a busy machine examples are generated slowly, and the functions take long.
 settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=times(50)
 )
 settings.load_profile("untimed")
 
-# A shell starts background jobs with INT and QUIT ignored, nohup ignores HUP: what the tests start would inherit that.
+# A shell starts background jobs with INT and QUIT ignored, nohup ignores HUP. Programs of the tests would inherit that.
 for _number, _action in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGQUIT, signal.SIG_DFL),
@@ -26,7 +26,7 @@ for _number, _action in (
         signal.signal(_number, _action)
 
 
-# Their fixtures install the project. The workers take tests from the end of each other's lists: these stay together.
+# Fixtures of these files install the project. A worker takes tests from the end of another's list: so these stay.
 FIRST = ("test_quickstart.py", "test_install.py", "test_wheel.py")
 
 

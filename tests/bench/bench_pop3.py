@@ -35,7 +35,7 @@ REUSED = "service pop3-login {\n  service_count = 0\n}\nservice pop3 {\n  servic
 DOVECOTS = {"": "", ", login processes reused": REUSED}  # what their names end with -> configuration
 
 
-class Ours:
+class OurServer:
     """Our chain, with these options of tcpserver."""
 
     def __init__(self, options: list[str]) -> None:
@@ -60,7 +60,7 @@ class Ours:
         self.folder.cleanup()
 
 
-class Theirs:
+class DovecotServer:
     """Dovecot, with these additional lines of configuration."""
 
     def __init__(self, more: str) -> None:
@@ -91,7 +91,7 @@ def fetch(port: int, messages: int) -> float:
         return seconds
 
 
-def fill(server: Ours | Theirs, messages: int) -> None:
+def fill(server: OurServer | DovecotServer, messages: int) -> None:
     """Create this many messages, none of them from the current second."""
     for number in range(messages):
         path = server.maildir / f"cur/{number:06}.host:2,S"
@@ -109,7 +109,7 @@ class Speed(NamedTuple):
     message_cost: float
 
 
-def measure(server: Ours | Theirs, logins: int, messages: int) -> Speed:
+def measure(server: OurServer | DovecotServer, logins: int, messages: int) -> Speed:
     """Run one round with a server, and stop it."""
     fill(server, 1)
     visit(server.port, 20, 5, LOGIN)  # warm-up
@@ -130,9 +130,12 @@ def rows(rounds: int, logins: int, messages: int) -> list[Row]:
     peer = installed("Dovecot", DOVECOT, "dovecot-core")
     if not peer.missing and os.geteuid():
         peer = peer._replace(missing="only root can start it")
-    ways: dict[str, Callable[[], Ours | Theirs]] = {"loaded": lambda: Ours([]), "--exec": lambda: Ours(["--exec"])}
+    ways: dict[str, Callable[[], OurServer | DovecotServer]] = {
+        "loaded": lambda: OurServer([]),
+        "--exec": lambda: OurServer(["--exec"]),
+    }
     if not peer.missing:
-        ways |= {name: lambda more=more: Theirs(more) for name, more in DOVECOTS.items()}
+        ways |= {name: lambda more=more: DovecotServer(more) for name, more in DOVECOTS.items()}
     runs: dict[str, list[Speed]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, start in ways.items():

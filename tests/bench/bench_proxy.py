@@ -37,7 +37,7 @@ listen {port}
     bind 127.0.0.1:{port}
     server qmail 127.0.0.1:{server} {words}
 """
-WAYS = {  # what tcpserver and haproxy are told
+WAYS = {  # options of tcpserver, words of haproxy
     "without": ([], ""),
     "version 1": (["--proxy-from", "127.0.0.1"], "send-proxy"),
     "version 2, CRC32C": (["--proxy-from", "127.0.0.1"], "send-proxy-v2 proxy-v2-options crc32c"),

@@ -7,7 +7,7 @@ run under Debian's tcpserver: the C qmail-smtpd that $QMAIL_SMTPD names, and smt
 aims beside smtpfront-echo are the ratios that the C qmail-smtpd has reached.
 
 The home that the C qmail-smtpd was compiled for needs control/me and control/rcpthosts, which lists example.com.
-$QMAIL_SMTPD_VERSION is what the table calls it besides.
+$QMAIL_SMTPD_VERSION is the version that the table shows for it.
 """
 
 import os

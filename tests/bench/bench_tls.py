@@ -40,7 +40,7 @@ AIMS = {("loaded", "handshakes"): ">= 0.8 x", ("loaded", "submissions"): ">= 0.8
 Started = tuple[int, list[int], Callable[[], int], Callable[[], None]]  # port, processes, take the mail, stop
 
 
-def ours(folder: Path, options: list[str]) -> Started:
+def start_tcpserver(folder: Path, options: list[str]) -> Started:
     """Start tcpserver with these options."""
     server = Server([str(PROGRAMS / "tcpserver"), *QUICK, *options, *WHERE])
 
@@ -53,7 +53,7 @@ def ours(folder: Path, options: list[str]) -> Started:
     return server.port, [server.process.pid], take, server.stop
 
 
-def theirs(tls: tuple[Path, Path, str]) -> Started:
+def start_postfix(tls: tuple[Path, Path, str]) -> Started:
     """Start Postfix and Dovecot."""
     postfix = Postfix(tls)
     return postfix.port, postfix.processes(), Postfix.take, postfix.stop
@@ -100,11 +100,11 @@ def rows(rounds: int, sessions: int) -> list[Row]:
         os.environ.update(QMAILHOME=name, QMAILQUEUE=str(PROGRAMS / "maildir-queue"), SMTPD_LOG="none")
         os.environ.update(QUEUE_MAILDIR=f"{name}/Maildir", SMTPAUTHFILE="control/users")
         ways: dict[str, Callable[[], Started]] = {
-            "loaded": lambda: ours(folder, []),
-            "--exec": lambda: ours(folder, ["--exec"]),
+            "loaded": lambda: start_tcpserver(folder, []),
+            "--exec": lambda: start_tcpserver(folder, ["--exec"]),
         }
         if not peer.missing:
-            ways[POSTFIX] = lambda: theirs(tls)
+            ways[POSTFIX] = lambda: start_postfix(tls)
         runs: dict[str, list[dict[str, Figure | None]]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, start in ways.items():

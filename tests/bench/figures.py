@@ -93,7 +93,7 @@ def pair(
 
 
 def alone(name: str, ours: Figure) -> list[Row]:
-    """Return the same rows without a peer."""
+    """Return the rows of the rate and of the CPU of a program without a peer."""
     return pair(name, ours, None, Peer(NONE))
 
 

@@ -55,7 +55,7 @@ def running_time(pid: int) -> float:
 
 
 def settled(*roots: int) -> float:
-    """Return the same once it no longer changes: then the last processes have been waited for."""
+    """Return what `cpu` returns, once it no longer changes: then the last processes have been waited for."""
     before = -1.0
     while before != (now := cpu(*roots)):
         before = now

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: the head of their table."""
+"""The machine on which the benchmarks run, for the head of their table."""
 
 import os
 import platform

@@ -8,7 +8,7 @@ from tests.kit.server import PATIENCE
 
 
 class Answering:
-    """A server in a thread. `ends` tells from what was read whether the client has said all; `requests` keeps it."""
+    """A server in a thread. `ends` tells whether the bytes read are a whole request; `requests` are all of them."""
 
     def __init__(self, answer: bytes, ends: Callable[[bytes], bool], host: str = "127.0.0.1", port: int = 0) -> None:
         self.answer, self.ends = answer, ends
@@ -37,13 +37,13 @@ class Answering:
                 self.talk(client)
 
     def talk(self, client: socket.socket) -> None:
-        said = b""
-        while not self.ends(said):
+        request = b""
+        while not self.ends(request):
             data = client.recv(65536)
             if not data:
                 break
-            said += data
-        self.requests.append(said)
+            request += data
+        self.requests.append(request)
         client.sendall(self.answer)
 
 

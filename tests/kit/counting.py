@@ -14,22 +14,22 @@ def together(operations: list[Callable[[], int]]) -> list[int]:
 
 def started(operations: list[Callable[[], int]]) -> Callable[[], list[int]]:
     """Start each in a process of its own, all at once. Return a function that waits for their results."""
-    gate, opener = os.pipe()
+    start_reader, start_writer = os.pipe()  # its end of file starts all processes
     running = []
     for operation in operations:
         reader, writer = os.pipe()
         pid = os.fork()
         if not pid:
             try:
-                os.close(opener)
-                os.read(gate, 1)
+                os.close(start_writer)
+                os.read(start_reader, 1)
                 os.write(writer, pickle.dumps(operation()))
             finally:
                 os._exit(0)
         os.close(writer)
         running.append((pid, reader))
-    os.close(gate)
-    os.close(opener)
+    os.close(start_reader)
+    os.close(start_writer)
 
     def results() -> list[int]:
         found = []

@@ -14,9 +14,10 @@ CLIENT = {"TCPREMOTEIP": "192.0.2.1", "TCPREMOTEHOST": "client.example.net", "TC
 CONTROL: dict[str, object] = {"me": "mx.example.org\n", "rcpthosts": "example.com\n.wild.example\n"}
 MESSAGE = "MAIL FROM:<s@sender.test>\r\nRCPT TO:<u@example.com>\r\nDATA\r\nSubject: t\r\n\r\nhello\r\n.\r\n"
 
-# With QQMODE=noread it reads nothing, and ends once the envelope or much of a message has been written: if it
-# ended at once, the machine's load would decide whether a write fails. Otherwise it stores message and envelope, writes
-# QQERR to descriptor 6, and ends by the signal QQSIGNAL, with QQEXIT, or with qmail-queue's code for the envelope.
+# The queue program. With QQMODE=noread it reads nothing, and ends once the envelope or much of a message has been
+# written: if it ended at once, the machine's load would decide whether a write fails. Otherwise it stores message and
+# envelope, writes QQERR to descriptor 6, and ends by the signal QQSIGNAL, with QQEXIT, or with qmail-queue's code for
+# the envelope.
 QUEUE = """#!{python} -IS
 import os
 def drain(descriptor):
@@ -27,9 +28,9 @@ def drain(descriptor):
 ask = os.environ.get
 if ask("QQMODE") == "noread":
     import fcntl, select, struct, termios
-    def waiting(descriptor):
+    def unread(descriptor):
         return struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]
-    while not select.select([1], [], [], 0.01)[0] and waiting(0) < 16384:
+    while not select.select([1], [], [], 0.01)[0] and unread(0) < 16384:
         pass
     os._exit(int(ask("QQEXIT", "0")))
 message, envelope = drain(0), drain(1)

@@ -1,4 +1,4 @@
-"""A policy service for tests, in threads of this process: it answers as it is told, and records what it was asked."""
+"""A policy service for tests, in threads of this process: it gives the test's answers, and records the questions."""
 
 import socket
 import threading

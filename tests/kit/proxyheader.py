@@ -17,7 +17,7 @@ def v1(client: str, server: str = "192.0.2.25", ports: tuple[int, int] = (40312,
 
 
 def v2(block: bytes, family: int = TCP4, command: int = PROXY) -> bytes:
-    """Version 2 with any block behind the fixed 16 bytes."""
+    """Version 2 with any block after the fixed 16 bytes."""
     return SIGNATURE + bytes([command, family]) + struct.pack("!H", len(block)) + block
 
 

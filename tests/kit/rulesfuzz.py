@@ -49,14 +49,14 @@ ANY = [
 ]
 
 
-def address(chance: random.Random) -> bytes:
-    pick = chance.choice
-    kind = chance.randrange(10)
+def address(rng: random.Random) -> bytes:
+    pick = rng.choice
+    kind = rng.randrange(10)
     if kind < 3:
-        return b".".join(pick(OCTETS) for _ in range(chance.randrange(1, 5))) + pick([b"", b"."])
+        return b".".join(pick(OCTETS) for _ in range(rng.randrange(1, 5))) + pick([b"", b"."])
     if kind < 5:
-        parts = [pick(OCTETS) for _ in range(chance.randrange(1, 5))]
-        parts[chance.randrange(len(parts))] = pick(NUMBERS) + b"-" + pick(NUMBERS)
+        parts = [pick(OCTETS) for _ in range(rng.randrange(1, 5))]
+        parts[rng.randrange(len(parts))] = pick(NUMBERS) + b"-" + pick(NUMBERS)
         return b".".join(parts) + pick([b"", b"."])
     if kind < 7:
         return b"=" + pick(HOSTS)
@@ -65,32 +65,32 @@ def address(chance: random.Random) -> bytes:
     return pick(ODD) if kind == 8 else b""
 
 
-def rule(chance: random.Random) -> bytes:
-    line = address(chance) + b":" + chance.choice([b"allow", b"deny"])
-    for _ in range(chance.choice([0, 0, 1, 1, 2, 5])):
-        quote = bytes([chance.choice(QUOTES)])
-        line += b",%b=%b%b%b" % (chance.choice(NAMES), quote, chance.choice(VALUES), quote)
-    return line + chance.choice([b""] * 90 + [b" ", b"\t \t", b"\r"])
+def rule(rng: random.Random) -> bytes:
+    line = address(rng) + b":" + rng.choice([b"allow", b"deny"])
+    for _ in range(rng.choice([0, 0, 1, 1, 2, 5])):
+        quote = bytes([rng.choice(QUOTES)])
+        line += b",%b=%b%b%b" % (rng.choice(NAMES), quote, rng.choice(VALUES), quote)
+    return line + rng.choice([b""] * 90 + [b" ", b"\t \t", b"\r"])
 
 
-def damaged(chance: random.Random, line: bytes) -> bytes:
-    at = chance.randrange(len(line) + 1)
-    return line[:at] + chance.choice(ANY) + line[at + chance.randrange(3) :]
+def damaged(rng: random.Random, line: bytes) -> bytes:
+    at = rng.randrange(len(line) + 1)
+    return line[:at] + rng.choice(ANY) + line[at + rng.randrange(3) :]
 
 
-def rules_file(chance: random.Random) -> bytes:
+def rules_file(rng: random.Random) -> bytes:
     lines = []
-    for _ in range(chance.choice([0, 1, 2, 5, 12, 12, 40])):
-        kind = chance.randrange(30)
+    for _ in range(rng.choice([0, 1, 2, 5, 12, 12, 40])):
+        kind = rng.randrange(30)
         if kind == 0:
-            lines.append(chance.choice([b"# comment: x", b"", b" # x", b"1.2.3.4 deny", b"\r", b"\0", b"#" * 9000]))
+            lines.append(rng.choice([b"# comment: x", b"", b" # x", b"1.2.3.4 deny", b"\r", b"\0", b"#" * 9000]))
         elif kind == 1:
-            lines.append(damaged(chance, rule(chance)))
-        elif kind == 2 and not chance.randrange(4):
-            lines.append(b"".join(chance.choice(ANY) for _ in range(chance.randrange(12))))
+            lines.append(damaged(rng, rule(rng)))
+        elif kind == 2 and not rng.randrange(4):
+            lines.append(b"".join(rng.choice(ANY) for _ in range(rng.randrange(12))))
         else:
-            lines.append(rule(chance))
-    return b"\n".join(lines) + chance.choice([b"\n", b"\n", b""])
+            lines.append(rule(rng))
+    return b"\n".join(lines) + rng.choice([b"\n", b"\n", b""])
 
 
 def by_design(rules: bytes) -> str | None:
@@ -100,7 +100,7 @@ def by_design(rules: bytes) -> str | None:
     return None
 
 
-def client(chance: random.Random, rules: bytes) -> dict[bytes, bytes]:
+def client(rng: random.Random, rules: bytes) -> dict[bytes, bytes]:
     """Return UCSPI variables that are close to what the rules name."""
     named = [line.partition(b":")[0] for line in rules.split(b"\n")] + [b"1.2.3.4", b"10.1.2.3", b"::1", b"2001:db8::1"]
     infos, places = [], []
@@ -110,22 +110,22 @@ def client(chance: random.Random, rules: bytes) -> dict[bytes, bytes]:
         places.append((place if at else info).replace(b"-", b"."))
     hosts = [place.lstrip(b"=") for place in places if place[:1] == b"="] + HOSTS
     values = {
-        b"TCPREMOTEIP": (b"", b"1", b"2.", b".3")[chance.randrange(4)].join([chance.choice(places), b""]),
-        b"TCPREMOTEHOST": chance.choice([b"", b"x", b"x.y"]) + chance.choice(hosts),
-        b"TCPREMOTEINFO": chance.choice(infos + INFOS),
+        b"TCPREMOTEIP": (b"", b"1", b"2.", b".3")[rng.randrange(4)].join([rng.choice(places), b""]),
+        b"TCPREMOTEHOST": rng.choice([b"", b"x", b"x.y"]) + rng.choice(hosts),
+        b"TCPREMOTEINFO": rng.choice(infos + INFOS),
     }
-    kept = {name: value.replace(b"\0", b"") for name, value in values.items() if chance.randrange(3)}
-    if chance.randrange(10):
+    kept = {name: value.replace(b"\0", b"") for name, value in values.items() if rng.randrange(3)}
+    if rng.randrange(10):
         kept[b"TCPREMOTEIP"] = values[b"TCPREMOTEIP"].replace(b"\0", b"")
     return kept
 
 
-def broken(chance: random.Random, content: bytes) -> bytes:
-    if not chance.randrange(3):
-        return content[: chance.randrange(len(content))]
+def broken(rng: random.Random, content: bytes) -> bytes:
+    if not rng.randrange(3):
+        return content[: rng.randrange(len(content))]
     data = bytearray(content)
-    for _ in range(chance.choice([1, 2, 8])):
-        data[chance.randrange(len(data))] = chance.choice([0, 1, 8, 255, chance.randrange(256)])
+    for _ in range(rng.choice([1, 2, 8])):
+        data[rng.randrange(len(data))] = rng.choice([0, 1, 8, 255, rng.randrange(256)])
     return bytes(data)
 
 

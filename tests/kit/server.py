@@ -63,9 +63,9 @@ class Server:
 
     def __enter__(self) -> "Server":
         if not self.port:
-            said = self.log()
+            log = self.log()
             self.__exit__()
-            raise AssertionError(f"the server did not start: {said!r}")
+            raise AssertionError(f"the server did not start: {log!r}")
         return self
 
     def __exit__(self, *_: object) -> None:

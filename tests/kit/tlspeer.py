@@ -200,7 +200,7 @@ def get(descriptor: int) -> bytes:
     """Return the next bytes, waiting for PATIENCE. A reset is an end."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
-    assert poller.poll(PATIENCE), "the server says nothing"
+    assert poller.poll(PATIENCE), "the server sends nothing"
     try:
         return os.read(descriptor, 65536)
     except ConnectionResetError:

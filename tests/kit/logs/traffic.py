@@ -44,89 +44,89 @@ class Client(NamedTuple):
 
 def day(sessions: int = 10_000, seed: int = 7, incident: bool = True) -> list[Client]:
     """Return the clients of a day in the order of their arrival."""
-    dice = random.Random(seed)
-    crimes = list(stolen(dice)) if incident else []
-    found = [client(dice) for _ in range(sessions - len(crimes))]
+    rng = random.Random(seed)
+    crimes = list(stolen(rng)) if incident else []
+    found = [client(rng) for _ in range(sessions - len(crimes))]
     return sorted([*found, *crimes])
 
 
-def moment(dice: random.Random) -> float:
+def moment(rng: random.Random) -> float:
     """Return a time of the day: most mail comes in the working hours."""
-    return MIDNIGHT + (dice.gauss(12.5, 4) * 3600 if dice.random() < 0.7 else dice.random() * DAY) % DAY
+    return MIDNIGHT + (rng.gauss(12.5, 4) * 3600 if rng.random() < 0.7 else rng.random() * DAY) % DAY
 
 
-def stranger(dice: random.Random) -> str:
-    """Return an address somewhere: a few send much."""
-    place = int(dice.paretovariate(0.6)) % 4000
+def outside_address(rng: random.Random) -> str:
+    """Return the address of an outside client. A few of them send much."""
+    place = int(rng.paretovariate(0.6)) % 4000
     return f"{60 + place % 100}.{place % 251}.{place // 40 % 250}.{1 + place % 200}"
 
 
-def client(dice: random.Random) -> Client:
+def client(rng: random.Random) -> Client:
     """Return a client of a quiet day."""
     kinds = ("incoming", "submission", "office", "refused", "denied", "typo", "probe")
-    kind = dice.choices(kinds, (58, 14, 3, 14, 7, 3, 1))[0]
-    when, seconds = moment(dice), dice.lognormvariate(0.5, 1.2)
-    tls = dice.choices(("TLSv1.3", "TLSv1.2", ""), (80, 12, 8))[0]
-    address = stranger(dice)
-    helo = f"mx{dice.randrange(3)}.host{address.replace('.', '-')}.example"
+    kind = rng.choices(kinds, (58, 14, 3, 14, 7, 3, 1))[0]
+    when, seconds = moment(rng), rng.lognormvariate(0.5, 1.2)
+    tls = rng.choices(("TLSv1.3", "TLSv1.2", ""), (80, 12, 8))[0]
+    address = outside_address(rng)
+    helo = f"mx{rng.randrange(3)}.host{address.replace('.', '-')}.example"
     if kind == "denied":
-        return Client(when, address, 0, "", helo, [], dice.choice(("", "", "rate", "limit-address")))
+        return Client(when, address, 0, "", helo, [], rng.choice(("", "", "rate", "limit-address")))
     if kind == "submission":
-        user = dice.choice(USERS)
-        home = f"100.{USERS.index(user)}.7.{1 + dice.randrange(3)}"
-        return Client(when, home, seconds, "TLSv1.3", "laptop", submission(dice, user, dice.randint(1, 3)))
+        user = rng.choice(USERS)
+        home = f"100.{USERS.index(user)}.7.{1 + rng.randrange(3)}"
+        return Client(when, home, seconds, "TLSv1.3", "laptop", submission(rng, user, rng.randint(1, 3)))
     if kind == "office":
         facts = {"relay": "address"}
-        return Client(when, OFFICE, seconds, "", "printer.office", queued(dice, "scan@example.org", 1, facts))
+        return Client(when, OFFICE, seconds, "", "printer.office", queued(rng, "scan@example.org", 1, facts))
     if kind == "typo":
-        user = dice.choice(USERS)
+        user = rng.choice(USERS)
         return Client(when, f"100.{USERS.index(user)}.7.1", seconds, "TLSv1.3", "laptop", [failed(user)])
-    sender = f"s{dice.randrange(500)}@{helo.partition('.')[2]}"
+    sender = f"s{rng.randrange(500)}@{helo.partition('.')[2]}"
     if kind == "refused":
-        reason = dice.choices(
+        reason = rng.choices(
             ("rcpthosts", "unknown", "badmailfrom", "syntax", "tls:wrong_version_number"), (5, 3, 1, 1, 1)
         )[0]
         refused = {"event": "refused", "sender": sender, "recipient": "x@elsewhere.example", "reason": reason}
         return Client(when, address, seconds, tls, helo, [refused, end("quit", 0, 1)])
     if kind == "probe":
-        names = [f"name{dice.randrange(10**6)}@example.org" for _ in range(8)]
+        names = [f"name{rng.randrange(10**6)}@example.org" for _ in range(8)]
         lost = [{"event": "refused", "sender": "", "recipient": name, "reason": "unknown"} for name in names]
         return Client(
-            MIDNIGHT + 9 * 3600 + dice.random() * 3600, PROBER, seconds, "", "x", [*lost, end("brtlimit", 0, 8)]
+            MIDNIGHT + 9 * 3600 + rng.random() * 3600, PROBER, seconds, "", "x", [*lost, end("brtlimit", 0, 8)]
         )
-    if dice.random() < 0.02:
+    if rng.random() < 0.02:
         aborted = {"event": "aborted", "sender": sender, "recipients": "1", "bytes": "512", "reason": "gone"}
         return Client(when, address, seconds, tls, helo, [aborted, end("gone", 0, 0)])
-    return Client(when, address, seconds, tls, helo, queued(dice, sender, dice.randint(1, 2), {}))
+    return Client(when, address, seconds, tls, helo, queued(rng, sender, rng.randint(1, 2), {}))
 
 
-def stolen(dice: random.Random) -> Iterator[Client]:
+def stolen(rng: random.Random) -> Iterator[Client]:
     """Yield the incident."""
     start = MIDNIGHT + INCIDENT
     for number, user in enumerate(USERS[1:31]):
         yield Client(start + number * 7, GUESSER, 2, "TLSv1.3", "ylmf-pc", [failed(user)])
-    yield Client(start + 300, GUESSER, 2, "TLSv1.3", "ylmf-pc", submission(dice, VICTIM, 1))
+    yield Client(start + 300, GUESSER, 2, "TLSv1.3", "ylmf-pc", submission(rng, VICTIM, 1))
     for _ in range(180):
-        place = dice.randrange(12)
-        address = f"{110 + place}.{20 + place}.5.{1 + dice.randrange(4)}"
-        decisions = submission(dice, VICTIM, dice.randint(20, 50), f"promo{dice.randrange(9)}@shop.example")
-        yield Client(start + 600 + dice.random() * 9000, address, dice.uniform(2, 9), "TLSv1.2", "ylmf-pc", decisions)
+        place = rng.randrange(12)
+        address = f"{110 + place}.{20 + place}.5.{1 + rng.randrange(4)}"
+        decisions = submission(rng, VICTIM, rng.randint(20, 50), f"promo{rng.randrange(9)}@shop.example")
+        yield Client(start + 600 + rng.random() * 9000, address, rng.uniform(2, 9), "TLSv1.2", "ylmf-pc", decisions)
 
 
 def failed(user: str) -> Pairs:
     return {"event": "login", "result": "no", "reason": "password", "mechanism": "PLAIN", "user": user}
 
 
-def submission(dice: random.Random, user: str, recipients: int, sender: str = "") -> list[Pairs]:
+def submission(rng: random.Random, user: str, recipients: int, sender: str = "") -> list[Pairs]:
     """Return the decisions of a session with a login."""
     login = {"event": "login", "result": "yes", "mechanism": "PLAIN", "user": user}
-    return [login, *queued(dice, sender or user, recipients, {"relay": "login", "user": user})]
+    return [login, *queued(rng, sender or user, recipients, {"relay": "login", "user": user})]
 
 
-def queued(dice: random.Random, sender: str, recipients: int, more: Pairs) -> list[Pairs]:
+def queued(rng: random.Random, sender: str, recipients: int, more: Pairs) -> list[Pairs]:
     """Return the decisions of a session that sends one message."""
-    names = [f"r{dice.randrange(10**5)}@example.net" for _ in range(recipients)]
-    size = str(int(dice.lognormvariate(9, 1.3)))
+    names = [f"r{rng.randrange(10**5)}@example.net" for _ in range(recipients)]
+    size = str(int(rng.lognormvariate(9, 1.3)))
     message = {"event": "queued", "sender": sender, "recipients": str(recipients), "bytes": size, "qp": "4711", **more}
     accepted = [{"event": "accepted", "sender": sender, "recipient": name, **more} for name in names]
     return [*accepted, message, end("quit", recipients, 0)]

@@ -79,7 +79,7 @@ class FakeDovecot:
                 self.requests.append(line)
                 words = line.rstrip(b"\n").split(b"\t")
                 if words[0] in (b"AUTH", b"CONT"):
-                    said = self.answer(words)
-                    if said is None:
+                    reply = self.answer(words)
+                    if reply is None:
                         return
-                    client.sendall(said)
+                    client.sendall(reply)

@@ -37,7 +37,7 @@ delay_to_close: 300
 
 @contextmanager
 def running(words: list[str | Path], path: Path) -> Iterator[str]:
-    """Run a service that listens at this path, and give its line in control/policyservice."""
+    """Run a service that listens at this path. Yield its line for control/policyservice."""
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         until(lambda: process.poll() is not None or accepts(path), lambda: f"{words[0]} does not listen")
