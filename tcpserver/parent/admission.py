@@ -1,4 +1,4 @@
-"""Admission of one accepted client: refused, or let in. Limits, then the rules where no name has to be asked first.
+"""Admission of one accepted client, or its refusal. Limits, then the rules where no name has to be asked first.
 
 Knows neither the loop nor the signals (serve.py), nor how a client gets its process (starter.py).
 """
@@ -50,7 +50,7 @@ class Admission:
         return facts
 
     def admit(self, connection: "socket.socket", facts: Facts) -> None:
-        """Let the client in, or refuse it. The caller closes the connection unless it lingers.
+        """Admit the client, or refuse it. The caller closes the connection unless it lingers.
 
         A client that is to have a forked child stays pending until start_pending().
         """

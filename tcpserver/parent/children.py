@@ -34,7 +34,7 @@ class Children:
 
     def __init__(self, settings: "Settings", journal: "Journal", lines: "Lines") -> None:
         self.by_pid: dict[int, Client] = {}
-        self.coming = 0  # clients that are let in, and have no process yet
+        self.coming = 0  # admitted clients that have no process yet
         self.limits = Limits(settings.address_limit, settings.rate, settings.rate_period)
         self.max_children = settings.limit
         self.pool = Pool(settings.reuse)
@@ -98,7 +98,7 @@ class Children:
                 continue
 
     def status(self, coming: int = 0) -> bytes:
-        """The status line. `coming` clients are let in, have no process yet, and count already."""
+        """The status line. `coming` admitted clients have no process yet, and count already."""
         return self.lines.status(len(self.by_pid) + coming, self.max_children)
 
     def log_verbose(self, line: bytes) -> None:

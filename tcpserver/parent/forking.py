@@ -32,8 +32,8 @@ def spawn(
 ) -> int:
     """Start the first of the paths that can be started, on the connection, and return its pid.
 
-    Raises OSError with pathexec's errno. With several paths, stat() first finds those that
-    exist: it costs a microsecond, a child that fails to exec a few hundred. Where stat() fails, its errno is exec's.
+    Raises OSError with pathexec's errno. With several paths, stat() first finds those that exist: it costs a
+    microsecond, a child that fails to exec a few hundred. Where stat() fails, its errno is that of exec.
     """
     failure = None
     descriptors = [(os.POSIX_SPAWN_DUP2, connection, 0), (os.POSIX_SPAWN_DUP2, connection, 1)]

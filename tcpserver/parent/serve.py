@@ -167,7 +167,7 @@ class Server:
         return True
 
     def admit(self, connection: socket.socket, facts: Facts) -> None:
-        """Let a client in, or refuse it."""
+        """Admit a client, or refuse it."""
         descriptor = connection.fileno()
         self.admission.admit(connection, facts)
         if descriptor in self.linger.sockets:

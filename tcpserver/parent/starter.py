@@ -33,7 +33,7 @@ NO_DESCRIPTORS: list[int] = []
 
 
 class Pending:
-    """A client that is let in and is to have a forked child, with its connection."""
+    """An admitted client that is to have a forked child or a worker, with its connection."""
 
     __slots__ = ("client", "connection", "edits", "key", "others", "status_logged")
 
