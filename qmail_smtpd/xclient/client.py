@@ -46,7 +46,7 @@ def octets(address: bytes | None) -> bytes | None:
 
 
 def environment(proxy: "Environ", attributes: "Attributes") -> "tuple[Environ, bool]":
-    """Return the client's environment, and whether the rules let the client in.
+    """Return the client's environment, and whether the rules allow the client.
 
     `proxy` is the environment of the proxy's connection as it began. Raises Unreadable for the rules.
     """
