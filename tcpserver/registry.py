@@ -38,8 +38,8 @@ programs: "dict[tuple[int, int, int], Program]" = {}  # identity of a script -> 
 def identity_of(found: os.stat_result) -> tuple[int, int, int]:
     """The identity of a script: device, inode and change time.
 
-    Without the time, a new file that gets the inode of a removed one would be taken for it. After a change
-    of the time alone, by chmod or a hard link, the script is executed, not called.
+    Without the time, a new file that gets the inode of a removed one would be taken for it. After a change of
+    the time alone, by chmod or a hard link, the script is executed, not called.
     """
     return found.st_dev, found.st_ino, found.st_ctime_ns
 

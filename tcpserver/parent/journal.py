@@ -49,7 +49,7 @@ class Journal:
         self.waiting_bytes += len(lines)
 
     def attempt(self, lines: bytes) -> int:
-        """Write what can be written now, and return how many bytes. After an error, all count as written: they are lost."""
+        """Write what can be written now. Return how many bytes are done: after an error all, which are then lost."""
         written = 0
         try:
             if not self.poller:

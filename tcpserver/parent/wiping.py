@@ -10,7 +10,7 @@ SIZES = (32, 96, 256, 480, 1024, 8192, 65536)  # bytes: each kind of glibc's fre
 
 
 def works() -> bool:
-    """Whether a string that has been freed is no longer in memory. Needs /proc, and root to read it."""
+    """Whether a string that has been freed is no longer in memory. Needs /proc. Call it before root is given up."""
     try:
         memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
