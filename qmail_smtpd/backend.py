@@ -349,5 +349,5 @@ class SessionBackend:
 
 
 def relays_via(environ: dict[bytes, bytes]) -> bytes | None:
-    """Return gateway or bridge, if a client that relays without a login comes through this host's one. Else None."""
+    """Return `gateway` or `bridge` if the client has the address of one and relays without a login, else None."""
     return environ.get(VIA) if b"RELAYCLIENT" in environ else None

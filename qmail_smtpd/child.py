@@ -26,7 +26,7 @@ def start(
     descriptors: dict[int, int],
     defaults: tuple[int, ...] = (SIGXFSZ,),
 ) -> int:
-    """Start the program and return its pid. `descriptors`: number there -> number here, in this order. Raises OSError.
+    """Start the program and return its pid. `descriptors`: its number -> number here, in order. Raises OSError.
 
     `defaults`: signals to reset to their default action. Python ignores SIGXFSZ and SIGPIPE. The original never changes
     SIGXFSZ; SIGPIPE stays ignored in its queue program (qmail.c).

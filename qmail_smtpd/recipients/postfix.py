@@ -66,7 +66,7 @@ def home_of(server: Server) -> bytes:
 
 
 def beyond_ascii(recipient: bytes, environ: "Mapping[bytes, bytes]") -> bytes | None:
-    """Return the form in which the server is asked about it, None if SMTPUTF8 is not offered. Raises Undecided."""
+    """Return the form for the question to the server, None if SMTPUTF8 is not offered. Raises Undecided."""
     if not control.exists(b"smtputf8", control.home(environ)):
         return None
     address = utf8_mailbox(recipient)
