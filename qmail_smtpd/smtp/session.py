@@ -60,7 +60,7 @@ class Session:
         self.senders: frozenset[bytes] | None = None  # that user's entries in authsenders
         self.failed_logins = 0
         self.unknown_recipients = 0
-        self.asked_for_unknown = False  # whether those of the address in earlier sessions are counted in it
+        self.asked_for_unknown = False  # whether unknown_recipients includes those of earlier sessions
         self.attributes: Attributes = {}  # of the client, from its proxy's XCLIENT commands
         self.waiting: list[tuple[bytes, Refusal | None, bool]] = []  # recipients: address, refusal, whether it counts
         self.saw_secret = False  # whether the client may have sent a password
