@@ -119,7 +119,7 @@ FIELDS = {
 def test_every_field_says_how_it_is_read_back_from_its_word() -> None:
     kinds = {name: str(kind) for name, kind in Settings.__annotations__.items()}
     assert set(kinds) == set(Settings.__slots__)
-    assert {name for name, kind in kinds.items() if "int" in kind} == set(WORDY)
+    assert {name for name, kind in kinds.items() if "int" in kind} == set(CONVERTERS)
     assert {name for name, kind in kinds.items() if "list" in kind} == set(LISTS)
 
 
