@@ -1,6 +1,6 @@
-"""Run POP3 on one host and SMTP on three, with one Redis for their logins and limits. All are servers on 127.0.0.1.
+"""Run POP3 on one host and SMTP on three, with one Redis server for their logins and limits, all on 127.0.0.1.
 
-With --check, test a login, the limit over all hosts, and the loss of the Redis, and exit.
+With --check, test a login, the limit over all hosts, and what happens without Redis, and exit.
 
 However this process is stopped (Ctrl-C, SIGTERM, a closed terminal), it also stops the servers and all sessions.
 """
@@ -90,7 +90,7 @@ class Cluster:
         return int(line) if line else fail("a server does not start: see its message above")
 
     def start_process(self, words: list[str], **options: Any) -> "subprocess.Popen[bytes]":
-        """Start a process in the group of the first one. Signals that stop this one are blocked until it is listed."""
+        """Start a process in the group of the first one. A stop signal waits until the new process is recorded."""
         group = self.processes[0].pid if self.processes else 0
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:

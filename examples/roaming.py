@@ -25,9 +25,9 @@ USER, PASSWORD = "joe@example.com", "tanstaaf"  # only this host can reach the s
 WINDOW = 2400  # seconds that relaying is allowed after a login
 CHECK_WINDOW = 6  # for --check, which waits until relaying is refused again
 
-# qmail-pop3d does not run as root. As nobody it could not reach a checkout in root's home. So it keeps capabilities:
-# those of a user namespace, or, if these are refused, as in many containers, the four that it needs. Without
-# no_setuid_fixup, access(2) would ignore them.
+# qmail-pop3d does not run as root. Without capabilities, the account nobody cannot reach a checkout in root's home.
+# qmail-pop3d therefore keeps those of a user namespace. If the host refuses a namespace, as in many containers, it
+# keeps the four that it needs. Without no_setuid_fixup, access(2) would ignore them.
 CAPABILITIES = "+dac_override,+fowner,+setgid,+setuid"
 AS_NOBODY = (
     ["unshare", "--user", "--map-user=nobody", "--map-group=nogroup"],
