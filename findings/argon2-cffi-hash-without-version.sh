@@ -3,10 +3,11 @@
 #
 # For whom: everyone who computes an old Argon2 hash again from what extract_parameters() says, or decides by `version`.
 # Package: argon2-cffi 25.1.0 with argon2-cffi-bindings 25.1.0 (PyPI).
-# Behaviour: the first Argon2 encoding had no field for the version, and means version 1.0, number 16. verify() does so: it
-# accepts a hash without "v=" that was computed with version 16, and no other. extract_parameters() gives 18 for the same text.
-# No Argon2 has the number 18, but hash_secret_raw(version=18) raises no error: it returns bytes of its own, which are those of
-# neither 16 nor 19. So to compute the hash again with the extracted parameters gives a mismatch for the right password.
+# Behaviour: the first Argon2 encoding had no field for the version. A hash in this encoding has version 1.0, number 16.
+# verify() follows this: it accepts a hash without "v=" that was computed with version 16, and no other. extract_parameters()
+# gives 18 for the same text. No Argon2 has the number 18, but hash_secret_raw(version=18) raises no error: it returns bytes
+# that differ from those of 16 and of 19. A hash that is computed again with the extracted parameters therefore does not match,
+# although the password is right.
 # Output seen:
 #   computed with 16, written without v=: verify() True, extract_parameters().version 18
 #   computed with 18, written without v=: verify() False, extract_parameters().version 18

@@ -1,12 +1,12 @@
 #!/bin/sh
-# The encoder of @balena/proxy-protocol-parser writes headers of version 2 that say LOCAL and 3072 bytes.
+# The encoder of @balena/proxy-protocol-parser writes headers of version 2 with the command LOCAL and a length of 3072 bytes.
 #
-# For whom: programs that send PROXY protocol version 2 with it. A server that keeps to the specification has to wait for 3072
-# bytes, takes what the client says for part of the header, and then ignores the client's address.
+# For whom: programs that send PROXY protocol version 2 with it. A server that follows the specification has to wait for 3072
+# bytes. It takes the client's first bytes for a part of the header, and then ignores the client's address.
 # Package: @balena/proxy-protocol-parser 1.0.2 (npm).
 # Behaviour: for a TCP client over IPv4, byte 13 must be 0x21 (version 2, PROXY) and bytes 15 and 16 the length 12 in network
 # order, 00 0c (proxy-protocol.txt, 2.2). v2_encode() writes 0x20 (LOCAL: no client) and 0c 00. For IPv6 it is 24 00, which is
-# 9216. v2_decode() of the same package reads neither the command nor the length, so encoding and decoding fit.
+# 9216. v2_decode() of the same package reads neither the command nor the length, so it decodes these headers.
 # Output seen:
 #   IPv4: version and command 20, length 0c00 = 3072, address bytes 12
 #   IPv6: version and command 20, length 2400 = 9216, address bytes 36

@@ -4,8 +4,8 @@
 # For whom: everyone who stores SCRAM passwords with the 600,000 iterations that OWASP recommends for PBKDF2-HMAC-SHA256: programs
 # on libsasl2 (Postfix as a client, OpenLDAP's tools) cannot log in, although the password is right.
 # Package: libsasl2-2 and libsasl2-modules 2.1.28+dfsg-10+deb12u1 (Debian 12).
-# Behaviour: RFC 5802 has a least number (4096) and no greatest one. With 65536 the client answers with its proof; with 65537 it
-# ends with SASL_BADPROT (-5). sasl_errdetail() has the reason.
+# Behaviour: RFC 5802 sets a minimum (4096) and no maximum. With 65536 the client answers with its proof; with 65537 it ends
+# with SASL_BADPROT (-5). sasl_errdetail() has the reason.
 # Output seen:
 #   i=4096: 1, proof
 #   i=65536: 1, proof

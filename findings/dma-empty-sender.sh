@@ -1,7 +1,8 @@
 #!/bin/sh
 # dma -f '<>' sends MAIL FROM:<<>@host>, which is no address; the empty sender of a bounce cannot be given at all.
 #
-# For whom: programs that send bounces and other automatic mail through sendmail -f '<>', as sendmail, Postfix and Exim take it.
+# For whom: programs that send bounces and other automatic mail through sendmail -f '<>', which sendmail, Postfix and Exim
+# accept.
 # Package: dma 0.13-1+b1 (Debian 12).
 # Behaviour: dma takes the argument of -f as a name without a domain and appends its own host. -f '<>' becomes <<>@host>,
 # and -f '' becomes <@host>. Neither is a path of RFC 5321, 4.1.2. A server that checks the syntax refuses the message; one
@@ -11,7 +12,7 @@
 #   -f '': MAIL FROM:<@host.example>
 #   -f 'a@b.example': MAIL FROM:<a@b.example>
 # Exit status: 0 as described, 1 changed, 2 cannot be run (dma finds its files only in /etc/dma and /var/spool/dma: the script
-# lays its own there in a mount namespace, for which it must be root).
+# puts its own files there in a mount namespace, for which it must be root).
 cannot() { echo "cannot be run: $1" >&2; exit 2; }
 for program in apt-get dpkg python3 unshare; do command -v $program >/dev/null || cannot "no $program"; done
 [ "$(id -u)" = 0 ] || cannot "not root"

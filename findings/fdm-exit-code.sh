@@ -4,7 +4,7 @@
 # For whom: cron jobs, scripts and service managers that look at fdm's exit code to notice that mail is no longer fetched.
 # Package: fdm 1.9+git20181219-1+b2, with libtdb1 1.4.8-2 (Debian 12).
 # Behaviour: fdm writes "fetching error. aborted" for the account and exits with 0, as after a fetch without new mail. Its exit
-# code tells only errors of its own (configuration, lock).
+# code reports only errors of fdm itself (configuration, lock).
 # Output seen:
 #   wrong password: exit 0, a: unexpected data: -ERR wrong password | a: fetching error. aborted
 #   no server: exit 0, a: connect: Connection refused | a: fetching error. aborted

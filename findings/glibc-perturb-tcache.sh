@@ -7,7 +7,7 @@
 # Behaviour: mallopt(3) and the manual of glibc say that blocks are filled when they are allocated and when they are freed.
 # Blocks of up to 1032 bytes, which go to the cache of the thread (tcache), keep their contents when they are freed, except for
 # the 16 bytes that the cache itself uses, and whoever gets them from malloc() next still finds the contents. Larger blocks are
-# filled. With glibc.malloc.tcache_count=0 beside it, small ones are, too.
+# filled. With glibc.malloc.tcache_count=0 in addition, small blocks are filled, too.
 # Output seen:
 #   perturb=173
 #   of 200 bytes, 184 remain after free(), 184 after the next malloc()

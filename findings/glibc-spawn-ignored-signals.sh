@@ -1,8 +1,8 @@
 #!/bin/sh
-# A program that glibc's posix_spawn() starts has the signals 32 and 33 ignored. After fork() and execve() it has not.
+# A program that glibc's posix_spawn() starts ignores the signals 32 and 33. A program that fork() and execve() start does not.
 #
-# For whom: programs that want to start with, or hand on, no ignored signal: supervisors, and tests that compare SigIgn in
-# /proc/PID/status. An ignored signal stays ignored after execve(), so all descendants have it, too.
+# For whom: programs that must not have ignored signals, or pass them on to others: supervisors, and tests that compare SigIgn
+# in /proc/PID/status. An ignored signal stays ignored after execve(), so all descendants have it, too.
 # Package: libc6 2.36-9+deb12u14 (Debian 12).
 # Behaviour: signals 32 and 33 are the first two real-time signals of the kernel, which glibc keeps for threads. posix_spawn()
 # sets them to "ignore" in the child, and so does system(), which uses it. No attribute prevents it: sigfillset() leaves the two

@@ -1,13 +1,13 @@
 #!/bin/sh
-# With two tunables in GLIBC_TUNABLES, /proc/PID/environ shows another environment than the program has.
+# With two tunables in GLIBC_TUNABLES, /proc/PID/environ does not show the environment that the program has.
 #
 # For whom: everyone who reads the environment of a process from /proc (ps e, monitors, "start it again with the same
 # environment"), or checks there whether a tunable is set.
 # Package: libc6 2.36-9+deb12u14 (Debian 12).
-# Behaviour: in GLIBC_TUNABLES=a=1:b=2 the start-up code ends the first value with a NUL, in the place where the kernel has put
-# the environment, and gives the program an untouched copy. /proc/PID/environ, which is that place, then has
-# GLIBC_TUNABLES=a=1, and b=2 behind it as if it were a variable of its own. Both tunables have their effect, and getenv() and
-# programs that are started have the whole value. One tunable alone is shown as it is.
+# Behaviour: in GLIBC_TUNABLES=a=1:b=2 the start-up code ends the first value with a NUL, in the memory where the kernel has
+# put the environment, and gives the program an untouched copy. /proc/PID/environ shows that memory: it has GLIBC_TUNABLES=a=1,
+# followed by b=2 as if that were another variable. Both tunables have their effect, and getenv() and programs that are started
+# have the whole value. One tunable alone is shown as it is.
 # Output seen:
 #   printenv: GLIBC_TUNABLES=glibc.malloc.perturb=1:glibc.malloc.check=0 LAST=z
 #   /proc/self/environ: GLIBC_TUNABLES=glibc.malloc.perturb=1 glibc.malloc.check=0 LAST=z

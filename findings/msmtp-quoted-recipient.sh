@@ -4,8 +4,8 @@
 # For whom: everyone who gives recipients to msmtp that were not typed by hand, and takes exit code 0 for "sent".
 # Package: msmtp 1.8.23-1 (Debian 12).
 # Behaviour: "a b"@far.example is a valid address (RFC 5321, 4.1.2, Quoted-string). msmtp sends RCPT TO:<@far.example> for it,
-# whether it stands on the command line or, with -t, in the field To. The same address as a sender (-f) is sent as it is. If
-# the server takes the empty local part, msmtp exits with 0, and nothing says that the mail went elsewhere.
+# whether the address is on the command line or, with -t, in the field To. The same address as a sender (-f) is sent as it is.
+# If the server takes the empty local part, msmtp exits with 0, and nothing says that the mail went elsewhere.
 # Output seen:
 #   command line: exit 0, MAIL FROM:<"a b"@near.example>, RCPT TO:<@far.example>
 #   header, -t: exit 0, MAIL FROM:<"a b"@near.example>, RCPT TO:<@far.example>

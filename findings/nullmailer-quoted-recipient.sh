@@ -4,9 +4,9 @@
 # For whom: everyone who sends to addresses with a quoted local part ("a,b"@far.example). The envelope is what is delivered.
 # Package: nullmailer 1:2.2-4 (Debian 12).
 # Behaviour: the envelope that nullmailer-inject makes has the local part without quotes and without the backslashes, so it is
-# not an SMTP address any more (RFC 5321, 4.1.2). nullmailer's smtp program sends that line as it is: RCPT TO:<a,b@far.example>.
-# The field To of the same message keeps the quotes where a comma or a dot needs them, and loses them if only a blank does. The
-# exit code is 0.
+# not an SMTP address any more (RFC 5321, 4.1.2). nullmailer's smtp program sends that line as it is: RCPT
+# TO:<a,b@far.example>. The field To of the same message keeps the quotes where a comma or a dot needs them, and loses them
+# where only a blank needs them. The exit code is 0.
 # Output seen:
 #   "a,b"@far.example: envelope a,b@far.example, header To: "a,b"@far.example
 #   ".a"@far.example: envelope .a@far.example, header To: ".a"@far.example

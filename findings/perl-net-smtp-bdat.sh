@@ -4,9 +4,9 @@
 # For whom: everyone who sends a message in chunks (RFC 3030) with Perl's Net::SMTP, and checks what its methods return.
 # Package: perl-modules-5.36 5.36.0-7+deb12u4 (Debian 12), which has Net::SMTP 3.14.
 # Behaviour: the server offers CHUNKING. bdat and bdatlast use BDAT only if mail() was called with Bits => "binary" and the
-# server offers BINARYMIME too, an extension of its own. Otherwise they print a warning ("CHUNKING extension is not in use"),
-# send no command, and return true: the value of carp. A script that checks every return value believes that the
-# message was accepted.
+# server also offers BINARYMIME, which is another extension. Otherwise they print a warning ("CHUNKING extension is not in
+# use"), send no command, and return true: the value of carp. A script that checks every return value believes that the message
+# was accepted.
 # Output seen:
 #   mail: 1, to: 1, bdat: 1, bdatlast: 1, quit: 1
 #   the server got: EHLO MAIL RCPT QUIT

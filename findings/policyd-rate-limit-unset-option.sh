@@ -1,11 +1,12 @@
 #!/bin/sh
 # policyd-rate-limit 1.2.0 starts with a configuration that was written for 1.0, and then answers no question.
 #
-# For whom: everyone who upgrades it and keeps the configuration (Debian 12 to 13), and who configures a service that asks it.
+# For whom: everyone who upgrades it and keeps the configuration (Debian 12 to 13), and everyone who configures a program that
+# asks it.
 # Package: policyd-rate-limit 1.2.0 with PyYAML 6.0.4 (PyPI); the same in 1.2.0-1.1+deb13u1 (Debian 13).
-# Behaviour: every other setting that a configuration does not name has a default. The new one, sql_limits_by_id, has none in the
-# code, only in the example file, and is asked for at each question, whatever the backend. The service creates its database,
-# listens, and closes the connection of each question without an answer. `sql_limits_by_id: ""` mends that.
+# Behaviour: every other setting that a configuration does not name has a default. The new setting, sql_limits_by_id, has none
+# in the code. It is only in the example file. The service reads it at each question, whatever the backend. The service creates
+# its database, listens, and closes the connection of each question without an answer. `sql_limits_by_id: ""` avoids this.
 # Output seen:
 #   without the setting: listens, answer b'', 'sql_limits_by_id' is missing: True
 #   with the setting: listens, answer b'action=dunno\n\n', 'sql_limits_by_id' is missing: False

@@ -1,12 +1,12 @@
 #!/bin/sh
-# The Python package proxy-protocol refuses a right CRC32C if the header's TLVs do not stand in the order of their numbers.
+# The Python package proxy-protocol refuses a right CRC32C if the header's TLVs are not in the order of their numbers.
 #
 # For whom: servers that read PROXY protocol version 2 with it, behind a proxy that adds a checksum. HAProxy 2.6 with
 # "proxy-v2-options authority,crc32c" writes the checksum (3) before the authority (2), and every connection is refused.
 # Package: proxy-protocol 0.11.3 with the extra crc32c: crc32c 2.9.post0 (PyPI).
-# Behaviour: the sum covers the whole header as it was sent, with zeros in the place of the sum (proxy-protocol.txt, 2.2.3), and
-# TLVs may come in any order. The package sorts the TLVs by number before it adds up, so it computes the sum of another header.
-# Without the extra nothing is checked, and the same header is accepted.
+# Behaviour: the sum covers the whole header as it was sent, with zeros in the place of the sum (proxy-protocol.txt, 2.2.3),
+# and TLVs may come in any order. The package sorts the TLVs by number before it computes the sum, so this is the sum of
+# another header. Without the extra nothing is checked, and the same header is accepted.
 # Output seen:
 #   authority, checksum: accepted
 #   checksum, authority: refused, ProxyProtocolChecksumError

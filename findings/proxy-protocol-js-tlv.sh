@@ -3,10 +3,10 @@
 #
 # For whom: servers that read version 2 with it and pass `data` on to their protocol. HAProxy adds TLVs with proxy-v2-options.
 # Package: proxy-protocol-js 4.0.6 (npm).
-# Behaviour: what stands behind the addresses, but within the length that the header gives, are TLVs (proxy-protocol.txt, 2.2);
-# the client's bytes begin behind that length. V2ProxyProtocol.parse() checks the length, but cuts at the end of the addresses:
-# `data` begins with the TLVs, and no field says where they end. build() with `data` is the counterpart: its length covers the
-# addresses alone, so TLVs that are given as `data` reach every other reader as bytes of the client.
+# Behaviour: the header gives its length. Bytes behind the addresses, but within this length, are TLVs (proxy-protocol.txt,
+# 2.2). The client's bytes begin after this length. V2ProxyProtocol.parse() checks the length, but cuts at the end of the
+# addresses: `data` begins with the TLVs, and no field says where they end. build() with `data` is the counterpart: its length
+# covers the addresses alone, so TLVs that are given as `data` reach every other reader as bytes of the client.
 # Output seen:
 #   parsed: data = 04000100 + EHLO
 #   built with the TLV as data: length 12, bytes behind the preamble 16

@@ -3,10 +3,10 @@
 #
 # For whom: programs that call sendmail -f SENDER and rely on it: bounces (-f '<>'), mailing lists (VERP), forwarding.
 # Package: ssmtp 2.64-11 (Debian 12).
-# Behaviour: ssmtp takes the option -f without an error, and does not use its address. A bounce, whose sender must be empty
+# Behaviour: ssmtp accepts the option -f without an error, but does not use its address. A bounce, whose sender must be empty
 # (RFC 5321, 4.5.5), goes out with a sender that can be answered; so two automatic systems can answer each other. The
-# configuration has no way to make -f effective: FromLineOverride=YES makes the field From the envelope's sender, also if
-# there is another one in -f. The exit code is 0.
+# configuration has no way to make -f effective: FromLineOverride=YES makes the field From the envelope's sender, even if -f
+# gives another one. The exit code is 0.
 # Output seen (ACCOUNT is the name of the account that runs the script):
 #   FromLineOverride=NO, -f <>: MAIL FROM:<ACCOUNT@near.example>
 #   FromLineOverride=NO, -f bounces@lists.example: MAIL FROM:<ACCOUNT@near.example>
