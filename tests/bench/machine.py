@@ -7,7 +7,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-BUILD_OPTIONS = {"--enable-optimizations": "PGO", "--with-lto": "LTO"}
+BUILD_OPTIONS = ("--enable-optimizations", "--with-lto")
 
 
 def cpu_model() -> str:
@@ -29,9 +29,9 @@ def python() -> str:
 
 
 def build_options() -> str:
-    """Return which optimizations this Python was built with."""
+    """Return which optimizations configure was asked for. Debian asks make for them, which no Python can report."""
     options = str(sysconfig.get_config_var("CONFIG_ARGS"))
-    return ", ".join(f"{'' if word in options else 'no '}{name}" for word, name in BUILD_OPTIONS.items())
+    return "configured " + ", ".join(f"{'with' if word in options else 'without'} {word}" for word in BUILD_OPTIONS)
 
 
 def title() -> str:
