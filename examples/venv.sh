@@ -1,6 +1,6 @@
-# Sourced by examples/quickstart, submission and roaming, and by tests/run: creates .venv in the current directory and installs
-# the project into it. No compiler is needed: pure-cdb's C extension, which has no wheel for Python 3.12 and later, is not
-# built. Messages begin with $name. Each slow step prints a line; an error prints a line and exits with 100.
+# Sourced by the scripts in examples/, and by tests/run: creates .venv in the current directory and installs the project into
+# it. No compiler is needed: pure-cdb's C extension, which has no wheel for Python 3.12 and later, is not built. Messages begin
+# with $name. Each slow step prints a line; an error prints a line and exits with 100.
 
 fatal() {
     echo "$name: fatal: $*" >&2

@@ -2,8 +2,8 @@
 # msmtp's exit code says "permanent" for a 5xx reply to MAIL, RCPT or DATA, but not for one to the message itself.
 #
 # For whom: programs that run msmtp as sendmail, and decide by its exit code whether to try again (queues, cron wrappers,
-# qmail-queue and pipe programs). They cannot treat both refusals of the message after its dot correctly. Either they try again
-# for ever after a 5xx (spam, size, policy), or they give up after a 4xx.
+# qmail-queue and pipe programs). After the dot of the message they cannot tell a 4xx from a 5xx: either they try again for ever
+# after a 5xx (spam, size, policy), or they give up after a 4xx.
 # Package: msmtp 1.8.23-1 (Debian 12). Its manual says only that the codes of sysexits.h are used.
 # Behaviour: 4xx gives 69 (EX_UNAVAILABLE) at every step, never 75 (EX_TEMPFAIL). 5xx gives 65 (EX_DATAERR) for MAIL, RCPT and
 # DATA, and 69 for the reply to the message. So 69 has both meanings, and only the text on standard error tells them apart.

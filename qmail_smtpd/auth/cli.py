@@ -43,7 +43,13 @@ def main() -> None:
 @click.option("--set", "setting", metavar="USER", help="Set USER's password: prompt, or read a line of standard input.")
 @click.option("--delete", "deleting", metavar="USER", help="Delete USER.")
 @click.option("--list", "listing", is_flag=True, help="List the users and the schemes of their passwords.")
-@click.option("--scheme", type=click.Choice(SCHEMES, case_sensitive=False), default=SCHEMES[0], show_default=True)
+@click.option(
+    "--scheme",
+    type=click.Choice(SCHEMES, case_sensitive=False),
+    default=SCHEMES[0],
+    show_default=True,
+    help="How --set stores the password.",
+)
 @click.option("--rounds", type=click.IntRange(min=1), help=ROUNDS)
 @click.pass_context
 def edit(

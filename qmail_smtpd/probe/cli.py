@@ -78,14 +78,14 @@ def main() -> NoReturn:
 @click.option(
     "--listed", metavar="DOMAIN", multiple=True, help="a domain, or an address, that the server accepts mail for"
 )
-@click.option("--outside", metavar="DOMAIN", help="a domain that it accepts no mail for (example.net)")
+@click.option("--outside", metavar="DOMAIN", help="a domain that the server accepts no mail for (example.net)")
 @click.option("--auth", is_flag=True, help="also try logins: the server may treat them as an attack")
 @click.option("--send", metavar="ADDRESS", help="send messages to this address, at most one for each kind of probe")
 @click.option("--helo", metavar="NAME", help="the name in EHLO (relaytest.HOST)")
 @click.option("--only", metavar="PATTERN", multiple=True, help="run only these probes: null/*, */percent*, xclient")
 @click.option("--pause", metavar="SECONDS", type=click.FloatRange(0, 60), help="between probes")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.1, 600), help="for one answer (30)")
-@click.option("--again", metavar="SECONDS", type=click.FloatRange(0, 3600), help="until a 4xx probe is repeated (30)")
+@click.option("--again", metavar="SECONDS", type=click.FloatRange(0, 3600), help="until a 4xx is tried again (30)")
 @click.option("--total", metavar="SECONDS", type=click.FloatRange(1, 86400), help="for the whole run (3600)")
 @click.option("--verbose", "-v", is_flag=True, help="print a line for each probe")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
