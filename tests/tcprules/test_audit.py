@@ -112,7 +112,7 @@ def test_where_nobody_may_relay_it_says_so(host: Path) -> None:
     assert audit(host, '10.:deny\n:allow,A="RELAYCLIENT="\n') == (["nobody may relay by address"], 0)
 
 
-def test_a_host_that_does_not_tell_its_networks_gets_a_note(host: Path) -> None:
+def test_a_host_whose_networks_cannot_be_read_gets_a_note(host: Path) -> None:
     (host / "net/route").unlink()
     note = f"note: the networks of this host are not known: there is no {host}/net/route"
     lines, status = audit(host, f"172.16.{RELAY}:allow\n")

@@ -1,4 +1,4 @@
-"""What a program says and how it exits when its main function raises something."""
+"""What a program prints, and how it exits, when its main function raises an exception."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ RAISED_FROM = "try: raise MemoryError\n    except MemoryError as error: raise Sy
 
 
 @pytest.mark.parametrize(
-    ("fault", "prepare", "said", "status"),
+    ("fault", "prepare", "message", "status"),
     [
         ("raise MemoryError", "", SCARCE, 71),
         (RAISED_FROM, "", SCARCE, 71),
@@ -36,10 +36,10 @@ RAISED_FROM = "try: raise MemoryError\n    except MemoryError as error: raise Sy
         ("return 3", "", "", 3),
     ],
 )
-def test_missing_memory_is_one_line_and_a_bug_a_traceback(fault: str, prepare: str, said: str, status: int) -> None:
+def test_missing_memory_is_one_line_and_a_bug_a_traceback(fault: str, prepare: str, message: str, status: int) -> None:
     code = CODE.replace("FAULT", fault).replace("PREPARE", prepare).replace("STATUS", "71")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert re.fullmatch(said, done.stderr, re.DOTALL), done.stderr
+    assert re.fullmatch(message, done.stderr, re.DOTALL), done.stderr
     assert done.returncode == status
 
 

@@ -65,7 +65,7 @@ def test_an_address_that_several_routes_name_is_found_once(host: Path) -> None:
     assert places().count("192.168.5.1 (default gateway)") == 1
 
 
-def test_without_a_kernel_that_tells_nothing_is_found(host: Path) -> None:
+def test_without_the_kernels_routes_nothing_is_found(host: Path) -> None:
     (host / "net/route").unlink()
     assert hostnet.read() is None
 
@@ -94,7 +94,7 @@ def test_an_endless_file_is_read_in_part(host: Path) -> None:
 
 @pytest.mark.peer
 @needs_root
-def test_the_kernel_s_own_files(tmp_path: Path) -> None:
+def test_the_files_of_a_real_kernel_are_read(tmp_path: Path) -> None:
     peer("/sbin/ip")
     command = [*hostfiles.NAMESPACE, sys.executable, "-c", PRINT]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -354,8 +354,8 @@ from tcprules.cli import tcprules
 def held_open(path, flags, *rest):
     if flags & os.O_CREAT:
         os.open = really_open
-        os.write({told}, b"x")
-        os.read({go}, 1)
+        os.write({ready_write}, b"x")
+        os.read({resume_read}, 1)
     return really_open(path, flags, *rest)
 
 really_open, os.open = os.open, held_open
@@ -365,17 +365,19 @@ tcprules()
 
 def test_a_process_that_waited_for_the_first_cdb_does_not_remove_it_when_it_fails(tmp_path: Path) -> None:
     """The second process looks for r, finds none, and is delayed until the first one has the lock."""
-    (been_told, told), (go, let_go) = os.pipe(), os.pipe()
-    command = [sys.executable, "-c", HELD.format(told=told, go=go), "r", "r"]
-    second = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[told, go])
-    os.read(been_told, 1)
+    (ready_read, ready_write), (resume_read, resume_write) = os.pipe(), os.pipe()
+    command = [sys.executable, "-c", HELD.format(ready_write=ready_write, resume_read=resume_read), "r", "r"]
+    second = subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[ready_write, resume_read]
+    )
+    os.read(ready_read, 1)
     first = start(tmp_path, "r", "r")
     wait_until_reading(first)
-    os.write(let_go, b"x")
+    os.write(resume_write, b"x")
     wait_until(lambda: waits_for_a_lock(second))
     assert first.communicate(OLD, timeout=20) == (b"", b"")
     second.communicate(b"nonsense:\n", timeout=20)
-    for descriptor in (been_told, told, go, let_go):
+    for descriptor in (ready_read, ready_write, resume_read, resume_write):
         os.close(descriptor)
     assert (first.returncode, second.returncode) == (0, 100)
     assert os.listdir(tmp_path) == ["r"]

@@ -215,24 +215,24 @@ def on_a_terminal(directory: Path, lines: list[bytes], parts: int, *words: str) 
     Also return the number of parts: `parts`, or if that is 0, as many as it takes until progress is shown. The first
     parts are `lines`, the others are comments.
     """
-    seen, terminal = pty.openpty()
-    process = subprocess.Popen([script("tcprules"), *words], cwd=directory, stdin=subprocess.PIPE, stderr=terminal)
-    os.close(terminal)
+    master, slave = pty.openpty()
+    process = subprocess.Popen([script("tcprules"), *words], cwd=directory, stdin=subprocess.PIPE, stderr=slave)
+    os.close(slave)
     assert process.stdin
     text, count = b"", 0
     while count < parts if parts else b"[" not in text:
         process.stdin.write(lines[count] if count < len(lines) else b"#\n")
         process.stdin.flush()
         count += 1
-        if select.select([seen], [], [], 0.1)[0]:
-            text += os.read(seen, 4096)
+        if select.select([master], [], [], 0.1)[0]:
+            text += os.read(master, 4096)
     process.stdin.close()
     try:
-        while chunk := os.read(seen, 4096):
+        while chunk := os.read(master, 4096):
             text += chunk
     except OSError:
         pass  # the other end is gone
-    os.close(seen)
+    os.close(master)
     assert process.wait(20) == 0
     return text, count
 
@@ -241,15 +241,15 @@ def on_a_terminal(directory: Path, lines: list[bytes], parts: int, *words: str) 
 def test_a_terminal_that_goes_away_changes_neither_the_exit_code_nor_the_signal(
     number: int, status: int, tmp_path: Path
 ) -> None:
-    seen, terminal = pty.openpty()
+    master, slave = pty.openpty()
     words = [script("tcprules"), "r.cdb", "r.tmp"]
-    process = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stderr=terminal)
-    os.close(terminal)
+    process = subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE, stderr=slave)
+    os.close(slave)
     assert process.stdin
-    while not select.select([seen], [], [], 0.1)[0]:  # until there is a bar
+    while not select.select([master], [], [], 0.1)[0]:  # until there is a bar
         process.stdin.write(b":deny\n")
         process.stdin.flush()
-    os.close(seen)
+    os.close(master)
     if number:
         process.send_signal(number)
     else:
@@ -269,28 +269,28 @@ def test_a_terminal_gets_progress_only_if_the_work_is_long(tmp_path: Path) -> No
 
 
 def test_an_interrupt_restores_the_cursor(tmp_path: Path) -> None:
-    seen, terminal = pty.openpty()
+    master, slave = pty.openpty()
     process = subprocess.Popen(
-        [script("tcprules"), "r.cdb", "r.tmp"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=terminal
+        [script("tcprules"), "r.cdb", "r.tmp"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=slave
     )
-    os.close(terminal)
+    os.close(slave)
     assert process.stdin
     text = b""
     while b"[" not in text:
         process.stdin.write(b":allow\n")
         process.stdin.flush()
         time.sleep(0.1)
-        if select.select([seen], [], [], 0)[0]:
-            text += os.read(seen, 4096)
+        if select.select([master], [], [], 0)[0]:
+            text += os.read(master, 4096)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == -signal.SIGINT
     process.stdin.close()
     try:
-        while chunk := os.read(seen, 4096):
+        while chunk := os.read(master, 4096):
             text += chunk
     except OSError:
         pass
-    os.close(seen)
+    os.close(master)
     assert text.endswith(b"\x1b[?25h\r\n")
     assert os.listdir(tmp_path) == []
 
