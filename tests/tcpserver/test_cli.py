@@ -1,4 +1,4 @@
-"""tcpserver's command line: what it refuses and how, beside 0.88; and what we refuse where 0.88 looks the other way."""
+"""tcpserver's command line: what it refuses and how, beside 0.88; and what we refuse although 0.88 accepts it."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ USAGE = (
     b"tcpserver: usage: tcpserver [ -1UXpPhHrRoOdDqQv ] [ -c limit ] [ -x rules.cdb ] [ -B banner ] [ -g gid ]"
     b" [ -u uid ] [ -b backlog ] [ -l localname ] [ -t timeout ] host port program\n"
 )
-SAME = {  # words -> what both say, and the exit status
+SAME = {  # words -> the message of both programs, and the exit status
     "nothing": ([], USAGE, 100),
     "host alone": (["0"], USAGE, 100),
     "no program": (["0", "0"], USAGE, 100),
@@ -119,8 +119,8 @@ SAME = {  # words -> what both say, and the exit status
 }
 
 
-def ours(words: Sequence[str | bytes], environ: dict[str, str] | None = None) -> tuple[bytes, int]:
-    """What our main says to a command line that it refuses: the console script's own main, without its start-up."""
+def refusal_by_main(words: Sequence[str | bytes], environ: dict[str, str] | None = None) -> tuple[bytes, int]:
+    """Return message and exit status of a refused command line: the console script's own main, without its start-up."""
     given = {os.fsencode(name): os.fsencode(value) for name, value in (ENVIRON | (environ or {})).items()}
     done = forked.run(cli.main, ["/usr/bin/tcpserver", *words], environ=given)
     assert done.stdout == b""
@@ -129,18 +129,18 @@ def ours(words: Sequence[str | bytes], environ: dict[str, str] | None = None) ->
 
 @pytest.mark.parametrize("case", SAME)
 def test_a_command_line_is_refused_as_by_the_original(case: str) -> None:
-    words, said, status = SAME[case]
-    assert ours(words) == (said, status)
+    words, message, status = SAME[case]
+    assert refusal_by_main(words) == (message, status)
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("case", SAME)
-def test_the_original_refuses_it_so(case: str) -> None:
-    words, said, status = SAME[case]
-    assert refusal(words, peer(C)) == (said, status)
+def test_the_original_refuses_it_in_the_same_way(case: str) -> None:
+    words, message, status = SAME[case]
+    assert refusal(words, peer(C)) == (message, status)
 
 
-OURS = {  # where 0.88 guesses, wraps or stays root
+STRICTER = {  # where 0.88 guesses, wraps or stays root
     "letters for -c": (["-c", "abc"], b"-c needs a whole number from 1 to 1000000: abc", 100),
     "no children at all": (["-c", "0"], b"-c needs a whole number from 1 to 1000000: 0", 100),
     "a number and more": (["-c", "12x"], b"-c needs a whole number from 1 to 1000000: 12x", 100),
@@ -198,25 +198,25 @@ OURS = {  # where 0.88 guesses, wraps or stays root
 }
 
 
-@pytest.mark.parametrize("case", OURS)
+@pytest.mark.parametrize("case", STRICTER)
 def test_what_the_original_guesses_is_refused_with_one_line(case: str) -> None:
-    words, said, status = OURS[case]
+    words, message, status = STRICTER[case]
     operands = [] if words[-1] == "true" else ["0", "0", "true"]
-    assert ours(words + operands) == (b"tcpserver: fatal: " + said + b"\n", status)
+    assert refusal_by_main(words + operands) == (b"tcpserver: fatal: " + message + b"\n", status)
 
 
 @pytest.mark.parametrize(
     ("given", "missing"), [({"UID": "1"}, "GID"), ({"GID": "1"}, "UID"), ({"UID": "", "GID": ""}, "both")]
 )
 def test_u_from_the_environment_needs_both_variables(given: dict[str, str], missing: str) -> None:
-    said, status = ours(["-U", "127.0.0.1", "0", "true"], given)
-    assert (said, status) == (b"tcpserver: fatal: -U needs $UID and $GID, both numbers\n", 100)
+    message, status = refusal_by_main(["-U", "127.0.0.1", "0", "true"], given)
+    assert (message, status) == (b"tcpserver: fatal: -U needs $UID and $GID, both numbers\n", 100)
 
 
 @pytest.mark.parametrize("words", [["--rate"], ["--preload"], ["--drain"], ["--log-format", "xml"], ["--rates", "1/1"]])
 def test_a_long_option_misused_gets_the_usage_or_one_line(words: list[str]) -> None:
-    said, status = ours(words)
-    assert said.count(b"\n") == 1
+    message, status = refusal_by_main(words)
+    assert message.count(b"\n") == 1
     assert status == 100
 
 
@@ -237,7 +237,7 @@ SERVED = [  # hosts and ports on which both listen
 
 @pytest.mark.peer
 @pytest.mark.parametrize("words", SERVED, ids=" ".join)
-def test_both_listen_there(words: list[str]) -> None:
+def test_both_programs_listen_on_the_same_addresses(words: list[str]) -> None:
     options = ["-RHl0"]
     with Server(options + words + ["echo", "here"]) as ours, Server(options + words + ["echo", "here"], peer(C)) as c:
         assert ours.ask() == c.ask() == b"here\n"
@@ -253,7 +253,7 @@ def test_of_an_option_given_twice_the_last_one_counts(first: str, second: str) -
         assert f"TCPLOCALHOST={second}\n".encode() in server.ask()
 
 
-def test_the_trap_swallows_the_letters_after_l() -> None:
+def test_the_letters_after_l_are_its_argument() -> None:
     with Server(["-vRHl0X", "127.0.0.1", "0", "env"]) as server:
         assert b"TCPLOCALHOST=0X\n" in server.ask()
 

@@ -22,7 +22,7 @@ ANALYZE = "/usr/bin/systemd-analyze"
 RUN_SCRIPTS = sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.glob("**/run"))
 UNITS = [EXAMPLES / "systemd" / f"qmail-smtpd.{kind}" for kind in ("socket", "service")]
 
-# A `tcpserver` that starts ours with the words of the example, but for the port, the account and the rules file.
+# A `tcpserver` that starts ours with the words of the example, except for the port, the account and the rules file.
 STAND_IN = """#!{python}
 import os, sys
 words = [{replaced}.get(word, word) for word in sys.argv[1:]]
@@ -78,7 +78,7 @@ def test_a_restart_of_the_unit_ends_tcpserver_only_and_at_once() -> None:
 
 @pytest.mark.skipif(not os.path.exists(ANALYZE), reason="no systemd here")
 def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
-    """It looks whether the programs exist; they are ours here."""
+    """systemd-analyze also checks that the programs exist: here tcpserver is the one of the venv."""
     units = [path for kind in ("socket", "service") for path in (EXAMPLES / "systemd").glob(f"*.{kind}")]
     for path in units:
         text = path.read_text().replace("/usr/local/bin/tcpserver", script("tcpserver"))
@@ -135,16 +135,16 @@ def test_the_run_script_for_runit_serves_mail_and_logs_to_its_output(mail: dict[
         assert b"tcpserver: ok " in running.stdout.read()
 
 
-def test_the_run_script_for_s6_tells_that_it_is_ready(mail: dict[str, str], tmp_path: Path) -> None:
+def test_the_run_script_for_s6_reports_that_it_is_ready(mail: dict[str, str], tmp_path: Path) -> None:
     stand_in(tmp_path, 0)
-    told = int((EXAMPLES / "s6" / "notification-fd").read_text())
+    notification_fd = int((EXAMPLES / "s6" / "notification-fd").read_text())
     reader, writer = os.pipe()
     process = subprocess.Popen(
         [EXAMPLES / "s6" / "run"],
         stdout=subprocess.PIPE,
         env=mail,
-        pass_fds=[told, writer],
-        preexec_fn=lambda: os.dup2(writer, told) and None,
+        pass_fds=[notification_fd, writer],
+        preexec_fn=lambda: os.dup2(writer, notification_fd) and None,
     )
     os.close(writer)
     for running in ended(process):

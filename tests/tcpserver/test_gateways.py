@@ -19,7 +19,7 @@ from tests.kit.support import peer, script
 GATEWAY, BRIDGE, OTHER = "127.9.9.9", "127.8.0.1", "127.7.7.7"
 RULES = '127.8-9.:allow,RELAYCLIENT=""\n:allow\n'
 MAY_RELAY = b" may relay: behind NAT or a published port every client has such an address\n"
-SAID = b"tcpserver: warning: 127.9.9.9 (default gateway), 127.8.0.1 (bridge docker0)" + MAY_RELAY
+WARNING = b"tcpserver: warning: 127.9.9.9 (default gateway), 127.8.0.1 (bridge docker0)" + MAY_RELAY
 CAT = ["127.0.0.1", "0", "cat"]
 
 # A container's network: docker0 is the host's bridge, eth0 the container's end. Its gateway is the bridge's address.
@@ -56,10 +56,10 @@ def warnings(server: Server) -> list[bytes]:
 def test_gateways_that_may_relay_are_named_once_at_the_start(level: str, tcpserver: str, tmp_path: Path) -> None:
     cdb = compiled(tmp_path / "cdb", RULES)
     with Server([level, "-RHl0", "-x", str(cdb), *CAT], tcpserver) as server:
-        assert warnings(server) == [SAID]
+        assert warnings(server) == [WARNING]
         for _ in range(3):
             assert server.ask(b"x", GATEWAY) == b"x"
-        assert warnings(server) == [SAID]
+        assert warnings(server) == [WARNING]
 
 
 def test_the_warning_as_json(tcpserver: str, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_warning_as_json(tcpserver: str, tmp_path: Path) -> None:
         server.ask()
         (event,) = [json.loads(line) for line in server.log().splitlines()]
         assert event["event"] == "warning"
-        assert b"tcpserver: warning: " + event["text"].encode() + b"\n" == SAID
+        assert b"tcpserver: warning: " + event["text"].encode() + b"\n" == WARNING
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,8 @@ HOSTS = {  # host -> where it answers
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_listens_where_it_says(host: str) -> None:
-    own = os.urandom(8).hex()  # another address's port of this number may be another test's
+def test_a_host_listens_on_its_own_families(host: str) -> None:
+    own = os.urandom(8).hex()  # on another address, the same port may belong to another test
     with Server(["-RHl0", host, "0", "echo", own]) as server:
         for address in ("::1", "127.0.0.1"):
             try:
@@ -119,7 +119,7 @@ def test_a_host_listens_where_it_says(host: str) -> None:
 
 
 @needs_root
-def test_a_name_with_both_families_is_ipv4_and_one_with_ipv6_alone_is_that(tmp_path: Path) -> None:
+def test_a_name_with_both_families_is_ipv4_and_one_with_ipv6_alone_is_ipv6(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("::1 both.test six.test\n127.0.0.1 both.test\n")
     (tmp_path / "nsswitch.conf").write_text("hosts: files\n")
     before = with_files({f"/etc/{name}": tmp_path / name for name in ("hosts", "nsswitch.conf")})
@@ -163,7 +163,7 @@ def test_ident_is_asked_over_ipv6() -> None:
             assert variables(read_all(client))["TCPREMOTEINFO"] == "joe"
 
 
-def test_a_limit_per_address_holds_for_ipv6_and_for_mapped_clients_apart() -> None:
+def test_a_limit_per_address_counts_ipv6_and_mapped_clients_separately() -> None:
     with Server(["-vRHl0", "-C1", "::", "0", "sh", "-c", "echo in; cat"]) as server, ExitStack() as stack:
         for host in ("::1", "127.0.0.1"):
             assert stack.enter_context(server.connect(host)).recv(10) == b"in\n"

@@ -66,7 +66,7 @@ def servers(home: Path) -> Iterator[dict[str, Server]]:
 
 
 def obeyed(server: Server, code: str, data: bytes = b"") -> bytes:
-    """What the program sends that does what `code` says; `data` is its input."""
+    """Return what a program sends that executes `code`; `data` is its input."""
     return server.ask(code.encode() + b"\n\n" + data)
 
 
@@ -177,7 +177,7 @@ COMPLAINTS = rb"Exception ignored|OSError|OverflowError"
 
 
 def ended(server: Server, code: str) -> tuple[bytes, list[bytes]]:
-    """The wait status of a program that did what `code` says, and what it said on descriptor 2."""
+    """Return the wait status of a program that executed `code`, and the lines that it wrote to descriptor 2."""
     before = len(server.log())
     with server.connect() as client:
         port = client.getsockname()[1]
@@ -185,13 +185,13 @@ def ended(server: Server, code: str) -> tuple[bytes, list[bytes]]:
         client.shutdown(socket.SHUT_WR)
         read_all(client)
     pid = line_since(server, before, rb"^tcpserver: ok (\d+) \S+ \S+:%d$" % port)
-    begun = server.log().rindex(b"tcpserver: ok %s " % pid)  # with --reuse another client's end may stand before it
+    begun = server.log().rindex(b"tcpserver: ok %s " % pid)  # with --reuse another client's end may precede it
     status = line_since(server, begun, rb"^tcpserver: end %s status (\d+)$" % pid)
     return status, [line for line in server.log()[before:].splitlines() if not line.startswith(b"tcpserver: ")]
 
 
 def line_since(server: Server, before: int, pattern: bytes) -> bytes:
-    """What the pattern's group found in the log behind `before`: an older client may have had the same port."""
+    """Return the pattern's group from the log after `before`: an older client may have had the same port."""
     until(lambda: re.search(pattern, server.log()[before:], re.MULTILINE), server.log)
     return re.findall(pattern, server.log()[before:], re.MULTILINE)[0]
 
@@ -200,8 +200,8 @@ def line_since(server: Server, before: int, pattern: bytes) -> bytes:
 def test_a_program_ends_with_the_same_status_and_text(servers: dict[str, Server], code: str) -> None:
     found = {way: ended(server, code) for way, server in servers.items()}
     assert found["spawn"][0] == b"%d" % ENDS[code]
-    # An interpreter that ends complains of what went wrong on the way; a called program has its status alone.
-    texts = {way: [line for line in said if not re.match(COMPLAINTS, line)] for way, (_, said) in found.items()}
+    # At its end an interpreter also prints what went wrong before; a called program has only its status.
+    texts = {way: [line for line in lines if not re.match(COMPLAINTS, line)] for way, (_, lines) in found.items()}
     for way in WAYS:
         assert (found[way][0], texts[way]) == (found["spawn"][0], texts["spawn"]), way
 
@@ -215,10 +215,10 @@ RAISED = ["ValueError('a\\nb')", "OSError(5, 'x')", "BrokenPipeError(32, 'x')", 
 @pytest.mark.parametrize("way", CALLED)
 def test_an_exception_ends_that_child_alone_with_one_line(servers: dict[str, Server], way: str, error: str) -> None:
     server = servers[way]
-    status, said = ended(server, f"raise {error}")
+    status, lines = ended(server, f"raise {error}")
     assert status == b"28416"
-    assert len(said) == 1
-    assert said[0].startswith(b"obey: fatal: " + error.split("(")[0].encode())
+    assert len(lines) == 1
+    assert lines[0].startswith(b"obey: fatal: " + error.split("(")[0].encode())
     arrivals = server.log().count(b"tcpserver: pid ")
     assert obeyed(server, "print('next')") == b"next\n"
     assert server.wait_for_log(b"^tcpserver: pid ", arrivals + 1).count(b"tcpserver: pid ") == arrivals + 1
@@ -279,7 +279,7 @@ def test_a_called_program_goes_on_with_the_words_behind_its_own(
 def test_what_a_program_opened_for_itself_is_closed_for_the_next_of_its_chain(
     servers: dict[str, Server], home: Path
 ) -> None:
-    """exec closes what is marked so, and a call in exec's place must not pass it on."""
+    """exec closes descriptors that are marked close-on-exec. A call in place of exec must not pass them on."""
     code = (
         "import os, signal, sys; from tcpserver import chain; opened = os.open('/', os.O_RDONLY); "
         "signal.signal(signal.SIGTERM, print); signal.signal(signal.SIGHUP, signal.SIG_IGN); "
@@ -296,7 +296,7 @@ def test_what_a_program_opened_for_itself_is_closed_for_the_next_of_its_chain(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_a_rule_sets_for_one_client_no_other_finds(home: Path, tmp_path: Path, way: str) -> None:
-    """Not its variables, and not its PATH either, where the next client's program is looked for."""
+    """Neither its variables nor its PATH, in which the next client's program would be searched."""
     rules = (
         '127.0.0.2:allow,EXTRA="1",EXTRA="2",GIVEN="changed",PATH="/nowhere"\n127.0.0.3:allow,TCPREMOTEIP="x"\n:allow\n'
     )
@@ -325,7 +325,7 @@ def test_a_script_that_is_not_executable_is_not_called(home: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("how", ["renamed", "removed and created", "written in place"])
 def test_a_script_that_was_replaced_is_a_file_like_another(how: str, tmp_path: Path) -> None:
-    """Also by a file that gets its inode: ext4 gives that of a removed file to the next one, most of the time."""
+    """Also if the new file has the same inode: ext4 mostly gives the inode of a removed file to the next one."""
     script = install_script(tmp_path, "obey", EXECUTE)
     environ = {"PATH": f"{tmp_path}/bin:/bin", "PYTHONPATH": str(tmp_path)}
     with Server(["-RHl0", "--preload", "obey", "127.0.0.1", "0", "obey"], environ=environ) as server:
@@ -339,7 +339,7 @@ def test_a_script_that_was_replaced_is_a_file_like_another(how: str, tmp_path: P
 
 
 def test_another_file_of_the_same_name_is_executed(home: Path, tmp_path: Path) -> None:
-    """It is the file that counts, not the name: exec's search finds this one first."""
+    """The file decides, not the name: the search of exec finds this one first."""
     (tmp_path / "obey").write_text("#!/bin/sh\necho another\n")
     (tmp_path / "obey").chmod(0o755)
     environ = {"PATH": f"{tmp_path}:{home}/bin:/bin", "PYTHONPATH": str(home)}
@@ -375,7 +375,7 @@ def test_the_parent_has_loaded_nothing_that_a_fork_need_not_copy(
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("import nosuchmodule\n", b"nosuchmodule"),
         ("x = 1\n", b"main"),
@@ -383,8 +383,8 @@ def test_the_parent_has_loaded_nothing_that_a_fork_need_not_copy(
     ],
     ids=["it cannot be imported", "it has no main", "an error"],
 )
-def test_a_script_that_cannot_be_loaded_is_one_line_and_nobody_is_told_of_a_port(
-    tmp_path: Path, source: str, said: bytes
+def test_a_script_that_cannot_be_loaded_is_one_line_and_no_port_is_printed(
+    tmp_path: Path, source: str, message: bytes
 ) -> None:
     install_script(tmp_path, "broken", source)
     server = Server(["-RHl0", "--preload", "broken", "127.0.0.1", "0", "true"], environ={"PYTHONPATH": str(tmp_path)})
@@ -392,7 +392,7 @@ def test_a_script_that_cannot_be_loaded_is_one_line_and_nobody_is_told_of_a_port
         assert server.process.wait(20) == 111
         assert server.port == 0
         assert server.log().startswith(b"tcpserver: fatal: unable to preload broken: ")
-        assert said in server.log()
+        assert message in server.log()
         assert server.log().count(b"\n") == 1
     finally:
         server.__exit__()

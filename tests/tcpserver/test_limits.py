@@ -1,4 +1,4 @@
-"""How many at once and how fast: -c as 0.88 defers, -C, --rate and MAXCONIP refuse; and what a refused client gets."""
+"""How many at once and how fast: -c defers as 0.88 does; -C, --rate, MAXCONIP refuse; and what refused clients get."""
 
 import re
 import socket
@@ -19,7 +19,7 @@ WHILE_OPEN = ["127.0.0.1", "0", "sh", "-c", "echo in; cat >/dev/null"]  # until 
 
 
 def let_in(client: socket.socket) -> bool:
-    """Has the client reached the program?"""
+    """Whether the client has reached the program."""
     return client.recv(100) == b"in\n"
 
 
@@ -43,7 +43,7 @@ def deferred(program: str) -> bytes:
         assert let_in(third)
         third.close()
         log = masked(server.wait_for_log(rb"^tcpserver: status: 0/1$", 4))
-        return b"\n".join(line for line in log.splitlines() if line.startswith(b"tcpserver: "))  # sh has its own words
+        return b"\n".join(line for line in log.splitlines() if line.startswith(b"tcpserver: "))  # none of sh
 
 
 @pytest.mark.peer
@@ -116,10 +116,10 @@ def test_refused_clients_that_stay_are_bounded_and_keep_nobody_out() -> None:
         before = descriptors(server.pid)
         staying = [stack.enter_context(server.connect()) for _ in range(MOST_LINGERING + 40)]
         for client in staying:
-            assert client.recv(100) == b"421 no\r\n"  # also those for whom there is no room to linger
+            assert client.recv(100) == b"421 no\r\n"  # also those beyond MOST_LINGERING
         assert descriptors(server.pid) <= before + MOST_LINGERING + 1  # and the one just being refused
         assert let_in(stack.enter_context(server.connect(source="127.0.0.2")))
-        until(lambda: descriptors(server.pid) <= before)  # a second later they are gone, though they have not left
+        until(lambda: descriptors(server.pid) <= before)  # a second later they are closed, though they have not left
         assert server.log().count(b" limit-address\n") == len(staying)
 
 
@@ -161,11 +161,11 @@ def test_a_rule_limits_one_client(options: list[str], tmp_path: Path) -> None:
 
         def inside(source: str) -> bool:
             client = stack.enter_context(server.connect(source=source))
-            said = b""
-            while said != greeting + b"in\n":
+            received = b""
+            while received != greeting + b"in\n":
                 if not (part := client.recv(100)):
                     return False
-                said += part
+                received += part
             return True
 
         assert [inside("127.0.0.1") for _ in range(3)] == [True, True, False]
@@ -175,8 +175,8 @@ def test_a_rule_limits_one_client(options: list[str], tmp_path: Path) -> None:
         assert len(found) == 1
         assert [inside("127.0.0.2") for _ in range(3)] == [True] * 3
         assert not inside("127.0.0.3")
-        assert inside("127.0.0.4")  # what is no number limits nobody
-        if options:  # a child judged: it has its pid, and its end
+        assert inside("127.0.0.4")  # a value that is no number is no limit
+        if options:  # a child has refused it: its pid is in the line, and its end is logged
             server.wait_for_log(rb"^tcpserver: end %s status 25600$" % found[0])
 
 

@@ -37,7 +37,7 @@ def has(event: dict[str, Any], **values: object) -> bool:
 
 
 @pytest.fixture(params=["parent", "child"])
-def telling(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Server, bool]]:
+def json_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Server, bool]]:
     cdb = compiled(tmp_path / "cdb", RULES)
     banner = ["-Bx"] if request.param == "child" else []
     words = ["-vRHl0", *banner, "-C5", "--log-format", "json", "-x", str(cdb), *CAT]
@@ -45,8 +45,8 @@ def telling(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Se
         yield server, request.param == "child"
 
 
-def test_every_event_is_an_object_of_its_own(telling: tuple[Server, bool]) -> None:
-    server, _ = telling
+def test_every_event_is_an_object_of_its_own(json_server: tuple[Server, bool]) -> None:
+    server, _ = json_server
     with server.connect() as client:
         client.sendall(b"y")
         until(lambda: b"y" in client.recv(10))
@@ -60,8 +60,8 @@ def test_every_event_is_an_object_of_its_own(telling: tuple[Server, bool]) -> No
     assert all(found["limit"] == 40 and found["time"] > 1.7e9 for found in named(server, "status"))
 
 
-def test_a_refusal_says_which_rule_or_limit(telling: tuple[Server, bool]) -> None:
-    server, by_child = telling
+def test_a_refusal_names_the_rule_or_limit(json_server: tuple[Server, bool]) -> None:
+    server, by_child = json_server
     for source, rule, reason in (("127.0.0.2", "127.0.0.2", None), ("127.0.0.3", "127.0.0.3", "limit-address")):
         server.ask(source=source)
         until(lambda s=source: any(has(found, remote_ip=s) for found in named(server, "deny")))
@@ -70,8 +70,8 @@ def test_a_refusal_says_which_rule_or_limit(telling: tuple[Server, bool]) -> Non
         assert (found["pid"] == server.pid) != by_child
 
 
-def test_a_limit_of_the_server_has_no_rule(telling: tuple[Server, bool]) -> None:
-    server, _ = telling
+def test_a_limit_of_the_server_has_no_rule(json_server: tuple[Server, bool]) -> None:
+    server, _ = json_server
     with ExitStack() as stack:
         for _ in range(5):
             client = stack.enter_context(server.connect(source="127.0.0.9"))
@@ -82,8 +82,8 @@ def test_a_limit_of_the_server_has_no_rule(telling: tuple[Server, bool]) -> None
         assert {found["rule"] for found in named(server, "ok")} == {"127.0."}
 
 
-def test_a_death_by_signal_has_a_signal_and_no_exit_code(telling: tuple[Server, bool]) -> None:
-    server, _ = telling
+def test_a_death_by_signal_has_a_signal_and_no_exit_code(json_server: tuple[Server, bool]) -> None:
+    server, _ = json_server
     with server.connect() as client:
         client.sendall(b"y")
         until(lambda: b"y" in client.recv(10))
@@ -91,8 +91,8 @@ def test_a_death_by_signal_has_a_signal_and_no_exit_code(telling: tuple[Server, 
         assert has(named(server, "end")[0], status=9, signal=9, exit=None)
 
 
-def test_a_dropped_connection_says_whose_and_why(telling: tuple[Server, bool], tmp_path: Path) -> None:
-    server, by_child = telling
+def test_a_dropped_connection_is_logged_with_its_reason(json_server: tuple[Server, bool], tmp_path: Path) -> None:
+    server, by_child = json_server
     (tmp_path / "cdb").unlink()
     server.ask()
     drop = named(server, "drop")[0]
@@ -114,7 +114,7 @@ def test_what_clients_choose_is_escaped() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_sigusr1_tells_who_is_connected(log_format: str) -> None:
+def test_sigusr1_logs_who_is_connected(log_format: str) -> None:
     with Server(["-RHl0", "--log-format", log_format, *CAT]) as server, ExitStack() as stack:
         server.send(signal.SIGUSR1)  # nobody
         for source in ("127.0.0.1", "127.0.0.2"):
@@ -135,7 +135,7 @@ def test_sigusr1_tells_who_is_connected(log_format: str) -> None:
 
 
 @pytest.mark.parametrize(("option", "lines"), [("-q", 0), ("-Q", 1), ("-v", 2)])
-def test_verbosity(option: str, lines: int, tmp_path: Path) -> None:
+def test_the_option_decides_which_lines_are_logged(option: str, lines: int, tmp_path: Path) -> None:
     cdb = compiled(tmp_path / "cdb", "127.0.0.2:deny\n:allow\n")
     with Server(["-RHl0", option, "-x", str(cdb), "127.0.0.1", "0", "nosuch"]) as server:
         server.ask(source="127.0.0.2")
@@ -148,7 +148,7 @@ def test_verbosity(option: str, lines: int, tmp_path: Path) -> None:
         assert server.log().count(b"\n") == (0, 1, 3)[lines]
 
 
-def test_q_says_nothing_even_when_asked() -> None:
+def test_q_logs_nothing_even_at_sigusr1() -> None:
     with Server(["-qRHl0", *CAT]) as server, server.connect() as client:
         client.sendall(b"y")
         assert client.recv(1) == b"y"
@@ -186,7 +186,7 @@ def test_a_field_is_safe_and_short(value: bytes | None) -> None:
     assert field(value) == FIELDS[value]
 
 
-def test_an_ipv6_address_stands_in_brackets_between_colons_and_bare_elsewhere() -> None:
+def test_an_ipv6_address_is_in_brackets_between_colons_and_bare_elsewhere() -> None:
     facts = Facts(b"2001:db8::1", 25, b"2001:db8::2", 1234)
     assert Lines().arrival(7, facts) == b"tcpserver: pid 7 from 2001:db8::2\n"
     expected = b"tcpserver: ok 7 :[2001:db8::1]:25 :[2001:db8::2]::1234\n"
@@ -206,11 +206,11 @@ def test_both_formats_have_the_same_lines() -> None:
 
 
 def test_a_line_of_the_log_is_one_write(tmp_path: Path) -> None:
-    """Several processes write to it: lines of one must not stand inside those of another."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with Server(["-vRHl0", "-Bx", "127.0.0.1", "0", "true"], stderr=theirs.fileno()) as server, ours, theirs:
-        ours.settimeout(20)
+    """Several processes write to the log: a line of one must not be inside a line of another."""
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with Server(["-vRHl0", "-Bx", "127.0.0.1", "0", "true"], stderr=writer.fileno()) as server, reader, writer:
+        reader.settimeout(20)
         assert server.ask() == b"x"
-        while not (part := ours.recv(10_000)).startswith(b"tcpserver: end"):
+        while not (part := reader.recv(10_000)).startswith(b"tcpserver: end"):
             assert part.startswith(b"tcpserver: ")
             assert part.endswith(b"\n")

@@ -19,7 +19,7 @@ from tests.kit.support import ROOT, own_address, peer, script
 C = "/usr/bin/tcpserver"
 NAME_SERVER, SILENT, IDENT_SERVER = map(own_address, range(3))  # each has a fixed port: 53 or 113
 
-HOSTS = {  # source -> what its PTR says, and the addresses of that name
+HOSTS = {  # source -> the name in its PTR record, and the addresses of that name
     "127.0.1.1": ("Good.Example", ["127.0.1.1"]),
     "127.0.1.2": ("liar.example", ["127.0.9.9"]),
     "127.0.1.3": ("127.0.1.3", ["127.0.1.3"]),
@@ -67,7 +67,7 @@ def name_servers() -> Iterator[None]:
 
 
 def resolving(directory: Path, server: str, hosts: str = "") -> list[str]:
-    """Words before a program whose resolver asks that server, patiently, and knows these hosts."""
+    """Words before a program that give it a resolver with this server, a long timeout, and these hosts."""
     (directory / "hosts").write_text(hosts)
     (directory / "resolv.conf").write_text(f"nameserver {server}\noptions timeout:30 attempts:5\n")
     (directory / "nsswitch.conf").write_text("hosts: files dns\n")
@@ -152,7 +152,7 @@ def test_a_preloaded_program_is_served_too_when_the_resolver_hangs(name_servers:
     install_script(tmp_path, "late", "def main():\n    print(open('/proc/self/status').read())\n")
     words = ["-vRhl0", "--prepare-timeout", "1", "--preload", "late", "127.0.0.1", "0", str(tmp_path / "bin" / "late")]
     with Server(words, before=resolving(tmp_path, SILENT), environ={"PYTHONPATH": str(tmp_path)}) as server:
-        assert b"\nThreads:\t1\n" in server.ask()  # nobody is left in the resolver
+        assert b"\nThreads:\t1\n" in server.ask()  # no thread is left in the resolver
 
 
 @needs_root
@@ -177,7 +177,7 @@ def test_the_parent_never_waits_for_a_name(name_servers: None, tmp_path: Path) -
 
 # -- ident
 
-REPLIES: dict[str, tuple[bytes, bytes | None]] = {  # what an ident server says of <R> and <L>, the ports -> the user
+REPLIES: dict[str, tuple[bytes, bytes | None]] = {  # an ident server's reply about <R> and <L>, the ports -> the user
     "a user": (b"<R> , <L> : USERID : UNIX : joe\r\n", b"joe"),
     "without blanks": (b"<R>,<L>:USERID:UNIX:joe\n", b"joe"),
     "small letters": (b"<R> , <L> : userid : unix : joe\r\n", b"joe"),
@@ -270,7 +270,7 @@ def test_ident_is_cut_by_the_deadline_over_all(ident_server: socket.socket) -> N
 
 @needs_root
 @pytest.mark.parametrize("options", [[], ["-rR"], ["-rt0"]], ids=["unasked", "-rR", "-t0"])
-def test_ident_is_not_asked(ident_server: socket.socket, options: list[str]) -> None:
+def test_ident_is_not_asked_with_these_options(ident_server: socket.socket, options: list[str]) -> None:
     with Server([*options, "-Hl0", "127.0.0.1", "0", "env"], environ={"TCPREMOTEINFO": "inherited"}) as server:
         assert b"TCPREMOTEINFO" not in server.ask(source=IDENT_SERVER)
         ident_server.setblocking(False)

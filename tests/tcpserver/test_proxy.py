@@ -25,7 +25,7 @@ WAYS = {
     "banner": ["-RHl0", "-B", "", *LOADED],
 }
 RULES = '127.0.0.1:allow,RELAYCLIENT="",A="1"\n192.0.2.7:allow,RELAYCLIENT="",B="2"\n192.0.2.8:deny\n:allow\n'
-GIVEN = {  # inherited, and in the way
+GIVEN = {  # inherited, among them names that tcpserver or a rule sets
     "RELAYCLIENT": "inherited",
     "NORELAY": "inherited",
     "PROXYREMOTEIP": "inherited",
@@ -258,9 +258,9 @@ def test_the_log_names_the_client_and_as_json_also_the_proxy(home: Path) -> None
     "networks", ["", "10", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8,", "10.0.0.0/8 ::1", "localhost"]
 )
 def test_what_is_no_list_of_networks_is_a_usage_error(networks: str) -> None:
-    said, status = refusal(["--proxy-from", networks, "127.0.0.1", "0", "true"], script("tcpserver"))
-    assert said.startswith(b"tcpserver: fatal: --proxy-from needs networks, such as 10.0.0.0/8,::1: ")
-    assert (said.count(b"\n"), status) == (1, 100)
+    message, status = refusal(["--proxy-from", networks, "127.0.0.1", "0", "true"], script("tcpserver"))
+    assert message.startswith(b"tcpserver: fatal: --proxy-from needs networks, such as 10.0.0.0/8,::1: ")
+    assert (message.count(b"\n"), status) == (1, 100)
 
 
 def test_every_list_of_networks_counts(home: Path) -> None:

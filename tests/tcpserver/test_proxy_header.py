@@ -22,7 +22,7 @@ def ends(facts: Facts | None) -> Ends | None:
 
 
 def read(data: bytes) -> tuple[int, Ends | None]:
-    """The length of the header that these bytes begin with, and what it says. Raises Invalid."""
+    """Return the length of the header that these bytes begin with, and its content. Raise Invalid."""
     length = header_length(data)
     assert 0 < length <= len(data), length
     return length, ends(parse(data[:length]))
@@ -226,7 +226,7 @@ ports = st.tuples(st.integers(0, 65535), st.integers(0, 65535))
 
 
 @given(addresses, addresses, ports, st.lists(st.tuples(st.integers(4, 255), st.binary(max_size=40)), max_size=4))
-def test_both_versions_say_what_was_put_in(
+def test_both_versions_give_what_was_encoded(
     client: ipaddress.IPv4Address | ipaddress.IPv6Address,
     server: ipaddress.IPv4Address | ipaddress.IPv6Address,
     both: tuple[int, int],
@@ -285,6 +285,6 @@ def test_what_is_no_network_is_refused(text: str) -> None:
         Networks([text.encode()])
 
 
-def test_a_whole_family_is_whole_family() -> None:
+def test_a_network_of_a_whole_family_is_recognised() -> None:
     texts = (b"0.0.0.0/0", b"::/0", b"::ffff:0.0.0.0/96", b"0.0.0.0/1", b"::1")
     assert [is_whole_family(text) for text in texts] == [True, True, True, False, False]

@@ -25,7 +25,7 @@ DROPPED = b"tcpserver: warning: dropping connection, unable to read PROXY header
 MORE = re.compile(rb"^tcpserver: warning: dropping (\d+) more connections without a PROXY header$", re.MULTILINE)
 FACTS = Facts(b"127.0.0.1", 25, b"127.0.0.1", 40000)
 NEVER = "100000"  # seconds: longer than a test
-LONGEST = "2000000"  # that the options take
+LONGEST = "2000000"  # seconds: the largest value of the options
 
 
 @contextmanager
@@ -38,14 +38,14 @@ def serving(
 
 
 def signalled(server: Server, headers: int, turns: int) -> bytes:
-    """Send SIGUSR1 until the server says how many wait."""
+    """Send SIGUSR1 until the server logs that this many wait. Return the log."""
     line = b"tcpserver: waiting: %d for a PROXY header, %d for their turn\n" % (headers, turns)
 
-    def says() -> bool:
+    def reported() -> bool:
         server.send(signal.SIGUSR1)
         return line in server.log()
 
-    until(says, server.log)
+    until(reported, server.log)
     return server.log()
 
 
@@ -76,7 +76,7 @@ def test_bytes_that_trickle_in_do_not_extend_the_time() -> None:
 
 
 @pytest.mark.parametrize(("option", "lines"), [("-v", 1), ("-Q", 0)])
-def test_a_connection_that_says_nothing_and_ends_is_logged_only_with_v(option: str, lines: int) -> None:
+def test_a_connection_that_sends_nothing_and_ends_is_logged_only_with_v(option: str, lines: int) -> None:
     with serving(option, "--proxy-timeout", NEVER) as server:
         for sent in (b"", b"PROXY TCP4"):
             assert server.ask(sent) == b""
@@ -126,7 +126,7 @@ def test_of_too_many_the_oldest_is_dropped() -> None:
         clients = [stack.enter_context(server.connect()) for _ in range(50)]
         assert [read_all(client) for client in clients[:6]] == [b""] * 6
         assert server.log() == DROPPED % b"too many connections wait" * 6
-        assert server.ask(HEADER + b"x") == b"x"  # in place of the next one, if the header has come too late
+        assert server.ask(HEADER + b"x") == b"x"  # the next one may be dropped for it, if the header has come too late
         for client in clients[7:]:
             client.sendall(HEADER + b"y")
             assert client.recv(1) == b"y"
@@ -145,7 +145,7 @@ def test_a_flood_is_counted_to_the_last() -> None:
 
 
 def test_no_more_than_some_lines_a_second_are_logged() -> None:
-    """With a clock of its own: every connection says something else than a header."""
+    """The test passes the time itself. Every connection sends something else than a header."""
     lines: list[str] = []
     proxied = Proxied([b"0.0.0.0/0"], 5, 100, lambda facts, why: lines.append(why), lambda n: lines.append(str(n)))
 
@@ -248,7 +248,7 @@ def most_connections() -> int:
 
 @pytest.fixture
 def many() -> Iterator[int]:
-    """As many connections, with the descriptors for them."""
+    """The number of connections. This process may have as many descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     number = most_connections()
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, number + 600)), hard))
@@ -257,7 +257,7 @@ def many() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("is_loaded", [False, True])
-def test_thousands_that_say_nothing_or_little_delay_nobody(many: int, is_loaded: bool) -> None:
+def test_thousands_that_send_nothing_or_little_delay_nobody(many: int, is_loaded: bool) -> None:
     """Clients in front of them, among them and behind them are served; those that wait cost no process."""
     program = [script("relay-check"), "cat"] if is_loaded else ["cat"]
     with serving("-b", "4096", "--proxy-timeout", NEVER, program=program) as server, ExitStack() as stack:

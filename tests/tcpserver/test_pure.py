@@ -1,4 +1,4 @@
-"""The rooms of tcpserver that touch nothing: facts to environment, settings to words and back, accounts, paths."""
+"""The pure modules of tcpserver: facts to environment, settings to words and back, accounts, paths."""
 
 import os
 import pwd
@@ -24,7 +24,7 @@ values = st.binary(max_size=3).filter(lambda value: b"\0" not in value)
 
 
 def pathexec(entries: list[bytes], edits: list[tuple[bytes, bytes | None]]) -> list[bytes]:
-    """pathexec_env.c, read aloud: the array of entries as the original rearranges it."""
+    """pathexec_env.c, transcribed: the array of entries as the original rearranges it."""
     found = list(entries)
     for name, value in edits:
         for at, entry in enumerate(found):
@@ -38,7 +38,7 @@ def pathexec(entries: list[bytes], edits: list[tuple[bytes, bytes | None]]) -> l
 
 
 @given(st.dictionaries(names, values), st.lists(st.tuples(names, st.none() | values)))
-def test_variables_stand_in_the_order_in_which_pathexec_leaves_them(
+def test_variables_are_in_the_order_in_which_pathexec_leaves_them(
     start: dict[bytes, bytes], edits: list[tuple[bytes, bytes | None]]
 ) -> None:
     found = dict(start)
@@ -75,7 +75,7 @@ def test_an_ipv6_client_has_both_sets_of_variables() -> None:
     assert len(old) == 7
 
 
-def test_what_was_told_to_the_server_is_not_told_to_programs() -> None:
+def test_variables_for_the_server_are_not_passed_on_to_programs() -> None:
     systemd = [
         b"LISTEN_FDS",
         b"LISTEN_PID",
@@ -116,7 +116,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-def test_every_field_says_how_it_is_read_back_from_its_word() -> None:
+def test_every_field_that_is_not_text_has_its_conversion() -> None:
     kinds = {name: str(kind) for name, kind in Settings.__annotations__.items()}
     assert set(kinds) == set(Settings.__slots__)
     assert {name for name, kind in kinds.items() if "int" in kind} == set(CONVERTERS)
@@ -128,7 +128,7 @@ def test_every_field_says_how_it_is_read_back_from_its_word() -> None:
         {name: st.lists(kind) if name in LISTS else st.none() | kind for name, kind in FIELDS.items()}
     )
 )
-def test_settings_survive_their_journey_as_words(given_values: dict[str, object]) -> None:
+def test_settings_survive_their_conversion_to_words(given_values: dict[str, object]) -> None:
     words = Settings(**given_values).words()
     found = Settings.from_words([os.fsdecode(os.fsencode(word)) for word in words])
     assert {name: getattr(found, name) for name in Settings.__slots__} == given_values
@@ -157,13 +157,13 @@ NOBODY = pwd.getpwnam("nobody")
         ("nobody", "0", (NOBODY.pw_uid, 0, [0])),
     ],
 )
-def test_an_account(user: str | None, group: str | None, expected: tuple[object, ...]) -> None:
+def test_an_account_has_its_ids_and_groups(user: str | None, group: str | None, expected: tuple[object, ...]) -> None:
     found = account(user, group)
     assert (found.uid, found.gid, found.groups) == expected
 
 
 @pytest.mark.parametrize("user", ["", " ", "-1", "+5", "12x", "no-such-user", "4294967295", "1" * 30, "\u0665", "a\0b"])
-def test_no_account(user: str) -> None:
+def test_a_user_without_an_account_is_refused(user: str) -> None:
     with pytest.raises(ValueError, match=r"-u needs a user|no such id"):
         account(user, None)
 
@@ -209,14 +209,14 @@ LITERALS = {
 
 
 @pytest.mark.parametrize("host", LITERALS)
-def test_an_ipv4_literal(host: str) -> None:
+def test_an_ipv4_literal_is_parsed(host: str) -> None:
     assert listen.address(host) == LITERALS[host]
 
 
 @pytest.mark.parametrize(
     "host", ["1", "1.2.3", "1.2.3.", ".", "...", "256.0.0.1", "1.2.3.999", "[]", "[", "1.2.3." + "9" * 5000]
 )
-def test_no_ipv4_literal(host: str) -> None:
+def test_a_host_that_is_no_ipv4_literal_is_refused(host: str) -> None:
     with pytest.raises(operands.Unable, match="no IP address for "):
         listen.address(host)
 
@@ -224,7 +224,7 @@ def test_no_ipv4_literal(host: str) -> None:
 @pytest.mark.parametrize(
     ("text", "port"), [("0", 0), ("", 0), ("25", 25), ("00025", 25), ("65535", 65535), ("smtp", 25)]
 )
-def test_a_port(text: str, port: int) -> None:
+def test_a_port_is_a_number_or_the_name_of_a_service(text: str, port: int) -> None:
     assert operands.port_number(text) == port
 
 

@@ -1,6 +1,6 @@
 """--reuse: one process for one client after the other. Nothing of a client is there for the next one.
 
-That a program finds the same in each of its turns as a program that was exec'd, test_server_launch shows.
+test_launch.py shows that a program finds the same in each of its turns as a program that was exec'd.
 """
 
 import os
@@ -61,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def crowd_of(server: Server, number: int) -> Iterator[list[socket.socket]]:
-    """So many clients at once."""
+    """This many clients at once."""
     with ExitStack() as open_clients:
         yield [open_clients.enter_context(server.connect()) for _ in range(number)]
 
@@ -75,7 +75,7 @@ def serving(home: Path, *options: str, program: str = "obey") -> Iterator[Server
 
 
 def ask(server: Server, code: str = "import os; print(os.getpid())", data: bytes = b"", source: str = "") -> bytes:
-    """One client after the other: what it gets, once the server has noticed its end."""
+    """Serve one client. Return what it gets, once the server has noticed its end."""
     before = server.log().count(b"tcpserver: end ")
     answer = server.ask(code.encode() + b"\n\n" + data, source or None)
     server.wait_for_log(rb"^tcpserver: end ", before + 1)
@@ -112,7 +112,7 @@ def test_nothing_of_one_client_is_there_for_the_next(home: Path, tmp_path: Path)
         pid = ask(server, source="127.0.0.3")
         assert ask(server, MESS, b"first\nleft in the buffer\n", "127.0.0.2") == b"unflushed"
         assert ask(server, LOOK, b"mine", "127.0.0.3") == expected
-        time.sleep(1.2)  # the alarm would have come
+        time.sleep(1.2)  # the alarm would have fired
         assert ask(server, source="127.0.0.3") == pid
 
 
@@ -253,9 +253,9 @@ def test_a_process_that_has_seen_tls_alone_serves_on(tmp_path: Path) -> None:
             before = server.log().count(b"tcpserver: end ")
             with server.connect(source="127.0.0.3") as connection:
                 connection.sendall(b"EHLO x\r\nSTARTTLS\r\n")
-                heard = b""
-                while b"220 ready for tls\r\n" not in heard:
-                    heard += connection.recv(1000)
+                received = b""
+                while b"220 ready for tls\r\n" not in received:
+                    received += connection.recv(1000)
                 client = Client((connection.fileno(),) * 2, trusting(mail / "control/servercert.pem")).handshake()
                 client.send(b"QUIT\r\n")
                 assert client.receive_all().startswith(b"221 ")
@@ -310,7 +310,7 @@ def test_drain_ends_when_the_last_client_has_gone_whoever_is_idle(home: Path) ->
         assert server.process.wait(20) == 0
 
 
-def test_a_crowd_is_counted_and_most_are_sent_home_afterwards(home: Path) -> None:
+def test_many_clients_at_once_are_counted_and_most_processes_end_afterwards(home: Path) -> None:
     with serving(home, "--reuse", "9", "-c", "70", "-b", "200") as server, crowd_of(server, 80) as crowd:
         for client in crowd:
             client.sendall(b"import os; print('here', flush=True); os.read(0, 1)\n\n")
@@ -375,7 +375,7 @@ def test_a_client_sees_the_end_of_its_session_while_others_go_on(home: Path) -> 
             assert client.recv(1) == b""
 
 
-def test_a_client_with_a_large_environment_does_not_send_the_others_home(home: Path, tmp_path: Path) -> None:
+def test_a_client_with_a_large_environment_does_not_end_the_other_processes(home: Path, tmp_path: Path) -> None:
     rules = compiled(tmp_path / "rules.cdb", f'127.0.0.2:allow,A="{"x" * 70000}"\n:allow\n')
     with serving(home, "--reuse", "9", "-x", str(rules)) as server:
         pid = ask(server)
@@ -423,7 +423,7 @@ def test_an_account_that_cannot_come_back_serves_each_client_by_itself(home: Pat
 
 @needs_root
 def test_what_reuse_needs_is_loaded_before_root_is_given_up(home: Path) -> None:
-    """The library of this Python may lie where only root may look."""
+    """The library of this Python may be in a directory that only root may search."""
     environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
     words = ["-v", "-RHl0", "-u65534", "-g65534", "--preload", "obey", "--reuse", "9", "127.0.0.1", "0", "obey"]
     open_to_all(home)
@@ -464,7 +464,7 @@ def test_a_cdb_of_domains_does_not_keep_a_process_from_being_used_again(tmp_path
         assert len(set(pids(server))) == 1
 
 
-def test_idle_processes_die_of_an_interrupt_without_a_word(home: Path) -> None:
+def test_idle_processes_die_of_an_interrupt_without_a_log_line(home: Path) -> None:
     with serving(home, "--reuse", "9") as server:
         pid = int(ask(server))
         before = server.wait_for_log(rb"^tcpserver: status: 0/")
@@ -474,8 +474,8 @@ def test_idle_processes_die_of_an_interrupt_without_a_word(home: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [["--reuse", "1"], ["--reuse", "9"]], ids=["call", "reuse"])
-def test_the_server_speaks_of_a_client_before_its_program_does(home: Path, options: list[str]) -> None:
-    """However many come at once, and also where a waiting process gets the client."""
+def test_the_server_logs_a_client_before_its_program_does(home: Path, options: list[str]) -> None:
+    """Also if many clients come at once, and if an idle process gets the client."""
     with serving(home, *options, "-c", "70", "-b", "100") as server, crowd_of(server, 64) as crowd:
         for client in crowd:
             client.sendall(b"import os; os.write(2, b'program %d\\n' % os.getpid())\n\n")
@@ -487,7 +487,7 @@ def test_the_server_speaks_of_a_client_before_its_program_does(home: Path, optio
             assert log.index(b"tcpserver: ok %s " % pid) < log.index(b"program %s\n" % pid)
 
 
-def test_a_crowd_that_needs_all_descriptors_does_not_make_the_server_pause(home: Path) -> None:
+def test_clients_that_need_all_descriptors_do_not_make_the_server_pause(home: Path) -> None:
     environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}
     words = ["-v", "-RHl0", "--preload", "obey", "-c", "200", "-b", "300", "127.0.0.1", "0", "obey"]
     with Server(words, environ=environ, preexec=limited(20)) as server, crowd_of(server, 100) as crowd:
@@ -502,7 +502,7 @@ def test_a_crowd_that_needs_all_descriptors_does_not_make_the_server_pause(home:
 def test_processes_that_are_killed_at_any_moment_take_only_their_own_client_with_them(
     home: Path, options: list[str]
 ) -> None:
-    """One that has died, and is not known to, gets no client; its descriptor is nobody's any more."""
+    """A process whose death is not known yet gets no client, and its descriptor is not used any more."""
     with serving(home, *options) as server:
         for number in range(120):
             with crowd_of(server, 8) as crowd:
@@ -536,9 +536,9 @@ def executed(program: str, verbosity: int, path: Path) -> forked.Result:
         settings = Settings(program=[program], verbosity=verbosity, reuse=2)
         script = Script(lambda: 0, {"serve_client": lambda: 0})
         plan = Plan(settings, script, {b"PATH": bytes(path)}, Lines(), SignalActions(), -1)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
-            worker = Worker(plan, theirs.detach())
+        parent_end, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with parent_end:
+            worker = Worker(plan, worker_end.detach())
             worker.process.call({b"PATH": b"/of/the/client/before"})
             os._exit(worker.execute({b"PATH": b"/of/this/client"}))
 
@@ -552,12 +552,12 @@ def test_a_worker_that_executes_its_program_searches_in_the_path_of_the_server(t
 
 
 @pytest.mark.parametrize(
-    ("verbosity", "said"),
+    ("verbosity", "message"),
     [(1, b"tcpserver: warning: dropping connection, unable to run program: file does not exist\n"), (0, b"")],
     ids=["-Q", "-q"],
 )
 def test_a_worker_that_cannot_execute_its_program_logs_it_except_with_q(
-    verbosity: int, said: bytes, tmp_path: Path
+    verbosity: int, message: bytes, tmp_path: Path
 ) -> None:
     """With -q 0.88 logs nothing, neither in the parent nor in a child (tcpserver.c closes buffer 2)."""
-    assert executed("program", verbosity, tmp_path) == (b"", said, 111)
+    assert executed("program", verbosity, tmp_path) == (b"", message, 111)

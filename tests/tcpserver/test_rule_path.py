@@ -46,7 +46,7 @@ def test_the_next_program_of_a_chain_is_searched_in_the_path_of_its_predecessor(
         assert asked_in_turn(server) == [b"one\n", b"two\n"] * 2
 
 
-def test_so_is_one_that_is_loaded(way: list[str], tmp_path: Path) -> None:
+def test_a_loaded_next_program_is_searched_there_too(way: list[str], tmp_path: Path) -> None:
     write(tmp_path / "one/next", "echo one")
     (tmp_path / "two").mkdir()
     (tmp_path / "two/next").symlink_to(script("qmail-smtpd"))
@@ -56,7 +56,7 @@ def test_so_is_one_that_is_loaded(way: list[str], tmp_path: Path) -> None:
         assert [answer[:4] for answer in asked_in_turn(server)] == [b"one\n", b"220 "] * 2
 
 
-def test_the_first_program_is_not(way: list[str], tmp_path: Path) -> None:
+def test_the_first_program_is_searched_in_the_path_of_the_server(way: list[str], tmp_path: Path) -> None:
     write(tmp_path / "one/rblsmtpd", f'exec {script("rblsmtpd")} "$@"')
     write(tmp_path / "two/rblsmtpd", "echo wrong")
     write(tmp_path / "one/next", "echo one")
@@ -75,7 +75,7 @@ def test_a_checker_is_searched_in_the_path_of_the_session(way: list[str], tmp_pa
     assert [answer.split(b"\r\n")[1] for answer in answers] == [FAILED, OK] * 2
 
 
-def test_whether_an_argument_is_a_program_is_looked_up_there_too(way: list[str], tmp_path: Path) -> None:
+def test_whether_an_argument_is_a_program_depends_on_the_path_of_the_session(way: list[str], tmp_path: Path) -> None:
     """A host or a checker? If it may be a program, nothing is offered (auth/arguments.py)."""
     write(tmp_path / "two/mail", "exit 0")
     (tmp_path / "one").mkdir()

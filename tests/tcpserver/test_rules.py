@@ -78,7 +78,7 @@ def test_a_new_rules_file_counts_from_the_next_connection_on(
     way: list[str], cdb: Path, change: Callable[[Path, int], None]
 ) -> None:
     with serving(way, cdb) as server:
-        for number in range(1, 9):  # several within each second, each seen
+        for number in range(1, 9):  # several changes within a second: none is missed
             assert rule(server) == str(number - 1)
             change(cdb, number)
         assert rule(server) == "8"
@@ -86,7 +86,7 @@ def test_a_new_rules_file_counts_from_the_next_connection_on(
 
 @pytest.mark.slow
 def test_a_rules_file_that_is_trusted_from_memory_is_not_trusted_once_it_has_changed(tmp_path: Path) -> None:
-    """The parent believes its memory of a file 2 s after the file's last change: all of them wait for that at once."""
+    """The parent trusts its copy of a file 2 s after the file's last change: all changes wait for that at once."""
     rules, servers = [], []
     with ExitStack() as stack:
         for change in CHANGES:
@@ -117,7 +117,7 @@ def test_a_rules_file_too_large_to_be_kept_in_memory_is_read_where_it_is(tmp_pat
         assert rule(server) == "1"
 
 
-BROKEN: dict[str, tuple[bytes, bytes]] = {  # what the file holds -> djb's words
+BROKEN: dict[str, tuple[bytes, bytes]] = {  # content of the file -> djb's message
     "empty": (b"", b"protocol error"),
     "half a header": (b"\0" * 1000, b"protocol error"),
     "text": (b"127.0.0.1:allow\n" * 1000, b"protocol error"),
@@ -166,7 +166,7 @@ def test_an_unreadable_rules_file_lets_nobody_in(way: list[str], tmp_path: Path,
         assert server.ask() == (b"." if "-B." in way else b"")
         assert warning in server.wait_for_log(rb"warning")
         answer = forgiving.ask().removeprefix(b".")
-        if case == "missing":  # ENOENT alone is forgiven: everybody may connect, as without -x
+        if case == "missing":  # -X forgives only ENOENT: everybody may connect, as without -x
             assert answer == b"\n"
         else:
             assert answer == b""
@@ -174,7 +174,7 @@ def test_an_unreadable_rules_file_lets_nobody_in(way: list[str], tmp_path: Path,
 
 
 def test_a_header_of_empty_tables_is_an_empty_rules_file(way: list[str], cdb: Path) -> None:
-    """As 0.88: it is no wish of ours, but 2048 zero bytes are a cdb without records."""
+    """As in 0.88. It is not intended, but 2048 zero bytes are a cdb without records."""
     cdb.write_bytes(b"\0" * 2048)
     with serving(way, cdb) as server:
         assert server.ask().removeprefix(b".") == b"\n"
@@ -183,12 +183,12 @@ def test_a_header_of_empty_tables_is_an_empty_rules_file(way: list[str], cdb: Pa
 @pytest.mark.peer
 def test_words_and_status_of_a_dropped_connection_are_the_originals(cdb: Path) -> None:
     cdb.write_bytes(b"x" * 5000)
-    said = []
+    logs = []
     for program in (script("tcpserver"), peer(C)):
         with Server(["-RHl0", "-B.", "-x", str(cdb), "127.0.0.1", "0", "true"], program) as server:
             assert server.ask() == b"."
-            said.append(server.wait_for_log(rb"\n"))
-    assert said[0] == said[1]
+            logs.append(server.wait_for_log(rb"\n"))
+    assert logs[0] == logs[1]
 
 
 def test_a_relative_path_is_seen_from_the_directory_of_the_start(way: list[str], cdb: Path) -> None:
@@ -229,7 +229,7 @@ def test_who_is_denied_in_the_parent_leaves_one_line_with_the_parents_pid(denyin
     line = b"tcpserver: deny %d 0:127.0.0.1:%d :127.0.0.2::%d\n" % (denying.pid, denying.port, port)
     denying.wait_for_log(re.escape(line))
     assert denying.ask() == b"in\n"
-    assert re.findall(rb".*:%d\b.*\n" % port, denying.log()) == [line]  # nothing else of this client
+    assert re.findall(rb".*:%d\b.*\n" % port, denying.log()) == [line]  # nothing else about this client
 
 
 def test_who_is_denied_after_it_has_sent_something_sees_a_reset(denying: Server) -> None:
@@ -260,7 +260,7 @@ def test_a_variable_without_a_name_is_skipped(way: list[str], cdb: Path) -> None
         assert rule(server) == "kept"
 
 
-def test_an_environment_that_is_too_large_is_told_as_exec_tells_it(way: list[str], cdb: Path) -> None:
+def test_an_environment_that_is_too_large_is_reported_as_by_exec(way: list[str], cdb: Path) -> None:
     compiled(cdb, f':allow,RULE="{"x" * 200_000}"\n')
     with serving(way, cdb) as server:
         assert rule(server) == ""

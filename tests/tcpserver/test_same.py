@@ -27,7 +27,7 @@ RULES = r"""
 :deny
 """
 SOURCES = [f"127.0.0.{last}" for last in range(1, 9)]
-GIVEN = {  # inherited, and in the way
+GIVEN = {  # inherited, among them names that tcpserver or a rule sets
     "FIRST": "1",
     "TCPREMOTEHOST": "inherited.example",
     "SECOND": "2",
@@ -96,7 +96,7 @@ def test_nodelay_is_what_the_last_option_says(options: list[str]) -> None:
 
 @pytest.mark.parametrize(("options", "kept"), [([], False), (["-O"], False), (["-o"], True), (["-oO"], False)], ids=str)
 def test_ip_options_of_a_client_are_cleared(options: list[str], kept: bool) -> None:
-    """0.88 means to, and sets the type of service instead."""
+    """0.88 intends to clear them, but sets the type of service instead."""
     assert (b" 07" in connection_seen(script("tcpserver"), options, RECORD_ROUTE)) == kept
     assert b" 07" in connection_seen(peer(C), options, RECORD_ROUTE)
 
@@ -154,7 +154,7 @@ ENDS = {  # what a program does -> its wait status
 }
 
 
-def test_wait_statuses_are_told_raw() -> None:
+def test_wait_statuses_are_logged_raw() -> None:
     words = ["-v", "-RHl0", "127.0.0.1", "0", "sh", "-c", 'read -r command && eval "$command"']
     with Server(words) as ours, Server(words, peer(C)) as c:
         for times, command in enumerate(ENDS, 2):
@@ -170,31 +170,31 @@ def test_wait_statuses_are_told_raw() -> None:
 @pytest.mark.parametrize(
     "program", ["nosuch", "/nosuch/program", "/etc/passwd", "/etc", "/etc/passwd/x", "text"], ids=str
 )
-def test_a_program_that_cannot_be_run_is_told_in_the_same_words(
+def test_a_program_that_cannot_be_run_is_logged_in_the_same_words(
     options: list[str], program: str, tmp_path: Path
 ) -> None:
     (tmp_path / "text").write_text("echo no interpreter line\n")
     (tmp_path / "text").chmod(0o755)
     words = [*options, "127.0.0.1", "0", program]
     environ = {"PATH": f"/etc:/nosuch:{tmp_path}:/etc/passwd:/bin"}
-    said = []
+    logs = []
     for tcpserver in (script("tcpserver"), peer(C)):
         with Server(words, tcpserver, environ=environ) as server:
             server.ask()
-            said.append(server.wait_for_log(rb"\n"))
-    assert said[0] == said[1]
-    assert said[0].startswith(b"tcpserver: warning: dropping connection, unable to run " + program.encode() + b": ")
+            logs.append(server.wait_for_log(rb"\n"))
+    assert logs[0] == logs[1]
+    assert logs[0].startswith(b"tcpserver: warning: dropping connection, unable to run " + program.encode() + b": ")
 
 
 def test_a_rule_that_sets_path_does_not_change_which_program_is_run(rules: Path, tmp_path: Path) -> None:
-    for name, text in (("theirs", "wrong"), ("ours", "right")):
+    for name, text in (("rule", "wrong"), ("server", "right")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "program").write_text(f"#!/bin/sh\necho {text}\n")
         (tmp_path / name / "program").chmod(0o755)
-    cdb = compiled(tmp_path / "cdb", f':allow,PATH="{tmp_path}/theirs"\n')
+    cdb = compiled(tmp_path / "cdb", f':allow,PATH="{tmp_path}/rule"\n')
     for options in (["-RHl0"], ["-RHl0", "-B", ""], ["-RHl0", "-Bx"]):
         words = [*options, "-x", str(cdb), "127.0.0.1", "0", "program"]
-        environ = {"PATH": f"{tmp_path}/ours:/bin"}
+        environ = {"PATH": f"{tmp_path}/server:/bin"}
         with Server(words, environ=environ) as ours, Server(words, peer(C), environ=environ) as c:
             assert ours.ask() == c.ask() == (b"x" if "-Bx" in options else b"") + b"right\n"
 

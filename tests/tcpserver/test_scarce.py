@@ -17,7 +17,7 @@ MEMORY = [ENOUGH, 300_000_000, 3_000_000_000]
 NOT_ASKED = b"tcpserver: warning: dropping connection, unable to ask for the client's name: temporary failure\n"
 UNUSED_UID = "54321"
 TOO_FEW = b"tcpserver: fatal: unable to open /dev/null: process cannot open more files\n"
-NOT_OURS = re.compile(rb"Fatal Python error|error while loading shared libraries")  # the interpreter does not start
+NOT_STARTED = re.compile(rb"Fatal Python error|error while loading shared libraries")  # the interpreter itself
 DESCRIPTORS = [pytest.param(n, marks=[] if n in (5, 7, 12, 13) else pytest.mark.slow) for n in range(3, 31)]
 
 
@@ -62,7 +62,7 @@ def test_too_few_descriptors_for_the_start_are_one_line(limit: int, options: str
         assert bool(server.port) == (limit >= least)
         if server.port:
             assert server.ask() == (b"" if "--proxy-from" in options else b"hello\n")
-        elif not NOT_OURS.search(server.log()):
+        elif not NOT_STARTED.search(server.log()):
             assert (server.process.wait(), server.log()) == (111, TOO_FEW)
     finally:
         server.__exit__()
@@ -88,7 +88,7 @@ def test_too_few_descriptors_are_not_reported_with_q() -> None:
 def test_a_client_whose_name_cannot_be_asked_is_not_one_without_a_name(
     rules: str, line: bytes, status: int, tmp_path: Path
 ) -> None:
-    """The account is at its process limit: the child is there, and no thread is to be had."""
+    """The account is at its process limit: the child exists, but it cannot start a thread."""
     open_to_all(tmp_path)
     account = ["-u", UNUSED_UID, "-g", UNUSED_UID]
     words = ["-v", "-R", "-h", "-l0", *account, "-x", str(compiled(tmp_path / "cdb", rules)), "127.0.0.1", "0", "true"]

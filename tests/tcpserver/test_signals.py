@@ -27,7 +27,7 @@ def program(which: str) -> str:
 
 
 def alive(client: socket.socket) -> bool:
-    """Does the session still echo?"""
+    """Whether the session still echoes."""
     client.sendall(b"x")
     return client.recv(1) == b"x"
 
@@ -39,7 +39,7 @@ def test_sigterm_ends_the_server_and_no_session(which: str, options: list[str]) 
         assert alive(client)
         assert server.stop(signal.SIGTERM) == 0
         assert not listens(server.port)
-        assert alive(client)  # the session goes on by itself
+        assert alive(client)  # the session goes on without the server
         assert b"tcpserver: end" not in server.log()
 
 
@@ -88,7 +88,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_so_but_sigterm(which: str) 
 
 
 @pytest.mark.parametrize("options", [[], ["-Bx"]], ids=["spawn", "fork"])
-def test_a_program_is_not_told_to_ignore_what_its_server_ignores(options: list[str]) -> None:
+def test_a_program_does_not_ignore_the_signals_that_its_server_ignores(options: list[str]) -> None:
     words = ["-RHl0", *options, "127.0.0.1", "0", "cat", "/proc/self/status"]
     with Server(words, preexec=ignoring) as server:
         answer = server.ask()
@@ -129,7 +129,7 @@ def test_drain_lets_sessions_end_and_lets_nobody_in() -> None:
         first.close()
         server.wait_for_log(rb"^tcpserver: end")
         assert alive(second)
-        server.send(signal.SIGTERM)  # once more changes nothing
+        server.send(signal.SIGTERM)  # a second SIGTERM changes nothing
         assert alive(second)
         second.close()
         assert server.process.wait(PATIENCE) == 0
@@ -160,7 +160,7 @@ def test_sessions_that_outlive_the_drain_are_terminated() -> None:
         assert re.search(rb"(?m)^tcpserver: end \d+ status 15$", server.log())
 
 
-def test_sessions_that_outlive_even_that_are_killed(tmp_path: Path) -> None:
+def test_sessions_that_outlive_the_termination_are_killed(tmp_path: Path) -> None:
     words = ["-vRHl0", "--drain", "0", "127.0.0.1", "0", "sh", "-c", "trap '' TERM; cat; cat"]
     with Server(words, hasty(tmp_path)) as server, server.connect() as client:
         assert alive(client)
@@ -169,7 +169,7 @@ def test_sessions_that_outlive_even_that_are_killed(tmp_path: Path) -> None:
         assert b"tcpserver: end %d status 9\n" % pid in server.log()
 
 
-def test_a_drain_that_begins_amid_a_crowd_ends_well() -> None:
+def test_a_drain_that_begins_among_many_clients_ends_well() -> None:
     for _ in range(2):
         with Server(["-vRHl0", "-C1:421 no", "--drain", "5", "127.0.0.1", "0", "true"]) as server:
             crowd = os.fork()
@@ -186,8 +186,8 @@ def test_a_drain_that_begins_amid_a_crowd_ends_well() -> None:
             assert b"Traceback" not in server.log()
 
 
-def test_a_client_and_the_drain_that_come_at_the_same_moment_do_not_meet() -> None:
-    """One look at the descriptors finds both: when the client's turn comes, the listener is closed already."""
+def test_a_client_that_comes_at_the_moment_of_the_drain_does_not_disturb_it() -> None:
+    """One poll reports both: when the client's turn comes, the listener is already closed."""
     with Server(["-vRHl0", "--drain", "600", *ECHO]) as server, server.connect() as first:
         assert alive(first)
         server.send(signal.SIGSTOP)
@@ -247,9 +247,9 @@ def test_the_socket_of_a_service_manager_is_taken(listener: socket.socket, pid: 
     ],
     ids=str,
 )
-def test_a_socket_that_is_not_meant_for_us_is_not_taken(environ: dict[str, str], why: bytes) -> None:
-    said, status = refusal(["-RHl0", "fd:", "true"], script("tcpserver"), environ)
-    assert (said, status) == (b"tcpserver: fatal: unable to use fd: " + why + b"\n", 111)
+def test_a_socket_that_is_not_meant_for_this_process_is_not_taken(environ: dict[str, str], why: bytes) -> None:
+    message, status = refusal(["-RHl0", "fd:", "true"], script("tcpserver"), environ)
+    assert (message, status) == (b"tcpserver: fatal: unable to use fd: " + why + b"\n", 111)
 
 
 def made(kind: str, directory: Path) -> socket.socket | int:
@@ -289,18 +289,18 @@ def test_a_descriptor_that_is_no_listening_tcp_socket_is_refused(kind: str, why:
 
 
 def test_no_socket_at_all_is_refused() -> None:
-    said, status = refusal(["-RHl0", "fd:", "true"], script("tcpserver"), {"LISTEN_FDS": "1"})
-    assert (said, status) == (b"tcpserver: fatal: unable to use fd: file descriptor not open\n", 111)
+    message, status = refusal(["-RHl0", "fd:", "true"], script("tcpserver"), {"LISTEN_FDS": "1"})
+    assert (message, status) == (b"tcpserver: fatal: unable to use fd: file descriptor not open\n", 111)
 
 
 def test_fd_without_a_program_is_misuse() -> None:
-    said, status = refusal(["fd:"], script("tcpserver"), {"LISTEN_FDS": "1"})
-    assert said.startswith(b"tcpserver: usage: ")
+    message, status = refusal(["fd:"], script("tcpserver"), {"LISTEN_FDS": "1"})
+    assert message.startswith(b"tcpserver: usage: ")
     assert status == 100
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_readiness_is_told_when_clients_are_served(tmp_path: Path, abstract: bool) -> None:
+def test_readiness_is_reported_when_clients_are_served(tmp_path: Path, abstract: bool) -> None:
     name = f"@tcpserver-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name.replace("@", "\0", 1) if abstract else name)
@@ -310,28 +310,28 @@ def test_readiness_is_told_when_clients_are_served(tmp_path: Path, abstract: boo
             assert b"NOTIFY_SOCKET" not in server.ask()
 
 
-def test_a_manager_that_does_not_listen_is_no_trouble(tmp_path: Path) -> None:
+def test_a_manager_that_does_not_listen_does_not_stop_the_server(tmp_path: Path) -> None:
     environ = {"NOTIFY_SOCKET": str(tmp_path / "nobody")}
     with Server(["-RHl0", *ECHO], environ=environ) as server, server.connect() as client:
         assert alive(client)
 
 
-def test_readiness_is_not_told_before_the_program_is_loaded(tmp_path: Path) -> None:
-    """Else the manager starts what depends on us while the port may still come to nothing."""
+def test_readiness_is_not_reported_before_the_program_is_loaded(tmp_path: Path) -> None:
+    """Otherwise the manager would start units that depend on the server, although it may still fail."""
     install_script(tmp_path, "broken", "import nosuchmodule\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "PYTHONPATH": str(tmp_path)}
-        said, status = refusal(["-RHl0", "--preload", "broken", *ECHO], script("tcpserver"), environ)
+        message, status = refusal(["-RHl0", "--preload", "broken", *ECHO], script("tcpserver"), environ)
         assert status == 111
-        assert said.startswith(b"tcpserver: fatal: unable to preload broken: ")
+        assert message.startswith(b"tcpserver: fatal: unable to preload broken: ")
         manager.setblocking(False)
         with pytest.raises(BlockingIOError):
             manager.recv(100)
 
 
 @pytest.mark.parametrize("which", PROGRAMS)
-def test_1_tells_the_port_and_then_the_end_of_the_file(which: str) -> None:
+def test_1_prints_the_port_and_then_closes_the_output(which: str) -> None:
     with subprocess.Popen(
         [program(which), "-1RHl0", "127.0.0.1", "0", "true"], stdout=subprocess.PIPE, env=ENVIRON
     ) as process:
@@ -343,7 +343,7 @@ def test_1_tells_the_port_and_then_the_end_of_the_file(which: str) -> None:
 
 
 @pytest.mark.parametrize("which", PROGRAMS)
-def test_1_with_nobody_to_tell_is_no_trouble(which: str, listener: socket.socket) -> None:
+def test_1_with_output_that_cannot_be_written_does_not_stop_the_server(which: str, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     listener.close()
     reader, writer = os.pipe()
@@ -378,7 +378,7 @@ def test_systemds_own_activation_works(listener: socket.socket) -> None:
 
 @pytest.mark.parametrize("options", [["-H"], ["-h"], ["-H", "--reuse", "3"]], ids=["call", "ask", "reuse"])
 def test_signals_that_come_while_the_server_forks_are_not_lost(tmp_path: Path, options: list[str]) -> None:
-    """It has the signal actions of its children meanwhile; a SIGCHLD could be thrown away, a SIGTERM could kill."""
+    """During a fork it has the signal actions of its children: a SIGCHLD could be discarded, a SIGTERM could kill."""
     home = tmp_path
     install_script(home, "obey", EXECUTE)
     environ = {"PATH": f"{home}/bin:/usr/bin:/bin", "PYTHONPATH": str(home)}

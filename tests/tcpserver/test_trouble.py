@@ -50,7 +50,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_without_descriptors_it_waits_and_says_so_once(way: list[str]) -> None:
+def test_without_descriptors_it_waits_and_logs_it_once(way: list[str]) -> None:
     with Server([*way, *HELLO]) as server:
         assert served(server)
         limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
@@ -79,7 +79,7 @@ def test_without_descriptors_it_waits_and_says_so_once(way: list[str]) -> None:
         ("EAGAIN", b""),
     ],
 )
-def test_errors_of_accept_are_told_once_and_waited_out(error: str, words: bytes, tmp_path: Path) -> None:
+def test_errors_of_accept_are_logged_once_and_waited_out(error: str, words: bytes, tmp_path: Path) -> None:
     strace = [peer("/usr/bin/strace"), "-D", "-o", str(tmp_path / "trace"), "-e", "trace=accept4"]
     with Server(["-RHl0", *HELLO], before=[*strace, "-e", f"inject=accept4:error={error}:when=1..3"]) as server:
         assert served(server)
@@ -174,7 +174,7 @@ def test_a_log_that_nobody_reads_stops_nobody_and_the_lost_lines_are_counted(tmp
 
 
 @pytest.mark.slow
-def test_children_that_speak_for_themselves_are_not_stopped_either() -> None:
+def test_children_that_log_are_not_stopped_either() -> None:
     server, reader = stalled(["-vRHl0", "-c2", "-B", "> ", *HELLO])
     with server:
         for _ in range(700):  # 65536 bytes are full after some 300
@@ -191,7 +191,7 @@ def test_a_program_never_finds_its_standard_error_unwilling_to_wait() -> None:
     os.close(reader)
 
 
-def test_a_log_reader_that_dies_is_no_trouble(way: list[str]) -> None:
+def test_a_log_reader_that_dies_does_not_stop_the_server(way: list[str]) -> None:
     server, reader = stalled(["-v", *way, *HELLO])
     with server:
         assert served(server)
@@ -230,7 +230,7 @@ def test_a_pipe_of_another_account_that_nobody_reads_stops_nobody() -> None:
     assert lines[:-1] == [b"line %d" % number for number in range(50000 - int(lines[-1].split()[1]))]
 
 
-def test_a_full_disk_is_no_trouble(way: list[str]) -> None:
+def test_a_full_disk_does_not_stop_the_server(way: list[str]) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     with Server(["-v", *way, *HELLO], stderr=full) as server:
         os.close(full)
@@ -240,19 +240,19 @@ def test_a_full_disk_is_no_trouble(way: list[str]) -> None:
 
 @pytest.mark.slow
 def test_a_socket_as_log_is_written_to_and_never_waited_for() -> None:
-    """What systemd gives its services, and what cannot be opened once more."""
-    ours, theirs = socket.socketpair()
-    with Server(["-vRHl0", "127.0.0.1", "0", "true"], stderr=theirs.fileno()) as server, ours, theirs:
+    """systemd gives its services such a log. It cannot be opened a second time."""
+    reader, writer = socket.socketpair()
+    with Server(["-vRHl0", "127.0.0.1", "0", "true"], stderr=writer.fileno()) as server, reader, writer:
         for _ in range(1000):
             server.ask()
-        ours.settimeout(PATIENCE)
-        assert ours.recv(100).startswith(b"tcpserver: status: 0/40\n")
+        reader.settimeout(PATIENCE)
+        assert reader.recv(100).startswith(b"tcpserver: status: 0/40\n")
 
 
 # -- clients and children
 
 
-def test_clients_that_vanish_are_no_trouble(way: list[str]) -> None:
+def test_clients_that_vanish_do_not_stop_the_server(way: list[str]) -> None:
     with Server(["-v", *way, "-c5", *HELLO]) as server, ExitStack() as stack:
         for _ in range(30):
             server.connect().close()

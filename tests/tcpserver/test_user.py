@@ -43,7 +43,7 @@ ACCOUNTS = {  # options -> uid, gid, groups
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that every user may look into; pytest's own are its own."""
+    """A directory that every user may search; pytest's own ones are private."""
     directory = Path(mkdtemp())
     directory.chmod(0o755)
     yield directory
@@ -144,12 +144,12 @@ def test_who_is_not_root_cannot_become_another(options: list[str], step: bytes, 
     """Started as somebody else, by root's own Python: the interpreter itself must be readable for the test."""
     words = ["-RHl0", *options, "127.0.0.1", "0", "true"]
     dropped = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", script("tcpserver")]
-    said, code = refusal([*dropped[1:], *words], dropped[0])
-    assert (said, code) == (b"tcpserver: fatal: unable to set " + step + b": permission denied\n", 111)
+    message, code = refusal([*dropped[1:], *words], dropped[0])
+    assert (message, code) == (b"tcpserver: fatal: unable to set " + step + b": permission denied\n", 111)
 
 
 def test_who_is_not_root_may_ask_to_be_itself(accounts: list[str], place: Path) -> None:
-    able = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]  # root's Python is to be readable
+    able = ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]  # root's Python must be readable
     itself = ["setpriv", "--reuid", "4201", "--regid", "4201", "--clear-groups", *able]
     with Server(["-RHl0", "-u4201", "-g4201", "127.0.0.1", "0", "id", "-u"], before=itself) as server:
         assert server.ask() == b"4201\n"
@@ -171,5 +171,5 @@ def test_a_drain_ends_though_a_session_has_become_somebody_else(place: Path) -> 
 
 
 def test_nothing_listens_where_the_account_is_refused() -> None:
-    said, code = refusal(["-u", "", "127.0.7.26", "2525", "true"], script("tcpserver"))
-    assert (said, code) == (b"tcpserver: fatal: -u needs a user: it is empty\n", 100)
+    message, code = refusal(["-u", "", "127.0.7.26", "2525", "true"], script("tcpserver"))
+    assert (message, code) == (b"tcpserver: fatal: -u needs a user: it is empty\n", 100)

@@ -23,16 +23,16 @@ def at_once(_: bytes) -> bool:
     return True
 
 
-def after_line(said: bytes) -> bool:
-    return said.endswith(b"\n")
+def after_line(received: bytes) -> bool:
+    return received.endswith(b"\n")
 
 
-def after_headers(said: bytes) -> bool:
-    return said.endswith(b"\r\n\r\n")
+def after_headers(received: bytes) -> bool:
+    return received.endswith(b"\r\n\r\n")
 
 
-def after_quit(said: bytes) -> bool:
-    return said.endswith(b"QUIT\r\n")
+def after_quit(received: bytes) -> bool:
+    return received.endswith(b"QUIT\r\n")
 
 
 @pytest.mark.peer

@@ -53,7 +53,7 @@ def environ(client: str, names: ListServer | None = None, **more: str) -> dict[s
     return {"TCPREMOTEIP": client, "DNSCACHEIP": names.host if names else "127.0.0.1"} | more
 
 
-def ours(words: list[str], client: str, names: ListServer, **more: str) -> Outcome:
+def rblsmtpd(words: list[str], client: str, names: ListServer, **more: str) -> Outcome:
     return masked(run(script("rblsmtpd"), [*words, "echo", "accepted"], TALK, environ(client, names, **more)))
 
 
@@ -127,21 +127,21 @@ def test_lists_decide_as_with_the_original(names: ListServer, words: list[str], 
 
 @needs_root
 def test_a_client_is_listed_by_an_address_alone(names: ListServer) -> None:
-    assert ours(R, "192.0.2.4", names) == refusal("451 192.0.2.4 is listed by list.test", "192.0.2.4")
-    assert ours(["-b", *R], "192.0.2.4", names) == refusal("553 192.0.2.4 is listed by list.test", "192.0.2.4")
-    assert ours(["-r", "list.test=127.0.0.[2..3]"], "192.0.2.4", names) == ACCEPTED
-    assert ours(["-r", "list.test=127.0.0.[2;4]"], "192.0.2.4", names).stdout.startswith(b"220 rblsmtpd.local")
+    assert rblsmtpd(R, "192.0.2.4", names) == refusal("451 192.0.2.4 is listed by list.test", "192.0.2.4")
+    assert rblsmtpd(["-b", *R], "192.0.2.4", names) == refusal("553 192.0.2.4 is listed by list.test", "192.0.2.4")
+    assert rblsmtpd(["-r", "list.test=127.0.0.[2..3]"], "192.0.2.4", names) == ACCEPTED
+    assert rblsmtpd(["-r", "list.test=127.0.0.[2;4]"], "192.0.2.4", names).stdout.startswith(b"220 rblsmtpd.local")
 
 
 @needs_root
 def test_with_a_pattern_a_text_alone_lists_nobody(names: ListServer) -> None:
-    assert ours(["-r", "list.test=127.0.0.2"], "192.0.2.3", names) == ACCEPTED
+    assert rblsmtpd(["-r", "list.test=127.0.0.2"], "192.0.2.3", names) == ACCEPTED
 
 
 @needs_root
 def test_an_ipv6_client_is_asked_for_by_its_nibbles(names: ListServer) -> None:
-    assert ours(R, "2001:db8::7", names) == refusal("451 six", "2001:db8::7")
-    assert ours(R, "2001:db8::8", names) == ACCEPTED
+    assert rblsmtpd(R, "2001:db8::7", names) == refusal("451 six", "2001:db8::7")
+    assert rblsmtpd(R, "2001:db8::8", names) == ACCEPTED
 
 
 @needs_root
@@ -150,7 +150,7 @@ def test_an_ipv6_client_is_asked_for_by_its_nibbles(names: ListServer) -> None:
 def test_an_answer_that_is_no_listing_counts_neither_way(
     names: ListServer, words: list[str], client: str, answer: bytes
 ) -> None:
-    found = ours(words, client, names)
+    found = rblsmtpd(words, client, names)
     assert found.stdout == b"accepted\n"
     assert found.stderr.startswith(b"rblsmtpd: warning: list.test answers %s, which lists nobody" % answer)
     assert found.stderr.count(b"\n") == 1
@@ -158,39 +158,39 @@ def test_an_answer_that_is_no_listing_counts_neither_way(
 
 @needs_root
 def test_the_text_names_the_client_and_is_cut_at_200_bytes(names: ListServer) -> None:
-    assert ours(R, "192.0.2.9", names) == refusal("451 you are 192.0.2.9 of 192.0.2.9", "192.0.2.9")
-    assert ours(R, "192.0.2.6", names) == refusal("451 " + "x" * 200, "192.0.2.6")  # truncated by UDP, whole by TCP
+    assert rblsmtpd(R, "192.0.2.9", names) == refusal("451 you are 192.0.2.9 of 192.0.2.9", "192.0.2.9")
+    assert rblsmtpd(R, "192.0.2.6", names) == refusal("451 " + "x" * 200, "192.0.2.6")  # truncated by UDP, whole by TCP
 
 
 @needs_root
 @pytest.mark.parametrize("client", ["192.0.2.7", "192.0.2.8", "192.0.2.12", "192.0.2.13"])
 def test_no_answer_counts_as_none_or_with_c_as_a_temporary_failure(names: ListServer, client: str) -> None:
     silent = f"rblsmtpd: {client} pid PID: no answer from list.test\n".encode()
-    assert ours(["-T1", *R], client, names) == ACCEPTED._replace(stderr=silent)
+    assert rblsmtpd(["-T1", *R], client, names) == ACCEPTED._replace(stderr=silent)
     closed = refusal("451 temporary RBL lookup error", client)
-    assert ours(["-T1", "-bc", *R], client, names) == closed._replace(stderr=silent + closed.stderr)
-    allowed = ours(["-T1", "-a", "list.test", "-c", "-r", "list.test"], client, names)
+    assert rblsmtpd(["-T1", "-bc", *R], client, names) == closed._replace(stderr=silent + closed.stderr)
+    allowed = rblsmtpd(["-T1", "-a", "list.test", "-c", "-r", "list.test"], client, names)
     assert allowed == ACCEPTED._replace(stderr=silent)  # as rblsmtpd.c: without -c a silent allow list allows
-    answered = ours(["-T4", "-ca", "list.test", "-r", "other.test"], client, names)  # other.test has as long to answer
-    assert answered == ACCEPTED._replace(stderr=silent)
+    answered = rblsmtpd(["-T4", "-ca", "list.test", "-r", "other.test"], client, names)
+    assert answered == ACCEPTED._replace(stderr=silent)  # other.test has as long to answer
 
 
 @needs_root
 def test_a_failure_before_makes_a_listing_temporary(names: ListServer) -> None:
-    found = ours(["-bcT1", "-a", "allow.test", "-r", "list.test"], "192.0.2.7", names)
+    found = rblsmtpd(["-bcT1", "-a", "allow.test", "-r", "list.test"], "192.0.2.7", names)
     assert b"451 temporary RBL lookup error\r\n" in found.stdout
 
 
 @needs_root
 def test_a_listing_whose_text_does_not_come_stays_a_listing(names: ListServer) -> None:
-    assert ours(["-T3", *R], "192.0.2.11", names) == refusal("451 192.0.2.11 is listed by list.test", "192.0.2.11")
+    assert rblsmtpd(["-T3", *R], "192.0.2.11", names) == refusal("451 192.0.2.11 is listed by list.test", "192.0.2.11")
 
 
 @needs_root
 def test_all_lists_are_asked_at_once_each_from_a_port_of_its_own() -> None:
     many = [word for number in range(20) for word in ("-r", f"list{number}.test")]
     with ListServer(own_address(1), {f"1.2.0.192.list{number}.test": SILENT for number in range(20)}) as server:
-        found = ours(["-T1", *many], "192.0.2.1", server)
+        found = rblsmtpd(["-T1", *many], "192.0.2.1", server)
     assert found.stdout == b"accepted\n"
     assert found.stderr.count(b"no answer from") == 20  # in one second for all
     assert len(set(server.ports)) >= 15  # 20 random ports of 28,000
@@ -200,7 +200,7 @@ def test_all_lists_are_asked_at_once_each_from_a_port_of_its_own() -> None:
 @pytest.mark.parametrize("first", [REFUSED, SILENT])
 def test_the_next_name_server_is_asked(names: ListServer, first: str) -> None:
     with ListServer(own_address(1), {"2.2.0.192.list.test": first}) as server:
-        found = ours(R, "192.0.2.2", names, DNSCACHEIP=f"{server.host}.{names.host}")
+        found = rblsmtpd(R, "192.0.2.2", names, DNSCACHEIP=f"{server.host}.{names.host}")
     assert b"451 192.0.2.2 is listed??\r\n" in found.stdout
 
 
@@ -211,7 +211,7 @@ def test_a_name_server_that_fails_again_leaves_the_other_its_time(first: str | N
     dead, name = own_address(1), "2.2.0.192.list.test"
     failing = ListServer(dead, {name: first}) if first else nullcontext()
     with ListServer(own_address(0), TABLE, lost=1) as slow, failing as other:
-        found = ours(R, "192.0.2.2", slow, DNSCACHEIP=f"{dead}.{slow.host}")
+        found = rblsmtpd(R, "192.0.2.2", slow, DNSCACHEIP=f"{dead}.{slow.host}")
     assert b"451 192.0.2.2 is listed??\r\n" in found.stdout
     assert not other or other.asked == [(name, "A"), (name, "TXT")]
 
@@ -351,7 +351,7 @@ def test_a_time_that_poll_cannot_wait_is_taken() -> None:
 
 
 @pytest.mark.parametrize("way", CHAINS)
-def test_a_refused_client_that_says_nothing_is_dropped_after_the_time_out(way: str) -> None:
+def test_a_refused_client_that_sends_nothing_is_dropped_after_the_time_out(way: str) -> None:
     words = ["-RHl0", *CHAINS[way], "127.0.0.1", "0", script("rblsmtpd"), "-t1", *ECHO]
     with Server(words, environ={"RBLSMTPD": "go away"}) as server, server.connect() as client:
         assert client.recv(100) == b"220 rblsmtpd.local\r\n"
@@ -359,7 +359,7 @@ def test_a_refused_client_that_says_nothing_is_dropped_after_the_time_out(way: s
 
 
 @pytest.mark.parametrize("options", [["-w60"], ["-W", "60"], ["-W"]], ids=" ".join)
-def test_a_client_that_speaks_before_the_greeting_is_refused(options: list[str]) -> None:
+def test_a_client_that_sends_before_the_greeting_is_refused(options: list[str]) -> None:
     words = ["-RHl0", "127.0.0.1", "0", script("rblsmtpd"), *options, *ECHO]
     with Server(words, environ={"GREETDELAY": "60"}) as server, server.connect() as client:
         client.sendall(b"EHLO spammer\r\n" * 1000)
@@ -401,4 +401,4 @@ def test_one_process_serves_listed_and_unlisted_clients_in_turn(tmp_path: Path) 
                 server.wait_for_log(rb"^tcpserver: end", 2 * turn + 2)
             pids = re.findall(rb"(?m)^tcpserver: pid (\d+)", server.log())
     assert len(pids) == 6
-    assert len(set(pids)) < 3  # a client may come before the process before has reported its end
+    assert len(set(pids)) < 3  # a client may come before the previous process has reported its end

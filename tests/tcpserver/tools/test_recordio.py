@@ -32,7 +32,7 @@ def lines_of(log: bytes) -> set[bytes]:
         (b"\n\n\xff\0\r", [b"1 <  \n", b"1 <  \n", b"1 < \xff\0\r+\n"]),
     ],
 )
-def test_a_line_of_the_log_tells_whether_it_is_complete(piece: bytes, expected: list[bytes]) -> None:
+def test_a_line_of_the_log_shows_whether_it_is_complete(piece: bytes, expected: list[bytes]) -> None:
     assert recordio.log_lines(b"1 < ", piece) == expected
 
 
@@ -83,12 +83,12 @@ def test_a_stalled_reader_of_the_log_holds_nothing_up() -> None:
     assert done.stdout == b"x\n" * 200_000
 
 
-def test_fixcrio_ends_with_the_programs_output_while_the_client_says_nothing() -> None:
+def test_fixcrio_ends_with_the_programs_output_while_the_client_sends_nothing() -> None:
     with subprocess.Popen(
         [script("fixcrio"), "sh", "-c", "echo hi; exit 3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout
-        assert process.stdout.read() == b"hi\r\n"  # to the end, though our end of its input is open
+        assert process.stdout.read() == b"hi\r\n"  # to the end, although its input is still open
         assert process.wait(PATIENCE) == 3
 
 

@@ -229,7 +229,7 @@ def free_port_of(host: str) -> int:
 
 @pytest.fixture
 def no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of IPv6 addresses the system knows as little as a kernel with ipv6.disable=1."""
+    """The system has no IPv6, as with a kernel that was booted with ipv6.disable=1."""
     monkeypatch.setattr(dialling, "family", lambda address: 255 if ":" in address else socket.AF_INET)
 
 
