@@ -195,7 +195,7 @@ def test_numbers_wrap_around_as_in_the_original(digits: bytes, number: int) -> N
         (b"a\vb\x85c\n", {b"a\vb\x85c"}),
     ],
 )
-def test_list_entries(home: Path, content: bytes, entries: set[bytes]) -> None:
+def test_a_list_has_these_entries(home: Path, content: bytes, entries: set[bytes]) -> None:
     (home / "control/rcpthosts").write_bytes(content)
     assert control.read_list(b"rcpthosts") == entries
 

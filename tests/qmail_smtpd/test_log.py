@@ -291,28 +291,28 @@ def test_nothing_is_logged_to_a_client_on_all_three_descriptors(home: Path) -> N
     (home / "bin/qmail-queue").write_text(
         "#!/bin/sh\necho the queue says something >&2\ncat >/dev/null; cat <&1 >/dev/null\n"
     )
-    ours, theirs = socket.socketpair()
-    process = subprocess.Popen([script("qmail-smtpd")], env=environ(home), stdin=theirs, stdout=theirs, stderr=theirs)
-    theirs.close()
-    ours.sendall(SESSION.encode())
+    client, server = socket.socketpair()
+    process = subprocess.Popen([script("qmail-smtpd")], env=environ(home), stdin=server, stdout=server, stderr=server)
+    server.close()
+    client.sendall(SESSION.encode())
     output = b""
-    while part := ours.recv(65536):
+    while part := client.recv(65536):
         output += part
-    ours.close()
+    client.close()
     assert process.wait() == 0
     assert [code[:4].strip() for code in output.split(b"\r\n")] == b"220 250 250 250 250 250 354 250 221 ".split(b" ")
 
 
 def test_nothing_is_logged_to_a_terminal(home: Path) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen([script("qmail-smtpd")], env=environ(home), stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
+    master, slave = pty.openpty()
+    process = subprocess.Popen([script("qmail-smtpd")], env=environ(home), stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
     output = b""
-    os.write(ours, b"RCPT\nQUIT\n")
+    os.write(master, b"RCPT\nQUIT\n")
     while b"221 " not in output:
-        output += os.read(ours, 65536)
+        output += os.read(master, 65536)
     assert process.wait() == 0
-    os.close(ours)
+    os.close(master)
     assert b"qmail-smtpd" not in output
 
 

@@ -136,7 +136,7 @@ OUR_FILES = [
 
 
 @pytest.mark.parametrize("name", OUR_FILES)
-def test_an_unreadable_control_file_of_ours_is_a_421(name: str, tmp_path: Path) -> None:
+def test_an_unreadable_control_file_of_our_own_is_a_421(name: str, tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", {**CONTROL, name: {"dir": True}})
     result = talk(home, "QUIT\r\n")
     assert (result.stdout, result.status) == (b"421 unable to read controls (#4.3.0)\r\n", 1)
@@ -180,7 +180,7 @@ def test_without_rcpthosts_the_cdb_is_not_opened(tmp_path: Path) -> None:
     assert talk(home, "MAIL\r\nRCPT <u@any.test>\r\nQUIT\r\n").codes == ["220", "250", "250", "221"]
 
 
-def test_the_client_is_told_if_memory_runs_out(home: Path) -> None:
+def test_the_client_gets_a_reply_if_memory_runs_out(home: Path) -> None:
     process = start(home)
     assert process.stdout
     process.stdout.read(10)
@@ -211,18 +211,18 @@ NEEDS: dict[str, tuple[dict[str, object], dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize(("control", "environ", "text"), NEEDS.values(), ids=NEEDS)
-def test_the_client_is_told_if_there_is_no_descriptor(
+def test_the_client_gets_a_reply_if_there_is_no_descriptor(
     control: dict[str, object], environ: dict[str, str], text: str, tmp_path: Path
 ) -> None:
-    ours, theirs = socket.socketpair()
+    client, server = socket.socketpair()
     home = make_home(tmp_path / "home", {**CONTROL, **control})
-    with ours, theirs:
-        process = start(home, {**CLIENT, **environ}, stdin=theirs, stdout=theirs)
-        theirs.close()
-        assert ours.recv(1000).startswith(b"220 ")
+    with client, server:
+        process = start(home, {**CLIENT, **environ}, stdin=server, stdout=server)
+        server.close()
+        assert client.recv(1000).startswith(b"220 ")
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, 3))
-        ours.sendall(text.encode())
-        assert read_all(ours).split(b"\r\n")[-2:] == [b"421 out of descriptors (#4.3.0)", b""]
+        client.sendall(text.encode())
+        assert read_all(client).split(b"\r\n")[-2:] == [b"421 out of descriptors (#4.3.0)", b""]
     assert process.communicate()[1] == b"qmail-smtpd: warning: out of descriptors\n"
     assert process.returncode == 1
 
@@ -261,18 +261,18 @@ def test_a_slow_queue_program_does_not_delay_earlier_replies(home: Path) -> None
 
 
 def test_non_blocking_descriptors_lose_no_replies(home: Path) -> None:
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
+    client, server = socket.socketpair()
+    server.setblocking(False)
     environ = {b"PATH": os.environb[b"PATH"], b"QMAILHOME": bytes(home)}
-    process = subprocess.Popen([script("qmail-smtpd")], env=environ, stdin=theirs, stdout=theirs)
-    theirs.close()
-    ours.sendall(b"HELP\r\n" * 8000)
+    process = subprocess.Popen([script("qmail-smtpd")], env=environ, stdin=server, stdout=server)
+    server.close()
+    client.sendall(b"HELP\r\n" * 8000)
     time.sleep(0.2)  # the replies have filled the socket by now
-    ours.sendall(b"QUIT\r\n")
+    client.sendall(b"QUIT\r\n")
     output = b""
-    while part := ours.recv(65536):
+    while part := client.recv(65536):
         output += part
-    ours.close()
+    client.close()
     assert process.wait() == 0
     assert output.count(b"\r\n") == 8002
 

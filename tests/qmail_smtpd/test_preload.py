@@ -102,7 +102,7 @@ def test_the_children_find_the_control_files_read(
 
 
 @pytest.mark.parametrize("trouble", ["no home", "no control/me", "long list", "dangling link"])
-def test_control_files_that_a_child_has_to_read_itself_are_no_trouble_for_the_server(
+def test_control_files_that_a_child_has_to_read_itself_do_not_stop_the_server(
     tmp_path: Path, cache: dict[bytes, control.HomeCache], trouble: str
 ) -> None:
     home = make_home(tmp_path / "home", CONTROL)

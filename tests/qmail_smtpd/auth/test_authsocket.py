@@ -49,7 +49,7 @@ def test_the_user_is_the_one_that_dovecot_names_in_its_case(home: Path, tmp_path
     assert request == f"AUTH\t1\tPLAIN\t{facts}\tresp={b64(chr(0) + 'joe' + chr(0) + 'secret')}\n"
 
 
-def test_dovecot_is_told_of_tls_and_the_name(home: Path, tmp_path: Path) -> None:
+def test_tls_and_the_name_are_passed_on_to_dovecot(home: Path, tmp_path: Path) -> None:
     certificate, _ = certify(home / "control")
     (home / "control/servercerts").mkdir()
     (home / "control/authcleartext").unlink()
@@ -130,7 +130,7 @@ def test_a_missing_or_forbidden_socket_gives_454(home: Path, tmp_path: Path) -> 
 
 
 def test_a_silent_server_gives_454(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In process: the limits are too long for a test."""
+    """In the test's own process, with shorter limits: the real ones are too long for a test."""
     monkeypatch.setattr(dovecot, "LATEST", 0.05)
     monkeypatch.setattr(exchange, "TIME_LIMIT", 0.05)
     path = os.fsencode(tmp_path / "auth")

@@ -295,7 +295,7 @@ def test_the_checker_has_the_whole_environment_and_descriptors_0_to_3_only(home:
     assert "TCPREMOTEIP=192.0.2.1" in (tmp_path / "env").read_text()
     descriptors = (tmp_path / "fds").read_text().split()
     assert {"0", "1", "2", "3"} <= set(descriptors)
-    assert len(descriptors) == 6  # ls has opened the directory, and the test passes one down
+    assert len(descriptors) == 6  # one is the directory that ls has opened, one is passed on by the test
 
 
 def test_the_checker_starts_with_default_sigpipe_and_inherits_other_ignored_signals(home: Path, tmp_path: Path) -> None:

@@ -242,8 +242,8 @@ def test_without_root_the_uid_is_not_changed(users: Users, tmp_path: Path) -> No
 
 
 def test_the_program_inherits_no_descriptor_of_the_checker(users: Users) -> None:
-    ours = {name.encode() for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
-    before = {name for name in ours if os.get_inheritable(int(name))}
+    descriptors = {name.encode() for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+    before = {name for name in descriptors if os.get_inheritable(int(name))}
     done = users.check(RIGHT, "ls", "/proc/self/fd")
     assert set(done.stdout.split()) <= {b"0", b"1", b"2", b"3", *before}  # 3: the directory that ls has opened
     assert users.check(RIGHT, "sh", "-c", "cat <&3 2>/dev/null || echo closed").stdout == b"closed\n"

@@ -295,7 +295,7 @@ USED_FOR_SCRAM = {  # content -> whether a password in it can be used for SCRAM-
 
 
 @pytest.mark.parametrize("content", USED_FOR_SCRAM, ids=range(len(USED_FOR_SCRAM)))
-def test_the_schemes_in_the_file_tell_whether_scram_can_be_used(content: bytes, write_users: WriteUsers) -> None:
+def test_the_schemes_in_the_file_show_whether_scram_can_be_used(content: bytes, write_users: WriteUsers) -> None:
     assert has_scram_password(write_users(content)) == USED_FOR_SCRAM[content]
 
 

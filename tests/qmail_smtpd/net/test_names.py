@@ -1,4 +1,4 @@
-"""The certificates in control/servercerts/: which one a client gets, and what its name can not do."""
+"""The certificates in control/servercerts/: which one a client gets, and what its name cannot do."""
 
 import os
 import smtplib

@@ -17,11 +17,11 @@ print(sorted(".".join(map(str, octets)) for octets in own_addresses() if len(oct
 """
 
 
-def test_loopback_and_the_unspecified_address_are_ours() -> None:
+def test_loopback_and_the_unspecified_address_are_addresses_of_this_host() -> None:
     assert {socket.inet_aton("127.0.0.1"), bytes(4)} <= own_addresses()
 
 
-def test_other_loopback_addresses_and_foreign_addresses_are_not_ours() -> None:
+def test_other_loopback_addresses_and_foreign_addresses_are_not_addresses_of_this_host() -> None:
     assert not {socket.inet_aton(text) for text in ("127.0.0.2", "192.0.2.99", "255.255.255.255")} & own_addresses()
 
 
@@ -31,7 +31,7 @@ def test_all_of_them_can_be_bound() -> None:
             udp.bind((socket.inet_ntoa(octets), 0))
 
 
-def test_the_ipv6_addresses_of_the_interfaces_are_ours() -> None:
+def test_the_ipv6_addresses_of_the_interfaces_are_addresses_of_this_host() -> None:
     listed = {bytes.fromhex(line.split()[0]) for line in Path("/proc/net/if_inet6").read_text().splitlines()}
     assert {octets for octets in own_addresses() if len(octets) == 16} == listed | {bytes(16)}
 

@@ -50,7 +50,7 @@ def count_bytes(wire: Wire) -> None:
 
 
 class ForkedServer:
-    """A forked server of one connection, on a socket or two pipes. `ends`: the client's, to read and to write."""
+    """A forked server of one connection, on a socket or two pipes. `ends`: the client's, for reading and writing."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class ForkedServer:
         seconds: float = 0,
     ) -> None:
         if kind == "socket":
-            ours, theirs = socket.socketpair()
-            client = ours.detach()
-            self.ends, servers = (client, client), [theirs.detach()] * 2
+            client_end, server_end = socket.socketpair()
+            client = client_end.detach()
+            self.ends, servers = (client, client), [server_end.detach()] * 2
         else:
             (server_in, client_out), (client_in, server_out) = os.pipe(), os.pipe()
             self.ends, servers = (client_in, client_out), [server_in, server_out]
@@ -194,22 +194,22 @@ def test_many_records_in_one_packet_are_all_read(home: Path) -> None:
 
 
 def test_output_pending_before_the_handshake_is_sent_in_clear(home: Path) -> None:
-    ours, theirs = socket.socketpair()
+    client_end, server_end = socket.socketpair()
     pid = os.fork()
     if not pid:
-        os.dup2(theirs.fileno(), 0)
-        os.dup2(theirs.fileno(), 1)
+        os.dup2(server_end.fileno(), 0)
+        os.dup2(server_end.fileno(), 1)
         os.chdir(home)
         wire = Wire(20)
         wire.write(b"220 go on\r\n")
         tls.accept(wire, certificate.context())
         wire.close()
         os._exit(0)
-    theirs.close()
-    assert ours.recv(100) == b"220 go on\r\n"
-    assert Client((ours.fileno(), ours.fileno()), trusted(home)).handshake().receive() == b""
+    server_end.close()
+    assert client_end.recv(100) == b"220 go on\r\n"
+    assert Client((client_end.fileno(), client_end.fileno()), trusted(home)).handshake().receive() == b""
     assert os.waitpid(pid, 0)[1] == 0
-    ours.close()
+    client_end.close()
 
 
 # The end of a connection.

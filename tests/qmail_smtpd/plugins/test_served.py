@@ -1,4 +1,4 @@
-"""Plugins of real sessions: environment, descriptors, failures, and what the next client has of it."""
+"""Plugins of real sessions: environment, descriptors, failures, and that the next client gets nothing of them."""
 
 import os
 import re

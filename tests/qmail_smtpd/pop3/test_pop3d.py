@@ -460,11 +460,11 @@ def test_root_is_refused_without_a_reply_to_the_client(maildir: Maildir, tmp_pat
 
 def test_the_message_about_root_does_not_go_to_a_client_on_descriptor_2(maildir: Maildir, tmp_path: Path) -> None:
     words = ["unshare", "--user", "--map-root-user", script("qmail-pop3d"), "Maildir"]
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        done = subprocess.run(words, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=ENVIRON)
-        theirs.close()
-        assert (ours.recv(100), done.returncode) == (b"", 1)
+    client, server = socket.socketpair()
+    with client, server:
+        done = subprocess.run(words, stdin=server, stdout=server, stderr=server, cwd=tmp_path, env=ENVIRON)
+        server.close()
+        assert (client.recv(100), done.returncode) == (b"", 1)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
@@ -487,25 +487,25 @@ def test_a_silent_client_is_disconnected_without_a_reply(maildir: Maildir, tmp_p
 def test_a_client_that_disconnects_during_a_message_changes_nothing(maildir: Maildir, tmp_path: Path) -> None:
     maildir.put("new/30.c.host", b"x" * 5_000_000)
     before = maildir.names()
-    ours, theirs = socket.socketpair()
-    with ours, subprocess.Popen(command(), stdin=theirs, stdout=theirs, cwd=tmp_path, env=ENVIRON) as process:
-        theirs.close()
-        ours.sendall(b"DELE 1\r\nRETR 3\r\nQUIT\r\n")
-        until(lambda: len(ours.recv(1000)) == 1000)
-        ours.close()
+    client, server = socket.socketpair()
+    with client, subprocess.Popen(command(), stdin=server, stdout=server, cwd=tmp_path, env=ENVIRON) as process:
+        server.close()
+        client.sendall(b"DELE 1\r\nRETR 3\r\nQUIT\r\n")
+        until(lambda: len(client.recv(1000)) == 1000)
+        client.close()
         assert process.wait(20) == 0
     assert maildir.names() == before
 
 
 def test_a_client_that_is_gone_when_its_quit_is_read_loses_no_mail(maildir: Maildir, tmp_path: Path) -> None:
     before = maildir.names()
-    ours, theirs = socket.socketpair()
-    with ours, subprocess.Popen(command(), stdin=theirs, stdout=theirs, cwd=tmp_path, env=ENVIRON) as process:
-        theirs.close()
-        assert ours.recv(100) == GREETING
+    client, server = socket.socketpair()
+    with client, subprocess.Popen(command(), stdin=server, stdout=server, cwd=tmp_path, env=ENVIRON) as process:
+        server.close()
+        assert client.recv(100) == GREETING
         process.send_signal(signal.SIGSTOP)
-        ours.sendall(b"RETR 1\r\nDELE 1\r\nQUIT\r\n")
-        ours.close()
+        client.sendall(b"RETR 1\r\nDELE 1\r\nQUIT\r\n")
+        client.close()
         process.send_signal(signal.SIGCONT)
         assert process.wait(20) == 0
     assert maildir.names() == before

@@ -259,12 +259,12 @@ def test_a_user_name_is_one_word_in_the_log(checker: Checker) -> None:
 
 
 def test_the_log_does_not_go_to_a_client_on_descriptor_2(checker: Checker) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    client, server = socket.socketpair()
+    with client, server:
         words = [script("qmail-popup"), HOST, checker.path, "true"]
-        ours.sendall(b"USER x\r\nPASS y\r\n")
-        subprocess.run(words, stdin=theirs, stdout=theirs, stderr=theirs, env=ENVIRON, timeout=20)
-        assert ours.recv(1000).partition(b"\r\n")[2] == OK + WRONG
+        client.sendall(b"USER x\r\nPASS y\r\n")
+        subprocess.run(words, stdin=server, stdout=server, stderr=server, env=ENVIRON, timeout=20)
+        assert client.recv(1000).partition(b"\r\n")[2] == OK + WRONG
 
 
 def test_closed_descriptors_end_the_program(checker: Checker) -> None:

@@ -196,7 +196,7 @@ def test_a_client_that_closes_its_sending_side_still_gets_the_rest(
         assert session.end() == (b"", 1)
 
 
-def test_two_variables_tell_the_chain_about_tls(certificate: Path, checker: Checker, tmp_path: Path) -> None:
+def test_two_variables_show_the_chain_that_tls_is_used(certificate: Path, checker: Checker, tmp_path: Path) -> None:
     code = 'echo "$TLS_PROTOCOL $TLS_CIPHER $POP3S"; ls /proc/self/fd; test -S /proc/self/fd/0 && echo socket'
     with Session(certificate, [checker.path, "sh", "-c", code], tmp_path) as session:
         session.begin(JOE)

@@ -56,8 +56,8 @@ def test_octets_messages_and_tops_equal_dovecots(tmp_path: Path) -> None:
             client.sendall(b"USER joe\r\nPASS secret\r\n")
             assert [file.readline()[:3] for _ in range(2)] == [b"+OK"] * 2
             client.sendall(COMMANDS)
-            theirs = file.read() + read_all(client)
+            dovecots_replies = file.read() + read_all(client)
             file.close()
     write_files(Maildir(tmp_path / "Maildir").path / "cur")
-    ours = talk(tmp_path, COMMANDS).stdout.removeprefix(b"+OK \r\n")
-    assert without_texts(ours) == without_texts(theirs)
+    own_replies = talk(tmp_path, COMMANDS).stdout.removeprefix(b"+OK \r\n")
+    assert without_texts(own_replies) == without_texts(dovecots_replies)

@@ -135,10 +135,12 @@ def test_without_dovecot_there_is_no_login_and_one_line(tmp_path: Path, login: b
     assert done.stderr.count(b"reason=socket:file_does_not_exist") == done.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("said", [b"FAIL\t%b\tuser=joe\ttemp\n", b"FAIL\t%b\tuser=joe\tcode=temp_fail\n", b"x\n" * 300])
-def test_trouble_of_dovecots_is_no_wrong_password(tmp_path: Path, said: bytes) -> None:
+@pytest.mark.parametrize(
+    "reply", [b"FAIL\t%b\tuser=joe\ttemp\n", b"FAIL\t%b\tuser=joe\tcode=temp_fail\n", b"x\n" * 300]
+)
+def test_a_failure_of_dovecot_is_no_wrong_password(tmp_path: Path, reply: bytes) -> None:
     def answer(words: list[bytes]) -> bytes:
-        return said % words[1] if b"%b" in said else said
+        return reply % words[1] if b"%b" in reply else reply
 
     with FakeDovecot(tmp_path, answer) as dovecot:
         done = popup(dovecot.path, b"USER joe\r\nPASS secret\r\nNOOP\r\n")

@@ -80,13 +80,13 @@ def test_a_server_on_this_host_is_asked_from_each_bridge(program: str, home: Pat
         assert other.startswith("relaytest: note: not asked from 172.16.0.1 (bridge docker0): ")
 
 
-def test_a_bridge_that_is_refused_is_said_to_be(program: str, home: Path) -> None:
+def test_a_refused_bridge_is_reported_as_refused(program: str, home: Path) -> None:
     with serving(home, ":allow\n") as server:
         found = over_network(program, server.port)
         assert "relaytest: note: asked from 127.8.0.1 (bridge br-7) as well: refused" in found
 
 
-def test_a_bridge_that_is_denied_is_not_said_to_be_refused(program: str, home: Path) -> None:
+def test_a_denied_bridge_is_not_reported_as_refused(program: str, home: Path) -> None:
     with serving(home, "127.8.:deny\n:allow\n") as server:
         found = [line for line in over_network(program, server.port) if "127.8.0.1" in line]
         assert len(found) == 1

@@ -123,7 +123,7 @@ def test_a_terminal_gets_a_table_and_progress_and_no_escape_sequence_from_the_se
 
 
 def test_a_terminal_without_rich_gets_plain_lines(tmp_path, evil):
-    """As without the extra: a module of that name cannot be found."""
+    """As if the extra were not installed: a module of that name cannot be found."""
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\nfind = util.find_spec\n"
         "util.find_spec = lambda name, package=None: None if name == 'rich' else find(name, package)\n"
@@ -253,7 +253,7 @@ def test_a_usage_error_is_one_clear_line(words, expected):
     assert done.stderr.count("\n") == 1
 
 
-def test_options_may_stand_behind_the_host_but_not_behind_a_program(tmp_path, evil):
+def test_options_may_follow_the_host_but_not_a_program(tmp_path, evil):
     done = relaytest(f"127.0.0.1:{evil.port}", "--json", "--as-outside", *FAST, *LISTED, "--only", "null/plain")
     assert done.json["verdict"] == "closed"
     code = f"import os, sys; assert sys.argv[1:] == ['--json']; os.execv({script('qmail-smtpd')!r}, ['qmail-smtpd'])"

@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """The example, with its text beside it."""
+    """The compiled rules of the example. Their text is beside the cdb."""
     (tmp_path / "tcp.smtp").write_text(EXAMPLE.read_text())
     return compiled(tmp_path / "tcp.smtp.cdb", EXAMPLE.read_text())
 
@@ -93,7 +93,7 @@ exit $status
 
 
 def through_haproxy(home: Path, options: str, header: str = "") -> Outcome:
-    """Run relaytest from an outside address. `header` is what haproxy is told to send."""
+    """Run relaytest from an outside address. `header` is haproxy's option to send a PROXY header."""
     configuration = home / "haproxy.cfg"
     configuration.write_text(HAPROXY.format(server=SERVER, header=header))
     words = [

@@ -135,7 +135,7 @@ def test_outside_clients_are_chosen_outside_of_all_rules(tmp_path: Path) -> None
 
 
 def test_the_named_program_is_run_for_each_client(tmp_path: Path, home: Path) -> None:
-    """A chain that lets a single client relay, as relay-check may by its store."""
+    """A chain that lets a single client relay, as relay-check does for a client in its store."""
     code = 'import os; os.environ.update(RELAYCLIENT="") if os.environ["TCPREMOTEIP"] == "8.8.4.4" else None; '
     code += f'os.execv({script("qmail-smtpd")!r}, ["qmail-smtpd"])'
     words = ("--client", "8.8.8.8", "--client", "8.8.4.4", "--client", "8.8.8.9", "--json", sys.executable, "-c", code)

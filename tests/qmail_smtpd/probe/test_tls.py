@@ -59,7 +59,7 @@ def test_a_server_without_tls_is_closed() -> None:
 
 
 def test_a_server_that_refuses_the_command_within_tls_is_cannot_tell(context: ssl.SSLContext) -> None:
-    """It has executed the command. Another one than NOOP may be accepted."""
+    """It has executed the command, and refused it. It may accept another command than NOOP."""
     refuse = {b"NOOP": b"503 EHLO first\r\n"}
     with StandIn(
         lambda visit, line: refuse.get(line) or behave(visit, line), tls=context, discards_early=False

@@ -176,12 +176,12 @@ def test_a_large_message_is_stored_in_little_memory(maildir, tmp_path):
 
 
 def test_the_caller_may_keep_its_end_of_the_envelope_open(maildir):
-    ours, theirs = os.pipe()
-    os.write(theirs, ENVELOPE + b"Tmore@example.com\0\0")
+    reader, writer = os.pipe()
+    os.write(writer, ENVELOPE + b"Tmore@example.com\0\0")
     environ = {**os.environ, "QUEUE_MAILDIR": str(maildir)}
-    assert subprocess.run([PROGRAM], input=None, stdin=subprocess.DEVNULL, stdout=ours, env=environ).returncode == 0
-    os.close(ours)
-    os.close(theirs)
+    assert subprocess.run([PROGRAM], input=None, stdin=subprocess.DEVNULL, stdout=reader, env=environ).returncode == 0
+    os.close(reader)
+    os.close(writer)
     assert stored(maildir) == [HEADER]
 
 
@@ -298,12 +298,12 @@ def test_descriptors_that_cannot_be_read_are_read_errors(maildir, tmp_path):
 
 
 def test_nothing_is_written_to_a_socket_on_descriptor_2(maildir):
-    ours, theirs = socket.socketpair()
+    client, server = socket.socketpair()
     environ = {**os.environ, "QUEUE_MAILDIR": str(maildir)}
-    subprocess.run([PROGRAM], stdin=subprocess.DEVNULL, stdout=memory_file(b"F"), stderr=theirs, env=environ)
-    theirs.close()
-    assert ours.recv(1000) == b""
-    ours.close()
+    subprocess.run([PROGRAM], stdin=subprocess.DEVNULL, stdout=memory_file(b"F"), stderr=server, env=environ)
+    server.close()
+    assert client.recv(1000) == b""
+    client.close()
 
 
 def unreachable(path):
@@ -410,7 +410,7 @@ print(len(os.listdir("/proc/self/fd")) - before)
 
 @pytest.mark.parametrize(("limit", "size"), [(4096, 10_000), (300_000, 200_000), (4096, 400_000), (500_000, 400_000)])
 def test_messages_that_fail_leave_no_descriptor_open_in_their_session(maildir, limit, size):
-    """-B: the limit would cut the bytecode that is cached, too."""
+    """With -B, because the limit would also truncate Python's cached bytecode."""
     command = [sys.executable, "-B", "-c", SESSION, str(limit), str(size)]
     result = subprocess.run(command, env={**os.environ, "QUEUE_MAILDIR": str(maildir)}, capture_output=True)
     assert result.stdout.split() == [b"53", b"53", b"53", b"0"], result.stderr
@@ -523,18 +523,18 @@ def test_a_read_only_disk_is_64(small_disk, tmp_path):
 
 def start_waiting_for_envelope(maildir, size):
     """Return a process that has read its message and the beginning of its envelope, and the descriptor for the rest."""
-    ours, theirs = os.pipe()
+    reader, writer = os.pipe()
     environ = {**os.environ, "QUEUE_MAILDIR": str(maildir)}
-    child = subprocess.Popen([PROGRAM], stdin=subprocess.PIPE, stdout=ours, stderr=subprocess.PIPE, env=environ)
-    os.close(ours)
-    os.write(theirs, b"Fa@b\0")
+    child = subprocess.Popen([PROGRAM], stdin=subprocess.PIPE, stdout=reader, stderr=subprocess.PIPE, env=environ)
+    os.close(reader)
+    os.write(writer, b"Fa@b\0")
     child.stdin.write(b"x" * size)
     child.stdin.close()
     child.stdin = None
-    while array("i", fcntl.ioctl(theirs, termios.FIONREAD, bytes(4)))[0]:
+    while array("i", fcntl.ioctl(writer, termios.FIONREAD, bytes(4)))[0]:
         assert child.poll() is None
         time.sleep(0.01)
-    return child, theirs
+    return child, writer
 
 
 @pytest.mark.parametrize("size", [10, 400_000])

@@ -181,16 +181,16 @@ def test_sendmail_starts_with_no_signal_ignored_or_blocked(mailer):
 
 def test_sendmail_does_not_inherit_a_socket_on_descriptor_2(mailer):
     mailer.end_with("os.write(2, b'sendmail: fatal: something')\nos._exit(75)")
-    ours, theirs = socket.socketpair()
+    client, server = socket.socketpair()
     envelope = os.memfd_create("envelope")
     os.pwrite(envelope, ENVELOPE, 0)
     environ = {"SENDMAIL": str(mailer.path)}
-    result = subprocess.run([PROGRAM], stdin=subprocess.DEVNULL, stdout=envelope, stderr=theirs, env=environ)
-    theirs.close()
+    result = subprocess.run([PROGRAM], stdin=subprocess.DEVNULL, stdout=envelope, stderr=server, env=environ)
+    server.close()
     assert result.returncode == 71
-    assert ours.recv(1000) == b""
+    assert client.recv(1000) == b""
     assert mailer.calls[0]["stderr"] == "/dev/null"
-    ours.close()
+    client.close()
 
 
 def test_without_the_variable_usr_sbin_sendmail_is_run(mailer):

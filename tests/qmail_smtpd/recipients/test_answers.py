@@ -75,7 +75,7 @@ def test_the_file_holds_no_address_and_is_private(tmp_path: Path, clock: type[Cl
 
 
 @pytest.mark.parametrize("trouble", ["another file", "link", "directory", "fifo", "no directory"])
-def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, trouble: str, clock: type[Clock]) -> None:
+def test_a_foreign_file_is_left_alone(tmp_path: Path, trouble: str, clock: type[Clock]) -> None:
     path = tmp_path / "answers"
     (tmp_path / "other").write_bytes(b"precious\n" * 100)
     if trouble == "another file":

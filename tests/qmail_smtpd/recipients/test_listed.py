@@ -74,13 +74,13 @@ def write(home: Path, records: dict[bytes, bytes]) -> None:
     write_cdb(path, path + b".tmp", records.items())
 
 
-def test_the_list_alone(home: Path) -> None:
+def test_the_list_alone_gives_the_verdicts(home: Path) -> None:
     (home / "control/validrcptto").write_bytes(LIST)
     assert verdicts() == (VERDICTS, [])
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_the_compiled_list_says_the_same(home: Path, beside: bool) -> None:
+def test_the_compiled_list_gives_the_same_verdicts(home: Path, beside: bool) -> None:
     (home / "control/validrcptto").write_bytes(LIST)
     compile_list(home)
     if not beside:
@@ -104,13 +104,13 @@ def test_a_list_that_has_changed_since_is_read_too_with_a_warning(home: Path) ->
     assert warnings == [b"validrcptto has changed since it was compiled: run qmail-newvrt"]
 
 
-def test_a_cdb_of_the_patch(home: Path) -> None:
+def test_a_cdb_of_the_patch_gives_the_verdicts(home: Path) -> None:
     records = {b"joe@ok.test": b"", b"spam@all.test": b"-", b"@all.test": b"", b"joe-default@ok.test": b""}
     write(home, {**records, b"joe-private-default@ok.test": b"-"})
     assert verdicts() == (VERDICTS, [])
 
 
-def test_a_cdb_with_the_entries_as_keys(home: Path) -> None:
+def test_a_cdb_with_the_entries_as_keys_gives_the_verdicts(home: Path) -> None:
     write(home, {b"joe@ok.test": b"", b"-spam@all.test": b"", b"@all.test": b""})
     assert verdicts([b"joe@ok.test", b"spam@all.test", b"ann@all.test", b"ann@ok.test", b"u@other.test"])[0] == {
         b"joe@ok.test": True,
@@ -121,7 +121,7 @@ def test_a_cdb_with_the_entries_as_keys(home: Path) -> None:
     }
 
 
-def test_a_list_beside_a_cdb_of_the_patch(home: Path) -> None:
+def test_a_list_beside_a_cdb_of_the_patch_counts_too(home: Path) -> None:
     write(home, {b"joe@ok.test": b"", b"ann@ok.test": b"", b"bob@ok.test": b"-"})
     (home / "control/validrcptto").write_bytes(b"-ann@ok.test\nbob@ok.test\neve@more.test\n")
     assert verdicts([b"joe@ok.test", b"ann@ok.test", b"bob@ok.test", b"eve@more.test", b"x@more.test"])[0] == {
@@ -133,7 +133,7 @@ def test_a_list_beside_a_cdb_of_the_patch(home: Path) -> None:
     }
 
 
-def test_an_empty_list_and_an_empty_cdb_say_nothing(home: Path) -> None:
+def test_an_empty_list_and_an_empty_cdb_give_no_verdict(home: Path) -> None:
     (home / "control/validrcptto").write_bytes(b"# nobody yet\n")
     assert set(verdicts()[0].values()) == {None}
     write(home, {})

@@ -32,7 +32,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def check(home: Path, recipient: str | bytes | None, before: Sequence[str] = (), **environ: str) -> tuple[int, bytes]:
-    """Run the program, by another one if `before` names it. Return its exit code and what it says."""
+    """Run the program, by another one if `before` names it. Return its exit code and its standard error."""
     whole: dict[bytes, bytes] = {os.fsencode(k): os.fsencode(v) for k, v in environ.items()}
     whole |= {b"PATH": b"/usr/bin:/bin", b"QMAILHOME": bytes(home)}
     if recipient is not None:
@@ -136,12 +136,12 @@ def test_a_directory_that_may_not_be_looked_into_is_no_refusal(home: Path) -> No
 
 def test_a_loop_of_links_is_no_refusal(home: Path) -> None:
     (home.parent / "mail/example.com/loop").symlink_to("loop")
-    code, said = check(home, "loop@example.com", RCPTCHECK_MAILDIR=f"{home.parent}/mail/%d/%n")
-    assert (code, said) == (LATER, b"rcptcheck-maildir: fatal: unable to look for a Maildir: symbolic link loop\n")
+    code, stderr = check(home, "loop@example.com", RCPTCHECK_MAILDIR=f"{home.parent}/mail/%d/%n")
+    assert (code, stderr) == (LATER, b"rcptcheck-maildir: fatal: unable to look for a Maildir: symbolic link loop\n")
 
 
 @pytest.mark.parametrize("options", [["--exec"], ["--reuse", "1"], []], ids=["executed", "called", "reused"])
-def test_a_session_asks_it(home: Path, options: list[str]) -> None:
+def test_a_session_runs_the_program(home: Path, options: list[str]) -> None:
     environ = {"QMAILHOME": str(home), "RCPTCHECK": script("rcptcheck-maildir")}
     environ["RCPTCHECK_MAILDIR"] = f"{home.parent}/mail/%d/%n"
     data = b"MAIL FROM:<s@s.test>\r\n" + b"".join(

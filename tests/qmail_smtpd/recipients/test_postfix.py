@@ -24,7 +24,7 @@ class StandIn:
 
     def __init__(self, host: str = "127.0.0.1", family: int = socket.AF_INET) -> None:
         self.replies: dict[bytes, bytes | None] = {b"": b"220 hi\r\n", b"QUIT": b"221 bye\r\n"}
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.connections = 0
         self.listener = socket.create_server((host, 0), family=family)
         self.where = f"inet:127.0.0.1:{self.listener.getsockname()[1]}"
@@ -53,7 +53,7 @@ class StandIn:
             line = next(lines, None)
             if line is None:
                 return
-            self.heard.append(line)
+            self.received.append(line)
             verb = line.split(b" ")[0].rstrip(b"\r\n")
 
 
@@ -71,16 +71,18 @@ def environ(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return {b"QMAILHOME": bytes(home), b"RCPTCHECK_SERVER": server.where.encode(), b"RECIPIENT": b"joe@example.com"}
 
 
-def test_the_conversation(server: StandIn, environ: dict[bytes, bytes]) -> None:
+def test_a_recipient_is_asked_about_in_one_transaction_without_a_message(
+    server: StandIn, environ: dict[bytes, bytes]
+) -> None:
     assert postfix.check_recipient(environ, None) == YES
-    assert server.heard == [
+    assert server.received == [
         b"EHLO mx.example.org\r\n", b"MAIL FROM:<>\r\n", b"RCPT TO:<joe@example.com>\r\n", b"RSET\r\n", b"QUIT\r\n"
     ]  # fmt: skip
 
 
 def test_lmtp_says_lhlo(server: StandIn, environ: dict[bytes, bytes]) -> None:
     assert postfix.check_recipient({**environ, b"RCPTCHECK_SERVER": b"lmtp:" + server.where.encode()}, None) == YES
-    assert server.heard[0] == b"LHLO mx.example.org\r\n"
+    assert server.received[0] == b"LHLO mx.example.org\r\n"
 
 
 def test_a_server_at_an_ipv6_address(environ: dict[bytes, bytes]) -> None:
@@ -93,7 +95,7 @@ def test_a_server_at_an_ipv6_address(environ: dict[bytes, bytes]) -> None:
 def test_a_server_without_ehlo_gets_helo(server: StandIn, environ: dict[bytes, bytes]) -> None:
     server.replies[b"EHLO"] = b"502 no\r\n"
     assert postfix.check_recipient(environ, None) == YES
-    assert server.heard[1] == b"HELO mx.example.org\r\n"
+    assert server.received[1] == b"HELO mx.example.org\r\n"
 
 
 @pytest.mark.parametrize(
@@ -128,15 +130,15 @@ def test_a_server_without_ehlo_gets_helo(server: StandIn, environ: dict[bytes, b
         (b"QUIT", None, YES),
     ],
 )
-def test_each_answer(
+def test_each_answer_has_its_exit_code(
     server: StandIn, environ: dict[bytes, bytes], verb: bytes, reply: bytes | None, code: int,
     capfd: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
     server.replies[verb] = reply
     assert postfix.check_recipient(environ, None) == code
-    said = capfd.readouterr().err
-    assert said.count("\n") == (code == LATER)
-    assert not said or said.startswith("rcptcheck-postfix: fatal: ")
+    stderr = capfd.readouterr().err
+    assert stderr.count("\n") == (code == LATER)
+    assert not stderr or stderr.startswith("rcptcheck-postfix: fatal: ")
 
 
 @pytest.mark.parametrize("verb", [b"", b"EHLO", b"RCPT"])
@@ -172,8 +174,8 @@ def test_without_a_descriptor_nothing_can_be_asked(
 ) -> None:
     with room_for(0):
         assert postfix.check_recipient(environ, None) == LATER
-    said = "rcptcheck-postfix: fatal: unable to make a socket: process cannot open more files\n"
-    assert capfd.readouterr().err == said
+    message = "rcptcheck-postfix: fatal: unable to make a socket: process cannot open more files\n"
+    assert capfd.readouterr().err == message
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_no_recipient_can_end_its_command(
     server: StandIn, environ: dict[bytes, bytes], recipient: bytes, code: int, path: bytes | None
 ) -> None:
     assert postfix.check_recipient({**environ, b"RECIPIENT": recipient}, None) == code
-    commands = [line for line in server.heard if line.startswith(b"RCPT")]
+    commands = [line for line in server.received if line.startswith(b"RCPT")]
     assert commands == ([] if path is None else [b"RCPT TO:" + path + b"\r\n"])
 
 
@@ -219,7 +221,7 @@ def test_where_smtputf8_is_offered_it_asks_about_utf8_with_smtputf8_or_cannot_te
     (Path(os.fsdecode(environ[b"QMAILHOME"])) / "control/smtputf8").touch()
     server.replies[b"EHLO"] = offer
     assert postfix.check_recipient({**environ, b"RECIPIENT": recipient.encode()}, None) == code
-    mail = [line for line in server.heard if line.startswith((b"MAIL", b"RCPT"))]
+    mail = [line for line in server.received if line.startswith((b"MAIL", b"RCPT"))]
     assert mail == ([b"MAIL FROM:<> SMTPUTF8\r\n", f"RCPT TO:{path}\r\n".encode()] if path else [])
 
 
@@ -254,7 +256,7 @@ def test_a_cache_that_cannot_be_used_is_a_warning(
 
 
 @pytest.mark.parametrize("options", [["--exec"], ["--reuse", "1"], []], ids=["executed", "called", "reused"])
-def test_a_session_asks_it(server: StandIn, tmp_path: Path, options: list[str]) -> None:
+def test_a_session_runs_the_program(server: StandIn, tmp_path: Path, options: list[str]) -> None:
     home = make_home(tmp_path / "home", {**CONTROL, "validrcptto": "-spam@example.com\n@example.com\n"})
     environ = {"QMAILHOME": str(home), "RCPTCHECK": script("rcptcheck-postfix"), "RCPTCHECK_SERVER": server.where}
     words = ["-RHl0", *options, "127.0.0.1", "0", script("qmail-smtpd")]
@@ -266,8 +268,8 @@ def test_a_session_asks_it(server: StandIn, tmp_path: Path, options: list[str]) 
         assert [line[:3] for line in smtpd.ask(data).split(b"\r\n")[2:4]] == [b"550", b"550"]
         server.listener.close()
         server.replies[b""] = None
-        said = smtpd.ask(data.replace(b"ann", b"eve")).split(b"\r\n")[2]
-        assert said == b"451 unable to verify recipient (#4.3.0)"
+        reply = smtpd.ask(data.replace(b"ann", b"eve")).split(b"\r\n")[2]
+        assert reply == b"451 unable to verify recipient (#4.3.0)"
         assert smtpd.log().count(b" reason=rcptcheck:exit-111\n") == 1
 
 

@@ -75,18 +75,18 @@ def test_a_relative_path_is_that_of_the_home(home: Path) -> None:
     assert replies(ask(home, "bin/check")) == [UNKNOWN]
 
 
-def test_it_finds_sender_recipient_and_the_client_and_no_file_of_the_session(home: Path) -> None:
+def test_the_program_gets_sender_recipient_and_the_client_and_no_file_of_the_session(home: Path) -> None:
     write_cdb(bytes(home / "control/validrcptto.cdb"), bytes(home / "tmp"), [(b"@example.com", b"")])
     check = program(home, 'echo "$SENDER $RECIPIENT $TCPREMOTEIP"; cat; readlink /proc/$$/fd/*; true')
     done = ask(home, check, "User@Example.com")
     assert replies(done) == [YES]
-    said = done.stderr.decode().splitlines()
-    assert said[:2] == ["s@sender.test User@Example.com 192.0.2.1", "/dev/null"]
-    assert said[2].startswith("pipe:")
-    assert not [path for path in said[2:] if path.startswith(str(home / "control"))]
+    lines = done.stderr.decode().splitlines()
+    assert lines[:2] == ["s@sender.test User@Example.com 192.0.2.1", "/dev/null"]
+    assert lines[2].startswith("pipe:")
+    assert not [path for path in lines[2:] if path.startswith(str(home / "control"))]
 
 
-def test_it_finds_the_name_from_helo_and_before_it_that_of_the_client_s_address(home: Path) -> None:
+def test_the_program_gets_the_name_from_helo_and_before_it_that_of_the_client_s_address(home: Path) -> None:
     check = program(home, 'echo "helo=$HELO"')
     mail = "MAIL FROM:<>\r\nRCPT TO:<u@example.com>\r\n"
     text = f"{mail}EHLO Me $(id)\r\n{mail}HELO\r\n{mail}EHLO client.example.net\r\n{mail}QUIT\r\n"
@@ -114,7 +114,7 @@ def test_a_recipient_cannot_become_a_variable_or_a_word_of_the_shell(home: Path)
     assert done.stderr == b'<$(id) ;`id`|="\tPATH=/@example.com>\n'
 
 
-def test_it_is_not_asked_for_a_recipient_that_is_refused_anyway(home: Path) -> None:
+def test_the_program_is_not_run_for_a_recipient_that_is_refused_anyway(home: Path) -> None:
     check = program(home, "echo asked")
     (home / "control/validrcptto").write_text("joe@example.com\n")
     done = ask(home, check, "joe@example.com", "nobody@example.com", "u@elsewhere.test", "u@a.wild.example")
@@ -122,7 +122,7 @@ def test_it_is_not_asked_for_a_recipient_that_is_refused_anyway(home: Path) -> N
     assert done.stderr.count(b"asked\n") == 2
 
 
-def test_from_a_client_that_may_relay_it_is_asked_for_the_domains_of_rcpthosts(home: Path) -> None:
+def test_for_a_client_that_may_relay_the_program_is_run_for_the_domains_of_rcpthosts(home: Path) -> None:
     check = program(home, "exit 100")
     done = ask(home, check, "u@example.com", "u@elsewhere.test", RELAYCLIENT="")
     assert replies(done) == [UNKNOWN, YES]

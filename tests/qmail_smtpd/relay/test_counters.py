@@ -266,7 +266,7 @@ def test_a_counter_that_cannot_be_written_is_an_error_before_something_is_to_be_
 
 
 def test_a_full_disk_is_an_error_and_grants_nothing(home: Home) -> None:
-    """A limit on the size of files stands for the disk."""
+    """A limit on the size of files has the effect of a full disk."""
 
     def operation() -> int:
         import resource

@@ -171,7 +171,7 @@ def test_a_store_that_fails_allows_no_login_with_one_line(host: Callable[..., Ho
 
 
 def test_a_store_that_cannot_count_allows_no_login_although_it_can_be_read(host: Callable[..., Host]) -> None:
-    """A limit on the size of files stands for a full disk: the file of the counter can be made, and not written."""
+    """As on a full disk, with a limit on the size of files: the file of the counter can be made, and not written."""
     site = host()
     response = base64.b64encode(WRONG).decode()
     text = f"EHLO x\r\nAUTH PLAIN {response}\r\nAUTH PLAIN {response}\r\nQUIT\r\n".encode()
@@ -205,8 +205,8 @@ def test_a_lock_that_another_process_holds_allows_no_login_of_its_address_until_
 def test_after_a_failure_that_could_not_be_counted_its_session_may_try_no_other_login(
     host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site, said = host(), []
-    session = Meter(site.environ, None, (3, 3600), said.append)
+    site, logged = host(), []
+    session = Meter(site.environ, None, (3, 3600), logged.append)
     assert session.attempt_refusal() is None
 
     def fails(*_: object) -> None:
@@ -216,10 +216,10 @@ def test_after_a_failure_that_could_not_be_counted_its_session_may_try_no_other_
         patch.setattr(countfiles.Counter, "write", fails)
         session.count_failure(b"password")
         assert session.attempt_refusal() == LOGINS_UNCHECKED
-        assert Meter(site.environ, None, (3, 3600), said.append).attempt_refusal() == LOGINS_UNCHECKED
-    assert said == [b"a failed login is not counted: unable to write", b"no logins: unable to write"]
+        assert Meter(site.environ, None, (3, 3600), logged.append).attempt_refusal() == LOGINS_UNCHECKED
+    assert logged == [b"a failed login is not counted: unable to write", b"no logins: unable to write"]
     assert session.attempt_refusal() == LOGINS_UNCHECKED
-    assert Meter(site.environ, None, (3, 3600), said.append).attempt_refusal() is None
+    assert Meter(site.environ, None, (3, 3600), logged.append).attempt_refusal() is None
 
 
 def test_relay_list_shows_failed_logins(host: Callable[..., Host]) -> None:

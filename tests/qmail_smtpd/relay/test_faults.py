@@ -68,7 +68,7 @@ def test_fault_1_each_temporary_name_is_unique() -> None:
 def test_fault_2_after_a_failed_lock_vchkpw_goes_on_without_it(
     home: Home, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    """Ours retries in small steps for five seconds, then changes nothing, reports it, and lets the login go on."""
+    """The store retries in small steps for five seconds, then changes nothing, reports it, and lets the login go on."""
     assert files.DEADLINE == 5.0
     assert files.PAUSE < 0.01
     home.open(NOW).allow(V4, JOE, b"pop3")

@@ -225,7 +225,7 @@ def test_without_the_lock_nothing_changes_and_the_error_is_reported(
     calls = {"allow": lambda: store.allow(V6, JOE, b"pop3"), "deny": lambda: store.deny(V4), "expire": store.expire}
     reader, writer = os.pipe()
     child = os.fork()
-    if not child:  # stands for a running vchkpw
+    if not child:  # in place of a running vchkpw
         lock = os.open(home.store / "open-smtp.lock", os.O_WRONLY)
         fcntl.lockf(lock, fcntl.LOCK_EX)
         os.write(writer, b"x")

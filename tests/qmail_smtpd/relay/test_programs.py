@@ -248,27 +248,27 @@ def test_a_stalled_log_does_not_block_a_login(home: Home) -> None:
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_store_error_is_not_written_to_the_client_under_inetd(home: Home, name: str) -> None:
     home.store.rmdir()
-    ours, theirs = socket.socketpair()
+    client, server = socket.socketpair()
     environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
-    with ours, theirs:
+    with client, server:
         subprocess.run(
-            [script(name), "echo", "on"], env=environ, stdin=theirs, stdout=theirs, stderr=theirs, check=True
+            [script(name), "echo", "on"], env=environ, stdin=server, stdout=server, stderr=server, check=True
         )
-        theirs.shutdown(socket.SHUT_WR)
-        assert ours.recv(4096) == b"on\n"
+        server.shutdown(socket.SHUT_WR)
+        assert client.recv(4096) == b"on\n"
 
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_store_error_is_written_to_a_terminal(home: Home, name: str) -> None:
     """A chain that is run by hand has descriptors 0, 1 and 2 on one device."""
     home.store.rmdir()
-    ours, theirs = pty.openpty()
+    master, slave = pty.openpty()
     environ = home.environ | {b"TCPREMOTEIP": V4, b"USER": b"joe"}
-    subprocess.run([script(name), "true"], env=environ, stdin=theirs, stdout=theirs, stderr=theirs, check=True)
-    os.set_blocking(ours, False)
-    assert os.read(ours, 4096).startswith(b"%b: warning: " % name.encode())
-    os.close(ours)
-    os.close(theirs)
+    subprocess.run([script(name), "true"], env=environ, stdin=slave, stdout=slave, stderr=slave, check=True)
+    os.set_blocking(master, False)
+    assert os.read(master, 4096).startswith(b"%b: warning: " % name.encode())
+    os.close(master)
+    os.close(slave)
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])

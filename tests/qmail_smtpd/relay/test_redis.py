@@ -156,7 +156,7 @@ def site(tmp_path: Path, server: RedisServer) -> Site:
 
 
 def assert_closed(site: Site, why: bytes) -> None:
-    """Nobody relays and mail for this host is taken, within a time that no patient client notices."""
+    """Nobody relays, and mail for this host is accepted, in a time that is too short for a client to give up."""
     began = time.monotonic()
     done = site.send(MAIL + AWAY + AWAY + HOME + "QUIT\r\n")
     assert codes(done) == "220 250 451 451 250 221"
@@ -232,14 +232,14 @@ def test_a_process_finds_its_way_back_after_each_trouble(home: Home, server: Red
     assert counters.take(JOE, HOUR, 1)[0] == 1
 
 
-def test_a_server_that_evicts_is_told_once(home: Home, server: RedisServer) -> None:
+def test_a_server_that_evicts_causes_one_warning(home: Home, server: RedisServer) -> None:
     server.client().execute_command("CONFIG", "SET", "maxmemory", "100mb")
     server.client().execute_command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     assert b"warning: redis://127.0.0.1" in log_in(home).stderr
     assert log_in(home).stderr == check(home).stderr == b""
 
 
-def test_a_password_and_a_socket(home: Home, tmp_path: Path) -> None:
+def test_a_password_and_a_socket_can_be_in_the_url(home: Home, tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     with RedisServer(tmp_path, "--requirepass", "p@ss:", "--unixsocket", str(path)) as server:
         for url in (f"redis://:p%40ss%3A@127.0.0.1:{server.port}/3", f"unix://default:p%40ss%3a@{path}?db=3"):

@@ -87,13 +87,13 @@ def test_two_hosts_send_exactly_the_limit_for_one_login(tmp_path: Path) -> None:
 
 
 class Filling:
-    """Eight processes that take one after the other until the limit is reached. They wait while the store fails."""
+    """Eight processes that take from one counter until its limit is reached. They wait while the store fails."""
 
     def __init__(self, url: str, home: Home) -> None:
         home.environ[b"RELAY_STORE"] = url.encode()
         self.home = home
         self.events, self.writer = os.pipe()
-        self.gate, self.opener = os.pipe()
+        self.resume_read, self.resume_write = os.pipe()
         self.results = started([self.fill] * PROCESSES)
 
     def fill(self) -> int:
@@ -103,7 +103,7 @@ class Filling:
                 taken = counters.take(JOE, ((LIMIT, 86400),), 1)[0]
             except StoreError:
                 os.write(self.writer, b"x")
-                os.read(self.gate, 1)
+                os.read(self.resume_read, 1)
                 continue
             if not taken:
                 return granted
@@ -122,9 +122,9 @@ class Filling:
 
     def go_on(self) -> int:
         """Let the processes go on, and return what all of them were granted from first to last."""
-        os.write(self.opener, b"g" * PROCESSES)
+        os.write(self.resume_write, b"g" * PROCESSES)
         granted = sum(self.results())
-        for descriptor in (self.events, self.writer, self.gate, self.opener):
+        for descriptor in (self.events, self.writer, self.resume_read, self.resume_write):
             os.close(descriptor)
         return granted
 
@@ -152,6 +152,6 @@ def test_a_killed_server_grants_no_more_than_the_limit_and_what_it_lost(
         if keeps is not None:
             assert kept >= granted if keeps else kept == 0
         lost = max(granted - kept, 0)
-        unheard = max(kept - granted, 0)  # counted, but the answer was on its way
-        assert unheard <= PROCESSES
-        assert filling.go_on() == LIMIT + lost - unheard
+        unanswered = max(kept - granted, 0)  # counted, but the answer was on its way
+        assert unanswered <= PROCESSES
+        assert filling.go_on() == LIMIT + lost - unanswered

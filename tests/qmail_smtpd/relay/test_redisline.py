@@ -30,9 +30,9 @@ ANSWERS: list[tuple[bytes, object]] = [
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Line, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield Line(ours, 20), theirs
+    client_end, server_end = socket.socketpair()
+    with client_end, server_end:
+        yield Line(client_end, 20), server_end
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
@@ -59,12 +59,12 @@ def test_a_command_is_counted_in_bytes() -> None:
     assert packed(b"GET", b"\xff\r\n", b"") == b"*3\r\n$3\r\nGET\r\n$3\r\n\xff\r\n\r\n$0\r\n\r\n"
 
 
-def test_the_kernel_ends_what_takes_too_long() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        line = Line(ours, 20)
+def test_the_kernel_limits_the_time_of_reads_and_writes() -> None:
+    client_end, server_end = socket.socketpair()
+    with client_end, server_end:
+        line = Line(client_end, 20)
         line.limit(0.25)
-        assert ours.gettimeout() is None
+        assert client_end.gettimeout() is None
         started = monotonic()
         with pytest.raises(TimeoutError):
             line.read()
@@ -78,11 +78,13 @@ class Elsewhere(socket.socket):
 
 
 @pytest.mark.parametrize("kind", [Elsewhere, socket.socket])
-def test_python_ends_it_where_the_kernel_does_not(kind: type[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_limits_the_time_where_the_kernel_does_not(
+    kind: type[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A 32-bit system with 64-bit times refuses the structure."""
     monkeypatch.setattr(redisline, "struct", SimpleNamespace(pack=lambda *_: b"short"))
-    ours, theirs = socket.socketpair()
-    with theirs, kind(ours.family, ours.type, ours.proto, ours.detach()) as connected:
+    client_end, server_end = socket.socketpair()
+    with server_end, kind(client_end.family, client_end.type, client_end.proto, client_end.detach()) as connected:
         line = Line(connected, 0.25)
         assert connected.gettimeout() == 0.25
         with pytest.raises(TimeoutError):
@@ -131,8 +133,8 @@ class Watched(Line):
 
     __slots__ = ("seen", "server")
 
-    def __init__(self, ours: socket.socket, server: socket.socket) -> None:
-        super().__init__(ours, 0.1)
+    def __init__(self, client_end: socket.socket, server: socket.socket) -> None:
+        super().__init__(client_end, 0.1)
         self.seen, self.server = b"", server
         server.setblocking(False)
 
@@ -148,11 +150,11 @@ class Watched(Line):
 
 
 def test_after_a_part_of_a_command_nothing_else_is_sent_on_the_same_connection() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    client_end, server_end = socket.socketpair()
+    with client_end, server_end:
         client = Client(b"redis://127.0.0.1:1", 0.1)
-        client.line = line = Watched(ours, theirs)
-        client.connection, client.pid = SimpleNamespace(disconnect=ours.close), os.getpid()
+        client.line = line = Watched(client_end, server_end)
+        client.connection, client.pid = SimpleNamespace(disconnect=client_end.close), os.getpid()
         name = b"x" * (8 << 20)
         with pytest.raises(StoreError, match="timed out"):
             client.run_without_answer(TAKE, [name], b"1")

@@ -75,6 +75,6 @@ def test_the_windows_of_a_file_are_found_by_their_length() -> None:
     content = window.empty(60) + window.empty(3600)
     assert window.find(content, 3600) == SIZE
     assert window.find(content, 7) == 2 * SIZE
-    assert window.find(content + b"\0" * 5, 7) == 2 * SIZE  # one that was being added
+    assert window.find(content + b"\0" * 5, 7) == 2 * SIZE  # after a window that was only partly written
     assert window.find(b"1 192.0.2.1 pop3".ljust(SIZE), 7) is None
     assert [seconds for seconds, _ in window.windows(content)] == [60, 3600]

@@ -76,7 +76,7 @@ def test_every_table_stops_growing() -> None:
     assert max(sizes(found)) <= max(BOUND, relayers.HOURS_KEPT + 1)
 
 
-def test_names_that_count_much_stay_and_the_report_says_what_was_dropped() -> None:
+def test_names_with_large_counts_stay_and_the_report_names_what_was_dropped() -> None:
     found, summary = read(200)
     assert found.total[tally.RELAYED] == 200 * 10
     relayed = next(section for section in summary.sections if section.key == "relayed")

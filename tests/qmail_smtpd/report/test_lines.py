@@ -95,9 +95,9 @@ def test_text_and_json_of_the_same_sessions_give_the_same_report(logs: tuple[byt
     stamped = b"".join(b"@400000006b0546a100000000 " + line for line in logs[0].splitlines(True))
     text, objects = (report(log) for log in (stamped, logs[1]))
     assert text.totals == objects.totals
-    for ours, theirs in zip(text.sections, objects.sections, strict=True):
-        if ours.key != "durations":
-            assert [row[:6] for row in ours.rows] == [row[:6] for row in theirs.rows]
+    for from_text, from_json in zip(text.sections, objects.sections, strict=True):
+        if from_text.key != "durations":
+            assert [row[:6] for row in from_text.rows] == [row[:6] for row in from_json.rows]
     assert text.findings == objects.findings
 
 

@@ -11,10 +11,10 @@ from qmail_smtpd.smtp.ruling import Ruling
 from tests.kit.echo import Echo, converse
 
 
-def ruling(*said: bytes) -> Ruling:
-    """Return the ruling of services that say this, until one of them ends the questions."""
+def ruling(*answers: bytes) -> Ruling:
+    """Return the ruling on these answers. An answer may end the questions: then the later ones do not count."""
     verdict = Verdict()
-    for number, action in enumerate(said):
+    for number, action in enumerate(answers):
         if not verdict.add(b"s%d" % number, action):
             break
     return verdict.finish()
@@ -48,7 +48,7 @@ def test_a_recipient_is_refused_with_this_reply(action: bytes, reply: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "code"),
+    ("answers", "code"),
     [
         ((b"DUNNO", b"REJECT"), b"554"),
         ((b"OK", b"REJECT"), None),
@@ -64,8 +64,8 @@ def test_a_recipient_is_refused_with_this_reply(action: bytes, reply: bytes) -> 
         ((b"PREPEND X-A: b", b"550 no"), b"550"),
     ],
 )
-def test_several_services_are_combined_as_postfix_does(said: tuple[bytes, ...], code: bytes | None) -> None:
-    reply = ruling(*said).reply
+def test_several_services_are_combined_as_postfix_does(answers: tuple[bytes, ...], code: bytes | None) -> None:
+    reply = ruling(*answers).reply
     assert (reply and reply[:3]) == code
 
 
@@ -149,10 +149,10 @@ ACTIONS = st.one_of(
 
 
 @given(st.lists(ACTIONS, max_size=4), st.booleans())
-def test_no_answer_makes_a_recipient_acceptable_that_rcpthosts_refuses(said: list[bytes], listed: bool) -> None:
+def test_no_answer_makes_a_recipient_acceptable_that_rcpthosts_refuses(answers: list[bytes], listed: bool) -> None:
     echo = Echo()
     try:
-        echo.rulings = [ruling(*said)]
+        echo.rulings = [ruling(*answers)]
     except Failure:
         echo.rulings = []
     recipient = b"u@ok.test" if listed else b"u@evil.test"

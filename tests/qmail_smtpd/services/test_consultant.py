@@ -44,7 +44,7 @@ def consult(
 
 
 def why(answer: Answer, seconds: float = PATIENCE) -> bytes:
-    """Return why a service that answers so cannot be asked. No connection to it is kept."""
+    """Return the reason why a service with this answer cannot be asked. No connection to it is kept."""
     with PolicyServer(answer) as server:
         ruling = consult(consultant(server.name), seconds=seconds)
         assert ruling.reply == POLICY_FAILURE

@@ -87,7 +87,7 @@ def test_any_argument_has_the_address_that_a_byte_machine_finds(argument: bytes)
         (b"[127.0.0.1]@a", None),
     ],
 )
-def test_address_literals(address: bytes, octets: tuple[int, ...] | None) -> None:
+def test_an_address_literal_gives_its_octets(address: bytes, octets: tuple[int, ...] | None) -> None:
     assert literal_octets(address) == (None if octets is None else bytes(octets))
 
 
@@ -126,7 +126,7 @@ def test_a_number_of_any_length_is_compared_with_the_limit(limit: int) -> None:
         *((text, None) for text in (b"[IPv6:]", b"[IPv6:1]", b"[::1]", b"[IPv6:::1%lo]", b"[IPv6: ::1]", b"[IPv6:::1")),
     ],
 )
-def test_ipv6_literals(domain: bytes, octets: bytes | None) -> None:
+def test_an_ipv6_literal_gives_its_octets(domain: bytes, octets: bytes | None) -> None:
     assert ipv6_literal_octets(b"u@" + domain) == octets
 
 

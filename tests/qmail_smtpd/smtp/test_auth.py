@@ -153,7 +153,7 @@ TABLE = [
 ]
 
 
-LISTS = [  # $SMTPAUTH -> what is offered with a checker; with a users file; whether SCRAM is if the file uses it
+LISTS = [  # $SMTPAUTH -> the offer with a checker; with a users file; whether SCRAM is added if the file uses it
     ("PLAIN LOGIN", "PLAIN LOGIN", "PLAIN LOGIN", False),
     ("plain", "PLAIN", "PLAIN", False),
     ("LOGIN\tPLAIN  CRAM-MD5", "LOGIN PLAIN CRAM-MD5", "LOGIN PLAIN CRAM-MD5", False),

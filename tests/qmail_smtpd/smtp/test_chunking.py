@@ -59,7 +59,7 @@ CONVERSATIONS: list[tuple[bytes, str, list[bytes], int | None]] = [
     (TRANSACTION + bdat(b"BDAT 3 LAST\r\nabc", True), "250 250 250", [b"BDAT 3 LAST\nabc\n"], None),
     (TRANSACTION + bdat(b"a\r\n", True) + TRANSACTION + bdat(b"b\r\n", True), "250 " * 6, [b"a\n", b"b\n"], None),
     (TRANSACTION + bdat(b"a", True) + TRANSACTION + b"DATA\r\n.\r\n", "250 " * 5 + "354 250", [b"a\n", b""], None),
-    # Line ends: all that can be meant by one is one, and a dot is only a dot.
+    # Line ends: whatever may be meant as a line end is one, and a dot is only a dot.
     (TRANSACTION + bdat(b"a\nb\r\n\nc", True), "250 250 250", [b"a\nb\n\nc\n"], None),
     (TRANSACTION + bdat(b".\r\n..\r\n\n.\n.a\r\n.\r\n", True), "250 250 250", [b".\n..\n\n.\n.a\n.\n"], None),
     (TRANSACTION + bdat(b"a\rb\r\r\nc\r", True), "250 250 250", [b"a\rb\r\nc\r\n"], None),

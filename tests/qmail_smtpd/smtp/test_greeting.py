@@ -1,4 +1,4 @@
-"""What EHLO says about limits, and control/smtpgreetdelay: silence before the greeting."""
+"""The limits in the reply to EHLO, and control/smtpgreetdelay: silence before the greeting."""
 
 import socket
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_limits_are_named_where_the_control_file_exists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["EHLO me\r\n", "Q", MESSAGE * 100])
-def test_a_client_that_speaks_before_the_greeting_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_client_that_sends_before_the_greeting_is_refused(tmp_path: Path, text: str) -> None:
     result = talk(home_with(tmp_path, smtpgreetdelay="20\n"), text)
     assert (result.stdout, result.status, result.queue) == (EARLY, 1, [])
     assert b"event=refused" in result.stderr

@@ -161,7 +161,7 @@ def test_a_client_without_an_address_never_relays_by_a_rule(tmp_path: Path) -> N
     assert environ[b"NORELAY"] == b"1"  # qmail-smtpd then ignores RELAYCLIENT
 
 
-def test_rules_deny_the_client_and_its_environment_says_whom(rules: bytes) -> None:
+def test_rules_deny_the_client_and_its_environment_names_it(rules: bytes) -> None:
     environ, allowed = environment(proxy(rules), {b"ADDR": b"192.0.2.8"})
     assert not allowed
     assert environ[b"TCPREMOTEIP"] == b"192.0.2.8"

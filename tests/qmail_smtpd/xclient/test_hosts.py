@@ -117,7 +117,7 @@ def test_a_session_without_an_address_is_not_listed(tmp_path: Path) -> None:
 
 
 def test_a_failure_to_read_the_file_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link can come to lead somewhere, which its own directory does not show."""
+    """The target of a link can be created later, and the directory of the link does not change then."""
     home = make_home(tmp_path / "home")
     (home / "control/xclienthosts").symlink_to(tmp_path / "later")
     monkeypatch.chdir(home)

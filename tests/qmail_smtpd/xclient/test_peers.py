@@ -40,7 +40,7 @@ def server(home: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 def ask(proxy: Proxy, source: str, *commands: str) -> list[str]:
-    """Give the commands one after the other, as nginx wants them, and return the replies."""
+    """Send the commands one after the other, as nginx requires, and return the replies."""
     with socket.create_connection((proxy.host, proxy.port), 20, (source, 0)) as client:
         replies = client.makefile("rb")
         answers = [read_reply(replies)]
@@ -189,7 +189,7 @@ def test_relaytest_through_nginx_finds_no_open_relay(server: Server, home: Path)
     assert done.verdict.startswith("closed: "), done
 
 
-# Postfix. The codes of both for each list of commands; where they differ, ours and theirs.
+# Postfix. For each list of commands the codes of both; where they differ, those of qmail-smtpd and of Postfix.
 
 SAME = [
     ("XCLIENT", "501"),
@@ -286,19 +286,19 @@ def pipelined(data: bytes, server: "Server | Postfix", host: str) -> str:
 @needs_root
 def test_the_codes_are_postfixs(server: Server) -> None:
     peer("/usr/sbin/postfix")
-    with Postfix(POSTFIX + "smtpd_authorized_xclient_hosts = 127.0.0.1\n") as theirs:
+    with Postfix(POSTFIX + "smtpd_authorized_xclient_hosts = 127.0.0.1\n") as postfix:
         for commands, expected, *other in [*SAME, *DIFFERENT]:
             data = b"".join(command.encode() + b"\r\n" for command in commands.split("|"))
             assert pipelined(data, server, "127.0.0.1") == expected, commands
-            assert pipelined(data, theirs, "127.0.0.1") == (other[0] if other else expected), commands
+            assert pipelined(data, postfix, "127.0.0.1") == (other[0] if other else expected), commands
 
 
 @needs_root
 def test_a_host_that_is_not_listed_gets_502_where_postfix_has_other_codes(server: Server, home: Path) -> None:
     peer("/usr/sbin/postfix")
     (home / "control/xclienthosts").unlink()
-    with Postfix(POSTFIX) as theirs:
-        for commands, ours, other in UNLISTED:
+    with Postfix(POSTFIX) as postfix:
+        for commands, expected, postfix_codes in UNLISTED:
             data = b"".join(command.encode() + b"\r\n" for command in commands.split("|"))
-            assert pipelined(data, server, "127.0.0.1") == ours
-            assert pipelined(data, theirs, "127.0.0.1") == other
+            assert pipelined(data, server, "127.0.0.1") == expected
+            assert pipelined(data, postfix, "127.0.0.1") == postfix_codes

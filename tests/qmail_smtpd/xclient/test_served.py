@@ -95,7 +95,7 @@ def test_clients_relay_by_the_rules_of_their_own_addresses(server: Server) -> No
 
 @pytest.mark.parametrize("cdb", [False, True], ids=["", "morercpthosts.cdb"])
 def test_nothing_of_a_proxys_client_is_there_for_the_next_client(cdb: bool, home: Path, rules: Path) -> None:
-    """All of them are served by the same process, which would have ended with a descriptor that is left open."""
+    """The same process serves all of them. It would have ended if a descriptor had been left open."""
     if cdb:
         (home / "control/morercpthosts.cdb").write_bytes(bytes(2048))  # without a domain; a session holds it open
     with serving(home, rules) as server:
