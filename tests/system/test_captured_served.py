@@ -61,10 +61,10 @@ def test_a_served_session_is_answered_as_the_original_answered_it(number: int, s
     with server.connect(source=ip) as client:
         try:
             client.sendall(latin(case["stdin"]))
-            if not case.get("stdin_hold"):  # it is the server that ends those that have it
+            if not case.get("stdin_hold"):  # with it, the server must end the session
                 client.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # a session that cannot begin has ended before it could be told anything
+            pass  # a session that cannot begin has ended before it could read anything
         stdout = read_all(client)
     stdout = re.sub(rb"250 ok \d+ qp \d+\r\n", b"250 ok {TIME} qp {PID}\r\n", stdout)
     assert without_size(stdout) == latin(case["stdout"])
@@ -75,7 +75,7 @@ def test_a_served_session_is_answered_as_the_original_answered_it(number: int, s
 
 
 def exit_status(server: Server, ip: str) -> int:
-    """The exit status that the server's log tells for the session of this client."""
+    """Return the exit status of this client's session from the server's log."""
     started = re.search(rb"tcpserver: pid (\d+) from " + re.escape(ip.encode()) + rb"\n", wait_for_log(server, ip))
     assert started
     ended = re.compile(rb"tcpserver: end " + started[1] + rb" status (\d+)\n")  # the first one from here on

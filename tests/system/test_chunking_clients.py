@@ -1,4 +1,4 @@
-"""Clients that use DATA where CHUNKING is offered, as docs/clients.md says. Their text with bare LFs arrives whole."""
+"""Clients that use DATA where CHUNKING is offered (docs/clients.md). Their text with bare LFs arrives whole."""
 
 import subprocess
 from collections.abc import Callable

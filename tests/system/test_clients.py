@@ -154,7 +154,7 @@ def test_swaks_relays_from_an_address_that_may(server, mode):
 
 @pytest.mark.peer
 @pytest.mark.parametrize("mode", MODES, ids=["esmtp", "pipelined", "smtp"])
-def test_swaks_from_elsewhere_is_told_why_it_is_refused(server, mode):
+def test_swaks_from_elsewhere_gets_the_reason_for_its_refusal(server, mode):
     result = swaks(server, "--to", OUTSIDE, "--local-interface", "127.0.0.2", *mode)
     assert result.returncode == 24  # swaks(1): no recipient was taken
     assert "<** 553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)" in result.stdout

@@ -35,7 +35,7 @@ def full_pipe() -> Iterator[int]:
 
 
 class Case(NamedTuple):
-    """A run of a program that complains: its words, its input, its exit status, and the end of its output."""
+    """A run of a program that logs an error: its words, its input, its exit status, and the end of its output."""
 
     words: list[str]
     sent: bytes = b""
@@ -108,7 +108,7 @@ def test_a_program_goes_on_when_its_log_is_full(name: str, home: Path, full_pipe
     case = CASES[name]
     start = time.monotonic()
     done = run(case, home, full_pipe)
-    assert time.monotonic() - start > STALL  # it had something to say
+    assert time.monotonic() - start > STALL  # it had something to log
     assert done.returncode == case.exit
     assert done.stdout.endswith(case.output)
 
@@ -134,7 +134,7 @@ def test_a_bug_is_no_reason_to_hang(name: str, home: Path, full_pipe: int) -> No
     case = Case(words.get(program, [program]))
     assert run(case, home, full_pipe, PYTHONPATH=str(home)).returncode == status
     assert time.monotonic() - start > STALL
-    told = subprocess.run(
+    done = subprocess.run(
         case.words,
         input=b"",
         capture_output=True,
@@ -145,14 +145,14 @@ def test_a_bug_is_no_reason_to_hang(name: str, home: Path, full_pipe: int) -> No
             "PYTHONPATH": str(home),
         },
     )
-    assert told.returncode == status
-    assert (b"Traceback" in told.stderr) == ("bug" in name)
+    assert done.returncode == status
+    assert (b"Traceback" in done.stderr) == ("bug" in name)
 
 
 @pytest.mark.parametrize("options", [["--exec"], ["--reuse", "1"], []], ids=["exec'd", "called", "reused"])
 def test_a_server_goes_on_serving_when_its_log_is_full(home: Path, full_pipe: int, options: list[str]) -> None:
     (home / "bin/qmail-queue").unlink()
-    (home / "bin/qmail-queue").symlink_to(script("maildir-queue"))  # it complains: no $QUEUE_MAILDIR
+    (home / "bin/qmail-queue").symlink_to(script("maildir-queue"))  # it logs an error: no $QUEUE_MAILDIR
     words = ["-v", "-c", "2", "-RHl0", *options, "127.0.0.1", "0", script("qmail-smtpd")]
     with Server(words, environ={"QMAILHOME": str(home)}, stderr=full_pipe) as server:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""examples/install: all programs in a prefix without a compiler, and what it says that a host still needs."""
+"""examples/install: all programs in a prefix without a compiler, and its report of what a host still needs."""
 
 import os
 import pwd
@@ -114,7 +114,7 @@ def test_anything_but_check_and_a_prefix_is_a_usage_error(words: list[str]) -> N
 
 
 class Host:
-    """A qmail home and service directories, and what install_check says about them."""
+    """A qmail home and service directories, and what install_check reports about them."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "qmail"
@@ -134,7 +134,7 @@ class Host:
         return self.services / name
 
     def lines(self, *names: str) -> list[str]:
-        """What the functions of these names print."""
+        """Return what the functions of these names print."""
         code = f"""{CHECK}
 c.SERVICE_DIRECTORIES = (sys.argv[2],)
 home, services = Path(sys.argv[1]), c.find_services()
@@ -269,7 +269,7 @@ def test_a_directory_in_place_of_a_run_script_is_no_service(host: Host) -> None:
 
 @needs_root
 def test_a_check_by_an_account_that_may_not_read_everything_is_a_clear_line(tmp_path: Path) -> None:
-    """README has `examples/install --check`, which changes nothing: it need not be root's."""
+    """README has `examples/install --check`, which changes nothing: it does not need root."""
     open_to_all(tmp_path)
     tree = copy_tree(tmp_path)
     (tmp_path / "control").mkdir(0o700)

@@ -23,7 +23,7 @@ CREDENTIALS = 3  # the descriptor that a checker reads
 
 
 class Mute:
-    """A server that accepts a connection, and says nothing."""
+    """A server that accepts a connection, and sends nothing."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.listener = socket.create_server((host, port))
@@ -66,10 +66,10 @@ def end_of(process: "subprocess.Popen[bytes]", waits: Callable[[], object]) -> N
     try:
         until(waits)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE)
+        _, stderr = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
-    assert (process.returncode, said) == (-signal.SIGINT, b"")
+    assert (process.returncode, stderr) == (-signal.SIGINT, b"")
 
 
 def connecting(port: int) -> int:
@@ -92,7 +92,7 @@ PORTS = {"who@": 11, "date@": 13, "finger@": 79}
 
 @needs_root
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_client_while_it_connects(name: str) -> None:
+def test_a_client_is_interrupted_while_it_connects(name: str) -> None:
     with Silent(own_address(1), PORTS.get(name, 0)) as silent:
         before = connecting(silent.port)
         values = {"HOST": own_address(1), "PORT": str(silent.port)}
@@ -101,20 +101,20 @@ def test_a_client_while_it_connects(name: str) -> None:
 
 
 @pytest.mark.parametrize("words", [["mconnect"], ["tcpcat"], ["http@"]], ids=" ".join)
-def test_a_client_while_its_server_says_nothing(words: list[str], mute: Mute) -> None:
+def test_a_client_is_interrupted_while_its_server_sends_nothing(words: list[str], mute: Mute) -> None:
     more = [""] if words == ["http@"] else []
     interrupted([*words, "127.0.0.1", *more, str(mute.port)], mute.has_client)
 
 
 @needs_root
-def test_tcpclient_while_it_asks_for_the_user(mute: Mute) -> None:
+def test_tcpclient_is_interrupted_while_it_asks_for_the_user(mute: Mute) -> None:
     host = own_address(1)
     with Mute(host) as server, Mute(host, 113) as ident:
         interrupted(["tcpclient", "-Hl0", host, str(server.port), "true"], ident.has_client)
 
 
 @pytest.mark.parametrize("name", ["recordio", "fixcrio"])
-def test_a_program_between_pipes_and_the_process_that_copies(name: str, tmp_path: Path) -> None:
+def test_a_program_between_pipes_is_interrupted_with_the_process_that_copies(name: str, tmp_path: Path) -> None:
     """The log of recordio has the program's first line, and no more."""
     log = tmp_path / "log"
     with open(log, "wb") as written:
@@ -135,7 +135,7 @@ def test_a_program_between_pipes_and_the_process_that_copies(name: str, tmp_path
 
 
 @needs_root
-def test_rblsmtpd_while_it_asks() -> None:
+def test_rblsmtpd_is_interrupted_while_it_asks() -> None:
     with ListServer(own_address(1), {"1.2.0.192.list.test": SILENT}) as names:
         environ = {"TCPREMOTEIP": "192.0.2.1", "DNSCACHEIP": names.host}
         interrupted(["rblsmtpd", "-r", "list.test", "true"], lambda: names.asked, environ)
@@ -147,7 +147,7 @@ def is_empty(descriptor: int) -> bool:
 
 
 @pytest.mark.parametrize("name", CHECKERS)
-def test_a_checker_while_it_reads_the_credentials(name: str) -> None:
+def test_a_checker_is_interrupted_while_it_reads_the_credentials(name: str) -> None:
     process = subprocess.Popen(
         ["sh", "-c", f"exec {script(name)} true {CREDENTIALS}<&0"],
         stdin=subprocess.PIPE,
@@ -161,7 +161,7 @@ def test_a_checker_while_it_reads_the_credentials(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["addcr", "delcr", "tcprules"])
-def test_a_filter_while_it_reads(name: str, tmp_path: Path) -> None:
+def test_a_filter_is_interrupted_while_it_reads(name: str, tmp_path: Path) -> None:
     words = [str(tmp_path / "cdb"), str(tmp_path / "tmp")]
     process = subprocess.Popen(
         [script(name), *words],
@@ -176,7 +176,7 @@ def test_a_filter_while_it_reads(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_checkusers_while_it_reads_a_password(tmp_path: Path) -> None:
+def test_checkusers_is_interrupted_while_it_reads_a_password(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [script("checkusers"), "--set", "joe"],
         stdin=subprocess.PIPE,
@@ -191,20 +191,20 @@ def test_checkusers_while_it_reads_a_password(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["relay-check", "relay-allow"])
-def test_a_program_of_a_chain_while_its_store_is_silent(name: str, mute: Mute) -> None:
+def test_a_program_of_a_chain_is_interrupted_while_its_store_is_silent(name: str, mute: Mute) -> None:
     store = f"redis://127.0.0.1:{mute.port}/0"
     client = {"TCPREMOTEIP": "192.0.2.1", "USER": "joe", "RELAY_TIMEOUT": "60"}
     interrupted([name, "true"], mute.has_client, {"RELAY_STORE": store, **client})
 
 
-def test_rcptcheck_postfix_while_its_server_is_silent(mute: Mute) -> None:
+def test_rcptcheck_postfix_is_interrupted_while_its_server_is_silent(mute: Mute) -> None:
     server = f"inet:127.0.0.1:{mute.port}"
     environ = {"RCPTCHECK_SERVER": server, "RECIPIENT": "joe@example.org", "SENDER": ""}
     interrupted(["rcptcheck-postfix"], mute.has_client, environ)
 
 
 def test_an_interrupt_that_is_ignored_stays_ignored() -> None:
-    """As by a shell without job control, for what it starts in the background."""
+    """A shell without job control ignores SIGINT in this way for the programs that it starts in the background."""
     process = subprocess.Popen(
         ["sh", "-c", f"trap '' INT; exec {script('addcr')}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

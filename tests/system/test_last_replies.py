@@ -126,7 +126,7 @@ def test_all_replies_of_pop3_arrive(pop3: Server, sent: bytes, last: bytes) -> N
 
 
 @pytest.mark.parametrize("goes_on", [False, True], ids=["silent", "sending"])
-def test_a_client_that_does_not_close_its_connection_is_let_go_soon(server: Server, goes_on: bool) -> None:
+def test_a_client_that_does_not_close_its_connection_is_disconnected_soon(server: Server, goes_on: bool) -> None:
     start = time.monotonic()
     with server.connect() as client:
         client.sendall(b"QUIT\r\n")
@@ -139,7 +139,7 @@ def test_a_client_that_does_not_close_its_connection_is_let_go_soon(server: Serv
     assert b" status 0\n" in server.wait_for_log(rb"^tcpserver: end ")
 
 
-def test_a_client_that_floods_the_connection_is_let_go_at_once(server: Server) -> None:
+def test_a_client_that_floods_the_connection_is_disconnected_at_once(server: Server) -> None:
     with server.connect() as client, suppress(OSError):
         client.sendall(b"QUIT\r\n" + bytes(LAST_BYTES))
         for _ in range(100):

@@ -1,4 +1,4 @@
-"""A queue program that is called in a fork of the session: it finds and does what it would find and do exec'd."""
+"""A queue program that is called in a fork of the session: it finds and does the same as if it were exec'd."""
 
 import os
 import re
@@ -20,7 +20,7 @@ EXECUTE = """
 import os, sys
 
 def main():
-    '''Do what the message says between CODE and END, and leave what `answer` is then in the home.'''
+    '''Execute the code between CODE and END in the message, and leave the value of `answer` in the home.'''
     text = b''
     while not text.endswith(b'\\nEND\\n'):
         text += os.read(0, 1)
@@ -48,13 +48,13 @@ class Way:
         self.server = Server(words, environ=environ, preexec=lambda: os.umask(0o27))
 
     def send(self, code: str, body: bytes = b"") -> bytes:
-        """The reply to a message that says so, in a session of its own."""
+        """Send a message that contains the code, in a session of its own. Return the reply to the message."""
         text = BEGIN + b"CODE\n" + code.encode() + b"\nEND\n" + body + b"."
-        said = self.server.ask(text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b"\r\nQUIT\r\n")
-        return said.split(b"\r\n")[-3]
+        replies = self.server.ask(text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b"\r\nQUIT\r\n")
+        return replies.split(b"\r\n")[-3]
 
     def answer(self, code: str, body: bytes = b"") -> str:
-        """What the program has found."""
+        """Return what the program has left in `answer`."""
         (self.home / "answer").unlink(missing_ok=True)
         assert self.send(code, body).startswith(b"250 ok "), self.server.log()
         return (self.home / "answer").read_text()
@@ -103,7 +103,7 @@ def test_a_called_queue_program_finds_what_an_exec_ed_one_finds(ways: dict[str, 
     assert found["called"] == found["exec'd"] != ""
 
 
-def test_it_has_nothing_of_the_session_but_its_three_pipes_and_the_log(ways: dict[str, Way]) -> None:
+def test_a_called_program_has_nothing_of_the_session_but_its_three_pipes_and_the_log(ways: dict[str, Way]) -> None:
     found = ways["called"].answer(
         f"{IMPORTS}answer = ascii([(n, stat.filemode(os.fstat(n).st_mode)[0]) for n in OPEN])"
     )
@@ -126,7 +126,7 @@ ENDS = {  # what the program does -> the reply
 
 @pytest.mark.parametrize("code", ENDS)
 @pytest.mark.parametrize("name", WAYS)
-def test_each_end_of_it_has_its_reply(ways: dict[str, Way], name: str, code: str) -> None:
+def test_each_end_of_the_program_has_its_reply(ways: dict[str, Way], name: str, code: str) -> None:
     assert ways[name].send(code, b"x" * 70 + b"\n").startswith(ENDS[code])
 
 
@@ -138,15 +138,13 @@ RAISED = ["OSError(28, 'x')", "ChildProcessError(10, 'x')", "BlockingIOError(11,
 
 
 @pytest.mark.parametrize("error", RAISED)
-def test_an_error_of_it_is_not_taken_for_one_of_the_session_that_it_was_forked_from(
-    ways: dict[str, Way], error: str
-) -> None:
+def test_an_error_of_the_program_is_not_taken_for_one_of_its_session(ways: dict[str, Way], error: str) -> None:
     way = ways["called"]
     before = way.server.log()
     assert way.send(f"raise {error}") == b"451 qq temporary problem (#4.3.0)"
-    said = way.server.wait_for_log(rb"^tcpserver: end ", before.count(b"tcpserver: end ") + 1)[len(before) :]
-    assert len(re.findall(rb"(?m)^obey: fatal: ", said)) == 1
-    assert said.count(b"event=end ") == 1
+    log = way.server.wait_for_log(rb"^tcpserver: end ", before.count(b"tcpserver: end ") + 1)[len(before) :]
+    assert len(re.findall(rb"(?m)^obey: fatal: ", log)) == 1
+    assert log.count(b"event=end ") == 1
 
 
 CANNOT_START = """
@@ -174,9 +172,9 @@ def test_a_session_of_many_messages_reaps_each_program_and_keeps_no_descriptor(w
     with server.connect() as client:
         for _ in range(5):
             client.sendall(BEGIN + b"CODE\r\nstatus = 0\r\nEND\r\n.\r\n")
-            said = b""
-            while b" qp " not in said or not said.endswith(b"\r\n"):
-                said += client.recv(4096)
+            received = b""
+            while b" qp " not in received or not received.endswith(b"\r\n"):
+                received += client.recv(4096)
             (pid,) = children(server.pid)
             assert children(pid) == []
             seen.add(tuple(sorted(os.listdir(f"/proc/{pid}/fd"))))

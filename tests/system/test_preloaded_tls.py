@@ -1,4 +1,4 @@
-"""TLS where tcpserver's parent has loaded qmail-smtpd: what it has ready for its children, and what each still does."""
+"""TLS where tcpserver's parent has loaded qmail-smtpd: what it prepares for its children, and what each still does."""
 
 import grp
 import os
@@ -61,7 +61,7 @@ def test_a_renewed_certificate_counts_from_the_next_connection(home: Path, optio
         greeting(server, trusting(control / "servercert.pem"))
 
 
-def test_trouble_with_the_files_comes_and_goes_without_a_restart(home: Path) -> None:
+def test_faults_of_the_files_come_and_go_without_a_restart(home: Path) -> None:
     control = home / "control"
     with serving(home) as server:
         context = trusting(control / "servercert.pem")
@@ -104,7 +104,7 @@ def has_openssl(pid: int) -> bool:
 
 
 def test_sessions_in_clear_never_load_openssl(home: Path) -> None:
-    """Nor does the parent of a home without a certificate; of one with it, it does so once, for all."""
+    """Without a certificate, the parent does not load OpenSSL either. With one, it loads OpenSSL once, for all."""
     (home / "control/servercert.pem").unlink()
     with serving(home, SMTPS="") as server, server.connect() as client:
         assert client.recv(100).startswith(b"220")
@@ -122,7 +122,7 @@ def test_sessions_in_clear_never_load_openssl(home: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_tls_session_is_taken_up_in_another_child(home: Path, version: ssl.TLSVersion) -> None:
+def test_a_tls_session_is_resumed_in_another_child(home: Path, version: ssl.TLSVersion) -> None:
     """The keys of the tickets are the parent's. A file that has just been written is not kept yet: that takes 2 s."""
     context = trusting(home / "control/servercert.pem")
     context.maximum_version = version
@@ -150,8 +150,8 @@ def test_no_two_children_have_the_same_random_numbers(home: Path) -> None:
     assert len(seen) == 20
 
 
-def test_a_child_has_no_descriptor_more(home: Path) -> None:
-    for options, least in ((["--reuse", "1"], 1000), ([], 10)):  # a worker's own stand from 10 on
+def test_a_child_has_no_further_descriptor(home: Path) -> None:
+    for options, least in ((["--reuse", "1"], 1000), ([], 10)):  # a worker's own descriptors begin at 10
         with serving(home, [*PRELOAD, *options], SMTPS="") as server, server.connect() as client:
             client.recv(100)
             child = children(server.pid)[0]
@@ -164,7 +164,7 @@ import grp
 import os
 
 def before_fork(environ):
-    with open(os.environ["TOLD"], "a") as file:
+    with open(os.environ["RECORD"], "a") as file:
         print(os.getpid(), environ.get(b"GIVEN"), environ.get(b"RULE"), file=file)
 
 def main():
@@ -173,21 +173,26 @@ def main():
 
 
 @pytest.mark.parametrize("options", ["-RHl0", "-Rhl0"], ids=["asking nothing", "asking for names"])
-def test_a_preloaded_module_is_told_of_each_fork_in_the_parent(tmp_path: Path, options: str) -> None:
+def test_a_preloaded_module_is_called_before_each_fork_in_the_parent(tmp_path: Path, options: str) -> None:
     install_script(tmp_path, "hooked", HOOK)
-    told = tmp_path / "told"
+    record = tmp_path / "record"
     cdb = compiled(tmp_path / "rules.cdb", ':allow,RULE="set"\n')
-    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "TOLD": str(told), "GIVEN": "x"}
+    environ = {
+        "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
+        "PYTHONPATH": str(tmp_path),
+        "RECORD": str(record),
+        "GIVEN": "x",
+    }
     words = [options, "--preload", "hooked", "-x", str(cdb), "127.0.0.1", "0", "hooked"]
     with Server(words, environ=environ) as server:
-        assert told.read_text() == f"{server.pid} b'x' None\n"
+        assert record.read_text() == f"{server.pid} b'x' None\n"
         for _ in range(3):
             assert server.ask() == b"set"
-        assert told.read_text() == f"{server.pid} b'x' None\n" * 4
+        assert record.read_text() == f"{server.pid} b'x' None\n" * 4
 
 
 @pytest.mark.parametrize("trouble", ["import nothing_of_that_name", "open('/nonexistent')"])
-def test_what_a_module_cannot_have_ready_does_not_stop_the_server(tmp_path: Path, trouble: str) -> None:
+def test_what_a_module_cannot_prepare_does_not_stop_the_server(tmp_path: Path, trouble: str) -> None:
     source = f"import os\n\ndef before_fork(environ):\n    {trouble}\n\ndef main():\n    os.write(1, b'here')\n"
     install_script(tmp_path, "unready", source)
     environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
@@ -197,25 +202,25 @@ def test_what_a_module_cannot_have_ready_does_not_stop_the_server(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("level", "said"), [("-Q", b"tcpserver: warning: before_fork of failing: ValueError: a bug\n"), ("-q", b"")]
+    ("level", "log"), [("-Q", b"tcpserver: warning: before_fork of failing: ValueError: a bug\n"), ("-q", b"")]
 )
-def test_a_bug_of_a_module_is_logged_once_and_not_with_q(tmp_path: Path, level: str, said: bytes) -> None:
+def test_a_bug_of_a_module_is_logged_once_and_not_with_q(tmp_path: Path, level: str, log: bytes) -> None:
     hook = "def before_fork(environ):\n    raise ValueError('a bug')\n\n"
     source = f"import os\n\n{hook}def main():\n    os.write(1, b'here')\n"
     install_script(tmp_path, "failing", source)
     environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
     with Server([level, "-RHl0", "--preload", "failing", "127.0.0.1", "0", "failing"], environ=environ) as server:
         assert [server.ask() for _ in range(2)] == [b"here"] * 2
-        assert server.log() == said
+        assert server.log() == log
 
 
-def test_a_program_that_is_not_preloaded_is_told_of_nothing(tmp_path: Path) -> None:
+def test_a_program_that_is_not_preloaded_is_not_called_before_a_fork(tmp_path: Path) -> None:
     install_script(tmp_path, "hooked", HOOK)
-    told = tmp_path / "told"
-    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "TOLD": str(told)}
+    record = tmp_path / "record"
+    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(tmp_path), "RECORD": str(record)}
     with Server(["-RHl0", "127.0.0.1", "0", "hooked"], environ=environ) as server:
         assert server.ask() == b"none"
-    assert not told.exists()
+    assert not record.exists()
 
 
 @needs_root

@@ -59,7 +59,7 @@ def test_only_a_client_that_the_proxy_names_relays_by_its_address(home: Path, wa
         assert recipient(server, made.v1("192.0.2.7")) == "250"
         for header in (LOCAL, UNKNOWN):
             assert recipient(server, header) == "553"
-            assert recipient(server, header, plain("joe")) == "250"  # a proof of its own
+            assert recipient(server, header, plain("joe")) == "250"  # a login counts without an address
             assert recipient(server, header, plain("joe", "wrong")) == "553"
             assert recipient(server, made.v1("127.0.0.1")) == "250"
         assert server.ask(made.v1("192.0.2.8") + b"QUIT\r\n") == b""

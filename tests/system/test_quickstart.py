@@ -25,7 +25,7 @@ PATIENCE = 30  # seconds after which something that should happen will not
 
 
 def environment(**changes):
-    """What a user's shell has, without what the machine that runs the tests has set for them."""
+    """The environment of a user's shell, without the variables that are set for the tests on this machine."""
     environ = {key: value for key, value in os.environ.items() if key not in ("PORT", "PYTHON", "RELAYCLIENT")}
     return {**environ, **changes}
 
@@ -38,14 +38,14 @@ def quickstart(tree, *arguments, **changes):
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory):
-    """A tree in which --check has been run once, without a compiler, and what that said."""
+    """A tree in which --check has been run once, without a compiler, and the result."""
     tree = copy_tree(tmp_path_factory.mktemp("quickstart"))
     return tree, quickstart(tree, "--check", PYTHON=sys.executable, CC="/bin/false")
 
 
 @pytest.fixture
 def tree(first_run):
-    """The tree of the first run, as that left it."""
+    """The tree, as the first run has left it."""
     tree, _ = first_run
     yield tree
     shutil.rmtree(tree / ".quickstart", ignore_errors=True)
@@ -100,7 +100,7 @@ def assert_nothing_is_left(running):
 # the round
 
 
-def test_the_first_run_makes_everything_without_a_compiler_and_the_round_is_right(first_run):
+def test_the_first_run_makes_everything_without_a_compiler_and_its_checks_succeed(first_run):
     tree, result = first_run
     assert (result.returncode, result.stderr) == (0, "")
     making, installing, *round_ = result.stdout.splitlines()
@@ -114,7 +114,7 @@ def test_the_first_run_makes_everything_without_a_compiler_and_the_round_is_righ
     assert sorted(path.name for path in tree.iterdir() if path.name.startswith(".")) == [".venv"]
 
 
-def test_a_second_run_says_what_it_uses_again(tree):
+def test_a_second_run_prints_what_it_uses_again(tree):
     result = quickstart(tree, "--check", PYTHONWARNINGS="default::ResourceWarning")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[0] == f"quickstart: using {tree}/.venv"
@@ -153,7 +153,7 @@ def test_rules_that_do_not_compile_are_named(tree):
 # the server
 
 
-def test_it_says_in_under_ten_lines_where_things_lie_and_what_to_try(tree):
+def test_it_prints_in_under_ten_lines_where_files_are_and_what_to_try(tree):
     with serving(tree) as running:
         text = "\n".join(running.lines)
         assert len(running.lines) < 9  # and two more where it has to make .venv first
@@ -342,7 +342,7 @@ def test_a_python_without_venv_is_a_clear_line(bare_tree, tmp_path):
 
 @pytest.mark.parametrize("newer", [f"python3.{minor}" for minor in range(11, 16)])
 def test_a_newer_python_is_found_beside_an_old_one(bare_tree, tmp_path, newer):
-    # it stops where pip would begin: which Python is taken is to be seen in the first line
+    # it stops where pip would begin: the first line shows which Python it uses
     broken = f'case "$*" in *ensurepip*) ;; "-m venv"*) exit 1;; *) exec {sys.executable} "$@";; esac'
     result = quickstart(bare_tree, "--check", PATH=tools(tmp_path, python3=OLD, **{newer: broken}))
     assert result.returncode == 100
@@ -351,7 +351,7 @@ def test_a_newer_python_is_found_beside_an_old_one(bare_tree, tmp_path, newer):
     assert not (bare_tree / ".venv").exists()
 
 
-def test_a_venv_that_is_not_ours_to_use_is_a_clear_line(bare_tree):
+def test_a_venv_without_a_python_is_a_clear_line(bare_tree):
     (bare_tree / ".venv").mkdir()
     result = quickstart(bare_tree, "--check")
     assert result.returncode == 100

@@ -16,7 +16,7 @@ from tests.kit.examples import copy_tree, programs_of
 from tests.kit.server import PATIENCE, needs_root
 from tests.kit.support import free_port
 
-STEPS = [  # what each step of the round says, after `roaming: ok: `
+STEPS = [  # what each step of the round prints after `roaming: ok: `
     r"127\.0\.0\.5 to someone@elsewhere\.example: 553 .*, not stored",
     r"127\.0\.0\.5 to someone@example\.com: 250 ok .*, stored",
     r"127\.0\.0\.5 logs in with a wrong password: -ERR authorization failed",
@@ -36,7 +36,7 @@ STEPS = [  # what each step of the round says, after `roaming: ok: `
     r"tcp\.smtp\.cdb is unchanged: [0-9a-f]{16}",
 ]
 
-# It does what .venv/bin/python3 would, but for pip.
+# It does what .venv/bin/python3 would do, except that pip installs nothing.
 PYTHON = """#!/bin/sh
 case "$*" in
     *" -m pip install "* | "-m pip install "*) ;;
@@ -69,7 +69,7 @@ def roaming(tree: Path, *words: str, **changes: str) -> "subprocess.CompletedPro
 
 
 @pytest.mark.slow
-def test_the_whole_way_is_proved_and_nothing_is_left(tree: Path, tmp_path: Path) -> None:
+def test_the_check_proves_each_step_and_leaves_nothing(tree: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     foreign = {
@@ -82,12 +82,14 @@ def test_the_whole_way_is_proved_and_nothing_is_left(tree: Path, tmp_path: Path)
     }
     done = roaming(tree, "--check", TMPDIR=str(temporary), **foreign)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    said = [line.removeprefix("roaming: ok: ") for line in done.stdout.splitlines() if line.startswith("roaming: ok: ")]
-    assert len(said) == len(STEPS)
-    for step, line in zip(STEPS, said, strict=True):
+    reported = [
+        line.removeprefix("roaming: ok: ") for line in done.stdout.splitlines() if line.startswith("roaming: ok: ")
+    ]
+    assert len(reported) == len(STEPS)
+    for step, line in zip(STEPS, reported, strict=True):
         assert re.fullmatch(step, line)
     (later,) = re.findall(r", (\d+\.\d) s later: ", done.stdout)
-    assert float(later) >= 5  # of a window of six, times being whole seconds
+    assert float(later) >= 5  # the window has six, and times are whole seconds
     assert programs_of(tree) == []
     assert list(temporary.iterdir()) == []
 
@@ -111,14 +113,14 @@ def test_root_needs_no_user_namespaces(tree: Path, tmp_path: Path) -> None:
 
 
 @needs_root
-def test_root_without_any_other_account_is_told_what_to_do(tree: Path, tmp_path: Path) -> None:
+def test_root_without_any_other_account_gets_advice(tree: Path, tmp_path: Path) -> None:
     done = roaming(tree, "--check", PATH=refusing(tmp_path / "bin", "unshare", "setpriv"))
     text = "the POP3 server does not run as root, and this host refuses unshare and setpriv: use another account\n"
     assert (done.returncode, done.stderr) == (111, f"roaming: fatal: {text}")
 
 
 @pytest.mark.slow
-def test_a_round_through_a_server_that_does_not_ask_the_store_fails_and_shows_the_log(tree: Path) -> None:
+def test_a_check_of_a_server_that_does_not_ask_the_store_fails_and_shows_the_log(tree: Path) -> None:
     script = tree / "examples/smtp-after-pop/run"
     script.write_text(script.read_text().replace(" relay-check qmail-smtpd\n", " qmail-smtpd\n"))
     done = roaming(tree, "--check")
@@ -129,7 +131,7 @@ def test_a_round_through_a_server_that_does_not_ask_the_store_fails_and_shows_th
 
 @contextmanager
 def serving(tree: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """The example while it serves, and what it has printed of itself."""
+    """The example while it serves, and the lines that it has printed itself."""
     command = [tree / "examples/roaming"]
     environ = environment(PORTS=f"{free_port()} {free_port()}")
     process = subprocess.Popen(
@@ -149,7 +151,7 @@ def serving(tree: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
 
 
 @pytest.mark.slow
-def test_what_it_says_can_be_tried_and_a_signal_ends_it(tree: Path) -> None:
+def test_the_commands_that_it_prints_work_and_a_signal_ends_it(tree: Path) -> None:
     with serving(tree) as (process, lines):
         results = [
             subprocess.run(line, shell=True, capture_output=True, text=True) for line in lines if line.startswith("  ")

@@ -1,7 +1,7 @@
-"""What the test suite of ucspi-tcp (rts.tests) asks, in our words: each question of the C programs and of ours.
+"""The cases of ucspi-tcp's test suite (rts.tests), written anew: each is run with the C programs and with ours.
 
-The answers must be the same, but for what a question names as `differs`. The questions about rules and filters are
-asked with the programs' own input; those about connections go to a server of the same make.
+The results must be the same. The cases about rules and filters use the input of the programs; the cases about
+connections use a server of the same kind.
 """
 
 import os
@@ -74,7 +74,7 @@ RULES = {
     ),
     "the order of the rules": (DOGS, ASK_ALL),
 }
-ALONE = {  # questions to programs alone. $free is a port on which nobody listens
+ALONE = {  # cases of programs alone. $free is a port on which nobody listens
     "tcpclient without words": "tcpclient 0 0",
     "tcpclient, unknown port": "tcpclient 0 nonexistentport echo wrong",
     "tcpclient, nobody listens": "tcpclient -RHl0 0 0$free echo wrong",
@@ -107,18 +107,18 @@ ALONE = {  # questions to programs alone. $free is a port on which nobody listen
     "argv0": "argv0 sh zero -c 'echo $0'",
     "argv0 without words": "argv0 sh",
 }
-SAID = "printf 'help\\nquit\\n' | "
+SMTP_INPUT = "printf 'help\\nquit\\n' | "
 LISTED = {
-    "not listed": SAID + "env TCPREMOTEIP=127.0.0.1 rblsmtpd -r list.test echo ok",
-    "listed": SAID + "env TCPREMOTEIP=127.0.0.2 rblsmtpd -r list.test echo wrong",
-    "-b": SAID + "env TCPREMOTEIP=127.0.0.2 rblsmtpd -b -r list.test echo wrong",
+    "not listed": SMTP_INPUT + "env TCPREMOTEIP=127.0.0.1 rblsmtpd -r list.test echo ok",
+    "listed": SMTP_INPUT + "env TCPREMOTEIP=127.0.0.2 rblsmtpd -r list.test echo wrong",
+    "-b": SMTP_INPUT + "env TCPREMOTEIP=127.0.0.2 rblsmtpd -b -r list.test echo wrong",
     "-t1": "{ sleep 2; } | env TCPREMOTEIP=127.0.0.2 rblsmtpd -cBt1 -r list.test echo wrong",
     "-t0": "env TCPREMOTEIP=127.0.0.2 rblsmtpd -Ct0 -r list.test echo wrong",
-    "$RBLSMTPD is empty": SAID + "env TCPREMOTEIP=127.0.0.2 RBLSMTPD= rblsmtpd -r list.test echo ok",
-    "$RBLSMTPD": SAID + "env TCPREMOTEIP=127.0.0.2 RBLSMTPD=Error rblsmtpd echo wrong",
-    "$RBLSMTPD with -": SAID + "env TCPREMOTEIP=127.0.0.2 RBLSMTPD=-Error rblsmtpd echo wrong",
-    "another list": SAID + "env TCPREMOTEIP=127.0.0.2 rblsmtpd -r other.test echo ok",
-    "-a": SAID + "env TCPREMOTEIP=127.0.0.2 rblsmtpd -a list.test -r list.test echo ok",
+    "$RBLSMTPD is empty": SMTP_INPUT + "env TCPREMOTEIP=127.0.0.2 RBLSMTPD= rblsmtpd -r list.test echo ok",
+    "$RBLSMTPD": SMTP_INPUT + "env TCPREMOTEIP=127.0.0.2 RBLSMTPD=Error rblsmtpd echo wrong",
+    "$RBLSMTPD with -": SMTP_INPUT + "env TCPREMOTEIP=127.0.0.2 RBLSMTPD=-Error rblsmtpd echo wrong",
+    "another list": SMTP_INPUT + "env TCPREMOTEIP=127.0.0.2 rblsmtpd -r other.test echo ok",
+    "-a": SMTP_INPUT + "env TCPREMOTEIP=127.0.0.2 rblsmtpd -a list.test -r list.test echo ok",
 }
 CONNECTED = {  # $port is the server's
     "tcpclient, all chosen": "tcpclient -R -H -T 10 -l Local 0 $port sh -c 'cat <&6'",
@@ -133,7 +133,7 @@ TABLE: Table = {"2.0.0.127.list.test": {"A": ["127.0.0.2"], "TXT": ["listed, see
 
 
 class Kind(NamedTuple):
-    """One make of the programs: where they are found, and a server of it that runs SHOW."""
+    """One kind of programs, ours or the C programs: their PATH, and a server of this kind that runs SHOW."""
 
     path: str
     server: Server
@@ -147,11 +147,11 @@ def kinds() -> Iterator[list[Kind]]:
         yield [Kind(os.path.dirname(ours) + ":/usr/bin:/bin", first), Kind("/usr/bin:/bin", second)]
 
 
-def asked(question: str, kind: Kind, folder: Path, free: int, names: str = "127.0.0.1") -> tuple[str, int]:
-    """The answer to a question with one make of the programs, without pids and ports, and the exit code."""
+def result_of(command: str, kind: Kind, folder: Path, free: int, names: str = "127.0.0.1") -> tuple[str, int]:
+    """Run a case with one kind of programs. Return the output without pids and ports, and the exit code."""
     environ = {"PATH": kind.path, "LC_ALL": "C", "DNSCACHEIP": names, "port": str(kind.server.port), "free": str(free)}
     done = subprocess.run(
-        ["sh", "-c", question],
+        ["sh", "-c", command],
         cwd=folder,
         env=environ,
         stdin=subprocess.DEVNULL,
@@ -163,9 +163,9 @@ def asked(question: str, kind: Kind, folder: Path, free: int, names: str = "127.
     return re.sub(r"(TCP(?:LOCAL|REMOTE)PORT=)\d+", r"\1PORT", re.sub(r"pid \d+", "pid PID", text)), done.returncode
 
 
-@pytest.mark.parametrize("question", ALONE)
-def test_the_programs_alone_answer_alike(question: str, kinds: list[Kind], tmp_path: Path) -> None:
-    ours, original = (asked(ALONE[question], kind, tmp_path, free_port()) for kind in kinds)
+@pytest.mark.parametrize("case", ALONE)
+def test_the_programs_alone_give_the_same_results(case: str, kinds: list[Kind], tmp_path: Path) -> None:
+    ours, original = (result_of(ALONE[case], kind, tmp_path, free_port()) for kind in kinds)
     assert re.sub(r"port \d+", "port P", ours[0]) == re.sub(r"port \d+", "port P", original[0])
     assert ours[1] == original[1]
 
@@ -177,43 +177,43 @@ def test_an_unknown_host_gives_111(program: str, name: str, kinds: list[Kind], t
     for kind in kinds[
         : 1 if "invalid" in name else 2
     ]:  # the original asks a name server, for a minute if there is none
-        text, code = asked(f"{program} {name} 16 echo wrong", kind, tmp_path, 0)
+        text, code = result_of(f"{program} {name} 16 echo wrong", kind, tmp_path, 0)
         assert code == 111
         assert re.search(rf"^{program}: fatal: (temporarily unable to figure out|no) IP address for {name}", text)
 
 
-@pytest.mark.parametrize("question", RULES)
-def test_rules_give_the_same_answers(question: str, kinds: list[Kind], tmp_path: Path) -> None:
-    rules, command = RULES[question]
+@pytest.mark.parametrize("case", RULES)
+def test_rules_give_the_same_results(case: str, kinds: list[Kind], tmp_path: Path) -> None:
+    rules, command = RULES[case]
     (tmp_path / "rules").write_text(rules)
     command = f"tcprules t.cdb t.tmp <rules 2>/dev/null; echo $?; {command}"  # our warnings are beside the answer
-    ours, original = (asked(command, kind, tmp_path, 0) for kind in kinds)
+    ours, original = (result_of(command, kind, tmp_path, 0) for kind in kinds)
     assert ours == original
     assert ours[0].startswith("0\nrule ")
-    if question == "the order of the rules":
+    if case == "the order of the rules":
         assert re.findall(r"which=(\d+)", ours[0]) == [str(number) for number in range(1, 12)]
 
 
-@pytest.mark.parametrize("question", CONNECTED)
-def test_connections_give_the_same_answers(question: str, kinds: list[Kind], tmp_path: Path) -> None:
-    ours, original = (asked(CONNECTED[question], kind, tmp_path, 0) for kind in kinds)
+@pytest.mark.parametrize("case", CONNECTED)
+def test_connections_give_the_same_results(case: str, kinds: list[Kind], tmp_path: Path) -> None:
+    ours, original = (result_of(CONNECTED[case], kind, tmp_path, 0) for kind in kinds)
     assert ours == original
-    assert "banner" in ours[0] or "ok" in ours[0] or "in use" in question or "variables" in question
+    assert "banner" in ours[0] or "ok" in ours[0] or "in use" in case or "variables" in case
 
 
 def test_the_servers_log_is_the_same(kinds: list[Kind], tmp_path: Path) -> None:
     for kind in kinds:
         seen = kind.server.log().count(b"tcpserver: end")
-        asked("tcpcat 0 $port", kind, tmp_path, 0)
+        result_of("tcpcat 0 $port", kind, tmp_path, 0)
         kind.server.wait_for_log(rb"^tcpserver: end", seen + 1)
     ours, original = (re.sub(rb"\d+", b"N", kind.server.log()[:200]).splitlines()[0] for kind in kinds)
     assert ours == original == b"tcpserver: status: N/N"
 
 
 @needs_root
-@pytest.mark.parametrize("question", LISTED)
-def test_block_lists_give_the_same_answers(question: str, kinds: list[Kind], tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", LISTED)
+def test_block_lists_give_the_same_results(case: str, kinds: list[Kind], tmp_path: Path) -> None:
     with ListServer(own_address(2), TABLE) as names:
-        ours, original = (asked(LISTED[question], kind, tmp_path, 0, names.host) for kind in kinds)
+        ours, original = (result_of(LISTED[case], kind, tmp_path, 0, names.host) for kind in kinds)
     assert ours == original
     assert "wrong" not in ours[0]

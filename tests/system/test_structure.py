@@ -1,4 +1,4 @@
-"""What the contracts in pyproject.toml (import-linter) cannot say: which files may use sockets and TLS, fork, exec, or
+"""What the contracts in pyproject.toml (import-linter) cannot express: which files may use sockets, TLS, fork, exec, or
 change identity. A broken rule names the file."""
 
 import ast
@@ -124,16 +124,16 @@ def test_only_listen_gives_up_root() -> None:
 
 def test_only_the_modules_that_run_programs_fork_and_exec() -> None:
     found = [module_of(path) for path in SOURCES if calls(path, FORKING + EXECUTING)]
-    strangers = [
+    violations = [
         module for module in found if module not in MAY_FORK_OR_EXEC and not module.startswith(MAY_FORK_OR_EXEC_BELOW)
     ]
-    assert not strangers
+    assert not violations
     assert "tcpserver.parent.forking" in found  # the search itself finds something
 
 
 @pytest.mark.parametrize(("contract", "key", "package", "others"), COMPLETE)
 def test_a_contract_that_lists_modules_names_every_one(contract: str, key: str, package: str, others: str) -> None:
-    """Else a new module would be free to do what the contract's name forbids."""
+    """Otherwise a new module could do what the contract's name forbids."""
     (listed,) = [set(entry[key]) for entry in CONTRACTS if entry["name"].startswith(contract)]
     found = {f"{package}.{path.stem}" for path in (ROOT / package.replace(".", "/")).iterdir() if is_code(path)}
     below = {name for name in listed if name.rpartition(".")[0] == package}
@@ -180,6 +180,6 @@ def test_the_walk_sees_an_import_inside_a_function_but_not_one_for_types(tmp_pat
 
 
 def test_the_free_modules_are_what_this_python_has_anyway() -> None:
-    """What the per-connection programs lean on costs no import of Python source."""
+    """The modules on which the per-connection programs rely need no import of Python source."""
     builtin = set(sys.builtin_module_names)
     assert {"_signal", "errno", "posix", "time", "pwd"} <= builtin

@@ -19,14 +19,14 @@ from tests.kit.server import PATIENCE
 from tests.kit.support import free_port, peer
 
 SERVICES = ("smtp", "submission", "submissions")
-# It does what .venv/bin/python3 would, but for pip, whose words it notes.
+# It does what .venv/bin/python3 would do, except that pip installs nothing, and its arguments are recorded.
 PYTHON = """#!/bin/sh
 case "$*" in
     *" -m pip install "* | "-m pip install "*) echo "$@" >>{noted} ;;
     *) exec {python} "$@" ;;
 esac
 """
-PROVED = {  # by smtplib: port and mechanism -> answers that there are
+PROVED = {  # by smtplib: port and mechanism -> the codes of the replies
     "25, PLAIN": {"250", "535"},
     "25, CRAM-MD5": {"250", "535"},
     "25, LOGIN": {"250"},
@@ -135,7 +135,7 @@ def test_a_server_that_asks_for_no_login_fails_the_check(tree: Path, tmp_path: P
 
 @contextmanager
 def serving(tree: Path) -> Iterator[tuple["subprocess.Popen[str]", list[int], list[str]]]:
-    """The example at work: its process, the ports, what it has said."""
+    """The running example: its process, the ports, the lines that it has printed."""
     ports = [free_port() for _ in SERVICES]
     process = subprocess.Popen(
         [tree / "examples/submission"],
@@ -160,7 +160,7 @@ def serving(tree: Path) -> Iterator[tuple["subprocess.Popen[str]", list[int], li
 
 
 @pytest.mark.peer
-def test_what_it_says_can_be_tried_as_it_stands(tree: Path) -> None:
+def test_the_commands_that_it_prints_work_unchanged(tree: Path) -> None:
     peer("/usr/bin/swaks")
     with serving(tree) as (process, ports, lines):
         assert len(lines) <= 9

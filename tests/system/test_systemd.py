@@ -54,7 +54,7 @@ def programs(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
-def test_a_service_runs_programs_of_ours_behind_a_socket_as_another_account(service: Path) -> None:
+def test_a_service_runs_our_programs_behind_a_socket_as_another_account(service: Path) -> None:
     found = dict(settings(service))
     assert found["User"] in ("qmaild", "pop")
     assert "CapabilityBoundingSet" in found

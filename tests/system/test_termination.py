@@ -28,7 +28,7 @@ from tests.kit import forked
 from tests.kit.support import times
 
 MODULES = ("install", "termination", "tcprules/cli", "files", "directory", "opensmtp", "rebuild", "pagefile", "maildir")
-MOMENTS = times(25)  # that are tried of each program's
+MOMENTS = times(25)  # that are tried with each program
 LOGIN = {b"USER": b"joe", b"TCPREMOTEIP": b"192.0.2.7", b"TCPLOCALPORT": b"110"}
 ONLY_TERM = (signal.SIGTERM,)  # maildir-queue ignores the others, as qmail-queue does
 
@@ -44,7 +44,7 @@ class Program(NamedTuple):
 
 
 def write_page() -> None:
-    """relaytest's way to its page: what it has measured by then does not matter."""
+    """Write a page as relaytest does: what it has measured before does not matter."""
     try:
         termination.catch()
         with PageFile("page.html") as file:

@@ -1,4 +1,4 @@
-"""The sdist of the tree, and the wheel built from it, work in an empty venv of every Python of 3.11 and later at hand.
+"""The sdist of the tree, and the wheel built from it, work in an empty venv of each available Python from 3.11 on.
 
 No compiler is needed.
 """
@@ -25,7 +25,7 @@ ASK = "import os, sys; from importlib.util import find_spec; find_spec('venv') o
 print(*sys.version_info[:3], os.path.realpath(sys.executable))"
 
 
-def pythons_at_hand():
+def available_pythons():
     """Version -> path, of what is in PATH under a usual name, of pyenv's, and of the one that runs the tests."""
     names = ["python3", *(f"python3.{minor}" for minor in range(11, 20))]
     pyenv = os.path.expanduser(os.environ.get("PYENV_ROOT", "~/.pyenv"))
@@ -41,7 +41,7 @@ def pythons_at_hand():
     return found
 
 
-PYTHONS = pythons_at_hand()
+PYTHONS = available_pythons()
 
 
 @pytest.fixture(scope="module")
