@@ -1,4 +1,4 @@
-"""What holds for a whole run: signals, hypothesis, PEERS=1 (a skipped peer test has failed), the Pythons at its end."""
+"""Settings of a whole run: signals, hypothesis, PEERS=1 (a skipped peer test fails), the Pythons named at its end."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ for _number, _action in (
         signal.signal(_number, _action)
 
 
-# Fixtures of these files install the project. A worker takes tests from the end of another's list: so these stay.
+# Fixtures of these files install the project. They come first: a worker takes tests from the end of another's list.
 FIRST = ("test_quickstart.py", "test_install.py", "test_wheel.py")
 
 

@@ -17,7 +17,7 @@ from tests.kit import forked
 from tests.kit.server import Server, compiled, refusal
 from tests.kit.support import script
 
-THEIRS = "/usr/bin/tcpserver"
+ORIGINAL = "/usr/bin/tcpserver"
 FLAGS, WITH_ARGUMENT = "dDvqQhHrR1XpPoO", "xtlbBc"
 WORDS = ["--", "-", "x", "-v-q", "-l=", "-l", "-z", "-kv", "-G", "-4", "-V", "-:", "-=", "-?", "- ", "-\u00e9"]
 ENDS = [[], ["127.1"], ["127.1", "0"], ["127.1", "0", "p"], ["127.1", "nosuch", "p"], ["127.1", "25x"]]
@@ -49,9 +49,9 @@ def option() -> list[str]:
 def command_line() -> bool:
     """Whether a command line that cannot be served fails with the same message and status."""
     words = [word for _ in range(random.randint(0, 4)) for word in option()] + random.choice(ENDS)
-    theirs = refusal(words, THEIRS)
-    done = forked.run(cli.main, [THEIRS, *words], environ={b"PATH": b"/bin"})
-    return same((done.stderr, done.exit), theirs, words)
+    original = refusal(words, ORIGINAL)
+    done = forked.run(cli.main, [ORIGINAL, *words], environ={b"PATH": b"/bin"})
+    return same((done.stderr, done.exit), original, words)
 
 
 def connection(directory: Path) -> bool:
@@ -63,17 +63,17 @@ def connection(directory: Path) -> bool:
     words = ["-RH", *[word for choice in CHOICES for word in random.choice(choice)], "-x", str(cdb)]
     words += ["127.0.0.1", "0", "cat", "/proc/self/environ"]
     outputs = []
-    for program in (script("tcpserver"), THEIRS):
+    for program in (script("tcpserver"), ORIGINAL):
         with Server(words, program, environ=environ) as server:
             found = [server.ask(source=source) for source in SOURCES]
         outputs.append([re.sub(rb"(TCP(?:LOCAL|REMOTE)PORT)=\d{4,5}\0", rb"\1=N\0", output) for output in found])
     return same(*outputs, (words, environ, sets))
 
 
-def same(ours: object, theirs: object, case: object) -> bool:
-    if ours != theirs:
-        print(f"{case}\n  ours   {ours}\n  theirs {theirs}")
-    return ours == theirs
+def same(ours: object, original: object, case: object) -> bool:
+    if ours != original:
+        print(f"{case}\n  ours     {ours}\n  original {original}")
+    return ours == original
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ class Machine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def wait_for_boot(self) -> None:
-        """Wait until systemd has started what it starts. `degraded`: it cannot load kernel modules here."""
+        """Wait until systemd has started its units. `degraded` counts, too: it cannot load kernel modules here."""
         until(lambda: self.first_child())
         self.pid = self.first_child()
         until(lambda: self.run("systemctl is-system-running", check=False).stdout.strip() in ("running", "degraded"))

@@ -18,7 +18,7 @@ from tests.machines.machine import Failed, Machine
 from tests.machines.pages import ROOT
 from tests.machines.try_pages import CHECKOUT, NOT_COPIED
 
-OURS, THEIRS = "/usr/lib/ucspi-smtpd/bin/tcpserver", "/usr/bin/tcpserver"
+UCSPI_SMTPD, UCSPI_TCP = "/usr/lib/ucspi-smtpd/bin/tcpserver", "/usr/bin/tcpserver"
 BUILD = """
     apt-get update
     apt-get install --no-install-recommends build-essential python3-pip lintian man-db
@@ -75,13 +75,18 @@ USERS = """
 STEPS = (
     ("the packages are built, and lintian has no errors", BUILD, "outside", r"\A(?!(?s:.*)^E: )"),
     ("ucspi-tcp and ours are installed", "apt-get install ucspi-tcp /root/out/*.deb", "outside", ""),
-    ("ucspi-tcp's stay in /usr/bin", f"realpath {THEIRS}; dpkg -S {THEIRS}", "machine", f"\\A{THEIRS}\nucspi-tcp: "),
-    ("ours are in /usr/lib", f"{OURS} 2>&1 || true", "machine", r"--proxy-from|usage: tcpserver"),
+    (
+        "ucspi-tcp's stay in /usr/bin",
+        f"realpath {UCSPI_TCP}; dpkg -S {UCSPI_TCP}",
+        "machine",
+        f"\\A{UCSPI_TCP}\nucspi-tcp: ",
+    ),
+    ("ours are in /usr/lib", f"{UCSPI_SMTPD} 2>&1 || true", "machine", r"--proxy-from|usage: tcpserver"),
     (
         "without ucspi-tcp, ours are in /usr/bin",
-        f"apt-get remove ucspi-tcp; realpath {THEIRS}",
+        f"apt-get remove ucspi-tcp; realpath {UCSPI_TCP}",
         "machine",
-        f"\n{OURS}\\Z",
+        f"\n{UCSPI_SMTPD}\\Z",
     ),
     (
         "the manual page, too",
@@ -89,7 +94,7 @@ STEPS = (
         "machine",
         r"tcpserver.*\nTCPSERVER\(1\)",
     ),
-    ("ucspi-tcp comes back", f"apt-get install ucspi-tcp; realpath {THEIRS}", "outside", f"\n{THEIRS}\\Z"),
+    ("ucspi-tcp comes back", f"apt-get install ucspi-tcp; realpath {UCSPI_TCP}", "outside", f"\n{UCSPI_TCP}\\Z"),
     (
         "without ours, ucspi-tcp is whole, and no alternative is left",
         "apt-get purge ucspi-smtpd; dpkg -V ucspi-tcp; ls /etc/alternatives | grep -c 'tcpserver\\|qmail-' || true",
@@ -132,7 +137,7 @@ STEPS = (
     ),
 )
 
-NEEDED = {step for step, *_ in STEPS if "install" in step or "built" in step or "Postfix" in step}  # by the next ones
+NEEDED = {step for step, *_ in STEPS if "install" in step or "built" in step or "Postfix" in step}  # by later steps
 
 
 def attempt(suite: str, folder: Path, verbose: bool) -> int:

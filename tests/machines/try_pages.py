@@ -55,7 +55,7 @@ PORTS = {
     "roaming-vpopmail": [25],
 }
 
-# What a page takes for granted.
+# What must exist before the commands of a page.
 QMAIL_AND_VPOPMAIL = """
     for name in qmaild qmaill; do useradd --system --user-group --shell /usr/sbin/nologin $name; done
     mkdir -p /var/qmail/control /var/qmail/bin /home/vpopmail/etc /home/vpopmail/bin
