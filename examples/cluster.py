@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from quickstart import SIGNALS, stop_group, unblock_signals
+from processes import SIGNALS, Processes, stop_group, unblock_signals
 
 PROGRAMS = Path(sys.executable).parent
 ADDRESS, CLIENT = "127.0.0.1", "127.0.0.5"
@@ -34,7 +34,7 @@ class Cluster:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: Processes = []
 
     def start(self) -> None:
         """Start all servers."""

@@ -9,38 +9,27 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO
 
-EXAMPLES = Path(__file__).resolve().parent
-PROGRAMS = EXAMPLES.parent / ".venv" / "bin"
-HOME = EXAMPLES.parent / ".quickstart"
-ADDRESS = "127.0.0.1"
-KILL_DELAY = 3  # seconds from SIGTERM to SIGKILL
-SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-
-# Removed from the environment: these variables would change which clients may relay, or how the server starts.
-NOT_INHERITED = (
-    "RELAYCLIENT",
-    "RCPTCHECK",
-    "DATABYTES",
-    "SMTPAUTH",
-    "SMTPAUTHFILE",
-    "SMTPAUTHSOCKET",
-    "SMTPS",
-    "SPPCONFFILE",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "NOTIFY_SOCKET",
+from processes import (
+    KILL_DELAY,
+    Processes,
+    block_signals,
+    start_beside,
+    stop_group,
+    unblock_signals,
+    wait_for_any,
 )
+from servers import ADDRESS, EXAMPLES, PROGRAMS, environment, fatal, is_port, print_log, require_free_port
+
+HOME = EXAMPLES.parent / ".quickstart"
 
 BANNER = """\
 quickstart: {address} port {port} accepts mail for someone@example.com from all, and for all domains from 127.0.0.1
@@ -56,10 +45,7 @@ REPORT_TIME = 20  # seconds that the report at the end may take
 
 def main() -> int:
     """Return the exit code: 0 or 1 for --check, the server's if it exits by itself, else 128 + the signal number."""
-    # The signals stay blocked, and wait_for fetches them: none can interrupt between the start of a process and the
-    # assignment of its pid. A signal that is ignored stays ignored (SIGHUP under nohup).
-    stop_signals = {number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*stop_signals, signal.SIGCHLD})
+    stop_signals = block_signals()
     try:
         if sys.argv[1:] == ["--report"]:
             return report(HOME)
@@ -71,22 +57,12 @@ def main() -> int:
         fatal(111, error)
 
 
-def fatal(status: int, text: object) -> NoReturn:
-    print(f"quickstart: fatal: {text}", file=sys.stderr)
-    sys.exit(status)
-
-
 def requested_port() -> int:
     """Return $PORT. End with 100 if it is not a port number, with 111 if it is not available."""
     text = os.environ.get("PORT") or "2525"
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+    if not is_port(text):
         fatal(100, f"PORT is not a number from 1 to 65535: {text}")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, int(text)))
-        except OSError as error:
-            fatal(111, f"unable to use port {text} of {ADDRESS}: {error.strerror}. Choose another: PORT=2626")
+    require_free_port(text, "Choose another: PORT=2626")
     return int(text)
 
 
@@ -109,12 +85,7 @@ def prepare(home: Path) -> None:
 
 def start(home: Path, port: int, log: IO[bytes] | None) -> subprocess.Popen[str]:
     """Start tcpserver in its own process group. It prints its port as the first line when it listens (-1)."""
-    environ = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
-    environ["PATH"] = f"{PROGRAMS}:{environ.get('PATH', os.defpath)}"
-    environ["QMAILHOME"] = str(home)
-    environ["QMAILQUEUE"] = str(PROGRAMS / "maildir-queue")
-    environ["QUEUE_MAILDIR"] = str(home / "Maildir")
-    environ["SMTPD_LOG"] = "all"  # for the report
+    environ = environment(home) | {"SMTPD_LOG": "all"}  # for the report
     # -H, -l: no DNS lookups. Loopback addresses need no names, and the host may have no DNS.
     options = ["-1", "-v", "-H", "-R", "-l", "localhost", "-x", str(home / "tcp.smtp.cdb")]
     options += ["--preload", "qmail-smtpd", "--preload", "maildir-queue"]
@@ -130,11 +101,6 @@ def start(home: Path, port: int, log: IO[bytes] | None) -> subprocess.Popen[str]
     )
 
 
-def unblock_signals() -> None:
-    """Unblock all signals in a new child: it would inherit the blocked signals of this process."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
 def serve(home: Path, port: int, stop_signals: set[signal.Signals]) -> int:
     """Serve until a stop signal arrives or the server exits by itself. Return the exit code."""
     prepare(home)
@@ -144,7 +110,7 @@ def serve(home: Path, port: int, stop_signals: set[signal.Signals]) -> int:
         try:
             if listening_port(server):
                 print_banner(home, port)
-            return wait_for(server, stop_signals)
+            return wait_for_any([server], stop_signals)
         finally:
             stop_group([server])
 
@@ -183,7 +149,7 @@ def make_report(home: Path) -> bool:
     """Write the page. Return False if there is no log, or if it cannot be read or written."""
     if not (home / "log").exists():
         return False
-    command = [PROGRAMS / "relayreport", "--html", home / "report.html", home / "log"]
+    command: list[str | Path] = [PROGRAMS / "relayreport", "--html", home / "report.html", home / "log"]
     try:
         return subprocess.run(command, process_group=0, timeout=REPORT_TIME, check=False).returncode == 0
     except subprocess.TimeoutExpired:
@@ -207,24 +173,17 @@ def check(home: Path, stop_signals: set[signal.Signals]) -> int:
     """Run check.py against a temporary server. Return the exit code; if not 0, print the server's log."""
     prepare(home)
     with tempfile.TemporaryFile() as log:
-        processes: list[subprocess.Popen[Any]] = [start(home, 0, log)]
+        processes: Processes = [start(home, 0, log)]
         status = 1
         try:
             if port := listening_port(processes[0]):
-                processes.append(start_check(processes[0].pid, port, home))
-                status = wait_for(processes[1], stop_signals)
+                start_beside(processes, [sys.executable, EXAMPLES / "check.py", str(port), home / "Maildir"])
+                status = wait_for_any(processes[1:], stop_signals)
         finally:
             stop_group(processes)
         if status:
-            log.seek(0)
-            sys.stderr.write(log.read().decode("ascii", "replace"))
+            print_log(log)
         return status
-
-
-def start_check(group: int, port: int, home: Path) -> subprocess.Popen[bytes]:
-    """Start check.py in the server's process group, so that stop_group stops it too."""
-    command = [sys.executable, str(EXAMPLES / "check.py"), str(port), str(home / "Maildir")]
-    return subprocess.Popen(command, process_group=group, preexec_fn=unblock_signals)
 
 
 def listening_port(server: subprocess.Popen[str]) -> int:
@@ -239,43 +198,6 @@ def print_banner(home: Path, port: int) -> None:
     paths["relaytest"] = PROGRAMS / "relaytest"
     print(BANNER.format(address=ADDRESS, port=port, **{name: shlex.quote(str(path)) for name, path in paths.items()}))
     sys.stdout.flush()
-
-
-def wait_for(process: "subprocess.Popen[Any]", stop_signals: set[signal.Signals]) -> int:
-    """Return the exit code of the process, or 128 + the number of a stop signal that arrives first."""
-    while process.poll() is None:
-        number = signal.sigwait({*stop_signals, signal.SIGCHLD})
-        if number in stop_signals:
-            return 128 + number
-    return process.returncode
-
-
-def stop_group(processes: "list[subprocess.Popen[Any]]") -> None:
-    """Stop the processes and their sessions: SIGTERM, and SIGKILL after KILL_DELAY. The first one leads their group."""
-    group = processes[0].pid
-    deadline = time.monotonic() + KILL_DELAY
-    try:
-        os.killpg(group, signal.SIGTERM)
-        while time.monotonic() < deadline:
-            reap()
-            os.killpg(group, 0)
-            time.sleep(0.02)
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # no process is left in the group
-    for process in processes:
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
-
-
-def reap() -> None:
-    """Reap all ended children: killpg still finds a zombie in its group."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
 
 
 if __name__ == "__main__":
