@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TEMPORARY = 111
 NO_MEMORY = "out of memory"
+COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")  # pylifecycle.c: what PEP 538 sets LC_CTYPE to
 PATIENCE = 1000  # milliseconds, as in strerr.py, which is not imported: memory may be missing
 
 
@@ -25,6 +26,7 @@ def start(program: str, module: str, function: str = "main", status: int = TEMPO
     """
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)
+    undo_coercion()
     sys.excepthook = lambda kind, error, trace: report_bug(program, status, kind, error, trace)
     try:
         main = getattr(__import__(module, fromlist=[function]), function)
@@ -39,6 +41,21 @@ def start(program: str, module: str, function: str = "main", status: int = TEMPO
         if not is_scarcity(error):
             raise
         fail(program, NO_MEMORY, status)
+
+
+def undo_coercion() -> None:
+    """Restore LC_CTYPE, which the interpreter sets in the C locale (PEP 538), and which programs would inherit."""
+    if os.environb.get(b"LC_CTYPE") not in COERCED:
+        return
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            given = [entry[9:] for entry in file.read().split(b"\0") if entry.startswith(b"LC_CTYPE=")]
+    except (OSError, MemoryError):
+        return
+    if given:
+        os.environb[b"LC_CTYPE"] = given[0]
+    else:
+        del os.environb[b"LC_CTYPE"]
 
 
 def is_scarcity(error: BaseException) -> bool:

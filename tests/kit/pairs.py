@@ -8,7 +8,7 @@ from tests.kit.server import PATIENCE
 from tests.kit.support import peer, script
 
 PATH = "/usr/bin:/bin"
-ENVIRON = {"PATH": PATH, "LC_ALL": "C"}  # in the C locale an exec'd script gets LC_CTYPE from its interpreter (PEP 538)
+ENVIRON = {"PATH": PATH}
 
 
 class Outcome(NamedTuple):

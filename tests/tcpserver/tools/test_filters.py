@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.pairs import both, run
+from tests.kit.pairs import PATH, both, run
 from tests.kit.server import PATIENCE
 from tests.kit.support import script
 
@@ -81,3 +81,32 @@ def test_argv0_runs_no_program_of_another_name() -> None:
 def test_argv0_does_what_the_original_does(words: list[str]) -> None:
     ours, original = both("argv0", words)
     assert ours == original
+
+
+CHAINED = {  # a program of ours that runs another, and the words before that
+    "recordio": [],
+    "fixcrio": [],
+    "rblsmtpd": [],
+    "argv0": ["env"],
+}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", CHAINED)
+@pytest.mark.parametrize("locale", [{}, {"LC_CTYPE": "C"}, {"LC_CTYPE": "POSIX"}, {"LC_CTYPE": "C.UTF-8"}], ids=str)
+def test_a_program_gets_the_locale_that_was_given(name: str, locale: dict[str, str]) -> None:
+    """In the C locale the interpreter sets LC_CTYPE in its own environment (PEP 538)."""
+    given = {"FIRST": "1", **locale, "LAST": "2", "RBLSMTPD": "", "TCPREMOTEIP": "192.0.2.1"}
+    ours, original = both(name, ["env", *CHAINED[name]], environ=given)
+    assert ours.stdout == original.stdout
+    assert (b"LC_CTYPE" in ours.stdout) == bool(locale)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("path", [PATH, "", "/nonexistent:/bin"])
+@pytest.mark.parametrize("name", ["fixcrio", "rblsmtpd", "argv0"])
+def test_a_program_without_a_name_gives_the_error_of_the_original(name: str, path: str) -> None:
+    given = {"PATH": path, "RBLSMTPD": "", "TCPREMOTEIP": "192.0.2.1"}
+    ours, original = both(name, ["", *CHAINED[name]], environ=given)
+    assert ours == original
+    assert ours.exit == 111
