@@ -40,8 +40,9 @@ def become(
     a rule that sets PATH changes where tcpserver's program searches, never which program tcpserver runs.
     `own`: the environment of the program that calls, which in a worker is not this process's; None: this process's.
     """
-    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for path in candidates(argv[0] if name is None else name, own):
+    name = argv[0] if name is None else name
+    failure = not_found(name)
+    for path in candidates(name, own):
         if programs and (program := loaded_program(path)):
             program(path, argv, environ)
         try:
@@ -95,6 +96,12 @@ def execute(path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) 
         os.execv(path, argv)
     else:
         os.execve(path, argv, environ)
+
+
+def not_found(name: bytes) -> OSError:
+    """The error where no candidate exists. For an empty name the original tries the directories of PATH themselves."""
+    number = errno.ENOENT if name else errno.EACCES
+    return OSError(number, os.strerror(number))
 
 
 def candidates(name: bytes, environ: "Mapping[bytes, bytes] | None" = None) -> list[bytes]:

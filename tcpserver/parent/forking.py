@@ -50,7 +50,7 @@ def spawn(
                 raise
         except ValueError:  # a NUL in a word, or a name that no environment can hold
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
-    raise failure or OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    raise failure or chain.not_found(argv[0])
 
 
 def fork_each(

@@ -186,6 +186,16 @@ def test_a_program_that_cannot_be_run_is_logged_in_the_same_words(
     assert logs[0].startswith(b"tcpserver: warning: dropping connection, unable to run " + program.encode() + b": ")
 
 
+@pytest.mark.parametrize("options", [["-RHl0"], ["-RHl0", "-Bx"]], ids=["spawn", "fork"])
+def test_a_program_without_a_name_is_told_in_the_same_words(options: list[str]) -> None:
+    said = []
+    for tcpserver in (script("tcpserver"), peer(C)):
+        with Server([*options, "127.0.0.1", "0", ""], tcpserver) as server:
+            server.ask()
+            said.append(server.wait_for_log(rb"\n"))
+    assert said[0] == said[1]
+
+
 def test_a_rule_that_sets_path_does_not_change_which_program_is_run(rules: Path, tmp_path: Path) -> None:
     for name, text in (("rule", "wrong"), ("server", "right")):
         (tmp_path / name).mkdir()
