@@ -27,6 +27,7 @@ LOOKUP_FAILED = b"temporary RBL lookup error"  # rblsmtpd.c
 LONGEST_TEXT = 200  # rblsmtpd.c
 LONGEST_DELAY = 3600  # seconds
 DRAIN = 2  # seconds that a client has to read the 554
+LOADED = 20 << 20  # bytes of address space that must be left: dnspython takes up to 13 MB, and the server goes on
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2
 
 ready: list[bool] = []  # not empty if before_fork has loaded everything
@@ -66,10 +67,13 @@ def serve_connection(environ: dict[bytes, bytes]) -> int:
 
 
 def before_fork(_: "Mapping[bytes, bytes]") -> None:
-    """Load what the look-ups need. Raises ImportError."""
+    """Load what the look-ups need. Raises ImportError, or OSError if a limit leaves too little memory for that."""
     from tcpserver.tools.blocklists import answers, lookup, servers  # noqa: F401  (for the processes that are forked)
 
     if not ready:
+        from mmap import mmap
+
+        mmap(-1, LOADED).close()  # half a dnspython would stay in memory, and leave nothing for the server
         answers.warm_up()
         ready.append(True)
 

@@ -43,6 +43,21 @@ def test_too_little_memory_for_the_start_is_one_line(size: int) -> None:
     assert re.fullmatch(rb"tcpserver: fatal: [^\n]+\n", done.stderr)
 
 
+@pytest.mark.parametrize("more", range(0, 14_000_000, 2_000_000))
+def test_a_limit_that_is_enough_for_qmail_smtpd_is_enough_behind_rblsmtpd(more: int, tmp_path: Path) -> None:
+    """dnspython takes 13 MB. Where they are not left it is not loaded before the first client."""
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control/me").write_text("mx.example\n")
+    rules = compiled(tmp_path / "cdb", '127.0.0.2:allow,RBLSMTPD="-no"\n127.0.0.3:deny\n:allow\n')
+    words = ["-RHl0", "-x", str(rules), "127.0.0.1", "0", script("rblsmtpd"), script("qmail-smtpd")]
+    with Server(words, before=softlimit(ENOUGH + more), environ={"QMAILHOME": str(tmp_path)}) as server:
+        for _ in range(2):
+            assert server.ask(b"QUIT\r\n").startswith(b"220 mx.example ")
+            assert server.ask(b"QUIT\r\n", source="127.0.0.2").startswith(b"220 rblsmtpd.local\r\n")
+            assert server.ask(b"QUIT\r\n", source="127.0.0.3") == b""
+        assert b"tcpserver: " not in server.log()
+
+
 @pytest.mark.parametrize("limit", DESCRIPTORS)
 @pytest.mark.parametrize(
     ("options", "least"),
