@@ -168,7 +168,7 @@ def of_lists(settings: Settings, ip: bytes, environ: dict[bytes, bytes]) -> byte
         return SPOKE_FIRST
     if client or not settings.zones:
         return decide(found, ip)
-    strerr.say(PROGRAM, ": warning: TCPREMOTEIP is no address, no list is asked")
+    say("warning: TCPREMOTEIP is no address, no list is asked")
     return b"451 " + LOOKUP_FAILED if any(zone.fails_closed for zone in settings.zones) else ACCEPTED
 
 
@@ -225,7 +225,7 @@ def report(found: "Lookup", ip: bytes) -> None:
     if found.answered_otherwise and name not in warned:
         warned.add(name)
         address = ".".join(map(str, found.answered_otherwise))
-        strerr.say(PROGRAM, f": warning: {name} answers {address}, which lists nobody: does it serve this resolver?")
+        say(f"warning: {name} answers {address}, which lists nobody: does it serve this resolver?")
 
 
 def refuse(reply: bytes, ip: bytes, settings: Settings) -> None:
@@ -243,7 +243,18 @@ def refuse(reply: bytes, ip: bytes, settings: Settings) -> None:
 
 def log(ip: bytes, text: bytes) -> None:
     """Write a line about this client to descriptor 2."""
-    strerr.say(PROGRAM, ": ", printable(ip), f" pid {os.getpid()}: ", text)
+    say(printable(ip), f" pid {os.getpid()}: ", text)
+
+
+def say(*text: str | bytes) -> None:
+    """Write a line to descriptor 2, unless that is the client's connection, as under inetd."""
+    try:
+        file = os.fstat(2)
+        if not os.isatty(2) and any(os.path.samestat(file, os.fstat(descriptor)) for descriptor in (0, 1)):
+            return
+    except OSError:
+        pass  # a descriptor is closed
+    strerr.say(PROGRAM, ": ", *text)
 
 
 def printable(text: bytes) -> bytes:

@@ -15,9 +15,9 @@ import pytest
 from tcpserver.tools.blocklists import exchange
 from tcpserver.tools.blocklists.answers import TYPE_A
 from tests.kit.mailhome import make_home
-from tests.kit.pairs import ENVIRON, Outcome, both, run
+from tests.kit.pairs import ENVIRON, PATH, Outcome, both, run
 from tests.kit.peers.listserver import BROKEN, GARBLED, REFUSED, SILENT, ListServer, Table
-from tests.kit.server import PATIENCE, Server, needs_root
+from tests.kit.server import PATIENCE, Server, needs_root, read_all
 from tests.kit.support import own_address, script
 
 TALK = b"HELO x\r\nmail from:<>\r\nRCPT TO:<a@b>\r\nfoo\r\n\nquit\r\nnoop\r\n"
@@ -342,6 +342,29 @@ def test_a_refused_client_has_its_conversation(way: str) -> None:
         expected = b"220 rblsmtpd.local\r\n250 rblsmtpd.local\r\n451 go away\r\n221 rblsmtpd.local\r\n"
         assert [server.ask(b"helo x\r\nrcpt\r\nquit\r\n") for _ in range(3)] == [expected] * 3
         server.wait_for_log(rb"^rblsmtpd: 127\.0\.0\.1 pid \d+: 451 go away$", 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "expected"),
+    [
+        (["true"], {"RBLSMTPD": "-no"}, b"220 rblsmtpd.local\r\n553 no\r\n"),
+        (["-r", "list.example", "-T", "1", "echo", "accepted"], {"DNSCACHEIP": "127.0.0.1"}, b"accepted\n"),
+        (["-r", "list.example", "echo", "accepted"], {"TCPREMOTEIP": "nobody"}, b"accepted\n"),
+    ],
+)
+def test_nothing_is_logged_into_the_clients_connection(
+    words: list[str], given: dict[str, str], expected: bytes
+) -> None:
+    """Under inetd descriptor 2 is the connection, too."""
+    client, connection = socket.socketpair()
+    with client, connection:
+        client.sendall(b"x\n")
+        client.shutdown(socket.SHUT_WR)
+        command = [script("rblsmtpd"), *words]
+        variables = environ("192.0.2.1") | given | {"PATH": PATH}
+        subprocess.run(command, stdin=connection, stdout=connection, stderr=connection, env=variables, timeout=PATIENCE)
+        connection.close()
+        assert read_all(client) == expected
 
 
 def test_a_time_that_poll_cannot_wait_is_taken() -> None:
