@@ -50,8 +50,8 @@ def parse(argument: bytes, allowed: tuple[bytes, ...], canonical: "Callable[[byt
         name = name.upper()
         if not value or len(value) > LONGEST_VALUE:
             raise Malformed(replies.XCLIENT_SYNTAX)
-        # A second value for an attribute is refused: nginx before 1.29.2 sends a user's name unencoded after ADDR, and a
-        # blank in it would begin another attribute.
+        # A second value for an attribute is refused: nginx before 1.29.2 sends a user's name unencoded after ADDR, and
+        # a blank in it would begin another attribute.
         if name not in allowed or name in attributes:
             raise Malformed(replies.XCLIENT_ATTRIBUTE)
         try:
