@@ -123,6 +123,15 @@ def quiet() -> None:
     silent = True
 
 
+def goes_to_client() -> bool:
+    """Whether descriptor 2 is the client's connection on descriptor 0 or 1, as under inetd. A terminal never is."""
+    try:
+        file = os.fstat(2)
+        return not os.isatty(2) and any(os.path.samestat(file, os.fstat(descriptor)) for descriptor in (0, 1))
+    except OSError:  # a descriptor is closed
+        return False
+
+
 def say(*parts: str | bytes) -> None:
     """Write the parts as one line to descriptor 2. The line is lost if the descriptor is closed or stays full."""
     if silent:

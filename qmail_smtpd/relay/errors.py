@@ -1,8 +1,6 @@
 """How the relay programs report errors: one line on descriptor 2, which never delays a login or a session for long."""
 
-import os
-
-from tcprules.strerr import reason, say
+from tcprules.strerr import goes_to_client, reason, say
 
 
 class StoreError(Exception):
@@ -19,14 +17,6 @@ def unable(what: bytes, error: OSError) -> StoreError:
 
 
 def warn(program: str, text: bytes) -> None:
-    """Write one line to descriptor 2, unless its reader stalls, or it is the client's connection, as under inetd.
-
-    A terminal on all three descriptors is no client's connection.
-    """
-    try:
-        log = os.fstat(2)
-        if not os.isatty(2) and any(os.path.samestat(log, os.fstat(descriptor)) for descriptor in (0, 1)):
-            return
-    except OSError:
-        return
-    say(program, ": warning: ", text)
+    """Write one line to descriptor 2, unless its reader stalls, or it is the client's connection, as under inetd."""
+    if not goes_to_client():
+        say(program, ": warning: ", text)

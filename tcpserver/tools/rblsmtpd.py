@@ -248,13 +248,8 @@ def log(ip: bytes, text: bytes) -> None:
 
 def say(*text: str | bytes) -> None:
     """Write a line to descriptor 2, unless that is the client's connection, as under inetd."""
-    try:
-        file = os.fstat(2)
-        if not os.isatty(2) and any(os.path.samestat(file, os.fstat(descriptor)) for descriptor in (0, 1)):
-            return
-    except OSError:
-        pass  # a descriptor is closed
-    strerr.say(PROGRAM, ": ", *text)
+    if not strerr.goes_to_client():
+        strerr.say(PROGRAM, ": ", *text)
 
 
 def printable(text: bytes) -> bytes:
