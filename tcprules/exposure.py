@@ -16,7 +16,7 @@ UNIT = {32: 16, 128: 32}  # the networks that a warning counts
 SHOWN = 4  # ranges that a warning names
 NAT64 = span(b"0064:ff9b:0000:0000:0000:0000:/") or (0, 0, 128)  # RFC 6052: the IPv4 Internet, translated
 
-# Networks within a unit are left out: 192. is public but for 192.168.; 192.0.2. is too small to be counted.
+# Networks smaller than a unit are left out: in 192. only 192.168. is not public; 192.0.2. is too small to be counted.
 COARSE = {
     32: Table(entry for entry in IPV4 if int(entry[0].partition("/")[2]) <= 16),
     128: Table(entry for entry in IPV6 if int(entry[0].partition("/")[2]) <= 20),

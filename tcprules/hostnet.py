@@ -1,4 +1,4 @@
-"""This host's addresses that hide other clients: its default gateways and bridges, from /proc and /sys.
+"""The addresses behind which clients hide: this host's default gateways and bridges, from /proc and /sys.
 
 Behind a proxy, a published port or NAT that replaces the client's address, every client has the address of the gateway
 or bridge. Opens no socket. Without Linux's /proc, nothing is found. tcpserver calls read() at its start. It costs

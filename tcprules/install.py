@@ -151,7 +151,7 @@ def _write(descriptor: int, tmp: bytes, path: bytes, make: Make, warn: Warn) -> 
 
 
 def _move(descriptor: int, tmp: bytes, path: bytes) -> None:
-    """Rename the file. 0.88 does not lock it, so it may have been renamed, and another one begun."""
+    """Rename the file. A tcprules 0.88 takes no lock: it may have renamed this file, and begun another one."""
     what = b"move " + tmp + b" to " + path
     with trying(what):
         if not os.path.samestat(os.lstat(tmp), os.fstat(descriptor)):

@@ -34,7 +34,7 @@ class Lint:
         self.count = 0
         self._texts: list[bytes] = []
         self._lines: dict[bytes, int] = {}  # key -> the first line that sets it
-        self._relays: list[bytes] = []  # warnings about rules that let too many relay: others do not hide them
+        self._relays: list[bytes] = []  # warnings about rules that let too many relay: other warnings do not hide them
         self._suspects: list[tuple[int, Rule]] = []  # rules that are judged when all lines are known
 
     def ignored(self, number: int, line: bytes) -> None:

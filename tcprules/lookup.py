@@ -1,7 +1,7 @@
 """Find the rule for a client: the search order of ucspi-tcp 0.88 (rules.c), the verdict, the open rules file.
 
-Only `open_rules` accesses a file. It reads only what a search needs, and never maps the file into memory: a process
-dies if another one truncates the file that it has mapped.
+Only `open_rules` opens a file. It is read where needed, and never mapped into memory: a process dies if another one
+truncates the file that it has mapped.
 """
 
 import errno

@@ -69,7 +69,7 @@ def replay(lines: Iterable[bytes], judge: Judge, old: Judge | None) -> Iterator[
     With `old` rules yield only the clients whose verdict differs, and the counts.
     """
     clients = differ = undecidable = 0
-    relaying: dict[bytes, int] = {}  # address -> how many clients that may relay
+    relaying: dict[bytes, int] = {}  # address -> how many of its clients may relay
     for line in lines:
         try:
             log_client = client(line)

@@ -24,7 +24,7 @@ class Stopped(BaseException):
 
 
 def catch() -> None:
-    """Make the signals raise Stopped, unless they are ignored. Only the first one does: none must end the clean-up."""
+    """Make the signals raise Stopped, unless they are ignored. Only the first one does: none may end the clean-up."""
     for number in SIGNALS:
         if _signal.getsignal(number) != _signal.SIG_IGN:
             _signal.signal(number, _stop)
