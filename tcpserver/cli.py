@@ -159,7 +159,7 @@ def open_standard_descriptors() -> None:
 def misused(what: str, option: str) -> NoReturn:
     """Report an unknown option, or one without its argument: sgetopt's line, unless it is a long one, and the usage."""
     letter = os.fsencode(option[1:])[:1]  # sgetopt reads single bytes
-    if len(option) == 2:  # `--` as a word of its own is the end of the options, so this one stood in a cluster
+    if len(option) == 2:  # also `--`: as a word of its own it ends the options, so here it is a `-` in a cluster
         strerr.say(os.path.basename(sys.argv[0]) or "tcpserver", ": ", what, letter)
     strerr.die(strerr.PERMANENT, USAGE)
 

@@ -20,9 +20,9 @@ BIND_NOW = b"LD_BIND_NOW"
 OURS = b"tcpserver"
 
 # With these the allocator overwrites what is freed, so that no password is there for the next client: Python takes
-# its memory from malloc (PYTHONMALLOC), and glibc fills it when it is freed (mallopt(3), M_PERTURB), but not what stays
-# in a thread's cache. cli.py sets both for a server that loads a program that sees passwords, if the administrator has
-# set neither.
+# its memory from malloc (PYTHONMALLOC), and glibc fills it when it is freed (mallopt(3), M_PERTURB), except in a
+# thread's cache, which is switched off. cli.py sets both for a server that loads a program that sees passwords, if the
+# administrator has set neither.
 WIPING = {b"PYTHONMALLOC": b"malloc", b"GLIBC_TUNABLES": b"glibc.malloc.perturb=173:glibc.malloc.tcache_count=0"}
 
 IPV6_NAMES = (  # ucspi-tcp-ipv6's; programs that read ${PROTO}REMOTEIP (mailfront) believe an inherited one

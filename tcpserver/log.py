@@ -70,7 +70,7 @@ class Lines:
         return self.warning(b"dropped %d log lines: nobody read them" % lines)
 
     def waiting(self, headers: int, turns: int) -> bytes:
-        """The answer to SIGUSR1 with --proxy-from: how many connections wait for a PROXY header, how many for -c."""
+        """The answer to SIGUSR1 with --proxy-from: how many wait for a PROXY header, how many for a free place (-c)."""
         return b"tcpserver: waiting: %d for a PROXY header, %d for their turn\n" % (headers, turns)
 
     def connected(self, pid: int, facts: Facts, seconds: float) -> bytes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
         @property
         def is_reusable(self) -> bool:
-            """Whether it offers one of these two."""
+            """Whether it has serve_client or serve_connection."""
 
         def __call__(self, path: bytes, argv: list[bytes], environ: dict[bytes, bytes] | None) -> NoReturn:
             """Run with this path, these words and this environment, as exec would."""

@@ -99,7 +99,7 @@ def reverse(ip: bytes) -> bytes | None:
 
     Raises Unasked.
     """
-    try:  # not getnameinfo, which keeps the GIL while it waits (Python 3.11.2); bytes for the reason given in listen
+    try:  # not getnameinfo, which keeps the GIL while it waits (Python 3.11.2); bytes: see listen.bound
         name = socket.gethostbyaddr(ip)[0]  # type: ignore[arg-type]  # typeshed knows only str
     except OSError as error:
         check_asked(error)

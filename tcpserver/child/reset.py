@@ -48,7 +48,7 @@ class LeanReset:
         signal(SIGINT, SIG_DFL)
 
     def lowest_free(self) -> int:
-        """The lowest free descriptor. It changes if a program leaves its first one open; others are not noticed."""
+        """The lowest free descriptor. It changes if the first one that a program got stays open, not if others do."""
         descriptor = os.dup(self.null)
         os.close(descriptor)
         return descriptor

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SHUT_WR = 1  # sys/socket.h
 MOST = 64  # sockets; one more is closed immediately
 SECONDS = 1.0
-DRAIN_BYTES = 65536  # read at once from one of them
+DRAIN_BYTES = 65536  # at most in one read
 DRAIN_READS = 4  # how often, before the others have their turn
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_IDLE = 50  # workers that may wait for a client; one more is retired
-MIN_WAITING, MAX_WAITING = 16, 20_000  # connections that wait for a PROXY header: bounds, the upper for memory
+MIN_WAITING, MAX_WAITING = 16, 20_000  # bounds of how many connections wait for a PROXY header; upper: memory
 RESERVED = 256  # of the descriptors that the system allows, those that are not for workers: a batch needs 192
 
 

@@ -7,7 +7,7 @@ whatever it reads (reference counts). What the parent has set, its children need
 from tcpserver.environ import Edits
 from tcpserver.process import change_environment, put
 
-EVER_NEW = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # set by the child: setenv(3) never frees a value that it has seen
+EVER_NEW = (b"TCPREMOTEIP", b"TCPREMOTEPORT")  # set by the child alone: setenv(3) never frees a value that it has seen
 NOT_STAGED = object()  # in place of a value
 
 

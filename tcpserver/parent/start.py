@@ -42,7 +42,7 @@ def main() -> "NoReturn":
     try:
         check_descriptors(FOR_ALL if settings.preload or settings.loadable or settings.proxy_from else FOR_EXEC)
         listener = listen.listener(settings, given)
-        wake = wake_up_pipe()  # before the port is open: who sees that may send a signal
+        wake = wake_up_pipe()  # before the port is open: whoever sees it open may send a signal
         listen.begin(listener, settings)
         # Before root is given up: descriptor 2 may be root's, and this Python may be readable for root alone.
         lines = lines_of(settings.log_format)

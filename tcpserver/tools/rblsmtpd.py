@@ -27,7 +27,7 @@ LOOKUP_FAILED = b"temporary RBL lookup error"  # rblsmtpd.c
 LONGEST_TEXT = 200  # rblsmtpd.c
 LONGEST_DELAY = 3600  # seconds
 DRAIN = 2  # seconds that a client has to read the 554
-LOADED = 20 << 20  # bytes of address space that must be left: dnspython takes up to 13 MB, and the server goes on
+LOADED = 20 << 20  # bytes of address space that must be left: dnspython takes up to 13 MB, the rest is for the server
 MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2
 
 ready: list[bool] = []  # not empty if before_fork has loaded everything

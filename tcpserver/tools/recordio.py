@@ -45,7 +45,7 @@ def log_lines(prefix: bytes, piece: bytes) -> list[bytes]:
 
 
 def batches(lines: list[bytes]) -> list[bytes]:
-    """Whole lines, together as long as a pipe takes them at once, so that no other process writes between. Pure."""
+    """Whole lines, joined up to what a pipe takes in one piece, so that no other process writes between. Pure."""
     found = [b""]
     for line in lines:
         if len(found[-1]) + len(line) > strerr.PIPE_BUF:

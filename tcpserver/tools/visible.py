@@ -33,7 +33,7 @@ class BodyLines:
         self.in_line = False  # whether the line that has not ended is not empty
 
     def feed(self, data: bytes) -> bytes:
-        """Take a piece, and return what is to be printed. A last line without LF gets one at the end, which is b""."""
+        """Take a piece, or b"" at the end, and return what is to be printed. A last line without LF gets one."""
         if not data:
             return b"\n" if self.in_body and self.in_line else b""
         first, *others = data.split(b"\n")
