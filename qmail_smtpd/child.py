@@ -26,10 +26,10 @@ def start(
     descriptors: dict[int, int],
     defaults: tuple[int, ...] = (SIGXFSZ,),
 ) -> int:
-    """Start the program and return its pid. `descriptors`: its number -> number here, in order. Raises OSError.
+    """Start the program and return its pid. `descriptors`: the program's number -> ours, in order. Raises OSError.
 
     `defaults`: signals to reset to their default action. Python ignores SIGXFSZ and SIGPIPE. The original never changes
-    SIGXFSZ; SIGPIPE stays ignored in its queue program (qmail.c).
+    SIGXFSZ; SIGPIPE stays ignored in the original's queue program (qmail.c).
     """
     program = chain.loaded_program(path) if chain.programs else None
     if program:

@@ -37,7 +37,7 @@ UNREAD = (
 
 
 def unread_files(home: bytes = b".") -> list[bytes]:
-    """Return a warning for each control file that an administrator may expect to have an effect."""
+    """Return a warning for each control file without the effect that an administrator may expect."""
     found = control.present((*UNREAD, b"morercpthosts", b"morercpthosts.cdb", b"servercerts"), home)
     warnings = [b"control/" + name + b" is not read" for name in found if name in UNREAD]
     if b"morercpthosts" in found and b"morercpthosts.cdb" not in found:
@@ -63,7 +63,7 @@ def number_fault(digits: bytes, text: bytes, number: int) -> bytes:
 def size(digits: bytes, text: bytes) -> tuple[int, bytes]:
     """Return the number of bytes that a text means, and the warning about it or b"". `digits`: how the text begins.
 
-    `10M` means ten mebibytes, and has a warning: the original reads ten bytes, which no message is.
+    `10M` means ten mebibytes, and has a warning: the original reads ten bytes, and no message is so short.
     """
     number = control.unsigned(digits)
     unit = text[len(digits) :].strip(b" \t\r").lower()

@@ -304,7 +304,7 @@ class Setup(Reader):
             self.warn(b"authfaillimit", str(error).encode() + b": no logins")
 
     def read_tls(self, environ: dict[bytes, bytes], needs_tls: bool) -> None:
-        """Find out whether AUTH is allowed without TLS. `needs_tls`: not even if there is no certificate."""
+        """Decide if AUTH is allowed without TLS. `needs_tls`: even without a certificate only by authcleartext."""
         settings = self.settings
         if not settings.auth or not settings.auth.is_possible() or environ.get(b"SMTPS"):
             return

@@ -47,7 +47,7 @@ class Connection:
         self.pid = os.getpid()
         self.arrived = b""  # of the next line
         self.number = 0  # of the last request
-        self.open_request = False  # whether that one has not been answered finally
+        self.open_request = False  # whether that one has no final answer yet
         self.mechanisms: dict[bytes, list[bytes]] = {}
         self.descriptor = connect(path, deadline)
         try:
@@ -96,7 +96,7 @@ class Connection:
         raise Trouble(b"nonsense")
 
     def cancel(self, deadline: float) -> None:
-        """End a request that has not been answered finally."""
+        """End a request that has no final answer yet."""
         if self.open_request:
             self.open_request = False
             self.send(b"CANCEL\t%d\n" % self.number, deadline)

@@ -22,7 +22,7 @@ IN_CLEAR = (b"PLAIN", b"LOGIN", b"OAUTHBEARER", b"XOAUTH2")
 BINDING = b"-PLUS"
 # Fields of Dovecot's OK that forbid the login here: `nologin`; or `proxy`, with which the password may be unchecked.
 NOT_LOGGED_IN = (b"nologin", b"proxy", b"proxy_maybe")
-CODES = {  # of Dovecot's FAIL; in older versions without `code=` -> the word for the log
+CODES = {  # of Dovecot's FAIL (older versions give them without `code=`) -> the word for the log
     b"temp_fail": b"temp",
     b"temp": b"temp",
     b"user_disabled": b"user_disabled",

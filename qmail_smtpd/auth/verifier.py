@@ -22,7 +22,7 @@ class Verifier:
 
     @classmethod
     def from_password(cls, password: bytes, salt: bytes, iterations: int) -> "Verifier":
-        """Compute the verifier: microseconds for ten iterations. The password is not normalized: see `prepared`."""
+        """Compute the verifier: microseconds for every ten iterations. The password is not normalized (`prepared`)."""
         from hashlib import pbkdf2_hmac, sha256
         from hmac import digest
 

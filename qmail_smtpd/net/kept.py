@@ -3,13 +3,13 @@
 import fcntl
 import os
 
-FIRST_KEPT = 256  # above a session's numbers: from the lowest free one a worker sees whether a descriptor was left open
+FIRST_KEPT = 256  # above a session's own: a worker notices by the lowest free number that one of those was left open
 
 
 def set_apart(descriptor: int) -> int | None:
     """Return a duplicate that may stay open when the session is over, None if the limit of descriptors forbids it.
 
-    The caller closes the original, and closes the duplicate without using it in a process that did not make it.
+    The caller closes the original. A process that did not make the duplicate closes it without using it.
     """
     try:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_KEPT)

@@ -1,7 +1,7 @@
 """TLS for a Wire: a context from PEM files, the handshake, and records over the wire's own reads and writes.
 
-The only importer of ssl, and of its C half alone: this is SSLContext.wrap_bio without the enums of the Python half,
-which would cost a session 9 ms. Knows no SMTP, and not where the files are (certificate.py).
+The only module of a session that imports ssl, and its C half alone: this is SSLContext.wrap_bio without the enums of
+the Python half, which would cost a session 9 ms. Knows no SMTP, and not where the files are (certificate.py).
 
     context = certificate.context()     # raises TlsUnavailable
     tls.accept(wire, context, choose)   # raises TlsBroken: send nothing more to this client
@@ -116,7 +116,10 @@ class TlsLayer:
         self.at_end = False  # whether read_ready or read_buffered has reached the client's end
 
     def handshake(self) -> None:
-        """Perform the handshake in the time for one read. The wire's deadline is set to it, so it limits writes too."""
+        """Perform the handshake in the time for one read, at most HANDSHAKE_SECONDS.
+
+        The wire's deadline is set to the end of this time, so it limits writes too.
+        """
         session_deadline = self.wire.deadline
         deadline = monotonic() + min(self.wire.timeout, HANDSHAKE_SECONDS)
         self.wire.deadline = deadline if session_deadline is None else min(deadline, session_deadline)
@@ -206,8 +209,8 @@ class TlsLayer:
     def read_ready(self) -> bytes | None:
         """Read a readable descriptor once, for a caller with its own poll loop. Return None if no record is complete.
 
-        It leaves no data in OpenSSL's buffer, which would not make the descriptor readable again. `read` may do so:
-        call read_buffered after it.
+        It leaves no data in OpenSSL's buffer, which would not make the descriptor readable again. `read` may leave
+        some: call read_buffered after it.
         """
         data = receive(DATA_BLOCK)
         self.incoming.write(data)

@@ -14,7 +14,7 @@ TIME_LIMIT = 60.0  # seconds for all plugins of one command
 
 
 class Chain:
-    """The plugins of one session. `changed`: the names of the variables that they have set."""
+    """The plugins of one session. `changed`: the names of the variables that they have set or unset."""
 
     __slots__ = ("changed", "listing", "warnings")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 LONGEST_REPLY = 510  # bytes: RFC 5321 section 4.5.3.1.5, without the line end
 LONGEST_HEADER = 998  # bytes: RFC 5322 section 2.1.1
 LONGEST_ADDRESS = 899  # smtp/address.py, LONGEST
-MOST_VARIABLES = 256  # that the plugins of one session may set
+MOST_VARIABLES = 256  # that the plugins of one session may set or unset
 ACCEPT, ENDINGS, NEXT = b"A", (ERROR, REJECT, DROP), (b"A", b"N", b"O")
 FAILURE = b"451 qmail-spp failure: %b: %b (#4.3.0)"  # qmail-spp.c, err_spp
 NO_REPLY = b"no reply"
@@ -36,7 +36,7 @@ class Reader:
         self.outcome = outcome
         self.environ = environ
         self.variable = variable  # the one with the address that C changes; empty if there is none
-        self.changed = changed  # the names of all variables that plugins have set in this session
+        self.changed = changed  # the names of all variables that plugins have set or unset in this session
         self.warnings: list[bytes] = []
 
     def read(self, plugin: bytes, output: bytes) -> bool:

@@ -177,7 +177,7 @@ def is_loopback(address: bytes) -> bool:
 
 
 def before_fork(environ: "Mapping[bytes, bytes]") -> None:
-    """Prepare TLS in tcpserver's parent before it forks for a client, if this program is preloaded."""
+    """Prepare TLS and Dovecot's logins in tcpserver's parent before it forks for a client, if this is preloaded."""
     if environ.get(b"POPAUTHSOCKET"):
         import qmail_smtpd.pop3.saslogin
     if environ.get(b"POP3S"):
@@ -191,7 +191,7 @@ def before_fork(environ: "Mapping[bytes, bytes]") -> None:
 def main() -> "NoReturn":
     """Run the program. As in the original, the exit code of every session is 1.
 
-    If TLS is unavailable it is 100 or 111.
+    With $POP3S it is 100 for root, and 111 if TLS is unavailable.
     """
     prepare_descriptors()
     signal(SIGCHLD, SIG_DFL)  # if SIGCHLD stayed ignored, the checker's status would be lost

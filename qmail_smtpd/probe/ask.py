@@ -9,7 +9,7 @@ from qmail_smtpd.probe.probes import DECIDES, DIALOGUE, FORGED, LOGIN, REQUIRED,
 GO_AHEAD = 354
 CONTINUE = 334  # AUTH expects another line
 GOODBYE = 221  # the reply to QUIT
-MOST_REPLIES = 8  # to two commands, two smuggled ones and a stray dot
+MOST_REPLIES = 8  # more than those to two commands, two smuggled ones and a stray dot
 UNACCEPTED = "unaccepted"  # an outcome only until a control has decided: see decide_smuggling
 UNPREPARED = "an earlier command failed"
 INDECISIVE = "a reply that neither accepts nor refuses"

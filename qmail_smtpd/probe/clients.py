@@ -12,7 +12,7 @@ from tcprules.lookup import Rules, canonical, judge
 OUTSIDE_IPS = (b"192.0.2.1", b"198.51.100.1", b"203.0.113.1")  # RFC 5737: for documentation
 OUTSIDE_IPS6 = (b"2001:db8::1", b"2001:db8:ffff::1", b"3fff::1")  # RFC 3849, RFC 9637
 LOOPBACK = b"127.0.0.1"
-ANY_HOST = (b"relaytest.example.net", b"relaytest")  # for the rule `=`. A rule `=.net` does not hide it from the second
+ANY_HOST = (b"relaytest.example.net", b"relaytest")  # for the rule `=`; the second if there is a rule `=.net`
 OCTETS = [b"1", b"0", *(b"%d" % number for number in range(2, 256))]  # the most likely host number first
 NIBBLES = [b"%x" % number for number in range(16)]
 HEX = b"0123456789abcdef"

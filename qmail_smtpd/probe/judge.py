@@ -62,7 +62,7 @@ class Result(NamedTuple):
     command: bytes = b""  # the command whose reply decided
     role: str = ""  # the role of that command
     transcript: tuple[tuple[str, bytes], ...] = ()
-    why: str = ""  # if there is no reply
+    why: str = ""  # why there is no reply, or why it does not count
 
     @property
     def word(self) -> str:

@@ -1,7 +1,8 @@
 """Test what each client may do behind tcpserver with a set of rules: look up its rule, and run the session.
 
-A session is run for every client that may connect. The whole catalogue is used once for each set of variables that the
-rules give. Other clients with the same set get the plain case, and the whole catalogue if their replies differ.
+A session is run for every client that may connect. The whole catalogue is used for the first client with each set of
+variables that the rules give. If its verdict is closed, the others with this set get the plain case, and the whole
+catalogue if their replies differ. Otherwise each of them gets the whole catalogue.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +88,8 @@ def part_of(client: Client, rule: Rule, setup: Setup, examinations: dict[bytes, 
 def examine(client: Client, rule: Rule, setup: Setup, examinations: dict[bytes, Examination]) -> Examination:
     """Run the session.
 
-    The whole catalogue is used for the first client with these variables, and for a client whose plain case differs.
+    The whole catalogue is used for the first client with these variables, and for a client whose plain case differs. It
+    is also used as long as its last verdict for these variables was not closed.
     """
     environ = environment_of(setup, client, rule)
     key = rule.data

@@ -27,7 +27,7 @@ PROGRAM = "relay-list"
 USAGE = "relay-list: usage: relay-list [ --limits ] [ --json ] | --deny address | --reset who"
 HEADINGS = ("address", "user", "service", "seen", "left")
 UNKNOWN = "-"  # vpopmail's list holds neither users nor services
-NO_ENTRY = 1  # exit code for an address that has no entry, or one for whom nothing is counted
+NO_ENTRY = 1  # exit code if an address has no entry, or if nothing is counted for a login or address
 
 
 class Row(TypedDict):

@@ -63,7 +63,7 @@ class CountFiles(Counters):
             counter.add(seconds, self.clock(), 1)
 
     def used(self, questions: "Sequence[tuple[Key, int]]", writable: bool = False) -> list[int]:
-        """Return what each counter has counted. Reading takes no lock: each slot is written at once."""
+        """Return what each counter has counted. Reading takes no lock: each slot is written in one piece."""
         if writable:
             self.count_nothing(*questions[0])
         return [self.read(self.file(key), seconds) for key, seconds in questions]
@@ -152,7 +152,7 @@ class CountFiles(Counters):
             raise unable(b"remove " + path, error) from None
 
     def file(self, key: Key) -> bytes:
-        """Return the path of a counter's file. Names that begin with the same 200 bytes share one."""
+        """Return the path of a counter's file. Names whose first 200 bytes, escaped, are the same share one."""
         return b"%b/%b=%b" % (self.path, key.kind, escape(key.name))
 
 

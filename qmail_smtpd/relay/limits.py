@@ -118,7 +118,10 @@ def is_number(text: bytes) -> bool:
 
 
 def joined(first: "Limits", second: "Limits") -> "Limits":
-    """Return all limits of two lines for one WHO, the narrowest window first. Raise BadLimit."""
+    """Return the limits of two lines for one WHO, the shortest window first; of two for one window, the lower one.
+
+    Raise BadLimit.
+    """
     narrowest: dict[int, int] = {}
     for count, seconds in first + second:
         narrowest[seconds] = min(count, narrowest.get(seconds, count))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_UNREAD = 16  # commands of 1 kB: a server that reads nothing does not hold up the next one
 PAUSE = 1.0  # seconds after a time-out in which nothing is asked: a session has many recipients
-DAY = b"86400"  # seconds between two warnings about the same server, of all hosts
+DAY = b"86400"  # seconds between two warnings about the same server, by all hosts together
 NO_EVICTION = b"noeviction"
 
 

@@ -4,8 +4,8 @@ A count belongs to the bucket of its moment, a sixtieth of the window. What is u
 the 60 before it. So no period as long as the window counts more than a limit allows. A count is forgotten after one
 window at the earliest, and after 61 sixtieths of it at the latest.
 
-As bytes a window is a header and SLOTS slots: the number of a bucket, since 1970, and its count. A bucket's number is
-that of its slot, modulo SLOTS, so that one small write counts.
+As bytes a window is a header and SLOTS slots: the number of a bucket, since 1970, and its count. A bucket's slot is its
+number modulo SLOTS, so that one small write counts.
 """
 
 from struct import Struct
@@ -57,8 +57,8 @@ def windows(content: bytes) -> "Iterator[tuple[int, bytes]]":
 def used(window: bytes, bucket: int) -> int:
     """Return what the window has counted, at the time of this bucket. An incomplete one has counted nothing.
 
-    Buckets of the future count, too: they are those of a clock that has been set back. More than a window ahead, the
-    clock was wrong.
+    Buckets of the future count, too: they are those of a clock that has been set back. Those more than a window ahead
+    do not: that clock was wrong.
     """
     if len(window) < SIZE:
         return 0

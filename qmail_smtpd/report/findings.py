@@ -95,7 +95,7 @@ def counts_of(relayers: list[Relayer], how: bytes) -> list[int]:
 
 
 def busy_hours(relayer: Relayer, pooled: list[int]) -> tuple[list[int], float, bool] | None:
-    """Return the hours out of proportion, what is usual, and whether that is of all; None if there are none."""
+    """Return the hours out of proportion, what is usual, and whether that is for all relayers; None: no such hours."""
     usual, of_all = usual_of(relayer.hours), False
     if usual is None:
         if len(pooled) - len(relayer.hours) < LEAST_HOURS:

@@ -105,7 +105,7 @@ def wrong(found: list[Finding]) -> Iterator[str]:
 
 
 def table(section: Section) -> Iterator[str]:
-    """Yield a section. Its table scrolls for itself where the window is too narrow."""
+    """Yield a section. Its table scrolls by itself where the window is too narrow."""
     name = escape(section.key)
     wide = ' class="wide"' if len(section.columns) >= WIDE else ""
     yield f'<section{wide} aria-labelledby="{name}"><h2 id="{name}">{escape(section.title)}</h2>'

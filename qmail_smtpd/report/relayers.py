@@ -6,7 +6,7 @@ Bounded: the number of relayers, of addresses and names of each, and of hours of
 MOST_RELAYERS = 5_000
 MOST_VALUES = 64  # of the addresses, HELO names and senders' domains of one relayer
 MOST_HOURS = 200_000  # of all relayers together
-HOURS_KEPT = 48  # of each relayer, once there are more than that
+HOURS_KEPT = 48  # of each relayer, once there are MOST_HOURS
 
 
 class Relayer:

@@ -18,7 +18,7 @@ class Stamps:
     """Reads stamps. Remembers seconds that it has converted: many lines have the same."""
 
     def __init__(self, now: float) -> None:
-        self.now = now  # a stamp without a year is not later than this
+        self.now = now  # a stamp without a year is at most a day later than this
         self.known: dict[bytes, int] = {}
 
     def split(self, line: bytes) -> tuple[float | None, bytes]:
@@ -76,7 +76,7 @@ class Stamps:
         return found
 
     def iso(self, text: bytes) -> int:
-        """Convert `2026-11-24T08:11:03+0100`. `_` or `T` without a zone is UTC, as of svlogd, a blank local time."""
+        """Convert `2026-11-24T08:11:03+0100`. `_` or `T` without a zone is UTC (svlogd), a blank is local time."""
         fields = (text[:4], text[5:7], text[8:10], text[11:13], text[14:16], text[17:19])
         if not all(field.isdigit() for field in fields):
             raise ValueError

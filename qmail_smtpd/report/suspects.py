@@ -30,7 +30,7 @@ class User:
 
 
 class Run:
-    """Unknown recipients of a client without a good one between: the present run and the longest."""
+    """Unknown recipients of a client without a good one, or an hour, between: the present run and the longest."""
 
     __slots__ = ("last", "length", "longest", "until")
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         def take_relayed(self, user: bytes | None, count: int) -> tuple[int, Refusal | None]:
             """Count recipients that would be relayed for a user, or for the client without a login (None).
 
-            Return how many of them may be. The others get the refusal: the reply, and facts for the log.
+            Return how many of them may be relayed. The others get the refusal: the reply, and facts for the log.
             """
 
         def set_plugin_variables(self, variables: dict[bytes, bytes | None]) -> None:
@@ -98,7 +98,7 @@ if TYPE_CHECKING:
         def attempt_refusal(self) -> Refusal | None:
             """Return None if the client may try a login, else the reply and facts for the log.
 
-            A reply 421 ends the session. The client has had too many failed logins, or it is not known.
+            A reply 421 ends the session. The client has had too many failed logins, or it is not known how many.
             """
 
         def count_failure(self, reason: bytes) -> None:

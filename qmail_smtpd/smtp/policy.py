@@ -99,7 +99,7 @@ def rcpt_refusal(
 def may_be_unknown(settings: "Settings", recipient: bytes, in_morercpthosts: "Callable[[bytes], bool]") -> bool:
     """Whether the backend is to be asked if a recipient that is accepted so far exists, where recipients are checked.
 
-    If the client may relay, the recipient may be at another host: it is asked for the domains of rcpthosts only.
+    If the client may relay, the recipient may be at another host: only the domains of rcpthosts are asked about.
     """
     if settings.relayclient is None:
         return True

@@ -174,7 +174,7 @@ class Session:
             self.finish(1, error.reply, b"unreadable")
 
     def start_tls(self) -> None:
-        """Switch to TLS and discard all state from before (RFC 3207 section 4.2), except the numbers of errors.
+        """Switch to TLS and discard all state from before (RFC 3207 section 4.2), except the counts of errors.
 
         The client's attributes from XCLIENT also stay, except LOGIN and HELO. It may be this client that starts TLS,
         and without them it would have the rights of its proxy.
@@ -191,7 +191,7 @@ class Session:
     def become_client(self, attributes: "Attributes") -> None:
         """Begin again with the client that the proxy speaks for, or end the session if the rules deny that client.
 
-        The attributes of several commands add up, but LOGIN counts for its own command only. The numbers of errors and
+        The attributes of several commands add up, but LOGIN counts for its own command only. The counts of errors and
         failed logins stay those of the connection.
         """
         self.attributes.update(attributes)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_message(session: "Session") -> bytes | None:
-    """Begin a message with this host's Received line. Return the reply if there can be none now.
+    """Begin a message with this host's Received line. Return the reply if no message can begin now.
 
     The session may have ended then: `answer` has no effect any more.
     """

@@ -15,7 +15,7 @@ WITH_LOGIN = b"login"
 
 
 class Hosts:
-    """The listed networks, as the keys of rules: whether a host in it may send LOGIN."""
+    """The listed networks, as the keys of rules, and for each whether a host in it may send LOGIN."""
 
     __slots__ = ("faults", "networks")
 
