@@ -1,7 +1,7 @@
 """The start of the serving process: cli.py execs a fresh interpreter on main().
 
-In this order: see whether there are enough descriptors, listen, catch signals, load what only root may read, give up
-root, preload, report readiness, serve.
+In this order: see whether there are enough descriptors, bind, catch signals, listen, load what only root may read, give
+up root, preload, report readiness, serve.
 """
 
 import _signal as signal  # type: ignore[import-not-found]  # see serve
