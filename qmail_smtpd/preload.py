@@ -1,8 +1,8 @@
 """Prepare tcpserver's parent, which has preloaded qmail-smtpd, so that the sessions in its children cost less.
 
 An interpreter specializes the bytecode of a function after some calls, and caches where it found an attribute. A child
-that does this itself writes to memory that it shares with its parent, which is a seventh of the cost of a session. So
-the parent runs some warm-up sessions without a client: they send, queue and log nothing.
+that does this itself writes to memory that it shares with its parent, and copying that is a seventh of the cost of a
+session. So the parent runs some warm-up sessions without a client: they send, queue and log nothing.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Parse qmail-smtpd's arguments: which checkers AUTH uses. Pure.
 
-In fifteen years of patches the arguments had three orders. A server that is moved from one to another with its old
-arguments must not use /bin/true, or a program with the name of a host such as `mail`, as a checker (John Simpson,
+In fifteen years of patches the arguments had three orders. A server that is moved from one patch to another with its
+old arguments must not use /bin/true, or a program with the name of a host such as `mail`, as a checker (John Simpson,
 Bugtraq 2005; README.auth of the 0.30 patch).
 """
 

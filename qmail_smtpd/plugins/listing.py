@@ -1,7 +1,7 @@
 """control/smtpplugins: which programs are run for which command. Pure.
 
-As in qmail-spp.c: a line that begins with `[` and the first letter of a section's name begins it, every other line is a
-program. The lines of other sections have no effect.
+As in qmail-spp.c: a line that begins with `[` and the first letter of a section's name begins this section, every other
+line is a program. The lines of other sections have no effect.
 """
 
 TYPE_CHECKING = False

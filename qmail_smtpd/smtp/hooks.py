@@ -68,8 +68,8 @@ class Hooks:
     def rcpt(self, session: "Session", recipient: bytes) -> bytes | None:
         """Return the recipient, which a plugin may have changed, None if RCPT is not executed.
 
-        The caller checks what is returned. Plugins are also asked about recipients that rcpthosts will refuse, but not
-        about others that are refused.
+        The caller checks what is returned. Plugins are also asked about recipients that rcpthosts or relaystrict will
+        refuse, but not about others that are refused.
         """
         refusal = rcpt_refusal(session.settings, session.envelope, recipient, session.backend.in_morercpthosts)
         if refusal and refusal[1] not in REFUSALS_BEFORE:
