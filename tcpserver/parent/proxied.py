@@ -203,7 +203,7 @@ def read_header(connection: socket.socket, own: Facts, ended: bool) -> Facts | N
 
 
 def from_header(named: Facts | None, own: Facts) -> Facts:
-    """The facts about a client: the ends that the header names. If it names none: the connection's, without relaying."""
+    """The facts about a client: the ends that the header names. If it names none: the connection's; no relaying."""
     facts = own if named is None else named
     facts.never_relays = named is None
     facts.proxy_ip, facts.proxy_port = own.remote_ip, own.remote_port

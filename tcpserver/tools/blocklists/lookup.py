@@ -11,9 +11,9 @@ from tcpserver.tools.blocklists.zones import Zone, is_error
 class Lookup:
     """One list and one client. `is_listed`, `text` and `has_failed` count when it `is_over`.
 
-    The list is asked for an A record first: that there is no such name is the answer about most clients. A block
-    list with an A record that counts, or without a pattern where the name exists without one, is asked for the TXT
-    record: only that lists a client for 0.88.
+    The list is asked for an A record first: that there is no such name is the answer about most clients. If an A
+    record counts, a block list is asked for the TXT record as well. So is one without a pattern if the name exists
+    without an A record: only the TXT record lists a client for 0.88.
     """
 
     __slots__ = (
