@@ -132,12 +132,15 @@ class Reader:
             self.other(program, text, when)
 
     def rblsmtpd(self, program: bytes, text: bytes, when: float | None) -> None:
-        """Read a line of rblsmtpd: `ADDRESS pid NUMBER: reply`, or a warning."""
+        """Read a line of rblsmtpd: `ADDRESS pid NUMBER: reply`, the same with what failed instead, or a warning."""
         words = text.split(b" ", 3)
-        if len(words) == 4 and words[1] == b"pid":
-            self.tally.listed(words[0], when)
-        else:
+        if len(words) != 4 or words[1] != b"pid":
             self.other(program, text, when)
+        elif words[3][:3].isdigit():
+            self.tally.refused_by_rblsmtpd(words[0], when, words[3])
+        else:
+            self.tally.at(when)
+            self.tally.warned(program, words[3])
 
     def other(self, program: bytes, text: bytes, when: float | None) -> None:
         """Read a warning, or what ended a program. Anything else is the output of something else."""

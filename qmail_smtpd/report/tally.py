@@ -30,6 +30,7 @@ GROUPS: dict[bytes, Iterable[bytes]] = {
     b"unfinished": (b"aborted", b"rejected"),
     b"sessions": (b"TLSv1", b"TLSv1.1", b"TLSv1.2", b"TLSv1.3", b"none", b"other"),
 }
+RBLSMTPD = {b"554 ": b"early", b"451 temporary RBL lookup error": b"lookup"}  # a reply -> the reason, if not `listed`
 BOUNDS = (1, 5, 10, 30, 60, 300, 600, 1800)  # seconds of a session: the upper ends of the classes
 SEEN, REFUSALS, DELIVERED, FAILURES = range(4)  # the counters of a client
 
@@ -144,9 +145,10 @@ class Tally:
         """Count a warning."""
         self.warnings.count(program + b": " + text[:200])
 
-    def listed(self, address: bytes, when: float | None) -> None:
-        """Count a client that a block list has."""
-        self.refuse(address, when, b"rblsmtpd: listed")
+    def refused_by_rblsmtpd(self, address: bytes, when: float | None, reply: bytes) -> None:
+        """Count a client that a block list has, or that is refused for another reason."""
+        reason = RBLSMTPD.get(reply) or RBLSMTPD.get(reply[:4], b"listed")
+        self.refuse(address, when, b"rblsmtpd: " + reason)
 
     def refuse(self, address: bytes, when: float | None, reason: bytes) -> None:
         """Count a refusal."""

@@ -237,6 +237,26 @@ def test_warnings_of_all_programs_are_shown() -> None:
     assert section(summary, "refusals") == [("rblsmtpd: listed", 1)]
 
 
+def test_rblsmtpd_refuses_for_several_reasons_and_logs_what_failed() -> None:
+    lines = [
+        b"rblsmtpd: 192.0.2.1 pid 12: 451 see http://list.example/192.0.2.1",
+        b"rblsmtpd: 192.0.2.2 pid 12: 553 listed",
+        b"rblsmtpd: 192.0.2.3 pid 12: 451 temporary RBL lookup error",
+        b"rblsmtpd: 192.0.2.4 pid 12: 554 SMTP protocol error: input before the greeting",
+        b"rblsmtpd: 192.0.2.5 pid 12: no answer from list.example",
+        b"rblsmtpd: 192.0.2.6 pid 12: no answer from list.example",
+        b"rblsmtpd: 192.0.2.5 pid 12: unable to ask list.example: too many open files",
+    ]
+    summary = report(b"\n".join(lines))
+    assert summary.unknown == 0
+    reasons = {"rblsmtpd: listed": 2, "rblsmtpd: lookup": 1, "rblsmtpd: early": 1}
+    assert dict(section(summary, "refusals")) == reasons
+    assert section(summary, "warnings") == [
+        ("rblsmtpd: no answer from list.example", 2),
+        ("rblsmtpd: unable to ask list.example: too many open files", 1),
+    ]
+
+
 WORDS = st.sampled_from(
     [
         b"tcpserver: ",
