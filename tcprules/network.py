@@ -166,7 +166,7 @@ def _refuse_host_bits(number: int, bits: int, width: int) -> None:
         text, bits = dotted_quad(network), bits - 96
     else:
         text = dotted_quad(network) if width == 32 else compress(network)
-    raise Refused(f"bits are set after the network's {bits}: {text.decode()}/{bits} is probably meant")
+    raise Refused(f"bits are set after the first {bits}: {text.decode()}/{bits} is probably meant")
 
 
 def network_keys(text: bytes) -> list[bytes]:

@@ -55,7 +55,7 @@ def open_relay(tally: Tally) -> Iterator[Finding]:
             yield Finding("open-relay", "", "This host is an open relay", f"{shown(text)} ({count})", advice, None)
     for relayer in tally.relayers.found.values():
         if relayer.how == b"address" and relayer.rule == b":":
-            detail = f"{shown(relayer.who)} was allowed to relay by the rule : that is for all clients."
+            detail = f"{shown(relayer.who)} was allowed to relay by the rule `:`, which is for all clients."
             advice = "Take RELAYCLIENT from this rule; relaytest --rules shows what each client may do."
             yield Finding("open-relay", shown(relayer.who), "The rules let every client relay", detail, advice, None)
             return

@@ -65,7 +65,7 @@ def inherited_listener(environ: dict[bytes, bytes]) -> socket.socket:
     if environ.get(b"LISTEN_FDS") != b"1":
         raise Unable("unable to use fd: $LISTEN_FDS is not 1")
     if environ.get(b"LISTEN_PID") not in (None, b"%d" % os.getpid()):
-        raise Unable("unable to use fd: $LISTEN_PID is another process")
+        raise Unable("unable to use fd: $LISTEN_PID names another process")
     try:
         found = socket.socket(fileno=LISTEN_FDS_START)
         accepting = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

@@ -24,7 +24,7 @@ def parse(text: bytes) -> Network:
     if width == WIDTH6 and first >> WIDTH4 == MAPPED and bits >= MAPPED_BITS:
         width, first, bits = WIDTH4, first & (1 << WIDTH4) - 1, bits - MAPPED_BITS
     if first & (1 << width - bits) - 1:
-        raise ValueError(f"bits are set after the network's {bits}")
+        raise ValueError(f"bits are set after the first {bits}")
     return width, first, bits
 
 

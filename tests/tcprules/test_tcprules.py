@@ -119,7 +119,7 @@ def test_a_network_with_host_bits_is_refused_with_a_suggestion(tmp_path: Path) -
     result = run(tmp_path, b":allow\n10.1.2.3/8:deny\n", "r.cdb", "r.tmp")
     assert result.exit == 100
     assert result.stderr == (
-        b"tcprules: warning: line 2, column 1: bits are set after the network's 8: 10.0.0.0/8 is probably meant\n"
+        b"tcprules: warning: line 2, column 1: bits are set after the first 8: 10.0.0.0/8 is probably meant\n"
         b"tcprules: fatal: unable to parse this line: 10.1.2.3/8:deny\n"
     )
 

@@ -242,8 +242,8 @@ def test_the_socket_of_a_service_manager_is_taken(listener: socket.socket, pid: 
         ({}, b"$LISTEN_FDS is not 1"),
         ({"LISTEN_FDS": "0"}, b"$LISTEN_FDS is not 1"),
         ({"LISTEN_FDS": "2"}, b"$LISTEN_FDS is not 1"),
-        ({"LISTEN_FDS": "1", "LISTEN_PID": "1"}, b"$LISTEN_PID is another process"),
-        ({"LISTEN_FDS": "1", "LISTEN_PID": "x"}, b"$LISTEN_PID is another process"),
+        ({"LISTEN_FDS": "1", "LISTEN_PID": "1"}, b"$LISTEN_PID names another process"),
+        ({"LISTEN_FDS": "1", "LISTEN_PID": "x"}, b"$LISTEN_PID names another process"),
     ],
     ids=str,
 )
