@@ -124,12 +124,20 @@ def quiet() -> None:
 
 
 def goes_to_client() -> bool:
-    """Whether descriptor 2 is the client's connection on descriptor 0 or 1, as under inetd. A terminal never is."""
+    """Whether descriptor 2 is the client's connection, as under inetd: descriptor 0, or a socket on descriptor 1.
+
+    A terminal never is, and neither is a pipe that takes both outputs (`2>&1 | cat`).
+    """
+    from stat import S_ISSOCK
+
     try:
-        file = os.fstat(2)
-        return not os.isatty(2) and any(os.path.samestat(file, os.fstat(descriptor)) for descriptor in (0, 1))
+        standard_input, output, log = map(os.fstat, range(3))
+        if os.isatty(2):
+            return False
     except OSError:  # a descriptor is closed
         return False
+    same = os.path.samestat
+    return same(log, standard_input) or (same(log, output) and S_ISSOCK(output.st_mode))
 
 
 def say(*parts: str | bytes) -> None:
