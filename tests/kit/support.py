@@ -73,6 +73,11 @@ def free_port(host: str = "127.0.0.1") -> int:
     return port
 
 
+def own_uid() -> str:
+    """Return a user id of this process's own, without a passwd entry, for a server whose account has a limit."""
+    return str(40_000 + os.getpid() % 20_000)  # a container may have 65536 user ids
+
+
 def own_address(block: int) -> str:
     """Return this process's own address in block 0, 1 or 2 of 127.0.0.0/8, for a server that needs a fixed port.
 

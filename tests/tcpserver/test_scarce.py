@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.kit.server import Server, compiled, needs_root, open_to_all
-from tests.kit.support import script
+from tests.kit.support import own_uid, script
 
 NAMES = "=localhost:deny\n:allow\n"
 ENOUGH = 24_000_000 if sys.version_info < (3, 13) else 30_000_000  # bytes for a server that asks for names
 MEMORY = [ENOUGH, 300_000_000, 3_000_000_000]
 NOT_ASKED = b"tcpserver: warning: dropping connection, unable to ask for the client's name: temporary failure\n"
-UNUSED_UID = "54321"
 TOO_FEW = b"tcpserver: fatal: unable to open /dev/null: process cannot open more files\n"
 NOT_STARTED = re.compile(rb"Fatal Python error|error while loading shared libraries")  # the interpreter itself
 DESCRIPTORS = [pytest.param(n, marks=[] if n in (5, 7, 12, 13) else pytest.mark.slow) for n in range(3, 31)]
@@ -105,7 +104,7 @@ def test_a_client_whose_name_cannot_be_asked_is_not_one_without_a_name(
 ) -> None:
     """The account is at its process limit: the child exists, but it cannot start a thread."""
     open_to_all(tmp_path)
-    account = ["-u", UNUSED_UID, "-g", UNUSED_UID]
+    account = ["-u", own_uid(), "-g", own_uid()]
     words = ["-v", "-R", "-h", "-l0", *account, "-x", str(compiled(tmp_path / "cdb", rules)), "127.0.0.1", "0", "true"]
     limit = ["prlimit", "--nproc=2:2"]
     with Server(words, before=limit) as server:

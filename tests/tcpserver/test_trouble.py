@@ -28,7 +28,7 @@ from tests.kit.server import (
     read_all,
     until,
 )
-from tests.kit.support import peer, script
+from tests.kit.support import own_uid, peer, script
 
 C = "/usr/bin/tcpserver"
 HELLO = ["127.0.0.1", "0", "echo", "hello"]
@@ -91,8 +91,7 @@ def test_errors_of_accept_are_logged_once_and_waited_out(error: str, words: byte
 
 def crowded(program: str, way: list[str]) -> bytes:
     """The log of a server whose user may have two processes: itself, and the first of four clients until it leaves."""
-    uid = str(50_000 + os.getpid() % 10_000)
-    words = ["-v", *way, "-u", uid, "-g", uid, "127.0.0.1", "0", "cat"]
+    words = ["-v", *way, "-u", own_uid(), "-g", own_uid(), "127.0.0.1", "0", "cat"]
     with Server(words, program, preexec=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))) as server:
         with server.connect() as first:
             first.sendall(b"x")
@@ -119,8 +118,7 @@ def test_without_processes_the_log_of_a_fork_is_the_originals() -> None:
 
 @needs_root
 def test_without_threads_a_client_is_served_without_a_name() -> None:
-    uid = str(50_000 + os.getpid() % 10_000)
-    words = ["-vRhl0", "-u", uid, "-g", uid, "127.0.0.1", "0", "env"]
+    words = ["-vRhl0", "-u", own_uid(), "-g", own_uid(), "127.0.0.1", "0", "env"]
     with Server(words, preexec=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))) as server:
         answer = server.ask()
         assert b"TCPREMOTEIP=127.0.0.1\n" in answer
