@@ -185,10 +185,11 @@ class Servers(ABC):
         """Start the run script of each service. With `log`, for the check, their log goes there."""
         common = {"RULES": str(home / "tcp.smtp.cdb"), "ADDRESS": ADDRESS, "ACCOUNT": pwd.getpwuid(os.getuid()).pw_name}
         servers: Processes = []
-        for service, port in zip(self.services, ports, strict=True):
+        commands = [self.command(service) for service in self.services]  # first, because this may be fatal
+        for service, command, port in zip(self.services, commands, ports, strict=True):
             variables = common | {"PORT": str(port)} | self.variables(service, for_check=log is not None)
             server = subprocess.Popen(
-                self.command(service),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

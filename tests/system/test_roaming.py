@@ -117,6 +117,7 @@ def test_root_without_any_other_account_gets_advice(tree: Path, tmp_path: Path) 
     done = roaming(tree, "--check", PATH=refusing(tmp_path / "bin", "unshare", "setpriv"))
     text = "the POP3 server does not run as root, and this host refuses unshare and setpriv: use another account\n"
     assert (done.returncode, done.stderr) == (111, f"roaming: fatal: {text}")
+    assert programs_of(tree) == []
 
 
 @pytest.mark.slow
