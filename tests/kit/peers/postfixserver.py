@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.kit.server import until
 from tests.kit.support import free_port
 
 MAIN = """\
@@ -30,6 +31,8 @@ defer_transports = smtp local
 {more}
 """
 
+# postlogd of Postfix 3.7 waits for itself, for ever, if ten lines are there before it reads the first one
+# (net.unix.max_dgram_qlen). So it must be running before there is a client.
 MASTER = """\
 127.0.0.1:{port} inet n - n - 100 smtpd
 postlog unix-dgram n - n - 1 postlogd
@@ -58,6 +61,7 @@ class Postfix:
 
     def __enter__(self) -> "Postfix":
         self.control("start")
+        until(lambda: b"daemon started" in (self.top / "log").read_bytes())  # see MASTER
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.kit.mailhome import make_home
 from tests.kit.relaytricks import TRICKS
+from tests.kit.server import until
 from tests.kit.support import peer, script
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Postfix")]
@@ -120,6 +121,7 @@ def instance():
     postfix = Postfix(top)
     started = postfix.control("start")
     assert started.returncode == 0, started.stderr
+    until(lambda: "daemon started" in (top / "log").read_text())  # see tests/kit/peers/postfixserver.py
     yield postfix
     postfix.control("stop")
     shutil.rmtree(top)
